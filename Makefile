@@ -1,0 +1,44 @@
+# Every target makes its own environment: Python 3.11+ and make are all a machine needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# uv reads the same certificates, indexes and wheels as pip on machines that set them for pip.
+UV := $(BIN)/python -m uv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"itpn_ray needs Python 3.11, 3.12 or 3.13, this is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/.ready ## pictures -> prepare -> pretrain -> finetune -> evaluate -> tune -> submit -> report
+	$(BIN)/itpn-ray demo
+
+test: $(VENV)/.ready ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready ## the benchmarks that need no GPU
+	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+lock: $(VENV)/.ready ## recompile requirements.lock from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+clean: ## remove the environment and the outputs
+	rm -rf $(VENV) out

@@ -1,0 +1,1 @@
+"""Pre-train, fine-tune and tune Fast-iTPN on your own pictures with Ray."""

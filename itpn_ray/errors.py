@@ -1,0 +1,41 @@
+"""The errors a user can mend: each names the thing, its value, the cause and the mend.
+
+They end a command with exit code 2 and one line; anything else is a defect and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class ItpnError(Exception):
+    """A mistake in the input, told in one line.
+
+    Args:
+        subject: the field, file or URI at fault.
+        value: what was found there; ``None`` where the subject says it all.
+        cause: what is wrong with it.
+        mend: what the user can do about it.
+    """
+
+    def __init__(self, subject: str, value: object, cause: str, mend: str) -> None:
+        # All four reach Exception.args, so that the error survives pickling between Ray processes.
+        super().__init__(subject, value, cause, mend)
+        self.subject = subject
+        self.value = value
+        self.cause = cause
+        self.mend = mend
+
+    def __str__(self) -> str:
+        shown = self.subject if self.value is None else f"{self.subject} = {self.value!r}"
+        return f"{shown}: {self.cause}. {self.mend}."
+
+
+class ConfigError(ItpnError):
+    """A configuration field, recipe name or command-line value that cannot be used."""
+
+
+class DataError(ItpnError):
+    """A picture, shard, manifest or data folder that cannot be used."""
+
+
+class CheckpointError(ItpnError):
+    """A checkpoint or weight file that cannot be used."""
