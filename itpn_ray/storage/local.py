@@ -1,0 +1,147 @@
+"""An object store in a local (or mounted) folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from itpn_ray.storage.base import ObjectStore, check_key
+
+
+class LocalStore(ObjectStore):
+    """Objects as files under ``root``; temporary files have names that begin with a dot."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        self.uri = str(self.root)
+
+    def put_file(self, source: Path, key: str, *, move: bool = False) -> None:
+        """See `ObjectStore.put_file`; a move within one filesystem is a rename."""
+        target = self._target(key)
+        if move and source.stat().st_dev == target.parent.stat().st_dev:
+            os.replace(source, target)
+            _sync_folder(target.parent)
+            return
+        with source.open("rb") as stream:
+            self._write(target, lambda out: shutil.copyfileobj(stream, out, 1 << 22))
+        if move:
+            source.unlink()
+
+    def get_file(self, key: str, target: Path) -> None:
+        """See `ObjectStore.get_file`."""
+        shutil.copyfile(self._path(key), target)
+
+    def read_bytes(self, key: str) -> bytes:
+        """See `ObjectStore.read_bytes`."""
+        return self._path(key).read_bytes()
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """See `ObjectStore.write_bytes`."""
+        self._write(self._target(key), lambda out: out.write(data))
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """See `ObjectStore.put_if_absent`; a hard link makes the whole file appear at once."""
+        target = self._target(key)
+        temporary = _temporary(target)
+        try:
+            _write_synced(temporary, lambda out: out.write(data))
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+        return True
+
+    def exists(self, key: str) -> bool:
+        """See `ObjectStore.exists`."""
+        return self._path(key).is_file()
+
+    def list(self, prefix: str = "") -> list[str]:
+        """See `ObjectStore.list`; links to folders are not followed."""
+        keys = []
+        for folder, subfolders, names in os.walk(self.root):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            relative = Path(folder).relative_to(self.root)
+            keys += [(relative / name).as_posix() for name in names if not name.startswith(".")]
+        return sorted(key for key in keys if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`; folders left empty go too."""
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or already gone
+            for parent in path.parents:
+                if parent == self.root:
+                    break
+                parent.rmdir()
+
+    def digest(self, key: str) -> tuple[int, str]:
+        """See `ObjectStore.digest`."""
+        with self._path(key).open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            return stream.tell(), found
+
+    def point(self, name: str, target: str) -> None:
+        """See `ObjectStore.point`: a relative symbolic link, replaced atomically."""
+        check_key(target)
+        path = self._target(name)
+        temporary = _temporary(path)
+        try:
+            temporary.symlink_to(target)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def pointed(self, name: str) -> str | None:
+        """See `ObjectStore.pointed`."""
+        path = self._path(name)
+        return os.readlink(path) if path.is_symlink() else None
+
+    def local_path(self, key: str) -> Path | None:
+        """See `ObjectStore.local_path`."""
+        return self._path(key)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _target(self, key: str) -> Path:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _write(self, target: Path, fill: Callable[[BinaryIO], object]) -> None:
+        temporary = _temporary(target)
+        try:
+            _write_synced(temporary, fill)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+
+
+def _write_synced(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    with path.open("xb") as out:
+        fill(out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: without it a power cut may bring the old name back."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,277 @@
+"""S3 and everything that speaks its protocol, through boto3 (objects) and pyarrow (data).
+
+boto3 with ten standard retries brings every object through a server that refuses three requests in
+ten; pyarrow's own client loses a quarter of them, so it serves for reading data only.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from boto3.session import Session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.storage.base import ObjectStore, check_key
+
+if TYPE_CHECKING:
+    from pyarrow.fs import S3FileSystem
+
+_BUCKET = re.compile(r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$", re.IGNORECASE)
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_TRANSFER = TransferConfig(multipart_chunksize=16 << 20, max_concurrency=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where the S3 server is: ``url`` is ``None`` for AWS itself."""
+
+    url: str | None
+    region: str | None
+
+    @classmethod
+    def from_environment(cls) -> Endpoint:
+        """Read ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``, ``AWS_REGION``.
+
+        Raises:
+            ConfigError: an endpoint that is no http(s) address, or plain http to another machine
+                (``ITPN_RAY_S3_ALLOW_HTTP=1`` permits it inside a closed network).
+        """
+        name = next((n for n in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.getenv(n)), None)
+        region = os.getenv("AWS_REGION") or os.getenv("AWS_DEFAULT_REGION")
+        if name is None:
+            return cls(url=None, region=region)
+        url = os.environ[name]
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ConfigError(name, None, "is no http(s) address", "Set it like https://host:9000")
+        allowed = parts.hostname in _LOOPBACK or os.getenv("ITPN_RAY_S3_ALLOW_HTTP") == "1"
+        if parts.scheme == "http" and not allowed:
+            raise ConfigError(
+                name,
+                url,
+                "sends data unencrypted to another machine",
+                "Use https, or set ITPN_RAY_S3_ALLOW_HTTP=1 in a closed network",
+            )
+        return cls(url=url, region=region or "us-east-1")
+
+
+def split(uri: str) -> tuple[str, str]:
+    """``s3://bucket/some/prefix`` as ``("bucket", "some/prefix")``.
+
+    Raises:
+        ConfigError: no bucket, or something that looks like credentials (never shown).
+    """
+    bucket, _, prefix = uri[len("s3://") :].partition("/")
+    if "@" in bucket or ":" in bucket or "?" in prefix:
+        raise ConfigError(
+            "S3 URI", None, "carries credentials or options", "Give them by the environment"
+        )
+    if not _BUCKET.match(bucket):
+        raise ConfigError("S3 URI", uri, "names no bucket", "Write s3://bucket/prefix")
+    prefix = prefix.strip("/")
+    if prefix:
+        check_key(prefix)
+    return bucket, prefix
+
+
+@functools.cache
+def _has_credentials() -> bool:
+    # Asks the environment, the AWS files and, on a cloud machine, its instance role.
+    return Session().get_credentials() is not None
+
+
+def _anonymous() -> bool:
+    return not os.getenv("AWS_ACCESS_KEY_ID") and not _has_credentials()
+
+
+def filesystem(uri: str) -> tuple[S3FileSystem, str]:
+    """See `itpn_ray.storage.filesystem`."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    bucket, prefix = split(uri)
+    endpoint = Endpoint.from_environment()
+    options: dict[str, Any] = {"region": endpoint.region}
+    if endpoint.url:
+        parts = urlsplit(endpoint.url)
+        options |= {"endpoint_override": parts.netloc + parts.path, "scheme": parts.scheme}
+    elif endpoint.region is None:
+        try:
+            options["region"] = resolve_s3_region(bucket)
+        except OSError as error:
+            raise ConfigError(
+                "S3 URI", uri, f"its region was not found: {error}", "Set AWS_REGION"
+            ) from error
+    found = S3FileSystem(
+        anonymous=_anonymous(),
+        connect_timeout=10,
+        request_timeout=60,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=10),
+        **options,
+    )
+    return found, f"{bucket}/{prefix}".rstrip("/")
+
+
+def _client(patient: bool) -> Any:
+    endpoint = Endpoint.from_environment()
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 11 if patient else 4},
+        connect_timeout=10 if patient else 3,
+        read_timeout=60 if patient else 5,
+        max_pool_connections=16,
+        # Servers other than AWS seldom have a host name per bucket.
+        s3={"addressing_style": "path" if endpoint.url else "auto"},
+        **({"signature_version": UNSIGNED} if _anonymous() else {}),
+    )
+    session = Session(region_name=endpoint.region)
+    return session.client("s3", endpoint_url=endpoint.url, config=config)
+
+
+@contextmanager
+def _errors_of(uri: str) -> Iterator[None]:
+    """Turn boto3's errors into the ``OSError`` that a local store would raise."""
+    try:
+        yield
+    except ClientError as error:
+        answer = error.response
+        code = str(answer.get("Error", {}).get("Code", ""))
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if code in ("NoSuchKey", "404"):
+            raise FileNotFoundError(f"{uri}: no such object") from error
+        if status in (401, 403):
+            raise PermissionError(f"{uri}: access denied ({code})") from error
+        raise OSError(f"{uri}: {error}") from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise OSError(f"{uri}: {error}") from error
+
+
+class S3Store(ObjectStore):
+    """Objects under ``s3://bucket/prefix``.
+
+    Args:
+        uri: bucket and prefix.
+        patient: ride out minutes of refusals; ``False`` answers within seconds, for a check.
+    """
+
+    def __init__(self, uri: str, *, patient: bool = True) -> None:
+        self.uri = uri.rstrip("/")
+        self.bucket, self.prefix = split(uri)
+        self._s3 = _client(patient)
+
+    def put_file(self, source: Path, key: str, *, move: bool = False) -> None:
+        """See `ObjectStore.put_file`; large files go in parts, and appear when all are there."""
+        with _errors_of(f"{self.uri}/{key}"):
+            self._s3.upload_file(str(source), self.bucket, self._key(key), Config=_TRANSFER)
+        if move:
+            source.unlink()
+
+    def get_file(self, key: str, target: Path) -> None:
+        """See `ObjectStore.get_file`."""
+        with _errors_of(f"{self.uri}/{key}"):
+            self._s3.download_file(self.bucket, self._key(key), str(target), Config=_TRANSFER)
+
+    def read_bytes(self, key: str) -> bytes:
+        """See `ObjectStore.read_bytes`; unlike a plain get, an answer cut short is asked again."""
+        content = io.BytesIO()
+        with _errors_of(f"{self.uri}/{key}"):
+            self._s3.download_fileobj(self.bucket, self._key(key), content, Config=_TRANSFER)
+        return content.getvalue()
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """See `ObjectStore.write_bytes`."""
+        with _errors_of(f"{self.uri}/{key}"):
+            self._s3.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """See `ObjectStore.put_if_absent`; needs a server that knows conditional writes."""
+        with _errors_of(f"{self.uri}/{key}"):
+            try:
+                self._s3.put_object(
+                    Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                # 412: it is there. 409: another conditional write of it is under way.
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+                    return False
+                raise
+        return True
+
+    def exists(self, key: str) -> bool:
+        """See `ObjectStore.exists`."""
+        try:
+            with _errors_of(f"{self.uri}/{key}"):
+                self._s3.head_object(Bucket=self.bucket, Key=self._key(key))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> list[str]:
+        """See `ObjectStore.list`."""
+        root = f"{self.prefix}/" if self.prefix else ""
+        with _errors_of(f"{self.uri}/{prefix}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=root + prefix
+            )
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return sorted(key.removeprefix(root) for key in keys)
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+        with _errors_of(f"{self.uri}/{key}"):
+            self._s3.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def digest(self, key: str) -> tuple[int, str]:
+        """See `ObjectStore.digest`; the object streams through memory."""
+        sink = _HashSink()
+        with _errors_of(f"{self.uri}/{key}"):
+            self._s3.download_fileobj(self.bucket, self._key(key), sink, Config=_TRANSFER)
+        return sink.size, sink.sha256.hexdigest()
+
+    def point(self, name: str, target: str) -> None:
+        """See `ObjectStore.point`: a small object with the target's name."""
+        self.write_bytes(name, check_key(target).encode() + b"\n")
+
+    def pointed(self, name: str) -> str | None:
+        """See `ObjectStore.pointed`."""
+        try:
+            return self.read_bytes(name).decode().strip()
+        except FileNotFoundError:
+            return None
+
+    def _key(self, key: str) -> str:
+        check_key(key)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+
+class _HashSink(io.RawIOBase):
+    """A file that keeps nothing but the size and SHA-256 of what is written to it in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def write(self, data: Any, /) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return len(data)
