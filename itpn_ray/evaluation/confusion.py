@@ -1,0 +1,46 @@
+"""The confusion matrix as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from itpn_ray.evaluation.plot import figure, save
+
+_MOST_NAMES = 40
+_MOST_NUMBERS = 12
+
+
+def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) -> Path:
+    """Draw the matrix; each row is shared out over the predictions, so the diagonal is recall.
+
+    Args:
+        confusion: (C, C) counts, [label, predicted].
+        names: class names; shown for up to 40 classes, numbers in the cells for up to 12.
+        path: the PNG to write.
+
+    Returns:
+        The path written.
+    """
+    counts = confusion.double().numpy()
+    share = counts / counts.sum(1, keepdims=True).clip(min=1)
+    classes = len(names)
+    side = min(3.2 + 0.34 * classes, 12.0)
+    fig, axes = figure(side + 0.6, side)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="label")
+    if classes <= _MOST_NAMES:
+        axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(classes), names)
+    if classes <= _MOST_NUMBERS:
+        for row in range(classes):
+            for column in range(classes):
+                shade = "white" if share[row, column] > 0.55 else "#333333"
+                text = f"{100 * share[row, column]:.0f}"
+                axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    fig.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the label's pictures")
+    return save(fig, path)

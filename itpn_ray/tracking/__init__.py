@@ -1,0 +1,47 @@
+"""Tracking: what a run's parameters, figures and files are told to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from itpn_ray.tracking.base import MemoryRun, MemoryTracker, NoopTracker, Tracker, flatten
+from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.tracking.redact import redact, redact_value
+
+__all__ = [
+    "MemoryRun",
+    "MemoryTracker",
+    "NoopTracker",
+    "Tracker",
+    "TrackingConfig",
+    "create_tracker",
+    "flatten",
+    "redact",
+    "redact_value",
+    "tracking_uri",
+]
+
+
+def tracking_uri(config: TrackingConfig, out: str | Path) -> str:
+    """The address that a config means: its own, or the embedded database under ``out``."""
+    return config.uri or f"sqlite:///{Path(out).absolute() / 'mlflow.db'}"
+
+
+def create_tracker(config: TrackingConfig, out: str | Path) -> Tracker:
+    """The tracker of a config.
+
+    Args:
+        config: what to track with.
+        out: the folder that holds the run folders; the embedded database and its artifacts live
+            there, as ``mlflow.db`` and ``mlartifacts/``.
+    """
+    if config.kind == "none":
+        return NoopTracker()
+    from itpn_ray.tracking.mlflow import MlflowTracker
+
+    uri = tracking_uri(config, out)
+    embedded = uri.startswith("sqlite")
+    artifacts = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" if embedded else None
+    if artifacts is not None:
+        artifacts.mkdir(parents=True, exist_ok=True)
+    return MlflowTracker(uri, config.experiment, artifacts=artifacts)
