@@ -1,0 +1,74 @@
+"""The networks, in plain PyTorch: trunks, pyramids, heads, weights. Usable without Ray.
+
+Names are imported on first use, so that `itpn_ray.models.config` costs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from itpn_ray.models.autoencoder import PixelAutoencoder
+    from itpn_ray.models.classifier import Classifier
+    from itpn_ray.models.config import SIZES
+    from itpn_ray.models.dense import DenseTrunk
+    from itpn_ray.models.distillation import ClipDistiller
+    from itpn_ray.models.files import LoadReport, load_model, load_weights, save_model
+    from itpn_ray.models.layer_decay import layer_ids, no_weight_decay
+    from itpn_ray.models.trunk import Trunk
+    from itpn_ray.models.zoo import (
+        build,
+        create_autoencoder,
+        create_dense,
+        create_distiller,
+        create_model,
+        create_trunk,
+    )
+
+_HOMES = {
+    "autoencoder": ("PixelAutoencoder",),
+    "classifier": ("Classifier",),
+    "config": ("SIZES",),
+    "dense": ("DenseTrunk",),
+    "distillation": ("ClipDistiller",),
+    "files": ("LoadReport", "load_model", "load_weights", "save_model"),
+    "layer_decay": ("layer_ids", "no_weight_decay"),
+    "trunk": ("Trunk",),
+    "zoo": (
+        "build",
+        "create_autoencoder",
+        "create_dense",
+        "create_distiller",
+        "create_model",
+        "create_trunk",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SIZES",
+    "Classifier",
+    "ClipDistiller",
+    "DenseTrunk",
+    "LoadReport",
+    "PixelAutoencoder",
+    "Trunk",
+    "build",
+    "create_autoencoder",
+    "create_dense",
+    "create_distiller",
+    "create_model",
+    "create_trunk",
+    "layer_ids",
+    "load_model",
+    "load_weights",
+    "no_weight_decay",
+    "save_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

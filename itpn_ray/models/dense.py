@@ -1,0 +1,62 @@
+"""A trunk with its pyramid as a backbone: pictures to feature maps at strides 4 to 64."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from itpn_ray.models.config import STRIDES, DenseConfig
+from itpn_ray.models.layers import to_map
+from itpn_ray.models.network import Network
+from itpn_ray.models.pyramid import Pyramid
+from itpn_ray.models.trunk import Trunk
+
+
+class DenseTrunk(Network):
+    """Feature maps for detection and segmentation.
+
+    Args:
+        config: the network.
+        trunk: the trunk that `config.trunk` describes.
+
+    Attributes:
+        strides: of the maps, in order.
+        channels: of the map of each stride.
+    """
+
+    config: DenseConfig
+
+    def __init__(self, config: DenseConfig, trunk: Trunk) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.pyramid = Pyramid(config.pyramid, trunk.widths)
+        self.strides = (4, 8, 16, 32, 64)[: config.levels]
+        extra = (*trunk.widths, trunk.widths[2], trunk.widths[2]) if config.join_trunk else (0,) * 5
+        self.channels = {
+            stride: config.pyramid.width + more
+            for stride, more in zip(self.strides, extra, strict=False)
+        }
+        self.num_drops = trunk.num_drops
+
+    def forward(
+        self, images: Tensor, *, drop_noise: Tensor | None = None
+    ) -> OrderedDict[int, Tensor]:
+        """Map (B, 3, H, W) to stride -> (B, C, H / stride, W / stride), finest first.
+
+        Strides 32 and 64 pool stride 16 and round odd sides down.
+        """
+        grid = self.trunk.grid(images)
+        stages = self.trunk.stages(images, drop_noise=drop_noise)
+        pyramid = self.pyramid(*stages)
+        maps: OrderedDict[int, Tensor] = OrderedDict()
+        for stride, stage in zip(STRIDES, stages, strict=True):
+            joined = [pyramid[stride], stage] if self.config.join_trunk else [pyramid[stride]]
+            maps[stride] = to_map(torch.cat(joined, dim=-1), grid)
+        pool = F.avg_pool2d if self.config.pool == "avg" else F.max_pool2d
+        for stride in self.strides[3:]:
+            maps[stride] = pool(maps[stride // 2], kernel_size=2, stride=2)
+        return maps

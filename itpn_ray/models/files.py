@@ -1,0 +1,237 @@
+"""Weight files: safetensors with a JSON entry that says how to build the network again.
+
+A file is written whole or not at all, and nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from itpn_ray.errors import CheckpointError, ConfigError
+from itpn_ray.models.config import from_dict, to_dict
+from itpn_ray.models.network import Network
+from itpn_ray.models.position import resize_relative_table, resize_table, table_side
+from itpn_ray.models.zoo import build
+
+METADATA_KEY = "itpn_ray"
+ENOUGH = 0.95  # share of tensors below which loading refuses
+_REPLACED = ("head.", "norm.")  # parts of a classifier that a new task replaces
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of each tensor, by the module's names (for `unexpected`: the file's)."""
+
+    loaded: tuple[str, ...]
+    """Taken as they were or resized."""
+    missing: tuple[str, ...]
+    """In the module, not in the file: left as they were."""
+    unexpected: tuple[str, ...]
+    """In the file, without a place in the module."""
+    resized: tuple[str, ...]
+    """Position tables that were resized; they are among `loaded`."""
+    mismatched: tuple[str, ...] = ()
+    """In both, with shapes that do not fit; they are among `missing`."""
+    share: float
+    """Loaded tensors over those that should have been, from 0 to 1; see `load_weights`."""
+
+    def __str__(self) -> str:
+        parts = [f"loaded {len(self.loaded)} tensors ({self.share:.1%})"]
+        for name in ("resized", "missing", "mismatched", "unexpected"):
+            names = getattr(self, name)
+            if names:
+                shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+                parts.append(f"{name} {len(names)}: {shown}")
+        return "; ".join(parts)
+
+
+def save_model(
+    module: Network, path: str | os.PathLike[str], extra: Mapping[str, str] | None = None
+) -> None:
+    """Write a network of this package so that `load_model` needs nothing but the file.
+
+    Args:
+        module: a classifier, dense trunk, autoencoder or distiller.
+        path: file to write; its folder is made. An older file is replaced only once the new one
+            is complete.
+        extra: further metadata, such as the class names.
+    """
+    path = Path(path)
+    metadata = dict(extra or {})
+    metadata[METADATA_KEY] = json.dumps(to_dict(module.config), sort_keys=True)
+    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata=metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_model(path: str | os.PathLike[str]) -> Network:
+    """The network that `save_model` wrote, on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: no such file, not written by `save_model`, damaged, or not fitting.
+    """
+    metadata, tensors = read_file(path)
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(
+            str(path),
+            None,
+            "the file does not say which network it holds",
+            "load it with load_weights into a network you made, or with load_official if it is "
+            "one of the authors' files",
+        )
+    try:
+        module = build(from_dict(json.loads(metadata[METADATA_KEY])))
+        module.load_state_dict(tensors)
+    except (ConfigError, RuntimeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            str(path), None, f"its tensors and its description disagree ({error})", "export it anew"
+        ) from error
+    return module.eval()
+
+
+def load_weights(
+    module: Network,
+    source: str | os.PathLike[str] | Mapping[str, Tensor],
+    *,
+    partial: bool = False,
+) -> LoadReport:
+    """Copy weights of the same names from a file or state dict, e.g. autoencoder -> classifier.
+
+    Position tables made for another picture size are resized. The share that must be reached
+    counts tensors on both sides: those of the module, without a classifier's norm and head, that
+    the source has; and those of the source's trunk that the module has a place for, so that e.g.
+    layer scales are never lost in silence.
+
+    Args:
+        module: a network of this package.
+        source: a file that `save_model` wrote, or a state dict with this package's names.
+        partial: load what fits even if it is less than 95 %.
+
+    Raises:
+        CheckpointError: the file cannot be read, or less than 95 % fits and `partial` is False;
+            the module is then unchanged.
+    """
+    if isinstance(source, Mapping):
+        return place(module, source, subject="state dict", partial=partial)
+    return place(module, read_file(source)[1], subject=str(source), partial=partial)
+
+
+def place(
+    module: Network, tensors: Mapping[str, Tensor], *, subject: str, partial: bool
+) -> LoadReport:
+    """Copy `tensors` into `module` and report; see `load_weights`."""
+    own = module.state_dict()
+    fitting: dict[str, Tensor] = {}
+    resized, mismatched = [], []
+    for name in own.keys() & tensors.keys():
+        tensor = _resize(module, name, tensors[name], own[name])
+        if tensor is None:
+            mismatched.append(name)
+            continue
+        if tensor is not tensors[name]:
+            resized.append(name)
+        fitting[name] = tensor
+    report = _report(own, tensors, fitting, resized, mismatched)
+    if report.share < ENOUGH and not partial:
+        raise CheckpointError(
+            subject,
+            f"{report.share:.0%} of the tensors fit",
+            f"at least {ENOUGH:.0%} must ({report})",
+            "use the network that the file was made for, or allow a partial load (--partial)",
+        )
+    module.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _report(
+    own: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    fitting: Mapping[str, Tensor],
+    resized: list[str],
+    mismatched: list[str],
+) -> LoadReport:
+    wanted = [name for name in own if not name.startswith(_REPLACED)]
+    offered = [name for name in tensors if name.startswith("trunk.")]
+    shares = [
+        sum(name in fitting for name in names) / len(names) if names else 0.0
+        for names in (wanted, offered)
+    ]
+    return LoadReport(
+        loaded=tuple(sorted(fitting)),
+        missing=tuple(name for name in own if name not in fitting),
+        unexpected=tuple(name for name in tensors if name not in own),
+        resized=tuple(sorted(resized)),
+        mismatched=tuple(sorted(mismatched)),
+        share=min(shares),
+    )
+
+
+def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor | None:
+    """`tensor` in the shape of `own`: itself, a resized position table, or None if neither."""
+    if tensor.shape == own.shape:
+        return tensor
+    last = name.rsplit(".", 1)[-1]
+    if tensor.ndim != own.ndim or tensor.shape[-1] != own.shape[-1]:
+        return None
+    if last == "position" and table_side(tensor) ** 2 == tensor.shape[1]:
+        side = table_side(own)
+        return resize_table(tensor.float(), (side, side), module.trunk.position_offset)
+    if last == "decoder_position" and table_side(tensor) ** 2 == tensor.shape[1]:
+        side = table_side(own)
+        return resize_table(tensor.float(), (side, side), 0.0)
+    if last == "relative":
+        side = (round(own.shape[0] ** 0.5) + 1) // 2
+        return resize_relative_table(tensor.float(), (side, side))
+    return None
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: no such file, or not safetensors.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(str(path), None, "no such file", "check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return dict(file.metadata() or {}), tensors
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            str(path), None, f"not a whole safetensors file ({error})", "copy or export it anew"
+        ) from error
+
+
+def read_pickle(path: str | os.PathLike[str]) -> Any:
+    """What a .pt or .pth file holds, tensors and plain data only: nothing in it is executed.
+
+    Raises:
+        CheckpointError: no such file, damaged, or it holds objects that would run code.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(str(path), None, "no such file", "check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged or unsafe pickles
+        raise CheckpointError(
+            str(path),
+            None,
+            f"cannot be read as plain tensors ({str(error).splitlines()[0]})",
+            "convert it to safetensors with tools that you trust",
+        ) from error
