@@ -1,0 +1,36 @@
+"""How figures are written for people: shares as per cent, times in the unit that fits."""
+
+from __future__ import annotations
+
+import re
+
+_SHARE = re.compile(r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|miou)($|[_/@\d])", re.I)
+_WHOLE = re.compile(r"images_per_s$|^(pictures|count|params|parameters|steps?)$")
+
+
+def is_share(name: str) -> bool:
+    """Whether a figure of this name lies in [0, 1] and reads best as per cent."""
+    return bool(_SHARE.search(name))
+
+
+def show_figure(name: str, value: float) -> str:
+    """A figure as text: ``top1`` 0.8125 -> ``81.2 %``, ``loss`` 0.41234 -> ``0.4123``."""
+    if is_share(name) and 0 <= value <= 1:
+        return f"{100 * value:.1f} %"
+    if _WHOLE.search(name) or (value == int(value) if abs(value) < 1e15 else False):
+        return f"{value:,.0f}"
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f"{value:.3g}"
+    return f"{value:,.4g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def show_duration(seconds: float) -> str:
+    """A time span as text: 4.2 -> ``4.2 s``, 130 -> ``2 min 10 s``, 7500 -> ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
