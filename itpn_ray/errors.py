@@ -39,3 +39,7 @@ class DataError(ItpnError):
 
 class CheckpointError(ItpnError):
     """A checkpoint or weight file that cannot be used."""
+
+
+class RunError(ItpnError):
+    """A run that cannot go on, for a reason that repeating it would meet again."""

@@ -1,0 +1,213 @@
+"""One experiment, composed of the settings that each room owns; to and from a plain dict."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from itpn_ray import checks
+from itpn_ray.data.config import LoaderConfig
+from itpn_ray.errors import ConfigError
+from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.ray_config import RayConfig
+from itpn_ray.tasks.config import Classification, ModelConfig
+from itpn_ray.tracking.config import TrackingConfig
+
+TASKS: dict[str, type] = {
+    "pixel_pretraining": PixelPretraining,
+    "classification": Classification,
+}
+"""Name of a task in a saved configuration -> its settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay (paper, 5.1 and 5.2).
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    global_batch: int = 4096
+    """Pictures a step over all workers; shares and accumulation follow from it."""
+    micro_batch: int = 0
+    """Most pictures a worker passes through the network at once; 0: its whole share."""
+    epochs: float = 400.0
+    """Length of the run, epochs."""
+    warmup_epochs: float = 40.0
+    """Epochs of linear warm-up."""
+    lr: float = 1.5e-4
+    """Peak learning rate, absolute."""
+    min_lr: float = 0.0
+    """Learning rate at the end of the cosine."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of matrices; vectors have none."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each layer to the one below it; 1: none."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0: no clipping."""
+    max_skipped_steps: int = 5
+    """Non-finite steps in a row that are skipped before the run stops."""
+
+    def __post_init__(self) -> None:
+        for name in ("global_batch", "epochs", "lr", "max_skipped_steps"):
+            checks.positive(f"optim.{name}", getattr(self, name))
+        for name in ("micro_batch", "warmup_epochs", "min_lr", "weight_decay", "clip_norm"):
+            checks.not_negative(f"optim.{name}", getattr(self, name))
+        for name in ("beta1", "beta2"):
+            checks.in_range(f"optim.{name}", getattr(self, name), 0.0, 1.0, open_high=True)
+        checks.in_range("optim.layer_decay", self.layer_decay, 0.01, 1.0)
+        if self.micro_batch % 2 or self.global_batch % 2:
+            odd = "micro_batch" if self.micro_batch % 2 else "global_batch"
+            raise ConfigError(
+                f"optim.{odd}",
+                getattr(self, odd),
+                "is odd, and pictures are mixed in pairs",
+                "Use an even number",
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(
+                "optim.warmup_epochs",
+                self.warmup_epochs,
+                f"is longer than the run of {self.epochs:g} epochs",
+                "Shorten the warm-up with --optim.warmup-epochs",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When and where the whole state is saved.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    uri: str = ""
+    """Folder or s3:// prefix; empty: checkpoints/ in the run's folder."""
+    every_steps: int = 500
+    """Steps between checkpoints; the last step is always saved."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept."""
+    keep_every: int = 0
+    """Also keep each checkpoint whose step is a multiple of this; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "keep_last"):
+            checks.positive(f"checkpoint.{name}", getattr(self, name))
+        checks.not_negative("checkpoint.keep_every", self.keep_every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that decides what a run computes and where it goes.
+
+    Raises:
+        ConfigError: a value lies outside its range, or two contradict each other.
+    """
+
+    run: str = "run"
+    """Name of the run; its folder is OUT/RUN. The same name and settings resume it."""
+    out: str = "out"
+    """Folder of all runs."""
+    data: str = ""
+    """Prepared data: a folder or URI written by `itpn-ray prepare`."""
+    workers: str = "1"
+    """Training workers: 4, or 2..8 to go on with as many as there are. 0: in this process."""
+    gpus: bool = False
+    """Give each worker a GPU (nccl, bf16); otherwise CPU (gloo, float32)."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray reserves for a worker, and its compute threads."""
+    max_failures: int = 3
+    """Restarts after a lost worker before the run fails; -1: no limit."""
+    seed: int = 0
+    """Seed of every random draw."""
+    eval_every: int = 1
+    """Epochs between evaluations on the val split; 0: only at the end."""
+    log_every: int = 10
+    """Steps between records of the training loss."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: PixelPretraining | Classification = field(default_factory=PixelPretraining)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run):
+            raise ConfigError(
+                "run", self.run, "is not a plain name", "Use letters, digits, '.', '_' and '-'"
+            )
+        self.worker_range  # noqa: B018  parsed here so that a bad value fails on the driver
+        checks.positive("cpus_per_worker", self.cpus_per_worker)
+        checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
+        checks.not_negative("eval_every", self.eval_every)
+        checks.positive("log_every", self.log_every)
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers.
+
+        Raises:
+            ConfigError: ``workers`` is neither N nor A..B with 1 <= A <= B.
+        """
+        match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", self.workers)
+        if match:
+            fewest = int(match[1])
+            most = int(match[2] or fewest)
+            if fewest <= most and (fewest > 0 or match[2] is None):
+                return fewest, most
+        raise ConfigError(
+            "workers", self.workers, "is not a number of workers", "Write 4, or 2..8 for a range"
+        )
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """The configuration as a plain dict of JSON values; the task carries its name as ``kind``."""
+    plain = dataclasses.asdict(config)
+    kind = next(name for name, cls in TASKS.items() if type(config.task) is cls)
+    plain["task"] = {"kind": kind, **plain["task"]}
+    return plain
+
+
+def from_dict(plain: dict[str, Any]) -> ExperimentConfig:
+    """The configuration that :func:`to_dict` wrote.
+
+    Raises:
+        ConfigError: a field is unknown, or a value cannot be used.
+    """
+    task = dict(plain["task"])
+    kind = task.pop("kind")
+    checks.one_of("task.kind", kind, TASKS)
+    rest = {name: value for name, value in plain.items() if name != "task"}
+    return _build(ExperimentConfig, rest, "", task=_build(TASKS[kind], task, "task."))
+
+
+def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:
+    """Construct a settings class from a dict, descending into nested ones."""
+    hints = typing.get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(cls)}
+    values = dict(ready)
+    for name, value in plain.items():
+        if name not in names:
+            raise ConfigError(prefix + name, value, "is no field", checks.nearest(name, names))
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            value = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
+        elif _is_tuple(hint) and isinstance(value, list):
+            value = tuple(value)
+        values[name] = value
+    return cls(**values)
+
+
+def _is_tuple(hint: Any) -> bool:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return any(typing.get_origin(option) is tuple for option in options)

@@ -1,0 +1,195 @@
+"""Pixel pre-training: masked image modelling plus masked feature modelling (paper, 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from itpn_ray.data.device import normalise
+from itpn_ray.draws import Stream, uniform_torch
+from itpn_ray.evaluation.knn import leave_one_out_accuracy
+from itpn_ray.evaluation.reconstruction import reconstruction_grid
+from itpn_ray.models import (
+    PixelAutoencoder,
+    create_autoencoder,
+    layer_ids,
+    load_weights,
+    no_weight_decay,
+    save_model,
+)
+from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.pretrain.masking import random_mask
+from itpn_ray.pretrain.mfm import FeatureModelling
+from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task, average_over
+from itpn_ray.tasks.config import ModelConfig
+
+SHOWN = 8
+"""Pictures in a reconstruction grid."""
+PROBED = 10_000
+"""Most pictures in the nearest-neighbour probe: its features are held on every worker."""
+
+
+class MaskedPretrainingNetwork(nn.Module):
+    """The masked autoencoder and, where λ > 0, the feature modelling beside it."""
+
+    def __init__(self, autoencoder: PixelAutoencoder, config: PixelPretraining) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.feature_weight = config.feature_weight
+        self.features = (
+            FeatureModelling(
+                autoencoder.trunk,
+                autoencoder.trunk.widths,
+                config.pyramid_width,
+                config.teacher_momentum,
+            )
+            if config.feature_weight > 0
+            else None
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss terms of eq. 4: ``loss`` = ``mim`` + λ · Σ ``mfm_stage*``; scalars."""
+        output = self.autoencoder(
+            batch["image"],
+            batch["mask"],
+            visible=batch["visible"],
+            drop_noise=batch["drop_noise"],
+        )
+        terms = {"mim": output["loss"]}
+        total = output["loss"]
+        if self.features is not None:
+            stages = self.features(batch["image"], batch["visible"], output["pyramid"])
+            total = total + self.feature_weight * torch.stack(list(stages.values())).sum()
+            terms.update(stages)
+        return {"loss": total, **terms}
+
+
+class PixelPretrainingTask(Task):
+    """Pre-train trunk and pyramid on pixels.
+
+    Args:
+        config: the objective.
+        model: the network.
+        seed: seed of the weights and of every mask.
+    """
+
+    def __init__(self, config: PixelPretraining, model: ModelConfig, *, seed: int) -> None:
+        self.config = config
+        self.model = model
+        self.seed = seed
+        self.tokens = (model.image_size // 16) ** 2
+        self._last: Batch | None = None
+        self._num_drops = 0
+
+    def build(self) -> nn.Module:
+        """The masked autoencoder with its teacher, weights drawn from the seed or loaded."""
+        torch.manual_seed(self.seed)
+        autoencoder = create_autoencoder(
+            self.model.name,
+            image_size=self.model.image_size,
+            drop_path=self.model.drop_path,
+            pyramid_width=self.config.pyramid_width,
+            decoder_width=self.config.decoder_width,
+            decoder_depth=self.config.decoder_depth,
+        )
+        if self.model.init:
+            load_weights(autoencoder, self.model.init, partial=self.model.partial_init)
+        autoencoder.set_grad_checkpointing(self.model.checkpoint_activations)
+        self._num_drops = autoencoder.num_drops
+        return MaskedPretrainingNetwork(autoencoder, self.config)
+
+    def prepare(self, batch: Batch, epoch: int) -> Batch:
+        """Normalise the pictures and draw their masks."""
+        visible, mask = random_mask(
+            batch["sample_id"],
+            seed=self.seed,
+            epoch=epoch,
+            tokens=self.tokens,
+            ratio=self.config.mask_ratio,
+        )
+        noise = uniform_torch(
+            self.seed, epoch, batch["sample_id"], Stream.DROP_PATH, self._num_drops
+        )
+        return {
+            **batch,
+            "image": normalise(batch["image"]),
+            "visible": visible,
+            "mask": mask,
+            "drop_noise": noise,
+        }
+
+    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+        """Depths of the autoencoder's parameters; heads of the feature loss lie at the top."""
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        ids = {f"autoencoder.{name}": depth for name, depth in layer_ids(autoencoder).items()}
+        top = max(ids.values())
+        return {name: ids.get(name, top) for name, _ in network.named_parameters()}
+
+    def undecayed(self, network: nn.Module) -> set[str]:
+        """Vectors, position tables and the mask token."""
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        names = no_weight_decay(autoencoder) | {"mask_token"}
+        heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
+        return {f"autoencoder.{name}" for name in names} | heads
+
+    def after_step(self, network: nn.Module) -> None:
+        """Move the teacher."""
+        network = cast(MaskedPretrainingNetwork, network)
+        if network.features is not None:
+            network.features.follow(network.autoencoder.trunk)
+
+    @torch.no_grad()
+    def evaluate(
+        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+    ) -> list[Evaluation]:
+        """Loss on held-out pictures at fixed masks, and a nearest-neighbour probe of the trunk."""
+        network = cast(MaskedPretrainingNetwork, network)
+        sums: dict[str, Tensor] = {}
+        count = 0
+        features, labels, ids = [], [], []
+        for raw in batches:
+            batch = self.prepare(raw, epoch=0)
+            size = len(batch["sample_id"])
+            for name, value in network(batch).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * size
+            count += size
+            last_stage = network.autoencoder.trunk.stages(batch["image"])[-1]  # (B, N, 1, 1, d)
+            features.append(last_stage.mean(dim=(1, 2, 3)))
+            labels.append(batch["label"])
+            ids.append(batch["sample_id"])
+            if self._last is None or int(batch["sample_id"].min()) == 0:
+                self._last = {name: tensor[:SHOWN] for name, tensor in batch.items()}
+        means = average_over(reduce, torch.stack(list(sums.values())), count)
+        found = [
+            Evaluation(
+                split="val",
+                metrics=dict(zip(sums, means.tolist(), strict=True)),
+                details={},
+            )
+        ]
+        accuracy = leave_one_out_accuracy(
+            torch.cat(features), torch.cat(labels), torch.cat(ids), reduce, limit=PROBED
+        )
+        if accuracy is not None:
+            found.append(Evaluation(split="probe", metrics={"knn_top1": accuracy}, details={}))
+        return found
+
+    @torch.no_grad()
+    def draw(self, network: nn.Module, folder: Path) -> list[Path]:
+        """A grid of input, masked input and reconstruction."""
+        if self._last is None:
+            return []
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        batch = self._last
+        output = autoencoder(batch["image"], batch["mask"], visible=batch["visible"])
+        path = folder / "reconstruction.png"
+        reconstruction_grid(batch["image"], batch["mask"], output["pred"], path)
+        return [path]
+
+    def export(self, network: nn.Module, path: Path) -> None:
+        """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
+        save_model(cast(MaskedPretrainingNetwork, network).autoencoder, path)

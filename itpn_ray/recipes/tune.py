@@ -1,0 +1,30 @@
+"""Sweeps over λ, layer decay and r (paper, Table 9 and Fig. 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from itpn_ray.recipes import finetune, pretrain
+from itpn_ray.tuning.config import SweepConfig
+
+
+def nano() -> SweepConfig:
+    """Nano network at 64 px, for a laptop or a test.
+
+    Command: itpn-ray tune nano --data DATA
+    """
+    before, after = pretrain.nano(), finetune.nano()
+    return SweepConfig(
+        run="tune",
+        pretrain=dataclasses.replace(
+            before, optim=dataclasses.replace(before.optim, epochs=4, warmup_epochs=0.5)
+        ),
+        finetune=dataclasses.replace(
+            after, eval_every=1, optim=dataclasses.replace(after.optim, epochs=4, warmup_epochs=0.5)
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], SweepConfig]] = {"nano": nano}
+"""Name on the command line -> recipe."""

@@ -1,0 +1,82 @@
+"""The contract between the one training loop and what it trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+"""Tensors by name, pictures along the first axis; see ``itpn_ray.data.schema``."""
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all workers, in place, and returns it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        split: the name its figures are logged under, ``val`` or ``probe``.
+        metrics: figure by name.
+        details: larger results for the report: tables as JSON values.
+    """
+
+    split: str
+    metrics: dict[str, float]
+    details: dict[str, object]
+
+
+class Task(ABC):
+    """What is trained: builds the network, prepares its batches, evaluates and exports it.
+
+    The network that :meth:`build` returns maps a prepared batch to a dict of loss terms, scalars
+    averaged over the batch's pictures; the entry ``loss`` is minimised, all are logged.
+    """
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network to train, on the CPU, with the loss inside."""
+
+    @abstractmethod
+    def prepare(self, batch: Batch, epoch: int) -> Batch:
+        """Turn a device batch of the loader into the network's input; every draw is by sample id."""
+
+    @abstractmethod
+    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+        """Parameter name -> depth, 0 at the input, for layer decay."""
+
+    @abstractmethod
+    def undecayed(self, network: nn.Module) -> set[str]:
+        """Names of the parameters that weight decay leaves alone."""
+
+    def after_step(self, network: nn.Module) -> None:  # noqa: B027  most tasks need nothing here
+        """Called after each optimiser step, e.g. to move averages."""
+
+    @abstractmethod
+    def evaluate(
+        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+    ) -> list[Evaluation]:
+        """Evaluate this worker's share of the val split; figures are over all workers."""
+
+    def draw(self, network: nn.Module, folder: Path) -> list[Path]:
+        """Write pictures of the last evaluation; called on rank 0 only."""
+        del network, folder
+        return []
+
+    @abstractmethod
+    def export(self, network: nn.Module, path: Path) -> None:
+        """Write the trained weights as safetensors that ``itpn_ray.models.load_model`` reads."""
+
+
+def average_over(reduce: Reduce, total: Tensor, count: int) -> Tensor:
+    """Mean over all workers of a sum and its number of summands."""
+    # One tensor for both, so that a single collective serves.
+    packed = torch.cat([total.double().flatten(), total.new_tensor([count], dtype=torch.float64)])
+    packed = reduce(packed)
+    return packed[:-1] / packed[-1]

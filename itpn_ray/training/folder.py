@@ -1,0 +1,80 @@
+"""The run's folder: claimed by one configuration, resumed by the same one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.experiment import ExperimentConfig, to_dict
+from itpn_ray.tracking.base import flatten
+
+CONFIG = "config.json"
+FREE_TO_CHANGE = (
+    "workers",
+    "gpus",
+    "cpus_per_worker",
+    "max_failures",
+    "log_every",
+    "checkpoint.",
+    "tracking.",
+    "ray.",
+    "loader.",
+    "optim.micro_batch",
+    "model.compile",
+    "model.checkpoint_activations",
+)
+"""Fields that change how a run is computed and not what: they may differ when it is resumed."""
+
+
+def run_folder(config: ExperimentConfig) -> Path:
+    """OUT/RUN, absolute."""
+    return Path(config.out).expanduser().absolute() / config.run
+
+
+def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
+    """Make the run's folder, or take it up again where the same run left it.
+
+    Returns:
+        The folder, and whether the run has begun before.
+
+    Raises:
+        ConfigError: the folder cannot be written, or holds a run with other settings.
+    """
+    folder = run_folder(config)
+    path = folder / CONFIG
+    plain = {**to_dict(config), "command": command}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else None
+        if before is not None:
+            _refuse_other_settings(config, before, plain)
+        path.write_text(json.dumps(plain, indent=1))
+    except OSError as error:
+        raise ConfigError(
+            "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
+        ) from error
+    return folder, before is not None
+
+
+def _refuse_other_settings(
+    config: ExperimentConfig, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    # Compared as JSON has them: what was a tuple is a list there.
+    old, new = flatten(before), flatten(json.loads(json.dumps(now)))
+    changed = [
+        name
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+        and name != "command"
+        and not name.startswith(FREE_TO_CHANGE)
+    ]
+    if changed:
+        shown = ", ".join(f"{n} (was {old.get(n)!r}, now {new.get(n)!r})" for n in changed[:3])
+        raise ConfigError(
+            "run",
+            config.run,
+            f"is in use by a run with other settings: {shown}",
+            "Choose another --run, or repeat the command of the first run to resume it",
+        )

@@ -1,0 +1,202 @@
+"""THE training loop: one for every task.
+
+A step's pictures, masks, mixes and rates are functions of (seed, step), never of the number of
+workers, so that a run can stop at any step and go on with more or fewer of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from itpn_ray.data.device import prefetch
+from itpn_ray.data.loader import EvalLoader, TrainLoader
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.tasks.base import Batch, Task
+from itpn_ray.training.checkpoint import CheckpointStore
+from itpn_ray.training.journal import PLOTS, Journal
+from itpn_ray.training.meter import Meter
+from itpn_ray.training.optim import make_optimizer, set_learning_rate
+from itpn_ray.training.replay import stop_with_replay
+from itpn_ray.training.schedule import learning_rate, total_steps
+from itpn_ray.training.resume import restore, whole_state
+from itpn_ray.training.worker import Worker
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What a run works with.
+
+    Attributes:
+        config: the experiment.
+        task: what is trained.
+        worker: this process.
+        journal: where records go.
+        store: where checkpoints go.
+        train: pictures to train on.
+        val: held-out pictures.
+        preempted: whether this machine is about to be taken away.
+        evaluated: called by every rank with the figures of each evaluation.
+    """
+
+    config: ExperimentConfig
+    task: Task
+    worker: Worker
+    journal: Journal
+    store: CheckpointStore
+    train: TrainLoader
+    val: EvalLoader
+    preempted: Callable[[], bool]
+    evaluated: Callable[[dict[str, float]], None]
+
+
+def train(parts: Parts) -> nn.Module:
+    """Train to the last epoch, from the newest good checkpoint where there is one.
+
+    Returns:
+        The trained network, unwrapped, on this worker's device.
+
+    Raises:
+        RunError: too many steps in a row were not finite; names the replay file.
+        SystemExit: the machine is being taken away; the state has been saved.
+    """
+    config, worker = parts.config, parts.worker
+    network = parts.task.build().to(worker.device).train()
+    task = parts.task
+    optimizer = make_optimizer(
+        network, task.layer_ids(network), task.undecayed(network), config.optim
+    )
+    step = restore(parts.store, network, optimizer, worker, parts.journal)
+    model = worker.parallel(network, compile=config.model.compile)
+    per_epoch = parts.train.steps_per_epoch
+    last = total_steps(config.optim, per_epoch)
+    meter = Meter(worker, parts.journal, steps=last)
+    skipped, saved = 0, step
+    if step >= last:
+        # Stopped between the last save and the end: whoever waits for the figures still needs them.
+        _evaluate(parts, network, step, step / per_epoch)
+    while step < last:
+        epoch, first = divmod(step, per_epoch)
+        batches = prefetch(parts.train.epoch(epoch, first), worker.device)
+        while step < last and step // per_epoch == epoch:
+            meter.tell(step, step / per_epoch)
+            with meter.time("reading"):
+                batch = next(batches)
+            rate = learning_rate(config.optim, step, per_epoch)
+            set_learning_rate(optimizer, rate)
+            with meter.time("computing"):
+                batch = parts.task.prepare(batch, epoch)
+                terms = _gradients(model, batch, config, worker, meter)
+                norm, finite, leaving = _agree(network, terms, parts, config.optim.clip_norm)
+            if finite:
+                with meter.time("updating"):
+                    optimizer.step()
+                    parts.task.after_step(network)
+                skipped = 0
+            else:
+                skipped += 1
+                parts.journal.event("skip", step=step, rank=worker.rank, in_a_row=skipped)
+                if skipped >= config.optim.max_skipped_steps:
+                    stop_with_replay(
+                        config, network, batch, parts.journal, step=step, rank=worker.rank
+                    )
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            meter.step(config.optim.global_batch)
+            if step % config.log_every == 0 or step == last:
+                meter.record(step, step / per_epoch, rate=rate, grad_norm=norm)
+            if _evaluates(config, step, per_epoch, last):
+                with meter.time("evaluating"):
+                    meter.tell(step, step / per_epoch, now=True)
+                    _evaluate(parts, network, step, step / per_epoch)
+            if leaving or step == last or step - saved >= config.checkpoint.every_steps:
+                with meter.time("saving"):
+                    meter.tell(step, step / per_epoch, now=True)
+                    _save(parts, network, optimizer, step, step / per_epoch)
+                saved = step
+            if leaving and step < last:
+                parts.store.wait()
+                parts.journal.event("preempted", step=step, rank=worker.rank)
+                raise SystemExit(f"machine is being taken away; saved at step {step}")
+    parts.store.wait()
+    return network
+
+
+def _gradients(
+    model: nn.Module, batch: Batch, config: ExperimentConfig, worker: Worker, meter: Meter
+) -> dict[str, Tensor]:
+    """Accumulate gradients over the micro-batches of this worker's share.
+
+    DDP averages over workers, so a micro-batch of m of the G pictures counts m · world / G.
+    """
+    share = len(batch["sample_id"])
+    size = config.optim.micro_batch or share
+    terms: dict[str, Tensor] = {}
+    for begin in range(0, share, size):
+        micro = {name: tensor[begin : begin + size] for name, tensor in batch.items()}
+        part = len(micro["sample_id"]) / config.optim.global_batch
+        if worker.world > 1:
+            model.require_backward_grad_sync = begin + size >= share  # type: ignore[assignment]
+        with worker.autocast():
+            terms = model(micro)
+        (terms["loss"] * (part * worker.world)).backward()
+        meter.add(terms, part)
+    return terms
+
+
+def _agree(
+    network: nn.Module, terms: dict[str, Tensor], parts: Parts, clip: float
+) -> tuple[float, bool, bool]:
+    """Gradient norm, whether the step is finite on every rank, whether any rank must leave."""
+    worker = parts.worker
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    finite = torch.isfinite(norm) & torch.isfinite(terms["loss"])
+    flags = torch.stack([~finite, finite.new_tensor(parts.preempted())]).to(torch.int32)
+    bad, leaving = worker.reduce(flags, dist.ReduceOp.MAX).tolist()
+    if clip and not bad:
+        torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
+    return norm.item(), not bad, bool(leaving)
+
+
+def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -> bool:
+    if step == last:
+        return True
+    epoch, inside = divmod(step, per_epoch)
+    return bool(config.eval_every) and inside == 0 and epoch % config.eval_every == 0
+
+
+def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None:
+    """Evaluate on all workers; rank 0 writes figures and pictures."""
+    network.eval()
+    batches = prefetch(parts.val, parts.worker.device)
+    with torch.no_grad(), parts.worker.autocast():
+        found = parts.task.evaluate(network, batches, parts.worker.reduce)
+        if parts.worker.leads:
+            for evaluation in found:
+                parts.journal.metrics(evaluation.split, step, epoch, evaluation.metrics)
+                parts.journal.result(**evaluation.metrics, **evaluation.details, step=step)
+            with tempfile.TemporaryDirectory() as folder:
+                for path in parts.task.draw(network, Path(folder)):
+                    parts.journal.file(f"{PLOTS}/{path.name}", path.read_bytes())
+    network.train()
+    figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
+    parts.evaluated({**figures, "step": step, "epoch": epoch})
+
+
+def _save(
+    parts: Parts, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, epoch: float
+) -> None:
+    """Start saving the whole state on rank 0; training goes on once it is copied."""
+    if not parts.worker.leads:
+        return
+    begin = time.perf_counter()
+    parts.store.save(step, whole_state(network, optimizer, step, parts.config), epoch=epoch)
+    parts.journal.event("checkpoint", step=step, seconds=round(time.perf_counter() - begin, 3))

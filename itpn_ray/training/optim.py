@@ -1,0 +1,65 @@
+"""AdamW with layer decay: parameters grouped by depth and by whether they decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import torch
+from torch import nn
+
+from itpn_ray.experiment import OptimConfig
+
+
+def parameter_groups(
+    network: nn.Module, layer_ids: Mapping[str, int], undecayed: Set[str], config: OptimConfig
+) -> list[dict[str, Any]]:
+    """Groups of trainable parameters that share learning-rate scale and weight decay.
+
+    A parameter of depth i among depths 0..top learns at ``layer_decay ** (top - i)`` times the
+    rate. ``undecayed`` names those without weight decay.
+
+    Returns:
+        Dicts for the optimiser with ``params``, ``names``, ``weight_decay`` and ``lr_scale``, in an
+        order that depends on the names alone.
+    """
+    top = max(layer_ids.values())
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in sorted(network.named_parameters()):
+        if not parameter.requires_grad:
+            continue
+        decays = name not in undecayed
+        depth = layer_ids[name]
+        group = groups.setdefault(
+            (depth, decays),
+            {
+                "params": [],
+                "names": [],
+                "weight_decay": config.weight_decay if decays else 0.0,
+                "lr_scale": config.layer_decay ** (top - depth),
+            },
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
+
+
+def make_optimizer(
+    network: nn.Module, layer_ids: Mapping[str, int], undecayed: Set[str], config: OptimConfig
+) -> torch.optim.AdamW:
+    """Fused AdamW over :func:`parameter_groups`."""
+    return torch.optim.AdamW(
+        [
+            {key: value for key, value in group.items() if key != "names"}
+            for group in parameter_groups(network, layer_ids, undecayed, config)
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group its scaled share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]

@@ -1,0 +1,72 @@
+"""A step whose loss is not finite, kept so that it can be looked at again."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from itpn_ray.data.shards import open_dataset
+from itpn_ray.errors import RunError
+from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
+from itpn_ray.tasks.base import Batch
+from itpn_ray.training.journal import Journal
+from itpn_ray.training.setup import make_task
+
+BATCH = "batch."
+NETWORK = "network."
+
+
+def stop_with_replay(
+    config: ExperimentConfig,
+    network: nn.Module,
+    batch: Batch,
+    journal: Journal,
+    *,
+    step: int,
+    rank: int,
+) -> NoReturn:
+    """Keep weights and batch of the step, and stop.
+
+    Raises:
+        RunError: always; names the file and how to replay it.
+    """
+    tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
+    tensors |= {
+        f"{NETWORK}{name}": value.clone().cpu() for name, value in network.state_dict().items()
+    }
+    name = f"replay-step{step}-rank{rank}.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        save_file(tensors, path, metadata={"config": json.dumps(to_dict(config))})
+        journal.file(name, path.read_bytes())
+    journal.event("diverged", step=step, rank=rank, replay=name)
+    raise RunError(
+        "loss",
+        None,
+        f"was not finite for {config.optim.max_skipped_steps} steps in a row, the last one step "
+        f"{step}; none of them was applied",
+        f"Look at the batch and weights kept in {name} in the run's folder with "
+        "itpn_ray.training.replay.replay(path), or lower --optim.lr",
+    )
+
+
+@torch.no_grad()
+def replay(path: str | Path) -> dict[str, Tensor]:
+    """Loss terms of a kept step, computed again on this machine's CPU in float32."""
+    with safe_open(path, framework="pt") as file:
+        config = from_dict(json.loads(file.metadata()["config"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    classes = open_dataset(config.data, "train").classes
+    network = make_task(config, classes).build()
+    network.load_state_dict(
+        {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
+    )
+    batch = {name.removeprefix(BATCH): t for name, t in tensors.items() if name.startswith(BATCH)}
+    return network.train()(batch)

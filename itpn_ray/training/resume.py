@@ -1,0 +1,68 @@
+"""The whole state of a run: taken for a checkpoint, and put back.
+
+Everything random is a function of (seed, epoch, sample id), so that weights, averages, optimiser
+and the step are the whole state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from itpn_ray.errors import CheckpointError
+from itpn_ray.experiment import ExperimentConfig, to_dict
+from itpn_ray.training.checkpoint import CheckpointStore
+from itpn_ray.training.journal import Journal
+from itpn_ray.training.worker import Worker
+
+
+def whole_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: ExperimentConfig
+) -> dict[str, Any]:
+    """What a checkpoint holds: ``network`` with its averages, ``optimizer``, ``progress``."""
+    return {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": {"step": step, "config": to_dict(config)},
+    }
+
+
+def restore(
+    store: CheckpointStore,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    worker: Worker,
+    journal: Journal,
+) -> int:
+    """Put the newest good checkpoint back and return its step; 0 where there is none.
+
+    Raises:
+        CheckpointError: the checkpoint is of another network.
+    """
+    checkpoint = store.latest_good()
+    if checkpoint is None:
+        return 0
+    state = checkpoint.state()
+    try:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            checkpoint.uri,
+            None,
+            f"holds another network ({str(error).splitlines()[0]})",
+            "Use another --run, or the model that the checkpoint was trained with",
+        ) from error
+    step = int(state["progress"]["step"])
+    if worker.leads:
+        journal.rewind(step)
+        journal.event(
+            "resume",
+            step=step,
+            workers=worker.world,
+            saved=checkpoint.manifest.time,
+            passed_over=list(checkpoint.problems),
+        )
+    return step

@@ -1,0 +1,28 @@
+"""Learning rate by step: linear warm-up, then half a cosine (paper, 5.1)."""
+
+from __future__ import annotations
+
+import math
+
+from itpn_ray.experiment import OptimConfig
+
+
+def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step, before layer decay.
+
+    Args:
+        config: peak and final rate, warm-up and length in epochs.
+        step: 0 at the first step of the run.
+        steps_per_epoch: whole global batches an epoch.
+    """
+    warmup = config.warmup_epochs * steps_per_epoch
+    total = config.epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / max(warmup, 1)
+    progress = min(1.0, (step - warmup) / max(total - warmup, 1))
+    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def total_steps(config: OptimConfig, steps_per_epoch: int) -> int:
+    """Steps of the whole run."""
+    return max(1, round(config.epochs * steps_per_epoch))

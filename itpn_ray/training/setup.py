@@ -1,0 +1,108 @@
+"""From a configuration to the parts of a run: task, data, checkpoints."""
+
+from __future__ import annotations
+
+from itpn_ray.data.config import AugmentConfig
+from itpn_ray.data.loader import EvalLoader, TrainLoader
+from itpn_ray.data.shards import ShardedDataset, open_dataset
+from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.pretrain.masking import visible_count
+from itpn_ray.pretrain.pixel import PixelPretrainingTask
+from itpn_ray.tasks.base import Task
+from itpn_ray.tasks.classification import ClassificationTask
+from itpn_ray.training.worker import Worker
+
+
+def make_task(config: ExperimentConfig, classes: list[str]) -> Task:
+    """The task that the configuration names."""
+    if isinstance(config.task, PixelPretraining):
+        return PixelPretrainingTask(config.task, config.model, seed=config.seed)
+    return ClassificationTask(config.task, config.model, classes=classes, seed=config.seed)
+
+
+def make_loaders(
+    config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset, worker: Worker
+) -> tuple[TrainLoader, EvalLoader]:
+    """This worker's share of the training and of the held-out pictures."""
+    place = {"rank": worker.rank, "world": worker.world, "pin": worker.device.type == "cuda"}
+    return (
+        TrainLoader(
+            train,
+            config.loader,
+            image_size=config.model.image_size,
+            augment=augmentation(config),
+            seed=config.seed,
+            global_batch=config.optim.global_batch,
+            **place,
+        ),
+        EvalLoader(
+            val,
+            config.loader,
+            image_size=config.model.image_size,
+            batch=eval_batch(config, worker.world),
+            **place,
+        ),
+    )
+
+
+def augmentation(config: ExperimentConfig) -> AugmentConfig:
+    """Crops of the paper: scale 0.2 to 1 for pixel pre-training, 0.08 to 1 for fine-tuning."""
+    if isinstance(config.task, PixelPretraining):
+        return AugmentConfig(min_scale=0.2)
+    return AugmentConfig(min_scale=0.08)
+
+
+def eval_batch(config: ExperimentConfig, world: int) -> int:
+    """Pictures a worker evaluates at once: as many as it trains on at once."""
+    share = max(1, config.optim.global_batch // max(world, 1))
+    return min(share, config.optim.micro_batch or share)
+
+
+def open_splits(config: ExperimentConfig) -> tuple[ShardedDataset, ShardedDataset]:
+    """The prepared train and val splits.
+
+    Raises:
+        ConfigError: no data was named.
+        DataError: it is not a folder of prepared data, or a split is missing.
+    """
+    if not config.data:
+        raise ConfigError(
+            "data", config.data, "names no prepared data", "Give --data, written by itpn-ray prepare"
+        )
+    return open_dataset(config.data, "train"), open_dataset(config.data, "val")
+
+
+def check_fit(config: ExperimentConfig, train: ShardedDataset) -> None:
+    """Refuse, before anything starts, what could not train.
+
+    Raises:
+        ConfigError: an epoch has no step, or the masks leave nothing to hide or to see.
+        DataError: classification has fewer than two classes.
+    """
+    batch = config.optim.global_batch
+    if len(train) < batch:
+        raise ConfigError(
+            "optim.global_batch",
+            batch,
+            f"an epoch of {len(train)} pictures would have 0 steps",
+            f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
+        )
+    most = config.worker_range[1]
+    if most > batch // 2:
+        raise ConfigError(
+            "workers",
+            config.workers,
+            f"a global batch of {batch} has pairs for {batch // 2} workers",
+            "Use fewer workers or a larger --optim.global-batch",
+        )
+    if isinstance(config.task, PixelPretraining):
+        visible_count((config.model.image_size // 16) ** 2, config.task.mask_ratio)
+    elif len(train.classes) < 2:
+        raise DataError(
+            config.data,
+            list(train.classes),
+            "has fewer than two classes to tell apart",
+            "Prepare a folder with one subfolder a class",
+        )

@@ -1,0 +1,1 @@
+"""Sweeps: λ, layer decay and r against accuracy and images a second."""

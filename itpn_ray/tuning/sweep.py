@@ -1,0 +1,136 @@
+"""A sweep from the driver's side: pre-train for each λ, run the trials, measure speed, compare."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from itpn_ray.console import Console
+from itpn_ray.errors import ConfigError, RunError
+from itpn_ray.evaluation.pareto import pareto_front, plot_front
+from itpn_ray.evaluation.speed import compare_speed
+from itpn_ray.models import create_model
+from itpn_ray.ray_env import start_ray
+from itpn_ray.report import write_report
+from itpn_ray.tracking import create_tracker, flatten
+from itpn_ray.training.folder import CONFIG
+from itpn_ray.training.journal import PLOTS, FileJournal
+from itpn_ray.training.lease import Lease
+from itpn_ray.training.run import EXPORT, preflight
+from itpn_ray.training.run import run as train
+from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
+
+SPEED_BATCH = 32
+
+
+def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
+    """Run the sweep, or go on where the same command stopped.
+
+    Returns:
+        The sweep's folder, with results.json, plots and report.
+
+    Raises:
+        ItpnError: a mistake in the settings or the data, or every trial failed.
+    """
+    folder = Path(config.out).expanduser().absolute() / config.run
+    sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
+    preflight(pretraining(config, str(folder), config.feature_weight[0]))
+    preflight(trial(config, str(folder), "trial", sample, init=""))
+    _claim(config, folder, command)
+    journal = FileJournal(folder)
+    tracker = create_tracker(config.tracking, config.out)
+    status = "FAILED"
+    begin = time.time()
+    with Lease(str(folder), holder=config.run), start_ray(config.ray, verbose=console.verbosity == "verbose"):
+        tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
+        journal.event("start", trials=config.trials)
+        try:
+            weights = {
+                weight: str(_pretrained(config, folder, weight, command, console))
+                for weight in dict.fromkeys(config.feature_weight)
+            }
+            rows = _trials(config, folder, weights, console)
+            results = _compare(config, rows, folder)
+            journal.result(**results)
+            console.table(results["trials"])
+            status = "FINISHED"
+        finally:
+            journal.event("end", status=status, seconds=round(time.time() - begin, 1))
+            report = write_report(folder)
+            for path in (folder / CONFIG, report, *sorted((folder / PLOTS).glob("*.png"))):
+                tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
+            tracker.finish(status)
+    console.summary(folder)
+    return folder
+
+
+def _claim(config: SweepConfig, folder: Path, command: str) -> None:
+    path = folder / CONFIG
+    plain = json.loads(json.dumps({**sweep_to_dict(config), "command": command}))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else plain
+        same = {k: v for k, v in before.items() if k not in ("command", "ray", "concurrent")}
+        changed = sorted(k for k, v in same.items() if plain.get(k) != v)
+        if changed:
+            raise ConfigError(
+                "run",
+                config.run,
+                f"is in use by a sweep with other settings of {', '.join(changed)}",
+                "Choose another --run, or repeat the command of the first sweep to resume it",
+            )
+        path.write_text(json.dumps(plain, indent=1))
+    except OSError as error:
+        raise ConfigError(
+            "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
+        ) from error
+
+
+def _pretrained(
+    config: SweepConfig, folder: Path, weight: float, command: str, console: Console
+) -> Path:
+    return train(pretraining(config, str(folder), weight), command=command, console=console) / EXPORT
+
+
+def _trials(
+    config: SweepConfig, folder: Path, weights: dict[float, str], console: Console
+) -> list[dict[str, Any]]:
+    from itpn_ray.tuning.trials import run_trials
+
+    console.say(f"{config.trials} trials, {config.concurrent} at a time")
+    rows = run_trials(config, folder, weights)
+    if all("top1" not in row for row in rows):
+        raise RunError(
+            "trials",
+            len(rows),
+            f"have all failed, the first with: {rows[0].get('error', 'no evaluation')}",
+            "Look at the trials' folders, and repeat the command",
+        )
+    return rows
+
+
+def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Add images/s at each trial's r, measured in turn on this machine, and find the front."""
+    model = config.finetune.model
+    ratios = sorted({row["migration"] for row in rows})
+    networks = {
+        r: create_model(
+            model.name, num_classes=2, image_size=model.image_size, migration=r
+        ).eval()
+        for r in ratios
+    }
+    speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)
+    for row in rows:
+        row["images_per_s"] = round(speeds[row["migration"]], 1)
+    done = [row for row in rows if "top1" in row]
+    front = pareto_front([(row["images_per_s"], row["top1"]) for row in done])
+    for index, row in enumerate(done):
+        row["front"] = index in front
+    plot_front(
+        [(row["images_per_s"], row["top1"]) for row in done],
+        [row["trial"] for row in done],
+        folder / PLOTS / "front.png",
+    )
+    return {"trials": sorted(rows, key=lambda row: -row.get("top1", -1.0))}

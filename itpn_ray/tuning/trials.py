@@ -1,0 +1,148 @@
+"""Trials under Ray Tune: each is a Ray Train run, and ASHA stops the weak ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+
+from itpn_ray.tracking import Tracker, create_tracker
+from itpn_ray.training.folder import claim
+from itpn_ray.training.remote import launch
+from itpn_ray.tuning.config import SweepConfig, trial
+
+METRIC = "top1"
+DRIVER_CPUS = 0.01
+"""What Ray reserves for a trial's driver, which only waits; 0 is refused."""
+
+
+def run_trials(
+    config: SweepConfig, folder: Path, weights: dict[float, str]
+) -> list[dict[str, Any]]:
+    """Run the trials, or take up those that a killed driver left.
+
+    Args:
+        config: the sweep.
+        folder: the sweep's folder.
+        weights: λ -> file of weights pre-trained with it.
+
+    Returns:
+        A dict a trial: ``trial``, ``feature_weight``, ``layer_decay``, ``migration``, ``epoch``,
+        the figures of its last evaluation, and ``error`` where it failed.
+    """
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
+        {"CPU": DRIVER_CPUS},
+    )
+    storage = folder / "ray"
+    place = str(storage / "tune")
+    if tune.Tuner.can_restore(place):
+        tuner = tune.Tuner.restore(
+            place, trainable=trainable, resume_unfinished=True, restart_errored=True
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={
+                "feature_weight": tune.choice(list(config.feature_weight)),
+                "layer_decay": tune.uniform(*config.layer_decay),
+                "migration": tune.choice(list(config.migration)),
+            },
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                num_samples=config.trials,
+                max_concurrent_trials=config.concurrent,
+                scheduler=_scheduler(config),
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(storage),
+                verbose=0,
+                callbacks=[TrackTrials(config, folder)],
+            ),
+        )
+    return [_row(result) for result in tuner.fit()]
+
+
+def _trial(
+    choice: dict[str, float], sweep: SweepConfig, folder: Path, weights: dict[float, str]
+) -> None:
+    """One trial: a Ray Train run whose evaluations Tune sees."""
+    name = tune.get_context().get_trial_name()
+    init = weights[choice["feature_weight"]]
+    config = trial(sweep, str(folder), name, choice, init)
+    place, _ = claim(config, f"trial {name} of {sweep.run}")
+    launch(config, place, callbacks=[TuneReportCallback()])
+
+
+def _scheduler(config: SweepConfig) -> ASHAScheduler:
+    """ASHA over epochs of ours: Tune's own count of iterations restarts when a trial does."""
+    longest = max(1, round(config.finetune.optim.epochs))
+    return ASHAScheduler(
+        time_attr="epoch",
+        max_t=longest,
+        grace_period=min(config.grace_epochs, longest),
+        reduction_factor=config.reduction,
+    )
+
+
+def _name(trial: Any) -> str:
+    return f"trial-{trial.trial_id.rsplit('_', 1)[-1]}"
+
+
+def _row(result: Any) -> dict[str, Any]:
+    figures = result.metrics or {}
+    row = {"trial": Path(result.path).name, **(result.config or {})}
+    row |= {name: figures[name] for name in ("epoch", "top1", "top5", "loss") if name in figures}
+    if result.error is not None:
+        row["error"] = str(result.error).strip().splitlines()[-1]
+    return row
+
+
+class TrackTrials(tune.Callback):
+    """One nested MLflow run a trial, found again by the trial's folder after a restart."""
+
+    def __init__(self, config: SweepConfig, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self._trackers: dict[str, Tracker] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "folder": self.folder, "_trackers": {}}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Open or reopen the trial's run."""
+        tracker = self._trackers.setdefault(
+            trial.trial_id, create_tracker(self.config.tracking, self.config.out)
+        )
+        tracker.start(
+            f"{self.config.run}/{_name(trial)}",
+            trial.config,
+            key=str(self.folder / "trials" / _name(trial)),
+            parent=str(self.folder),
+        )
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Log the figures of an evaluation."""
+        figures = {
+            f"val/{name}": float(value)
+            for name, value in result.items()
+            if name in ("top1", "top5", "loss", "epoch")
+        }
+        self._trackers[trial.trial_id].log_metrics(figures, int(result["step"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close the trial's run."""
+        self._trackers.pop(trial.trial_id).finish("FINISHED")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close the trial's run as failed."""
+        self._trackers.pop(trial.trial_id).finish("FAILED")
