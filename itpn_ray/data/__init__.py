@@ -1,0 +1,1 @@
+"""From raw pictures to shards, and from shards to device batches."""

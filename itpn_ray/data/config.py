@@ -1,0 +1,68 @@
+"""Settings of the input path. Imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from itpn_ray import checks
+
+CARRIERS = ("ray", "threads")
+POLICIES = ("none", "rand_augment", "three_augment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How a worker turns shards into host batches.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    carrier: str = "ray"
+    """What carries the read instructions: ``ray`` (Ray Data) or ``threads`` (this process)."""
+    threads: int = 4
+    """Decoding threads of each worker."""
+    prefetch: int = 1024
+    """Pictures decoded ahead of the training step; at least one whole batch."""
+    cache_gb: float = 20.0
+    """Most disk space for shards fetched from remote storage, GB a machine."""
+    cache_dir: str = ""
+    """Folder of fetched shards; empty: itpn_ray_cache in the system's folder for scratch files."""
+
+    def __post_init__(self) -> None:
+        checks.one_of("loader.carrier", self.carrier, CARRIERS)
+        for name in ("threads", "prefetch", "cache_gb"):
+            checks.positive(f"loader.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What happens to a training picture before it becomes a tensor of the batch.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    min_scale: float = 0.08
+    """Smallest area of the random crop, share of the picture (paper: 0.2 for pixel targets)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    policy: str = "none"
+    """Colour and geometry after the crop: ``none``, ``rand_augment`` or ``three_augment``."""
+    magnitude: float = 9.0
+    """Strength of rand_augment, 0 to 10."""
+    num_ops: int = 2
+    """Operations that rand_augment applies to a picture."""
+    jitter: float = 0.3
+    """Brightness, contrast and saturation of three_augment vary by this share."""
+    repeats: int = 1
+    """Times a picture appears in one global batch, each differently augmented."""
+
+    def __post_init__(self) -> None:
+        checks.in_range("augment.min_scale", self.min_scale, 0.001, 1.0)
+        checks.in_range("augment.flip", self.flip, 0.0, 1.0)
+        checks.one_of("augment.policy", self.policy, POLICIES)
+        checks.in_range("augment.magnitude", self.magnitude, 0.0, 10.0)
+        checks.positive("augment.num_ops", self.num_ops)
+        checks.in_range("augment.jitter", self.jitter, 0.0, 1.0)
+        checks.positive("augment.repeats", self.repeats)

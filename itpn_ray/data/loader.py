@@ -1,0 +1,241 @@
+"""Shards -> host batches: this rank's share of each global batch, decoded in threads.
+
+What travels are read instructions (sample ids, eight bytes a picture): by Ray Data, or in this
+process. The pictures themselves are mapped, decoded and cropped by threads of the training
+process, straight into the batch.
+
+A host batch is a dict: ``image`` uint8 (B, 3, S, S), channels last in memory; ``label`` int64
+(B,); ``sample_id`` int64 (B,). In training every batch is one global batch's share; the share of
+an evaluation is cut into batches of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itpn_ray.data.carrier import Carrier, ray_carrier, thread_carrier
+from itpn_ray.data.config import AugmentConfig, LoaderConfig
+from itpn_ray.data.crops import random_flips, random_resized_crops
+from itpn_ray.data.decode import centre_crop, crop_resize, decode_rgb
+from itpn_ray.data.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.pool import DecodePool, HostBatch, Pending, run_ahead
+from itpn_ray.data.shards import ShardedDataset
+from itpn_ray.errors import DataError
+
+Draw = Callable[[Ids, Ids, Tensor], None]
+"""Fills (n, 3, S, S) uint8 with the pictures of n sample ids and their rows."""
+_CARRIERS: dict[str, Carrier] = {"ray": ray_carrier, "threads": thread_carrier}
+
+
+class _HostBatches:
+    """Fills host batches in the order of their instructions, a bounded number ahead."""
+
+    def __init__(
+        self, dataset: ShardedDataset, config: LoaderConfig, image_size: int, pin: bool
+    ) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.image_size = image_size
+        self.pin = pin
+        self.widths = dataset.index.column("width").to_numpy()
+        self.heights = dataset.index.column("height").to_numpy()
+        self._pool: DecodePool | None = None
+
+    def stream(self, instructions: Sequence[Ids], draw: Draw) -> Iterator[HostBatch]:
+        """Yield one batch for each array of sample ids.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        if not instructions:
+            return
+        pool = self._pool = self._pool or DecodePool(self.config.threads)
+        largest = max(len(ids) for ids in instructions)
+
+        def fill(batch: HostBatch, start: int, stop: int) -> None:
+            ids = batch["sample_id"][start:stop].numpy()
+            rows = ids % len(self.dataset)
+            draw(ids, rows, batch["image"][start:stop])
+
+        def begin(ids: Ids) -> Pending:
+            return pool.start(self._empty(ids), fill)
+
+        carried = _CARRIERS[self.config.carrier](instructions)
+        yield from run_ahead(carried, begin, max(1, self.config.prefetch // largest))
+
+    def decode(self, row: int) -> Tensor:
+        """One stored picture, (3, H, W) uint8.
+
+        Raises:
+            DataError: it cannot be decoded, or is not of the size that the index says.
+        """
+        shard, inside = self.dataset.locate(row)
+        try:
+            picture = decode_rgb(self.dataset.shard(shard).image(inside))
+        except RuntimeError as error:
+            raise self._broken(row, str(error).splitlines()[0]) from error
+        expected = (int(self.heights[row]), int(self.widths[row]))
+        if picture.shape[1:] != expected:
+            raise self._broken(row, f"has {tuple(picture.shape[1:])} pixels, not {expected}")
+        return picture
+
+    def _broken(self, row: int, cause: str) -> DataError:
+        return DataError(
+            self.dataset[row]["path"],
+            None,
+            f"row {row} of {self.dataset.split} cannot be decoded: {cause}",
+            f"Check the data with `itpn-ray doctor {self.dataset.uri}`, or prepare it again",
+        )
+
+    def close(self) -> None:
+        """Stop the threads; the next stream starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _empty(self, ids: Ids) -> HostBatch:
+        size = self.image_size
+        pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self.pin)
+        return {
+            "image": pixels.permute(0, 3, 1, 2),  # (B, 3, S, S), channels last in memory
+            "label": torch.from_numpy(
+                self.dataset.labels[ids % len(self.dataset)].astype(np.int64)
+            ),
+            "sample_id": torch.from_numpy(ids.astype(np.int64)),
+        }
+
+
+class TrainLoader:
+    """One rank's shares of the global batches, augmented.
+
+    Args:
+        dataset: the training split.
+        config: carrier, threads, prefetch.
+        image_size: side S of the square crops, pixels.
+        augment: crops, flips, colours, repeats.
+        seed: the run's seed.
+        global_batch: pictures a step over all ranks.
+        rank: this worker.
+        world: workers.
+        pin: put batches into pinned memory, for asynchronous copies to a GPU.
+
+    Raises:
+        ConfigError: the split holds less than one global batch, or a rank would get no sample.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardedDataset,
+        config: LoaderConfig,
+        *,
+        image_size: int,
+        augment: AugmentConfig,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+    ) -> None:
+        self._order = TrainOrder(
+            count=len(dataset), global_batch=global_batch, seed=seed, repeats=augment.repeats
+        )
+        self._share = slice(*share(global_batch, rank, world))
+        self._augment = augment
+        self._host = _HostBatches(dataset, config, image_size, pin)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+        return self._order.steps_per_epoch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[HostBatch]:
+        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
+
+        def draw(ids: Ids, rows: Ids, out: Tensor) -> None:
+            self._draw(epoch, ids, rows, out)
+
+        yield from self._host.stream(list(ids), draw)
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._host.close()
+
+    def _draw(self, epoch: int, ids: Ids, rows: Ids, out: Tensor) -> None:
+        """Decode, crop and flip the pictures of ``rows`` into ``out`` (n, 3, S, S)."""
+        host, augment, seed = self._host, self._augment, self._order.seed
+        boxes = random_resized_crops(
+            host.widths[rows],
+            host.heights[rows],
+            ids,
+            seed=seed,
+            epoch=epoch,
+            min_scale=augment.min_scale,
+        )
+        flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
+        for i, row in enumerate(rows.tolist()):
+            box = tuple(boxes[i].tolist())
+            out[i] = crop_resize(host.decode(row), box, host.image_size, bool(flips[i]))
+
+
+class EvalLoader:
+    """One rank's share of a split, each row once: shorter side resized, centre cut out.
+
+    Args:
+        dataset: the split.
+        config: carrier, threads, prefetch.
+        image_size: side S of the square crops, pixels.
+        batch: pictures a batch; the last one may be smaller.
+        crop: side of the crop over the shorter side of the resized picture (0.875: 224 of 256).
+        rank: this worker.
+        world: workers.
+        pin: put batches into pinned memory.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardedDataset,
+        config: LoaderConfig,
+        *,
+        image_size: int,
+        batch: int,
+        crop: float = 0.875,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+    ) -> None:
+        self._rows = evaluation_rows(len(dataset), rank, world)
+        self._batch = batch
+        self._crop = crop
+        self._host = _HostBatches(dataset, config, image_size, pin)
+
+    def __len__(self) -> int:
+        """Batches of this rank; ranks may differ by one."""
+        return -(-len(self._rows) // self._batch)
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        """Yield the batches in the order of the rows.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        size = self._batch
+        batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
+        yield from self._host.stream(batches, self._draw)
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._host.close()
+
+    def _draw(self, ids: Ids, rows: Ids, out: Tensor) -> None:
+        """Decode the pictures of ``rows`` and cut out their centres into ``out`` (n, 3, S, S)."""
+        for i, row in enumerate(rows.tolist()):
+            out[i] = centre_crop(self._host.decode(row), self._host.image_size, self._crop)

@@ -1,0 +1,87 @@
+"""Threads that fill host batches, a bounded number ahead of their use."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+HostBatch = dict[str, Tensor]
+_CHUNK = 16  # pictures of one task: small enough to spread a batch, large enough to vectorise
+
+Fill = Callable[[HostBatch, int, int], None]
+"""Fills positions [start, stop) of a batch."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A batch that threads are filling."""
+
+    batch: HostBatch
+    tasks: list[Future[None]]
+
+    def result(self) -> HostBatch:
+        """Wait until the batch is full; raises what a thread raised."""
+        for task in self.tasks:
+            task.result()
+        return self.batch
+
+    def cancel(self) -> None:
+        """Take back the tasks that have not begun."""
+        for task in self.tasks:
+            task.cancel()
+
+
+class DecodePool:
+    """Decoding threads; each uses one core, whatever torch's thread count elsewhere is."""
+
+    def __init__(self, threads: int) -> None:
+        started = threading.Barrier(threads + 1)
+
+        def begin() -> None:
+            torch.set_num_threads(1)
+            started.wait()
+
+        compute_threads = torch.get_num_threads()
+        self._executor = ThreadPoolExecutor(threads, "decode", initializer=begin)
+        for _ in range(threads):
+            self._executor.submit(int)  # starts a thread, since none can be idle yet
+        started.wait()
+        torch.set_num_threads(compute_threads)
+
+    def start(self, batch: HostBatch, fill: Fill) -> Pending:
+        """Begin to fill a batch in chunks."""
+        size = len(batch["sample_id"])
+        tasks = [
+            self._executor.submit(fill, batch, start, min(start + _CHUNK, size))
+            for start in range(0, size, _CHUNK)
+        ]
+        return Pending(batch=batch, tasks=tasks)
+
+    def close(self) -> None:
+        """Stop the threads; batches not begun are dropped."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def run_ahead(
+    instructions: Iterable[T], begin: Callable[[T], Pending], ahead: int
+) -> Iterator[HostBatch]:
+    """Yield finished batches in order while the next ``ahead`` are being filled."""
+    pending: deque[Pending] = deque()
+    try:
+        for instruction in instructions:
+            pending.append(begin(instruction))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for batch in pending:
+            batch.cancel()
