@@ -128,8 +128,96 @@ def _command(verb: str, arguments: list[str]) -> str:
     return shlex.join(["itpn-ray", verb, *arguments])
 
 
+def _pictures(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.data.prepare_config import PicturesConfig
+
+    config = parse(PicturesConfig, arguments, "pictures")
+    from itpn_ray.data.synthetic import generate
+
+    console = _console(verbose)
+    with console.counting("drawing pictures") as progress:
+        folder = generate(config, progress)
+    console.say(f"{config.train} + {config.val} pictures lie in {folder}")
+    return 0
+
+
+def _prepare(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.data.prepare_config import PrepareConfig
+
+    config = parse(PrepareConfig, arguments, "prepare")
+    from itpn_ray.data.prepare import prepare
+    from itpn_ray.ray_env import start_ray
+
+    console = _console(verbose)
+    with start_ray(verbose=verbose), console.counting("preparing pictures") as progress:
+        manifest = prepare(config, progress)
+    for line in manifest.lines():
+        console.say(line)
+    return 0
+
+
+def _evaluate(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.training.config import EvaluateConfig
+
+    config = parse(EvaluateConfig, arguments, "evaluate")
+    from itpn_ray.training.evaluate import evaluate
+
+    evaluate(config, command=_command("evaluate", arguments), console=_console(verbose))
+    return 0
+
+
+def _tune(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.recipes import named
+    from itpn_ray.recipes.tune import RECIPES
+    from itpn_ray.tuning.config import SweepConfig
+
+    name, rest = split_recipe(arguments, "tune", RECIPES)
+    config = parse(SweepConfig, rest, f"tune {name}", named(RECIPES, name))
+    from itpn_ray.tuning.sweep import sweep
+
+    sweep(config, command=_command("tune", arguments), console=_console(verbose))
+    return 0
+
+
+def _submit(arguments: list[str], verbose: bool) -> int:
+    from jobs.config import SubmitConfig
+
+    options, verb = _at_separator(arguments)
+    config = parse(SubmitConfig, options, "submit")
+    if not verb:
+        raise ConfigError(
+            "submit", None, "names no verb", "Write itpn-ray submit [OPTIONS] -- pretrain nano ..."
+        )
+    from jobs.submit import submit
+
+    return submit(config, verb)
+
+
+def _demo(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.demo_config import DemoConfig
+
+    config = parse(DemoConfig, arguments, "demo")
+    from itpn_ray.demo import demo
+
+    demo(config, console=_console(verbose))
+    return 0
+
+
+def _at_separator(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
+
+
 VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
-    "pretrain": (_pretrain, "pre-train on prepared pictures by masked image and feature modelling"),
+    "demo": (_demo, "the whole main job on embedded pictures, in minutes on a laptop"),
+    "pictures": (_pictures, "draw the embedded labelled pictures in a data set's true format"),
+    "prepare": (_prepare, "turn raw pictures into shards with a manifest"),
+    "pretrain": (_pretrain, "pre-train by masked image and feature modelling"),
     "finetune": (_finetune, "fine-tune a classifier from pre-trained weights"),
+    "evaluate": (_evaluate, "accuracy and images/s of a classifier, at any migration ratio"),
+    "tune": (_tune, "sweep λ, layer decay and r: accuracy against images/s"),
+    "submit": (_submit, "run any verb as a job on a Ray cluster"),
 }
 """Verb -> what runs it, and its line in the overview."""

@@ -1,0 +1,128 @@
+"""The main job end to end: pictures, shards, pre-training, fine-tuning, evaluation, sweep, job."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from itpn_ray.console import Console
+from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
+from itpn_ray.data.shards import open_dataset
+from itpn_ray.data.synthetic import generate
+from itpn_ray.demo_config import DemoConfig
+from itpn_ray.errors import RunError
+from itpn_ray.evaluation.probe import pixel_probe
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.ray_config import RayConfig
+from itpn_ray.ray_env import dashboard_address, start_ray
+from itpn_ray.recipes import finetune, pretrain, tune
+from itpn_ray.report import write_report
+from itpn_ray.training.config import EvaluateConfig
+from itpn_ray.training.evaluate import evaluate
+from itpn_ray.training.journal import FileJournal
+from itpn_ray.training.run import EXPORT
+from itpn_ray.training.run import run as train
+from itpn_ray.tuning.sweep import sweep
+from jobs.config import SubmitConfig
+from jobs.submit import submit
+
+PROBE_SIDE = 32
+"""Side to which pictures are shrunk for the linear probe on raw pixels."""
+
+
+def demo(config: DemoConfig, *, console: Console) -> Path:
+    """Run every stage; what an earlier call has finished is not done again.
+
+    Returns:
+        The demo's folder; its report.html leads to those of the stages.
+
+    Raises:
+        ItpnError: a stage failed.
+    """
+    folder = Path(config.out).expanduser().absolute() / "demo"
+    journal = FileJournal(folder)
+    begin = time.time()
+    journal.event("start")
+    data = _data(config, folder, console)
+    with start_ray(RayConfig(dashboard=True), verbose=console.verbosity == "verbose"):
+        first = train(_pretraining(config, folder, data), command="demo", console=console)
+        second = train(
+            _finetuning(config, folder, data, str(first / EXPORT)), command="demo", console=console
+        )
+        third = evaluate(
+            EvaluateConfig(
+                weights=str(second), data=data, migration=(0.0, 0.2, 0.4), out=str(folder)
+            ),
+            command="demo",
+            console=console,
+        )
+        fourth = sweep(
+            dataclasses.replace(
+                tune.nano(), trials=config.trials, data=data, out=str(folder)
+            ),
+            command="demo",
+            console=console,
+        )
+        fifth = _job(folder, data, second, console)
+    probe = _probe(data)
+    console.say(f"a linear probe on raw pixels reaches {probe:.1%}")
+    journal.result(
+        stages=[str(path.relative_to(folder)) for path in (first, second, third, fourth, fifth)],
+        pixel_probe_top1=probe,
+        seconds=round(time.time() - begin, 1),
+    )
+    journal.event("end", status="FINISHED")
+    report = write_report(folder)
+    console.say(f"the report of the whole demo: {report}")
+    return folder
+
+
+def _data(config: DemoConfig, folder: Path, console: Console) -> str:
+    pictures, shards = folder / "pictures", folder / "data"
+    with console.counting("drawing pictures") as progress:
+        generate(
+            PicturesConfig(out=str(pictures), train=config.train, val=config.val), progress
+        )
+    with console.counting("preparing pictures") as progress:
+        prepare(PrepareConfig(source=str(pictures), out=str(shards), num_workers=0), progress)
+    return str(shards)
+
+
+def _pretraining(config: DemoConfig, folder: Path, data: str) -> ExperimentConfig:
+    recipe = pretrain.nano()
+    return dataclasses.replace(
+        recipe,
+        data=data,
+        out=str(folder),
+        optim=dataclasses.replace(recipe.optim, epochs=config.pretrain_epochs),
+    )
+
+
+def _finetuning(config: DemoConfig, folder: Path, data: str, init: str) -> ExperimentConfig:
+    recipe = finetune.nano()
+    return dataclasses.replace(
+        recipe,
+        data=data,
+        out=str(folder),
+        model=dataclasses.replace(recipe.model, init=init),
+        optim=dataclasses.replace(recipe.optim, epochs=config.finetune_epochs),
+    )
+
+
+def _job(folder: Path, data: str, weights: Path, console: Console) -> Path:
+    """Evaluate once more, as a job on the Ray that the demo runs on."""
+    address = dashboard_address()
+    console.say(f"submitting an evaluation as a job to {address}")
+    verb = ["evaluate", str(weights), "--data", data, "--out", str(folder), "--run", "job"]
+    code = submit(SubmitConfig(address=address), verb)
+    if code:
+        raise RunError("job", code, "ended with this exit code", "Read its log above")
+    return folder / "job"
+
+
+def _probe(data: str) -> float:
+    """Accuracy of a linear probe on raw pixels, the floor that fine-tuning must clear."""
+    train_split, val_split = open_dataset(data, "train"), open_dataset(data, "val")
+    return pixel_probe(train_split, val_split, side=PROBE_SIDE)
