@@ -6,10 +6,11 @@ Ray inherits them from this process, and Ray Train hands its own on to its contr
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from itpn_ray.errors import ConfigError
@@ -22,6 +23,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LEAST_CPUS = 4
+_CONNECT_TIMEOUT_S = 5.0
 
 
 def quiet() -> None:
@@ -76,12 +78,18 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
         ray.shutdown()
 
 
-def has_token() -> bool:
-    """Whether this user has a cluster token: in the environment, or the file Ray keeps it in."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return (Path(path) if path else Path.home() / ".ray" / "auth_token").is_file()
+def use_token() -> None:
+    """Show this user's cluster token to clusters reached by address.
+
+    Ray does so by itself only for a cluster that it found or started on this machine. Does nothing
+    where ``RAY_AUTH_MODE`` is set or the user has no token.
+    """
+    from ray._private.authentication.authentication_token_setup import (
+        maybe_enable_token_auth_if_token_available,
+    )
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # It warns that a token is used.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _set_environment(config: RayConfig, verbose: bool) -> None:
@@ -95,26 +103,52 @@ def _set_environment(config: RayConfig, verbose: bool) -> None:
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
-    """Connect to a running cluster; Ray itself never looks for a token with an explicit address."""
+    """Connect to a running cluster, and say in seconds why it cannot be: Ray itself takes 20 s."""
     import ray
-    from ray.exceptions import AuthenticationError
 
-    if has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    use_token()
+    if address != "auto":
+        _check_head(address)
     try:
         ray.init(address=address, **options)
     except ConnectionError as error:
-        raise ConfigError(
-            "ray.address",
-            address,
-            f"no Ray cluster answers there ({str(error).splitlines()[0]})",
-            "Check that its head runs and that this machine reaches its port, "
-            "or leave the address empty to use a private Ray",
-        ) from error
-    except AuthenticationError as error:
-        raise ConfigError(
-            "ray.address",
-            address,
-            "the cluster does not take this machine's token",
-            "Set RAY_AUTH_TOKEN_PATH to a file with the cluster's token",
-        ) from error
+        raise _unreachable(address, str(error).splitlines()[0]) from error
+
+
+def _check_head(address: str) -> None:
+    """Ask the head at ``host:port`` for its name, with the token that Ray would show."""
+    import grpc  # type: ignore[import-untyped]
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    headers = AuthenticationTokenLoader.instance().get_token_for_http_header()
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, str(error)) from error
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(
+                b"",
+                timeout=_CONNECT_TIMEOUT_S,
+                metadata=[(name.lower(), value) for name, value in headers.items()],
+            )
+        except grpc.RpcError as error:
+            # Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise ConfigError(
+                    "ray.address",
+                    address,
+                    "the cluster does not take this machine's token, or there is none",
+                    "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
+                ) from error
+
+
+def _unreachable(address: str, cause: str) -> ConfigError:
+    return ConfigError(
+        "ray.address",
+        address,
+        f"no Ray cluster answers there ({cause})",
+        "Check that its head runs and that this machine reaches its port, "
+        "or leave the address empty for a private Ray",
+    )

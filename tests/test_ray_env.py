@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.ray_config import RayConfig
+from itpn_ray.ray_env import start_ray
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"address": "http://127.0.0.1:8265"}, "itpn-ray submit --address http://127.0.0.1:8265"),
+        ({"num_cpus": 0}, "ray.num_cpus = 0"),
+        ({"num_gpus": -1}, "ray.num_gpus = -1"),
+        ({"address": "10.0.0.1:6379", "num_cpus": 2}, "the cluster at 10.0.0.1:6379"),
+        ({"address": "auto", "num_gpus": 0}, "ray.num_gpus = 0"),
+        ({"object_store_gb": 0.0}, "ray.object_store_gb"),
+        ({"health_check_interval_s": -1.0}, "ray.health_check_interval_s"),
+        ({"worker_start_timeout_s": 0.0}, "ray.worker_start_timeout_s"),
+    ],
+)
+def test_a_wrong_field_is_named(options, named):
+    with pytest.raises(ConfigError, match="ray") as caught:
+        RayConfig(**options)
+    assert named in str(caught.value)
+
+
+def test_configuration_imports_no_ray():
+    script = "import sys, itpn_ray.ray_config, itpn_ray.ray_env; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_nobody_at_the_address_is_told_at_once():
+    script = (
+        "from itpn_ray.ray_config import RayConfig\n"
+        "from itpn_ray.ray_env import start_ray\n"
+        "with start_ray(RayConfig(address='127.0.0.1:9')): pass"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=15, check=False
+    )
+    assert done.returncode == 1
+    assert "ray.address = '127.0.0.1:9': no Ray cluster answers there" in done.stderr
+
+
+def test_a_running_ray_is_used_and_left_running(ray_cluster):
+    import ray
+
+    with start_ray(RayConfig(num_cpus=1)) as address:
+        assert address == ray_cluster
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 4
+
+
+def test_workers_inherit_the_settings(ray_cluster):
+    import ray
+
+    @ray.remote
+    def environment() -> dict[str, str]:
+        return dict(os.environ)
+
+    seen = ray.get(environment.remote())
+    assert seen["RAY_AUTH_MODE"] == "token"
+    assert seen["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.1"
+    assert seen["RAY_DATA_DISABLE_PROGRESS_BARS"] == "1"
+    assert seen["OMP_NUM_THREADS"] == "1"
