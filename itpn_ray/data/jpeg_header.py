@@ -1,0 +1,36 @@
+"""Looks at a JPEG's header, without decoding anything."""
+
+from __future__ import annotations
+
+# Start-of-frame markers: baseline, extended sequential and progressive, Huffman coded.
+_PLAIN_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
+_OTHER_FRAMES = frozenset((0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+_NO_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
+_SCAN_OR_END = frozenset((0xDA, 0xD9))
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether the frame is 8-bit, Huffman coded, baseline or progressive, of one or three channels.
+
+    These are the JPEGs that every libjpeg decodes. ``False`` for anything else, also for bytes that
+    are not a JPEG at all.
+    """
+    if data[:2] != b"\xff\xd8":
+        return False
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:  # stray bytes between segments: decoders search for the next marker
+            at += 1
+            continue
+        marker = data[at + 1]
+        if marker in _PLAIN_FRAMES:
+            return len(data) > at + 9 and data[at + 4] == 8 and data[at + 9] in (1, 3)
+        if marker in _OTHER_FRAMES or marker in _SCAN_OR_END:
+            return False
+        if marker in (0xFF, 0x00):  # fill bytes
+            at += 1
+        elif marker in _NO_LENGTH:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False

@@ -1,0 +1,278 @@
+"""From raw pictures to shards with a manifest: the driver.
+
+The driver lists the source, plans the shards and writes the plan beside the output; Ray Data spreads
+the plan over the cluster, each task making whole shards; the driver gathers the records and writes
+the manifest last. Repeating a command that was killed redoes unfinished shards only.
+
+Memory: the driver holds the listing (about 150 bytes a picture); a task holds one picture decoded
+and up to 64 pictures or 32 MB encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from itpn_ray.data.gather import write_results
+from itpn_ray.data.manifest import MANIFEST, Manifest, read_manifest
+from itpn_ray.data.normalise import PictureRules
+from itpn_ray.data.plan import ShardPlan, hold_out, plan_shards, to_bytes
+from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.shard_job import (
+    WORK,
+    ShardJob,
+    ShardRecord,
+    plan_key,
+    read_record,
+    record_key,
+)
+from itpn_ray.data.sources.base import Listing, Source
+from itpn_ray.data.sources.folders import FolderSource
+from itpn_ray.errors import ConfigError, DataError, ItpnError
+from itpn_ray.ray_config import RayConfig
+from itpn_ray.ray_env import start_ray
+from itpn_ray.storage import ObjectStore, check_writable, join, open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a preparation is: pictures and shards done and in all, pictures in quarantine."""
+
+    pictures: int
+    total_pictures: int
+    shards: int
+    total_shards: int
+    quarantined: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def prepare(
+    config: PrepareConfig,
+    progress: ProgressCallback | None = None,
+    *,
+    ray: RayConfig | None = None,
+) -> Manifest:
+    """Prepare raw pictures for training; at once where it has been done already.
+
+    Args:
+        config: what, whereto and how.
+        progress: called after each shard.
+        ray: the Ray to run on, unless this process is connected to one.
+
+    Returns:
+        The manifest, which is also at ``config.out``.
+
+    Raises:
+        ConfigError: the output cannot be written or holds something else.
+        DataError: the source cannot be used, or too many pictures are broken.
+    """
+    source = open_source(config)
+    store = open_store(config.out)
+    _check_places(config, store)
+    listing = hold_out(source.listing(), config.holdout, config.seed)
+    digests = [plan.digest for plan in plan_shards(listing, config)]
+    plan_digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    if store.exists(MANIFEST):
+        return _finished(config, plan_digest)
+    check_writable(config.out)
+    job = ShardJob(
+        source=source,
+        out=config.out,
+        kind=listing.kind,
+        rules=PictureRules(
+            max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
+        ),
+    )
+    records = _make_shards(job, listing, config, progress, ray)
+    manifest = write_results(store, listing, records, config, plan_digest)
+    for key in store.list(f"{WORK}/"):
+        store.delete(key)
+    return manifest
+
+
+def open_source(config: PrepareConfig) -> Source:
+    """The reader for ``config.source``."""
+    return FolderSource(config.source, unlabelled=config.unlabelled)
+
+
+def _make_shards(
+    job: ShardJob,
+    listing: Listing,
+    config: PrepareConfig,
+    progress: ProgressCallback | None,
+    ray: RayConfig | None,
+) -> dict[tuple[str, int], ShardRecord]:
+    """Records of all shards, making those that are not there yet."""
+    store = open_store(job.out)
+    tally = _Tally(config, sum(table.num_rows for table in listing.splits.values()), progress)
+    waiting: list[tuple[str, int, str]] = []
+    for plan in plan_shards(listing, config):
+        tally.shards += 1
+        record = _record_of(store, plan)
+        if record is not None:
+            tally.add(plan.split, plan.index, record)
+        else:
+            store.write_bytes(plan_key(plan.split, plan.index), to_bytes(plan.rows))
+            waiting.append((plan.split, plan.index, plan.digest))
+    try:
+        made = (
+            ((split, index, job.make(split, index, digest)) for split, index, digest in waiting)
+            if config.num_workers == 0
+            else _make_on_ray(job, waiting, config.num_workers, ray)
+        )
+        for split, index, record in made:
+            tally.add(split, index, record)
+    except OSError as error:
+        raise DataError(
+            "prepare.out",
+            job.out,
+            f"stopped: {error}",
+            "Mend this and repeat the command; finished shards are kept",
+        ) from error
+    return tally.records
+
+
+class _Tally:
+    """Gathers records, tells the progress, and stops when too many pictures are broken."""
+
+    def __init__(
+        self, config: PrepareConfig, pictures: int, progress: ProgressCallback | None
+    ) -> None:
+        self.records: dict[tuple[str, int], ShardRecord] = {}
+        self.shards = 0
+        self._config = config
+        self._pictures = pictures
+        self._progress = progress
+        self._done = 0
+        self._broken = 0
+
+    def add(self, split: str, index: int, record: ShardRecord) -> None:
+        """Count a finished shard.
+
+        Raises:
+            DataError: strict and a picture is broken, or more than ``max_broken`` are.
+        """
+        self.records[split, index] = record
+        self._broken += len(record.quarantine)
+        self._done += len(record.labels) + len(record.quarantine)
+        limit = 0 if self._config.strict else self._config.max_broken * self._pictures
+        if self._broken > limit:
+            path, reason = record.quarantine[0]
+            allowed = "--strict allows none" if self._config.strict else f"{limit:.0f} are allowed"
+            raise DataError(
+                "source",
+                self._config.source,
+                f"{self._broken} of {self._pictures} pictures cannot be used and {allowed}; "
+                f"one is {path}: {reason}",
+                "Mend or remove them, or raise --max-broken",
+            )
+        if self._progress is not None:
+            self._progress(
+                Progress(
+                    pictures=self._done,
+                    total_pictures=self._pictures,
+                    shards=len(self.records),
+                    total_shards=self.shards,
+                    quarantined=self._broken,
+                )
+            )
+
+
+def _make_on_ray(
+    job: ShardJob,
+    waiting: Sequence[tuple[str, int, str]],
+    workers: int | None,
+    config: RayConfig | None,
+) -> Iterator[tuple[str, int, ShardRecord]]:
+    """Make shards in Ray Data tasks, one shard a task, in whatever order they finish."""
+    if not waiting:
+        return
+    with start_ray(config):
+        import ray
+
+        strategy = ray.data.TaskPoolStrategy(size=workers)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        store = open_store(job.out)
+
+        def make(row: dict[str, object]) -> dict[str, object]:
+            job.make(str(row["split"]), int(str(row["index"])), str(row["digest"]))
+            return {"split": row["split"], "index": row["index"]}
+
+        items = [dict(zip(("split", "index", "digest"), item, strict=True)) for item in waiting]
+        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        try:
+            for row in dataset.map(make, compute=strategy).iter_rows():
+                key = record_key(row["split"], row["index"])
+                yield row["split"], row["index"], read_record(store.read_bytes(key))
+        except ray.exceptions.RayError as error:
+            raise _cause_of(error) from error
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What a task raised: the error of ours or of the system inside Ray's."""
+    inner: BaseException | None = error
+    while inner is not None:
+        cause = getattr(inner, "cause", None)
+        if isinstance(inner, ItpnError | OSError):
+            return inner
+        inner = cause if isinstance(cause, BaseException) else inner.__cause__
+    return error
+
+
+def _record_of(store: ObjectStore, plan: ShardPlan) -> ShardRecord | None:
+    """The record of a shard that is there already and is the one the plan asks for."""
+    try:
+        record = read_record(store.read_bytes(record_key(plan.split, plan.index)))
+    except FileNotFoundError:
+        return None
+    if record.digest != plan.digest:
+        return None
+    if record.shard is not None:
+        path = store.local_path(f"{plan.split}/{record.shard.file}")
+        if path is not None and not (path.is_file() and path.stat().st_size == record.shard.bytes):
+            return None
+    return record
+
+
+def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
+    """Refuse an output inside the source, or a folder that holds something else.
+
+    Raises:
+        ConfigError: as said.
+    """
+    source = join(open_store(config.source).uri, "")
+    out = join(store.uri, "")
+    if out.startswith(source):
+        raise ConfigError(
+            "prepare.out", config.out, "lies in the source", "Give a folder outside of it"
+        )
+    if store.exists(MANIFEST):
+        return
+    strangers = [key for key in store.list() if key.split("/")[0] not in _OURS]
+    if strangers:
+        raise ConfigError(
+            "prepare.out",
+            config.out,
+            f"holds something else already ({strangers[0]})",
+            "Give a new folder",
+        )
+
+
+_OURS = (WORK, "train", "val", "test")
+
+
+def _finished(config: PrepareConfig, plan_digest: str) -> Manifest:
+    manifest = read_manifest(config.out)
+    if manifest.plan != plan_digest:
+        raise ConfigError(
+            "prepare.out",
+            config.out,
+            "holds another preparation: other pictures or other settings",
+            "Give a new folder or remove this one",
+        )
+    return manifest

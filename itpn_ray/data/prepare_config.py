@@ -1,0 +1,101 @@
+"""Settings of picture generation and preparation. Imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from itpn_ray import checks
+from itpn_ray.errors import ConfigError
+
+LAYOUTS = ("imagenet", "coco")
+FORMATS = ("auto", "folders")
+# Above this Pillow itself refuses a picture (twice its MAX_IMAGE_PIXELS).
+MOST_PIXELS = 178_956_970
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig:
+    """The embedded pictures: what to draw and where.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    out: str
+    """Folder to write; must be new or hold the same pictures already."""
+    layout: str = "imagenet"
+    """``imagenet``: train/ and val/ with a folder a class; ``coco``: pictures and COCO JSON."""
+    train: int = 4000
+    """Pictures for training."""
+    val: int = 1000
+    """Pictures for validation."""
+    side: int = 128
+    """Mean of width and height in pixels; each picture varies by a quarter."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    num_workers: int | None = None
+    """Drawing processes; all cores if not given, 0 draws in this process."""
+
+    def __post_init__(self) -> None:
+        checks.one_of("pictures.layout", self.layout, LAYOUTS)
+        for name in ("train", "val"):
+            checks.positive(f"pictures.{name}", getattr(self, name))
+        checks.in_range("pictures.side", self.side, 32, 4096)
+        checks.not_negative("pictures.seed", self.seed)
+        if self.num_workers is not None:
+            checks.not_negative("pictures.num_workers", self.num_workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Raw pictures in, shards and a manifest out.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    source: str
+    """Folder or file with the raw pictures: a local path or ``s3://bucket/prefix``."""
+    out: str
+    """Folder for the shards: a local path or ``s3://bucket/prefix``."""
+    format: str = "auto"
+    """How the source is laid out; ``auto`` looks and says what it found."""
+    unlabelled: bool = False
+    """Ignore folder names and labels: a heap of pictures to pre-train on."""
+    holdout: float = 0.1
+    """Share of each class set aside as ``val`` where the source has no validation pictures."""
+    seed: int = 0
+    """Decides the held-out pictures and the order of the rows."""
+    max_side: int | None = None
+    """Shrink pictures whose longer side exceeds this, in pixels; 512 suits training at 224."""
+    quality: int = 90
+    """JPEG quality of pictures that must be written anew; the others keep their bytes."""
+    max_pixels: int = 2**26
+    """Pictures with more pixels than this go to quarantine undecoded."""
+    shard_rows: int = 1024
+    """Most pictures in a shard."""
+    shard_mb: int = 128
+    """Most megabytes of source files in a shard."""
+    strict: bool = False
+    """Stop at the first picture that cannot be used."""
+    max_broken: float = 0.1
+    """Stop when more than this share of the pictures cannot be used."""
+    num_workers: int | None = None
+    """Shards in work at once; all CPUs of the cluster if not given, 0 works in this process."""
+
+    def __post_init__(self) -> None:
+        checks.one_of("prepare.format", self.format, FORMATS)
+        if not 0 < self.holdout < 1:
+            raise ConfigError(
+                "prepare.holdout", self.holdout, "must lie between 0 and 1", "Try 0.1"
+            )
+        for name in ("shard_rows", "shard_mb"):
+            checks.positive(f"prepare.{name}", getattr(self, name))
+        checks.not_negative("prepare.seed", self.seed)
+        checks.in_range("prepare.quality", self.quality, 1, 100)
+        checks.in_range("prepare.max_broken", self.max_broken, 0, 1)
+        checks.in_range("prepare.max_pixels", self.max_pixels, 1, MOST_PIXELS)
+        if self.max_side is not None:
+            checks.in_range("prepare.max_side", self.max_side, 16, 65_500)
+        if self.num_workers is not None:
+            checks.not_negative("prepare.num_workers", self.num_workers)

@@ -1,0 +1,81 @@
+"""What a shard, a host batch and a device batch hold: names, types, shapes, units.
+
+**Shard**: an Arrow IPC file of encoded pictures, one row a picture (`shard_schema`). Coordinates are
+pixels of the stored picture, (0, 0) its upper left corner, x to the right, y down; boxes are
+(x1, y1, x2, y2). They keep the precision of the annotations (float64) and may overshoot the picture
+by what the annotations do; transforms clip.
+
+**Host batch** of classification and pre-training, made by the loader:
+
+| name | type | shape | meaning |
+|---|---|---|---|
+| image | uint8 | (B, 3, S, S) | RGB, 0..255 |
+| label | int64 | (B,) | class, -1 where there is none |
+| sample_id | int64 | (B,) | row number in the split, in shard order |
+
+**Device batch**: the same after `itpn_ray.data.device`: image float32 (B, 3, S, S), normalised by the
+ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or mixed float32 (B, K).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+KINDS = ("classification", "unlabelled", "detection", "segmentation", "rotated")
+
+_PICTURE = [
+    pa.field("image", pa.binary(), nullable=False),  # JPEG, 8 bits, RGB or grey, upright
+    pa.field("label", pa.int32(), nullable=False),  # class, -1 where there is none
+    pa.field("width", pa.int32(), nullable=False),  # pixels
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("path", pa.string(), nullable=False),  # where it was found, relative to the source
+]
+
+# One entry an object; all lists of a row have the same length.
+_OBJECTS = [
+    pa.field("image_id", pa.int64(), nullable=False),  # the annotation file's own number
+    pa.field("object_ids", pa.list_(pa.int64()), nullable=False),  # likewise
+    pa.field("classes", pa.list_(pa.int32()), nullable=False),  # index into the manifest's classes
+    pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4)), nullable=False),  # x1, y1, x2, y2
+    pa.field("areas", pa.list_(pa.float64()), nullable=False),  # square pixels, as annotated
+    pa.field("crowds", pa.list_(pa.bool_()), nullable=False),  # a group, not to be counted
+]
+
+_MASKS = [
+    # Outlines x, y, x, y, ... of each object's parts; no part where the mask is run lengths.
+    pa.field("polygons", pa.list_(pa.list_(pa.list_(pa.float64()))), nullable=False),
+    # Run lengths of 0, 1, 0, ... down the columns of the stored picture (COCO); or empty.
+    pa.field("runs", pa.list_(pa.list_(pa.int32())), nullable=False),
+]
+
+_ROTATED = [
+    # Corners x, y of a turned box, in the annotation's order (DOTA); `crowds` marks difficult ones.
+    pa.field("corners", pa.list_(pa.list_(pa.float64(), 8)), nullable=False),
+]
+
+_SEGMENTATION = [
+    pa.field("mask", pa.binary(), nullable=False),  # PNG, 8 or 16 bits grey: class of each pixel
+]
+
+_EXTRA = {
+    "classification": [],
+    "unlabelled": [],
+    "detection": _OBJECTS + _MASKS,
+    "rotated": _OBJECTS + _ROTATED,
+    "segmentation": _SEGMENTATION,
+}
+
+
+def shard_schema(kind: str) -> pa.Schema:
+    """Columns of a shard of one of the ``KINDS``.
+
+    Raises:
+        KeyError: the kind is unknown.
+    """
+    return pa.schema(_PICTURE + _EXTRA[kind])
+
+
+INDEX_SCHEMA = pa.schema([(name, pa.int32()) for name in ("label", "width", "height")])
+"""Columns of ``<split>/index.arrow``: what is known of every row without opening a shard."""

@@ -1,0 +1,181 @@
+"""Makes one shard: read its pictures, normalise them, write the shard, then the record of it.
+
+Runs in a Ray task, or in the driver. The record (a small JSON file) is written after the shard is
+whole, so a shard with a record is finished; a killed task leaves nothing but a temporary file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itpn_ray.data.manifest import ShardInfo
+from itpn_ray.data.normalise import Picture, PictureRules, RejectedError, normalise
+from itpn_ray.data.plan import from_bytes
+from itpn_ray.data.schema import shard_schema
+from itpn_ray.data.shards import ShardWriter
+from itpn_ray.data.sources.base import Source
+from itpn_ray.storage import ObjectStore, open_store
+
+WORK = "_work"
+# One picture in so many gives the channel statistics.
+STATISTICS_EVERY = 16
+# Larger files are not read at all.
+LARGEST_FILE = 512 << 20
+
+
+@dataclass(kw_only=True)
+class ShardRecord:
+    """What is known of a finished shard.
+
+    Attributes:
+        digest: of its plan.
+        shard: file, rows, bytes, SHA-256; ``None`` if no picture was usable.
+        labels, widths, heights: of its rows.
+        class_counts: pictures or objects by class number.
+        quarantine: [path, reason] of pictures left out.
+        kept: pictures stored with the file's own bytes.
+        pixels: pixels in the channel statistics.
+        sums, squares: of R, G, B over these, 0..1.
+    """
+
+    digest: str
+    shard: ShardInfo | None = None
+    labels: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
+    class_counts: dict[int, int] = field(default_factory=dict)
+    quarantine: list[tuple[str, str]] = field(default_factory=list)
+    kept: int = 0
+    pixels: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 3)
+    squares: list[float] = field(default_factory=lambda: [0.0] * 3)
+
+    def count(self, label: int, picture: Picture) -> None:
+        """Add a stored picture."""
+        self.labels.append(label)
+        self.widths.append(picture.width)
+        self.heights.append(picture.height)
+        self.kept += picture.kept
+        if label >= 0:
+            self.class_counts[label] = self.class_counts.get(label, 0) + 1
+        if picture.pixels is not None:
+            self._measure(picture.pixels)
+
+    def _measure(self, pixels: NDArray[np.uint8]) -> None:
+        values = pixels.reshape(-1, 3).astype(np.float64) / 255  # (pixels, 3)
+        self.pixels += len(values)
+        self.sums = (self.sums + values.sum(axis=0)).tolist()
+        self.squares = (self.squares + (values**2).sum(axis=0)).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """Everything that is the same for all shards of a preparation."""
+
+    source: Source
+    out: str
+    kind: str
+    rules: PictureRules
+
+    def make(self, split: str, index: int, digest: str) -> ShardRecord:
+        """Make one shard from its plan and record it.
+
+        Raises:
+            OSError: the source or the output fails; a single unreadable file does not raise.
+        """
+        store = open_store(self.out)
+        rows = from_bytes(store.read_bytes(plan_key(split, index)))
+        record = ShardRecord(digest=digest)
+        key = f"{split}/shard-{index:05d}.arrow"
+        with _temporary(store) as path:
+            with path.open("wb") as out:
+                with ShardWriter(out, shard_schema(self.kind)) as writer:
+                    for row, picture in self._pictures(rows, split, record):
+                        writer.append(row)
+                        record.count(row["label"], picture)
+                out.flush()
+                os.fsync(out.fileno())
+            if writer.rows:
+                record.shard = ShardInfo(
+                    file=key.split("/")[1],
+                    rows=writer.rows,
+                    bytes=writer.bytes,
+                    sha256=writer.sha256,
+                )
+                store.put_file(path, key, move=True)
+        store.write_bytes(record_key(split, index), json.dumps(asdict(record)).encode())
+        return record
+
+    def _pictures(
+        self, rows: Any, split: str, record: ShardRecord
+    ) -> Iterator[tuple[dict[str, Any], Picture]]:
+        """The shard's rows and their pictures; what cannot be used goes to the quarantine."""
+        listed = rows.select(["path", "size", "label"]).to_pylist()
+        for number, (row, data) in enumerate(zip(listed, self.source.read(rows), strict=True)):
+            measured = split == "train" and number % STATISTICS_EVERY == 0
+            try:
+                if isinstance(data, OSError):
+                    raise RejectedError(data.strerror or str(data))
+                if len(data) > LARGEST_FILE:
+                    raise RejectedError(f"a file of {len(data) >> 20} MB")
+                picture = normalise(data, self.rules, with_pixels=measured)
+            except RejectedError as error:
+                record.quarantine.append((row["path"], str(error)))
+                continue
+            yield (
+                {
+                    "image": picture.data,
+                    "label": row["label"],
+                    "width": picture.width,
+                    "height": picture.height,
+                    "path": row["path"],
+                },
+                picture,
+            )
+
+
+def plan_key(split: str, index: int) -> str:
+    """Where the plan of a shard is kept while the preparation runs."""
+    return f"{WORK}/plan/{split}-{index:05d}.arrow"
+
+
+def record_key(split: str, index: int) -> str:
+    """Where the record of a finished shard is kept while the preparation runs."""
+    return f"{WORK}/done/{split}-{index:05d}.json"
+
+
+def read_record(data: bytes) -> ShardRecord:
+    """The inverse of how `ShardJob.make` writes a record.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    found = json.loads(data)
+    shard = found.pop("shard")
+    found["class_counts"] = {int(label): n for label, n in found["class_counts"].items()}
+    found["quarantine"] = [(path, reason) for path, reason in found["quarantine"]]
+    return ShardRecord(**found, shard=ShardInfo(**shard) if shard else None)
+
+
+@contextmanager
+def _temporary(store: ObjectStore) -> Iterator[Path]:
+    """A path to write a shard to: beside the output where that is local, so that it can be moved."""
+    path = store.local_path(f"{WORK}/{secrets.token_hex(8)}.tmp")
+    if path is None:
+        path = Path(tempfile.gettempdir()) / f"itpn_ray-{secrets.token_hex(8)}.tmp"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Readers of raw pictures, one layout a file."""
