@@ -1,13 +1,14 @@
 """From the bytes of any picture file to a JPEG that every later step can trust.
 
 Shards hold nothing but 8-bit RGB or grey JPEGs, upright and of bounded size: torchvision decodes
-these fast and safely, while its PNG decoder can crash the process on a broken file. So a JPEG that is
-fine keeps its bytes, and everything else is decoded by Pillow and written anew as JPEG.
+these fast and safely, while its PNG decoder can crash the process on a broken file. So a JPEG that
+is fine keeps its bytes, and everything else is decoded by Pillow and written anew as JPEG.
 
 What a picture means, where formats leave it open:
 
 - EXIF (or XMP) orientation is applied; values outside 1..8 count as 1.
-- 16-bit grey is scaled to 8 bits; floating-point and 32-bit pixels have no agreed range: quarantine.
+- 16-bit grey is scaled to 8 bits; floating-point and 32-bit pixels have no agreed range and go to
+  quarantine.
 - Transparent parts are laid over white, as picture viewers show them.
 - Of an animation, or a file with several pages, the first counts.
 - CMYK becomes RGB by Pillow's plain formula, LAB through its ICC profile (D50 to sRGB); embedded
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from itpn_ray.data.jpeg_header import is_plain_jpeg
 
@@ -99,7 +100,7 @@ def normalise(data: bytes, rules: PictureRules, *, with_pixels: bool = False) ->
                 return _normalise(image, data, rules, with_pixels)
         except Image.DecompressionBombError as error:
             raise RejectedError(f"too many pixels: {error}") from error
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise RejectedError(_what_else(data)) from error
         except MemoryError as error:
             raise RejectedError("decoding it takes more memory than there is") from error

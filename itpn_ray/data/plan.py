@@ -1,8 +1,8 @@
 """The plan of a preparation: which pictures go into which shard, in which order.
 
-The plan depends on the listing and the settings alone, never on the machine. It is written out as one
-small Arrow file a shard, so that a worker reads its own part only, and its digest tells whether a
-shard that is there already is the one that would be made now.
+The plan depends on the listing and the settings alone, never on the machine. It is written out as
+one small Arrow file a shard, so that a worker reads its own part only, and its digest tells whether
+a shard that is there already is the one that would be made now.
 """
 
 from __future__ import annotations

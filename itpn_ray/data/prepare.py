@@ -1,8 +1,8 @@
 """From raw pictures to shards with a manifest: the driver.
 
-The driver lists the source, plans the shards and writes the plan beside the output; Ray Data spreads
-the plan over the cluster, each task making whole shards; the driver gathers the records and writes
-the manifest last. Repeating a command that was killed redoes unfinished shards only.
+The driver lists the source, plans the shards and writes the plan beside the output; Ray Data
+spreads the plan over the cluster, each task making whole shards; the driver gathers the records and
+writes the manifest last. Repeating a command that was killed redoes unfinished shards only.
 
 Memory: the driver holds the listing (about 150 bytes a picture); a task holds one picture decoded
 and up to 64 pictures or 32 MB encoded.

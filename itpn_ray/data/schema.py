@@ -1,7 +1,7 @@
 """What a shard, a host batch and a device batch hold: names, types, shapes, units.
 
-**Shard**: an Arrow IPC file of encoded pictures, one row a picture (`shard_schema`). Coordinates are
-pixels of the stored picture, (0, 0) its upper left corner, x to the right, y down; boxes are
+**Shard**: an Arrow IPC file of encoded pictures, one row a picture (`shard_schema`). Coordinates
+are pixels of the stored picture, (0, 0) its upper left corner, x to the right, y down; boxes are
 (x1, y1, x2, y2). They keep the precision of the annotations (float64) and may overshoot the picture
 by what the annotations do; transforms clip.
 
@@ -13,8 +13,9 @@ by what the annotations do; transforms clip.
 | label | int64 | (B,) | class, -1 where there is none |
 | sample_id | int64 | (B,) | row number in the split, in shard order |
 
-**Device batch**: the same after `itpn_ray.data.device`: image float32 (B, 3, S, S), normalised by the
-ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or mixed float32 (B, K).
+**Device batch**: the same after `itpn_ray.data.device`: image float32 (B, 3, S, S), normalised by
+the ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or mixed float32
+(B, K).
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def read_record(data: bytes) -> ShardRecord:
 
 @contextmanager
 def _temporary(store: ObjectStore) -> Iterator[Path]:
-    """A path to write a shard to: beside the output where that is local, so that it can be moved."""
+    """A path to write a shard to: beside the output where that is local, so that it can move."""
     path = store.local_path(f"{WORK}/{secrets.token_hex(8)}.tmp")
     if path is None:
         path = Path(tempfile.gettempdir()) / f"itpn_ray-{secrets.token_hex(8)}.tmp"

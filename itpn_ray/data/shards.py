@@ -1,4 +1,4 @@
-"""Shards: Arrow IPC files of encoded pictures, written in a stream and read through a memory map."""
+"""Shards: Arrow IPC files of encoded pictures, written in a stream, read through a memory map."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from posixpath import splitext
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +23,9 @@ LISTING_SCHEMA = pa.schema(
 )
 """Columns that the listing of a split has at least; annotations come in further ones."""
 
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .jp2 .mpo .ppm .pgm .heic".split()
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
+    *(".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm"),
 )
 
 
@@ -68,8 +70,8 @@ class Source(ABC):
 
 def is_picture_name(name: str) -> bool:
     """Whether a file may be a picture by its name: a picture's suffix, or none."""
-    stem, dot, suffix = name.rpartition(".")
-    return not dot or not stem or f".{suffix.lower()}" in PICTURE_SUFFIXES
+    suffix = splitext(name)[1].lower()
+    return suffix in ("", *PICTURE_SUFFIXES)
 
 
 def to_table(rows: list[dict[str, Any]]) -> pa.Table:
