@@ -84,8 +84,8 @@ class TopK:
 
         Returns:
             ``top1`` and ``top5``: shares in [0, 1]; ``loss``: mean negative log-likelihood, nats;
-            ``mean_recall``: recall averaged over the classes seen; ``pictures``: how many were
-            seen; ``non_finite``, only where there were any: how many had no finite logits.
+            ``mean_recall``: recall averaged over the classes seen; ``non_finite``, only where
+            there were any: how many pictures had no finite logits.
         """
         sums = self._sums()
         count, non_finite = float(sums["count"]), float(sums["non_finite"])
@@ -96,7 +96,6 @@ class TopK:
             **{f"top{k}": share for k, share in zip(self.ks, shares, strict=True)},
             "loss": float(sums["loss"]) / max(count - non_finite, 1),
             "mean_recall": float(recall.mean()) if len(recall) else 0.0,
-            "pictures": count,
             **({"non_finite": non_finite} if non_finite else {}),
         }
 

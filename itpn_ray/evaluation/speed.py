@@ -1,0 +1,119 @@
+"""What a network costs: images a second, parameters, multiply-adds, peak memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+Key = TypeVar("Key", bound=Hashable)
+
+WARM_UP = 2
+REPEATS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one network costs.
+
+    Attributes:
+        images_per_s: median over the repeats.
+        parameters: trainable and frozen, in total.
+        multiply_adds: a picture, forward.
+        peak_memory_gb: most memory of the GPU during a forward, 10^9 bytes; None on a CPU.
+    """
+
+    images_per_s: float
+    parameters: int
+    multiply_adds: int
+    peak_memory_gb: float | None
+
+
+def measure(model: nn.Module, *, image_size: int, batch: int) -> Cost:
+    """Measure one network in inference, on its own device and under the autocast in force.
+
+    Args:
+        model: maps float (B, 3, S, S) to anything.
+        image_size: S, pixels.
+        batch: B.
+    """
+    images = _images(model, image_size, batch)
+    on_gpu = images.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(images.device)
+    speed = compare_speed({"": model}, image_size=image_size, batch=batch)[""]
+    peak = torch.cuda.max_memory_allocated(images.device) / 1e9 if on_gpu else None
+    return Cost(
+        images_per_s=speed,
+        parameters=sum(p.numel() for p in model.parameters()),
+        multiply_adds=multiply_adds(model, image_size=image_size),
+        peak_memory_gb=peak,
+    )
+
+
+@torch.inference_mode()
+def compare_speed(
+    models: Mapping[Key, nn.Module], *, image_size: int, batch: int, repeats: int = REPEATS
+) -> dict[Key, float]:
+    """Images a second of several networks in inference, measured in turn.
+
+    Each repeat times every network once, so that whatever else the machine does falls on all of
+    them alike; the median over the repeats counts.
+
+    Args:
+        models: networks by any key, each on its own device; they map float (B, 3, S, S).
+        image_size: S, pixels.
+        batch: B.
+        repeats: how often each is timed, after two untimed rounds.
+
+    Returns:
+        Images a second by key.
+    """
+    modes = {key: model.training for key, model in models.items()}
+    inputs = {key: _images(model, image_size, batch) for key, model in models.items()}
+    seconds: dict[Key, list[float]] = {key: [] for key in models}
+    for model in models.values():
+        model.eval()
+    for turn in range(WARM_UP + repeats):
+        for key, model in models.items():
+            spent = _time(model, inputs[key])
+            if turn >= WARM_UP:
+                seconds[key].append(spent)
+    for key, model in models.items():
+        model.train(modes[key])
+    return {key: batch / statistics.median(times) for key, times in seconds.items()}
+
+
+@torch.inference_mode()
+def multiply_adds(model: nn.Module, *, image_size: int) -> int:
+    """Multiply-adds of one forward of one picture: matrix products, convolutions, attention."""
+    training = model.training
+    model.eval()
+    # Only the plain form of attention is counted on every device.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(_images(model, image_size, 1))
+    model.train(training)
+    return counter.get_total_flops() // 2
+
+
+def _images(model: nn.Module, image_size: int, batch: int) -> Tensor:
+    device = next(model.parameters()).device
+    return torch.rand(batch, 3, image_size, image_size, device=device)
+
+
+def _time(model: nn.Module, images: Tensor) -> float:
+    """Seconds of one forward, the device's work included."""
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)
+    begin = time.perf_counter()
+    model(images)
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - begin

@@ -1,0 +1,32 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from itpn_ray.evaluation.pareto import pareto_front, plot_front
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    points = [(100, 0.8), (120, 0.7), (90, 0.75), (120, 0.6), (80, 0.9), (80, 0.9), (100, 0.7)]
+    assert pareto_front(points) == [1, 0, 4, 5]
+    assert pareto_front([]) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=12))
+def test_the_front_agrees_with_its_definition(points: list[tuple[int, int]]) -> None:
+    def beaten(point: tuple[int, int]) -> bool:
+        return any(
+            other[0] >= point[0] and other[1] >= point[1] and other != point for other in points
+        )
+
+    expected = {i for i, point in enumerate(points) if not beaten(point)}
+    assert set(pareto_front(points)) == expected
+
+
+def test_the_plot_shows_the_front_in_its_colour(tmp_path) -> None:
+    points = [(100.0, 0.8), (120.0, 0.7), (90.0, 0.6)]
+    path = plot_front(points, ["a", "b", "c"], tmp_path / "new" / "front.png")
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    blue = (abs(pixels - [0x2F, 0x6F, 0x9F]) <= 8).all(-1)
+    assert blue.sum() > 50
+    assert plot_front([], [], tmp_path / "empty.png").exists()
