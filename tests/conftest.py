@@ -1,15 +1,20 @@
+import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from itpn_ray.training.faults import FlakyServer
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server in this process."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -28,3 +33,18 @@ def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture
+def flaky_s3(
+    s3_uri: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., FlakyServer]]:
+    """Put a server with the given faults in front of the S3 server, from then on."""
+    with ExitStack() as stack:
+
+        def start(**faults: float) -> FlakyServer:
+            server = stack.enter_context(FlakyServer(s3_server, **faults))
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+            return server
+
+        yield start
