@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from itpn_ray.models.autoencoder import PixelAutoencoder
     from itpn_ray.models.classifier import Classifier
     from itpn_ray.models.config import SIZES
+    from itpn_ray.models.convert import load_official, to_official
     from itpn_ray.models.dense import DenseTrunk
     from itpn_ray.models.distillation import ClipDistiller
     from itpn_ray.models.files import LoadReport, load_model, load_weights, save_model
@@ -32,6 +33,7 @@ _HOMES = {
     "config": ("SIZES",),
     "dense": ("DenseTrunk",),
     "distillation": ("ClipDistiller",),
+    "convert": ("load_official", "to_official"),
     "files": ("LoadReport", "load_model", "load_weights", "save_model"),
     "layer_decay": ("layer_ids", "no_weight_decay"),
     "trunk": ("Trunk",),
@@ -62,9 +64,11 @@ __all__ = [
     "create_trunk",
     "layer_ids",
     "load_model",
+    "load_official",
     "load_weights",
     "no_weight_decay",
     "save_model",
+    "to_official",
 ]
 
 

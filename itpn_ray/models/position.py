@@ -33,7 +33,7 @@ def table_side(table: Tensor) -> int:
     return math.isqrt(table.shape[1])
 
 
-def resize_table(table: Tensor, grid: Grid, offset: float) -> Tensor:
+def resize_table(table: Tensor, grid: Grid, offset: float = 0.0, *, always: bool = False) -> Tensor:
     """A position table (1, S * S, C) resized bicubically to (1, H * W, C).
 
     Args:
@@ -41,9 +41,10 @@ def resize_table(table: Tensor, grid: Grid, offset: float) -> Tensor:
         grid: (H, W) wanted.
         offset: iTPN's code scales by (H + 0.1) / S instead of H / S, which shifts the sampling
             points a little; weights trained so must be resized so. 0 for Fast-iTPN.
+        always: sample anew even if the grid is the table's own, which with an offset moves it.
     """
     side = table_side(table)
-    if grid == (side, side):
+    if grid == (side, side) and not (always and offset):
         return table
     plane = table.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, S, S)
     if offset:

@@ -1,0 +1,439 @@
+"""The authors' checkpoints to this package's networks, and back.
+
+What a file holds is read from its tensors' names and shapes alone (`describe`). One table
+(`entries`) pairs every parameter here with the authors' tensors that it is made of, and serves both
+directions.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itpn_ray.errors import CheckpointError, ConfigError
+from itpn_ray.models.config import (
+    FAST_ITPN,
+    ITPN,
+    PATCH,
+    AutoencoderConfig,
+    ClassifierConfig,
+    DenseConfig,
+    DistillerConfig,
+    ModelConfig,
+    PyramidConfig,
+    TrunkConfig,
+)
+from itpn_ray.models.files import LoadReport, place, read_file, read_pickle
+from itpn_ray.models.network import Network
+from itpn_ray.models.zoo import build
+
+HEAD_WIDTH = 64  # channels of an attention head where nothing else is known
+MAX_DECODER_HEADS = 16  # the authors' number; narrower decoders keep 16 channels a head
+LAYER_SCALE = 0.1  # the authors' first value; a file shows only that there are scales
+
+_WRAPPERS = ("model", "state_dict", "module")
+_PREFIXES = ("module.", "backbone.")
+_INDEX = "relative_position_index"  # a buffer of theirs that follows from the grid
+
+
+def load_official(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    num_heads: int | None = None,
+    image_size: int | None = None,
+    decoder_num_heads: int | None = None,
+    partial: bool = False,
+) -> tuple[Network, LoadReport]:
+    """One of the authors' checkpoints as a network of this package.
+
+    Sizes, depths, layer scales, relative position, pyramid, decoder and teacher width follow from
+    the names and shapes. Numbers of heads do not, unless there are relative position tables:
+
+    Args:
+        source: .pth, .pt or .safetensors file, or a state dict.
+        num_heads: of stage 3; None: from the relative position tables, else width / 64.
+        image_size: pixels a side to build the network for; None: as the position table is.
+            Another size than the table's resizes it bicubically.
+        decoder_num_heads: of a pixel decoder; None: 16, the authors' number, or with decoders
+            narrower than 256 one for every 16 channels.
+        partial: accept a file that lacks more than 5 % of the tensors.
+
+    Returns:
+        The network on the CPU in eval mode (a classifier, `DenseTrunk`, `PixelAutoencoder` or
+        `ClipDistiller`) and what became of each tensor.
+
+    Raises:
+        CheckpointError: unreadable, not one of the authors' networks, or less than 95 % fits.
+    """
+    state, subject = _read(source)
+    config = describe(
+        state,
+        num_heads=num_heads,
+        image_size=image_size,
+        decoder_num_heads=decoder_num_heads,
+        subject=subject,
+    )
+    module = build(config)
+    tensors = from_official(state, config)
+    report = place(module, tensors, subject=subject, partial=partial)
+    return module.eval(), report
+
+
+def from_official(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Tensors with this package's names; those without a counterpart keep the authors' name."""
+    left = {name: tensor for name, tensor in state.items() if not name.endswith(_INDEX)}
+    ours: dict[str, Tensor] = {}
+    for entry in entries(config):
+        if all(name in left for name in entry.official):
+            ours[entry.name] = entry.change.join([left.pop(name) for name in entry.official])
+    return {**ours, **left}
+
+
+def to_official(module: Network) -> dict[str, Tensor]:
+    """The weights of a network under the authors' names and in their shapes.
+
+    The pyramid, decoder and distillation parts of Fast-iTPN, which the authors did not publish,
+    get the names that they have in iTPN.
+    """
+    own = module.state_dict()
+    official: dict[str, Tensor] = {}
+    for entry in entries(module.config):
+        parts = entry.change.split(own[entry.name], len(entry.official))
+        official.update(
+            {name: part.contiguous() for name, part in zip(entry.official, parts, strict=True)}
+        )
+    return official
+
+
+# --- which network a state dict holds ------------------------------------------------------------
+
+
+def describe(
+    state: Mapping[str, Tensor],
+    *,
+    num_heads: int | None = None,
+    image_size: int | None = None,
+    decoder_num_heads: int | None = None,
+    subject: str = "state dict",
+) -> ModelConfig:
+    """The network that the authors' `state` holds; see `load_official`.
+
+    Raises:
+        CheckpointError: it holds none of theirs.
+    """
+    try:
+        trunk = _describe_trunk(state, num_heads, image_size)
+        return _describe_model(state, trunk, decoder_num_heads)
+    except (KeyError, IndexError, StopIteration, ConfigError) as error:
+        raise CheckpointError(
+            subject,
+            None,
+            f"does not hold one of the authors' networks ({error})",
+            "load files of this package with load_model; otherwise check the file",
+        ) from error
+
+
+def _describe_trunk(
+    state: Mapping[str, Tensor], num_heads: int | None, image_size: int | None
+) -> TrunkConfig:
+    family = FAST_ITPN if "pos_embed" in state else ITPN
+    position = state["pos_embed" if family == FAST_ITPN else "absolute_pos_embed"]
+    width = position.shape[2]
+    merges = [i for i in range(_count(state, "blocks")) if f"blocks.{i}.reduction.weight" in state]
+    first, second = merges
+    blocks = _count(state, "blocks")
+    late = f"blocks.{second + 1}"
+    table = state.get(f"{late}.attn.relative_position_bias_table")
+    hidden = state[f"{late}.mlp.{'w1' if family == FAST_ITPN else 'fc1'}.weight"].shape[0]
+    early = next(name for name in state if re.fullmatch(r"blocks\.\d+\.mlp\.fc1\.weight", name))
+    return TrunkConfig(
+        family=family,
+        width=width,
+        heads=_heads(width, table, num_heads),
+        depths=(first, second - first - 1, blocks - second - 1),
+        image_size=image_size or _table_size(position),
+        early_mlp_ratio=state[early].shape[0] / state[early].shape[1],
+        mlp_ratio=hidden / width,
+        layer_scale=LAYER_SCALE if f"{late}.gamma_1" in state else None,
+        patch_norm="patch_embed.norm.weight" in state,
+        relative_position=table is not None,
+    )
+
+
+def _describe_model(
+    state: Mapping[str, Tensor], trunk: TrunkConfig, decoder_num_heads: int | None
+) -> ModelConfig:
+    if "align_dim_16to8.weight" not in state:
+        return ClassifierConfig(
+            trunk=trunk,
+            num_classes=state["head.weight"].shape[0] if "head.weight" in state else 0,
+            norm_before_pool="fc_norm.weight" not in state and "norm.weight" in state,
+        )
+    pyramid = PyramidConfig(
+        width=state["align_dim_8to4.weight"].shape[0],
+        depth=_count(state, "block_16to8"),
+        mlp_ratio=_ratio(state, "fpn_modules.0.mlp.fc1.weight"),
+    )
+    if "decoder_pred.weight" in state:
+        width = state["decoder_pred.weight"].shape[1]
+        return AutoencoderConfig(
+            trunk=trunk,
+            pyramid=pyramid,
+            decoder_width=width,
+            decoder_depth=_count(state, "decoder_blocks"),
+            decoder_heads=decoder_num_heads or max(1, min(MAX_DECODER_HEADS, width // 16)),
+            decoder_mlp_ratio=_ratio(state, "decoder_blocks.0.mlp.fc1.weight"),
+        )
+    if "lm_head.weight" in state:
+        return DistillerConfig(
+            trunk=trunk,
+            pyramid=pyramid,
+            teacher_dim=state["lm_head.weight"].shape[0],
+            aux_depth=_count(state, "cls_pt_layers"),
+        )
+    return DenseConfig(trunk=trunk, pyramid=pyramid)
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Entries of the module list called `prefix`."""
+    found = (re.match(rf"{prefix}\.(\d+)\.", name) for name in state)
+    return max((int(match.group(1)) + 1 for match in found if match), default=0)
+
+
+def _ratio(state: Mapping[str, Tensor], name: str) -> float:
+    """Hidden width over width of an MLP, from its first matrix; 4 where there is none."""
+    return state[name].shape[0] / state[name].shape[1] if name in state else 4.0
+
+
+def _table_size(position: Tensor) -> int:
+    side = math.isqrt(position.shape[1])
+    if side * side != position.shape[1]:
+        raise ConfigError(
+            "position table",
+            tuple(position.shape),
+            "not made for square pictures",
+            "only square tables can be read",
+        )
+    return side * PATCH
+
+
+def _heads(width: int, table: Tensor | None, given: int | None) -> int:
+    found = None if table is None else table.shape[1]
+    if given is not None and found is not None and given != found:
+        raise ConfigError(
+            "num_heads", given, f"the relative position tables are for {found}", "leave it out"
+        )
+    return found or given or max(1, width // HEAD_WIDTH)
+
+
+def _read(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+) -> tuple[dict[str, Tensor], str]:
+    """The bare state dict of a file or mapping, and what to call it in messages."""
+    subject = "state dict"
+    if not isinstance(source, Mapping):
+        subject = str(source)
+        source = read_file(source)[1] if subject.endswith(".safetensors") else read_pickle(source)
+    for wrapper in _WRAPPERS:
+        if isinstance(source, Mapping) and isinstance(source.get(wrapper), Mapping):
+            source = source[wrapper]
+    if not isinstance(source, Mapping):
+        raise CheckpointError(
+            subject, type(source).__name__, "holds no state dict", "give a checkpoint file"
+        )
+    state = {str(name): value for name, value in source.items() if isinstance(value, Tensor)}
+    for prefix in _PREFIXES:
+        if any(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state, subject
+
+
+# --- what each parameter is made of --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """How the authors' tensors become one of ours, and back."""
+
+    join: Callable[[Sequence[Tensor]], Tensor]
+    split: Callable[[Tensor, int], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of our parameters and the authors' tensors that it is made of."""
+
+    name: str
+    official: tuple[str, ...]
+    change: Change
+
+
+def _one(forth: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Change:
+    return Change(lambda parts: forth(parts[0]), lambda tensor, _: [back(tensor)])
+
+
+def _swap(tensor: Tensor) -> Tensor:
+    """Exchange rows and columns of the 2x2 neighbours along the last axis, (..., 4C)."""
+    return tensor.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
+
+
+SAME = _one(lambda tensor: tensor, lambda tensor: tensor)
+# Several matrices or biases stacked: queries, keys, values; gate and value of SwiGLU.
+STACK = Change(torch.cat, lambda tensor, count: tensor.chunk(count))
+# Convolutions as linear layers: (O, C, k, k) <-> (O, k * k * C) or, for pictures, (O, C * k * k).
+CONV1 = _one(lambda tensor: tensor.flatten(1), lambda tensor: tensor[:, :, None, None])
+CONV2 = _one(
+    lambda tensor: tensor.permute(0, 2, 3, 1).flatten(1),
+    lambda tensor: tensor.unflatten(1, (2, 2, -1)).permute(0, 3, 1, 2),
+)
+EMBED = _one(lambda tensor: tensor.flatten(1), lambda tensor: tensor.unflatten(1, (3, 4, 4)))
+# The authors' iTPN lists the four neighbours of a merge column by column, we row by row.
+NEIGHBOURS = _one(_swap, _swap)
+
+
+def entries(config: ModelConfig) -> Iterator[Entry]:
+    """Every parameter of the network that `config` describes."""
+    yield from _trunk_entries(config.trunk)
+    if isinstance(config, ClassifierConfig):
+        yield from _pairs("norm", "norm" if config.norm_before_pool else "fc_norm")
+        if config.num_classes:
+            yield from _pairs("head", "head")
+        return
+    yield from _pyramid_entries(config.pyramid, aligned=config.trunk.width != config.pyramid.width)
+    if isinstance(config, AutoencoderConfig):
+        yield from _fold_entries()
+        yield from _autoencoder_entries(config)
+    elif isinstance(config, DistillerConfig):
+        yield from _fold_entries()
+        yield from _distiller_entries(config)
+
+
+def _pairs(ours: str, theirs: str, weight: Change = SAME, bias: bool = True) -> Iterator[Entry]:
+    """Weight and bias of one layer."""
+    yield Entry(f"{ours}.weight", (f"{theirs}.weight",), weight)
+    if bias:
+        yield Entry(f"{ours}.bias", (f"{theirs}.bias",), SAME)
+
+
+def _trunk_entries(config: TrunkConfig) -> Iterator[Entry]:
+    fast = config.family == FAST_ITPN
+    first, second, third = config.depths
+    position = "pos_embed" if fast else "absolute_pos_embed"
+    yield Entry("trunk.position", (position,), SAME)
+    yield from _pairs("trunk.embed", "patch_embed.proj", EMBED)
+    if config.patch_norm:
+        yield from _pairs("trunk.embed_norm", "patch_embed.norm")
+    for i in range(first):
+        yield from _early_entries(f"trunk.stage1.{i}", f"blocks.{i}", config)
+    yield from _merge_entries("trunk.merge1", f"blocks.{first}", fast)
+    for i in range(second):
+        yield from _early_entries(f"trunk.stage2.{i}", f"blocks.{first + 1 + i}", config)
+    yield from _merge_entries("trunk.merge2", f"blocks.{first + second + 1}", fast)
+    for i in range(third):
+        ours, theirs = f"trunk.stage3.{i}", f"blocks.{first + second + 2 + i}"
+        yield from _late_entries(ours, theirs, config)
+
+
+def _early_entries(ours: str, theirs: str, config: TrunkConfig) -> Iterator[Entry]:
+    fast = config.family == FAST_ITPN
+    yield from _mlp_entries(ours, theirs, CONV1 if fast else SAME)
+    if fast:
+        yield from _pairs(f"{ours}.mlp.norm", f"{theirs}.mlp.ffn_ln")
+    elif config.layer_scale is not None:
+        yield Entry(f"{ours}.scale2", (f"{theirs}.gamma_2",), SAME)
+
+
+def _mlp_entries(ours: str, theirs: str, weight: Change = SAME) -> Iterator[Entry]:
+    yield from _pairs(f"{ours}.norm2", f"{theirs}.norm2")
+    yield from _pairs(f"{ours}.mlp.fc1", f"{theirs}.mlp.fc1", weight)
+    yield from _pairs(f"{ours}.mlp.fc2", f"{theirs}.mlp.fc2", weight)
+
+
+def _merge_entries(ours: str, theirs: str, fast: bool) -> Iterator[Entry]:
+    if fast:
+        yield from _pairs(f"{ours}.norm", f"{theirs}.norm")
+        yield from _pairs(f"{ours}.reduce", f"{theirs}.reduction", CONV2)
+    else:
+        yield Entry(f"{ours}.norm.weight", (f"{theirs}.norm.weight",), NEIGHBOURS)
+        yield Entry(f"{ours}.norm.bias", (f"{theirs}.norm.bias",), NEIGHBOURS)
+        yield from _pairs(f"{ours}.reduce", f"{theirs}.reduction", NEIGHBOURS, bias=False)
+
+
+def _late_entries(ours: str, theirs: str, config: TrunkConfig) -> Iterator[Entry]:
+    """A block of stage 3, or of the auxiliary branch."""
+    if config.layer_scale is not None:
+        yield Entry(f"{ours}.scale1", (f"{theirs}.gamma_1",), SAME)
+        yield Entry(f"{ours}.scale2", (f"{theirs}.gamma_2",), SAME)
+    if config.relative_position:
+        table = f"{theirs}.attn.relative_position_bias_table"
+        yield Entry(f"{ours}.attention.relative", (table,), SAME)
+    if config.family != FAST_ITPN:
+        yield from _attention_entries(ours, theirs)
+        yield from _mlp_entries(ours, theirs)
+        return
+    yield from _pairs(f"{ours}.norm1", f"{theirs}.norm1")
+    separate = tuple(f"{theirs}.attn.{part}_proj.weight" for part in "qkv")
+    yield Entry(f"{ours}.attention.qkv.weight", separate, STACK)
+    yield Entry(f"{ours}.attention.q_bias", (f"{theirs}.attn.q_bias",), SAME)
+    yield Entry(f"{ours}.attention.v_bias", (f"{theirs}.attn.v_bias",), SAME)
+    yield from _pairs(f"{ours}.attention.proj", f"{theirs}.attn.proj")
+    yield from _pairs(f"{ours}.norm2", f"{theirs}.norm2")
+    for kind in ("weight", "bias"):
+        both = (f"{theirs}.mlp.w1.{kind}", f"{theirs}.mlp.w2.{kind}")
+        yield Entry(f"{ours}.mlp.w12.{kind}", both, STACK)
+    yield from _pairs(f"{ours}.mlp.norm", f"{theirs}.mlp.ffn_ln")
+    yield from _pairs(f"{ours}.mlp.w3", f"{theirs}.mlp.w3")
+
+
+def _attention_entries(ours: str, theirs: str) -> Iterator[Entry]:
+    yield from _pairs(f"{ours}.norm1", f"{theirs}.norm1")
+    yield from _pairs(f"{ours}.attention.qkv", f"{theirs}.attn.qkv")
+    yield from _pairs(f"{ours}.attention.proj", f"{theirs}.attn.proj")
+
+
+def _pyramid_entries(config: PyramidConfig, *, aligned: bool) -> Iterator[Entry]:
+    if aligned:
+        yield from _pairs("pyramid.lateral3", "align_dim_16tofpn")
+    for level, theirs in ((2, "16to8"), (1, "8to4")):
+        yield from _pairs(f"pyramid.lateral{level}", f"align_dim_{theirs}", bias=False)
+        yield from _pairs(f"pyramid.split{level + 1}.norm", f"split_{theirs}.norm")
+        split = f"split_{theirs}.reduction"
+        yield from _pairs(f"pyramid.split{level + 1}.expand", split, bias=False)
+        for i in range(config.depth):
+            yield from _mlp_entries(f"pyramid.blocks{level}.{i}", f"block_{theirs}.{i}")
+    for i, level in enumerate((3, 2, 1)):
+        yield from _mlp_entries(f"pyramid.out{level}", f"fpn_modules.{i}")
+
+
+def _fold_entries() -> Iterator[Entry]:
+    """The authors list the maps from coarse to fine, we from fine to coarse."""
+    for i in range(3):
+        yield from _pairs(f"fold.norms.{2 - i}", f"decoder_embed.{i}.0")
+        yield from _pairs(f"fold.linears.{2 - i}", f"decoder_embed.{i}.1")
+
+
+def _autoencoder_entries(config: AutoencoderConfig) -> Iterator[Entry]:
+    yield Entry("mask_token", ("mask_token",), SAME)
+    yield Entry("decoder_position", ("decoder_pos_embed",), SAME)
+    for i in range(config.decoder_depth):
+        yield from _attention_entries(f"decoder.{i}", f"decoder_blocks.{i}")
+        yield from _mlp_entries(f"decoder.{i}", f"decoder_blocks.{i}")
+    yield from _pairs("decoder_norm", "decoder_norm")
+    yield from _pairs("to_pixels", "decoder_pred")
+
+
+def _distiller_entries(config: DistillerConfig) -> Iterator[Entry]:
+    yield Entry("mask_token", ("mask_token",), SAME)
+    yield from _pairs("norm", "norm")
+    yield from _pairs("to_teacher", "lm_head")
+    yield from _pairs("aux_norm", "norm_cls")
+    yield from _pairs("aux_to_teacher", "lm_cls_head")
+    for i in range(config.aux_depth):
+        yield from _late_entries(f"aux_blocks.{i}", f"cls_pt_layers.{i}", config.trunk)
