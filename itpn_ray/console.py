@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from itpn_ray.figures import show_duration, show_value
 from itpn_ray.progress import Progress, RunFolder
 from itpn_ray.tracking.redact import redact
 
@@ -129,6 +130,15 @@ class Console:
         for line in ["", f"{folder.name} is done.", *text, *code, ""]:
             self._write(line, shown=True)
 
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows as aligned columns, one for each name that turns up; not shown when quiet."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        lines = [names, *([show_value(name, row.get(name)) for name in names] for row in rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+        for line in lines:
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            self.say("  ".join(cells).rstrip())
+
     def _live_display(self) -> AbstractContextManager[Live | None]:
         if not self.is_live:
             return nullcontext()
@@ -176,8 +186,6 @@ def render(progress: Progress, title: str, elapsed: float) -> Group:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
-
-    from itpn_ray.figures import show_duration
 
     first = progress.first
     head = Table.grid(padding=(0, 2))

@@ -34,3 +34,16 @@ def show_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def show_value(name: str, value: object) -> str:
+    """Any value of a table as text: figures as `show_figure` has them, None as nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return show_figure(name, value)
+    if isinstance(value, list | tuple):
+        return ", ".join(show_value(name, item) for item in value)
+    return str(value)

@@ -133,6 +133,17 @@ def test_the_summary_names_what_exists_and_how_to_load_it(tmp_path: Path) -> Non
     assert "\n".join(f"    {line}" for line in code) in text
 
 
+def test_a_table_has_aligned_columns() -> None:
+    stream = io.StringIO()
+    rows = [{"trial": "trial-00001", "top1": 0.5, "front": True}, {"trial": "b", "error": "died"}]
+    Console(stream=stream).table(rows)
+    assert stream.getvalue().splitlines() == [
+        "trial        top1    front  error",
+        "trial-00001  50.0 %  yes",
+        "b                           died",
+    ]
+
+
 def test_the_display_before_and_during_a_run() -> None:
     def text(progress: Progress) -> str:
         stream = io.StringIO()
