@@ -38,6 +38,8 @@ class Stream(IntEnum):
     AUGMENT = 7
     INIT = 8
     SIZE = 9
+    SHARDS = 10
+    REDUCTION = 10
 
 
 def uniform(

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from itpn_ray.models.acceleration import Acceleration
     from itpn_ray.models.autoencoder import PixelAutoencoder
     from itpn_ray.models.classifier import Classifier
     from itpn_ray.models.config import SIZES
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "acceleration": ("Acceleration",),
     "autoencoder": ("PixelAutoencoder",),
     "classifier": ("Classifier",),
     "config": ("SIZES",),
@@ -50,6 +52,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SIZES",
+    "Acceleration",
     "Classifier",
     "ClipDistiller",
     "DenseTrunk",

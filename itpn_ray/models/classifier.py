@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from itpn_ray.models.acceleration import Accelerated
 from itpn_ray.models.config import ClassifierConfig
 from itpn_ray.models.layers import LayerNorm
 from itpn_ray.models.network import Network
@@ -12,7 +13,7 @@ from itpn_ray.models.trunk import Trunk
 HEAD_SD = 0.02 * 0.01  # a small head: training starts from nearly equal logits
 
 
-class Classifier(Network):
+class Classifier(Accelerated, Network):
     """Pictures to logits.
 
     Args:

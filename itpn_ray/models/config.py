@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.models.acceleration import Acceleration
 
 PATCH = 16  # pixels a side of the patch that one token of the last stage stands for
 STRIDES = (4, 8, 16)  # pixels between neighbouring tokens of stages 1, 2 and 3
@@ -64,6 +65,8 @@ class TrunkConfig:
     """Whether each attention of stage 3 learns a bias for every offset between two tokens."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; the blocks before it rise evenly from 0."""
+    acceleration: Acceleration = field(default_factory=Acceleration)
+    """Token migration and token gathering in stage 3; nothing by default."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
@@ -295,7 +298,9 @@ def from_dict(data: Mapping[str, Any]) -> ModelConfig:
         raise ConfigError("kind", kind, "no such kind of network", f"use one of {list(_KINDS)}")
     fields = {key: value for key, value in data.items() if key != "kind"}
     try:
-        fields["trunk"] = TrunkConfig(**fields["trunk"])
+        trunk = dict(fields["trunk"])
+        trunk["acceleration"] = Acceleration(**trunk.get("acceleration", {}))
+        fields["trunk"] = TrunkConfig(**trunk)
         if "pyramid" in fields:
             fields["pyramid"] = PyramidConfig(**fields["pyramid"])
         config: ModelConfig = _KINDS[kind](**fields)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itpn_ray.models.acceleration import Accelerated
 from itpn_ray.models.config import STRIDES, DenseConfig
 from itpn_ray.models.layers import to_map
 from itpn_ray.models.network import Network
@@ -15,7 +16,7 @@ from itpn_ray.models.pyramid import Pyramid
 from itpn_ray.models.trunk import Trunk
 
 
-class DenseTrunk(Network):
+class DenseTrunk(Accelerated, Network):
     """Feature maps for detection and segmentation.
 
     Args:

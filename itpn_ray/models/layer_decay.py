@@ -21,7 +21,7 @@ from itpn_ray.models.config import FAST_ITPN, TrunkConfig
 from itpn_ray.models.dense import DenseTrunk
 from itpn_ray.models.network import Network
 
-NO_DECAY = ("position", "relative")
+NO_DECAY = ("position", "relative", "token", "window_bias", "cross_bias")
 _PART = re.compile(
     r"^(?:(.*)\.)?trunk\.(embed|embed_norm|position|merge1|merge2|stage[123])\b\.?(\d*)"
 )

@@ -10,14 +10,18 @@ are dropped before the patch embedding (paper 3.4, decision of HiViT).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from itpn_ray.errors import DataError
+from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.models.acceleration import Accelerated, Acceleration
 from itpn_ray.models.config import PATCH, TrunkConfig
+from itpn_ray.models.gathering import Gathering
 from itpn_ray.models.layers import Block, ConvLinear, EarlyBlock, LayerNorm, patchify
 from itpn_ray.models.position import (
     Grid,
@@ -26,16 +30,18 @@ from itpn_ray.models.position import (
     resize_relative_table,
     resize_table,
 )
+from itpn_ray.models.stage3 import Plan, make_plan, run_blocks
 
 Keep = Sequence[Tensor] | None
 
 
-class Trunk(nn.Module, ABC):
+class Trunk(Accelerated, nn.Module, ABC):
     """A trunk of either family; the families differ in their blocks and merges."""
 
     position_offset: float  # see position.resize_table
     drop_rates: Tensor
     home_index: Tensor | None
+    gathering: Gathering | None
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
@@ -55,6 +61,8 @@ class Trunk(nn.Module, ABC):
         home = relative_index((config.grid, config.grid)) if config.relative_position else None
         self.register_buffer("home_index", home, persistent=False)
         self.checkpointing = False
+        self.gathering = None
+        self.set_acceleration(config.acceleration)
 
     @abstractmethod
     def early_block(self, width: int) -> EarlyBlock:
@@ -67,6 +75,28 @@ class Trunk(nn.Module, ABC):
     @abstractmethod
     def block(self, eps: float = 1e-6) -> Block:
         """A new block of stage 3."""
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """What is on now."""
+        return self.config.acceleration
+
+    def set_acceleration(self, acceleration: Acceleration) -> None:
+        """See `Accelerated.set_acceleration`."""
+        depth = self.config.depths[2]
+        make_plan(acceleration, None, (self.config.grid,) * 2, depth, self.position.device)
+        config = self.config
+        gathering = Gathering.for_trunk(
+            acceleration, config.width, config.heads, depth, config.relative_position
+        )
+        if gathering is None or not gathering.same_shapes(self.gathering):
+            self.gathering = None if gathering is None else gathering.to(self.position)
+        self.config = replace(config, acceleration=acceleration)
+
+    def plan(self, grid: Grid) -> Plan:
+        """How stage 3 treats pictures of `grid` patches under the present acceleration."""
+        depth, device = self.config.depths[2], self.position.device
+        return make_plan(self.acceleration, self.gathering, grid, depth, device)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only each block's input for the backward pass, and compute the rest again."""
@@ -139,18 +169,34 @@ class Trunk(nn.Module, ABC):
 
         Without `tap` the second is the first.
         """
+        early = self.config.depths[0] + self.config.depths[1]
+        branches = [
+            None if keep is None else (keep[drop], keep[drop + 1])
+            for drop in range(early, self.num_drops, 2)
+        ]
+        if self.acceleration.active:
+            self.check_fine_tuning(whole=visible is None and tap is None)
+            x, _ = run_blocks(self.stage3, x, self.plan(grid), branches, self.run)
+            return x, x
         index = self.pair_index(grid, visible)
-        drop = self.config.depths[0] + self.config.depths[1]
         tapped = None
         for number, block in enumerate(self.stage3):
-            branches = None if keep is None else (keep[drop], keep[drop + 1])
-            x = self.run(block, x, self.pair_bias(block, grid, index), branches)
-            drop += 2
+            x = self.run(block, x, self.pair_bias(block, grid, index), branches[number])
             if number == tap:
                 tapped = x
         return x, x if tapped is None else tapped
 
-    def run(self, block: nn.Module, *args: object) -> Tensor:
+    def check_fine_tuning(self, whole: bool) -> None:
+        """Raise ConfigError unless the `whole` picture is seen, as in fine-tuning (section 4)."""
+        if not whole:
+            raise ConfigError(
+                "acceleration",
+                self.acceleration,
+                "pre-training sees parts of pictures, and is not accelerated",
+                "switch it off with set_acceleration(Acceleration())",
+            )
+
+    def run(self, block: Callable[..., Any], *args: object) -> Any:
         """`block(*args)`, checkpointed if that is on."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # Blocks draw nothing, so there is no generator state to keep.
@@ -158,8 +204,13 @@ class Trunk(nn.Module, ABC):
         return block(*args)
 
     def positions(self, grid: Grid, visible: Tensor | None = None) -> Tensor:
-        """Position codes for a grid, (1, N, d), or of the visible patches, (B, Nv, d)."""
-        table = resize_table(self.position, grid, self.position_offset)
+        """Position codes for a grid, (1, N, d), or of the visible patches, (B, Nv, d).
+
+        iTPN's code resizes its table whenever it sees fewer tokens than the table has, so its
+        positions lie a little apart in masked pre-training; weights trained so need them there.
+        """
+        masked = visible is not None and visible.shape[1] < grid[0] * grid[1]
+        table = resize_table(self.position, grid, self.position_offset, always=masked)
         return table if visible is None else table[0][visible]
 
     def pair_index(self, grid: Grid, visible: Tensor | None) -> Tensor | None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.models.acceleration import Acceleration
 from itpn_ray.models.autoencoder import PixelAutoencoder
 from itpn_ray.models.classifier import Classifier
 from itpn_ray.models.config import (
@@ -47,10 +48,14 @@ def build(config: ModelConfig) -> Network:
 def trunk_config(name: str, **changes: Any) -> TrunkConfig:
     """The named trunk with some fields changed.
 
+    `migration=r` is short for `acceleration=Acceleration(reduction="migration", ratio=r)`.
+
     Raises:
         ConfigError: no such name or field, or a value that does not fit.
     """
     trunk = find_size(name).trunk
+    if ratio := changes.pop("migration", 0.0):
+        changes["acceleration"] = Acceleration(reduction="migration", ratio=ratio)
     known = [field.name for field in dataclasses.fields(trunk)]
     for field in changes:
         if field not in known:
@@ -65,7 +70,7 @@ def create_trunk(name: str, *, image_size: int = 224, **changes: Any) -> Trunk:
         name: one of `config.SIZES`, or nano, tiny, small, base, large for Fast-iTPN.
         image_size: side of the pictures that its position table is made for, in pixels (the paper
             trains at 224, Fast-iTPN-L at 256).
-        changes: other fields of `TrunkConfig`, such as drop_path.
+        changes: other fields of `TrunkConfig`, such as drop_path or acceleration, or migration.
 
     Raises:
         ConfigError: no such name, or a value that does not fit.
