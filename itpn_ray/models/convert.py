@@ -41,6 +41,8 @@ LAYER_SCALE = 0.1  # the authors' first value; a file shows only that there are 
 _WRAPPERS = ("model", "state_dict", "module")
 _PREFIXES = ("module.", "backbone.")
 _INDEX = "relative_position_index"  # a buffer of theirs that follows from the grid
+# Their auxiliary blocks have offset tables even where the network uses none.
+_UNUSED = re.compile(r"cls_pt_layers\.\d+\.attn\.relative_position_bias_table")
 
 
 def load_official(
@@ -89,6 +91,8 @@ def load_official(
 def from_official(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Tensors with this package's names; those without a counterpart keep the authors' name."""
     left = {name: tensor for name, tensor in state.items() if not name.endswith(_INDEX)}
+    if not config.trunk.relative_position:
+        left = {name: tensor for name, tensor in left.items() if not _UNUSED.fullmatch(name)}
     ours: dict[str, Tensor] = {}
     for entry in entries(config):
         if all(name in left for name in entry.official):
@@ -286,7 +290,7 @@ def _swap(tensor: Tensor) -> Tensor:
 
 SAME = _one(lambda tensor: tensor, lambda tensor: tensor)
 # Several matrices or biases stacked: queries, keys, values; gate and value of SwiGLU.
-STACK = Change(torch.cat, lambda tensor, count: tensor.chunk(count))
+STACK = Change(lambda parts: torch.cat(list(parts)), lambda tensor, count: tensor.chunk(count))
 # Convolutions as linear layers: (O, C, k, k) <-> (O, k * k * C) or, for pictures, (O, C * k * k).
 CONV1 = _one(lambda tensor: tensor.flatten(1), lambda tensor: tensor[:, :, None, None])
 CONV2 = _one(
