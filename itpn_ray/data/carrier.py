@@ -7,25 +7,25 @@ batches in the given order, so training does not depend on which one is used.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from itpn_ray.data.order import Ids
 
-Carrier = Callable[[Sequence[Ids]], Iterator[Ids]]
+Carrier = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
 
 _BLOCK_STEPS = 64
 _PREFETCH = 8
 
 
-def thread_carrier(batches: Sequence[Ids]) -> Iterator[Ids]:
+def thread_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     """Hand the instructions over within this process."""
     yield from batches
 
 
-def ray_carrier(batches: Sequence[Ids]) -> Iterator[Ids]:
+def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     """Send the instructions through a Ray Dataset, which streams and prefetches them in order.
 
     Only ids pass through the object store; decoded pictures there cost several times the memory

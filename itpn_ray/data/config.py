@@ -24,6 +24,8 @@ class LoaderConfig:
     """Decoding threads of each worker."""
     prefetch: int = 1024
     """Pictures decoded ahead of the training step; at least one whole batch."""
+    window: int = 0
+    """Shards shuffled together; 0: all. For remote data larger than the cache, e.g. 16."""
     cache_gb: float = 20.0
     """Most disk space for shards fetched from remote storage, GB a machine."""
     cache_dir: str = ""
@@ -31,6 +33,7 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         checks.one_of("loader.carrier", self.carrier, CARRIERS)
+        checks.not_negative("loader.window", self.window)
         for name in ("threads", "prefetch", "cache_gb"):
             checks.positive(f"loader.{name}", getattr(self, name))
 

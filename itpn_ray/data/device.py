@@ -187,7 +187,7 @@ def _inside(
 
 
 def _blend(values: Tensor, own: Tensor, pairs: int) -> Tensor:
-    """Weigh each value with its partner's, own · value + (1 - own) · partner's, for the pairs (2i, 2i + 1)."""
+    """Own · value + (1 - own) · partner's value, for the pairs (2i, 2i + 1)."""
     paired = values[: 2 * pairs].unflatten(0, (pairs, 2))  # (pairs, 2, ...)
     own = own[:, None]  # (pairs, 1, ...)
     blended = own * paired + (1 - own) * paired.flip(1)

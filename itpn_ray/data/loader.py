@@ -141,7 +141,11 @@ class TrainLoader:
         pin: bool = False,
     ) -> None:
         self._order = TrainOrder(
-            count=len(dataset), global_batch=global_batch, seed=seed, repeats=augment.repeats
+            starts=dataset.starts,
+            global_batch=global_batch,
+            seed=seed,
+            repeats=augment.repeats,
+            window=config.window,
         )
         self._share = slice(*share(global_batch, rank, world))
         self._augment = augment

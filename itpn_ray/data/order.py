@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from itpn_ray.draws import permutation
+from itpn_ray.draws import Stream, permutation
 from itpn_ray.errors import ConfigError
 
 Ids = npt.NDArray[np.int64]
@@ -43,20 +43,23 @@ class TrainOrder:
     """The order of training: the same global batches for any number of workers.
 
     Attributes:
-        count: samples of the split.
+        starts: (shards + 1,) first row of each shard, and the number of rows.
         global_batch: samples a step over all workers.
         seed: the run's seed.
         repeats: times a sample appears in one global batch (repeated augmentation); an epoch keeps
             its number of steps and so sees ``1/repeats`` of the split.
+        window: shards that are shuffled together; 0: all. Windows follow each other, so that a
+            reader of remote shards needs no more than two of them at a time.
 
     Raises:
         ConfigError: the split holds less than one global batch.
     """
 
-    count: int
+    starts: Ids
     global_batch: int
     seed: int
     repeats: int = 1
+    window: int = 0
 
     def __post_init__(self) -> None:
         if self.count < self.global_batch:
@@ -68,13 +71,18 @@ class TrainOrder:
             )
 
     @property
+    def count(self) -> int:
+        """Rows of the split."""
+        return int(self.starts[-1])
+
+    @property
     def steps_per_epoch(self) -> int:
         """Whole global batches in an epoch; what is left over is dropped."""
         return self.count // self.global_batch
 
     def epoch(self, epoch: int) -> Ids:
         """Sample ids of one epoch, (steps_per_epoch, global_batch) int64."""
-        rows = permutation(self.seed, epoch, self.count)
+        rows = self._rows(epoch)
         steps, size = self.steps_per_epoch, self.global_batch
         if self.repeats == 1:
             return rows[: steps * size].reshape(steps, size)
@@ -84,6 +92,17 @@ class TrainOrder:
         # Within a batch the copies come apart, so that no picture is mixed with its own copy.
         apart = np.argsort(repeat.reshape(steps, size), axis=1, kind="stable")
         return np.take_along_axis(ids.reshape(steps, size), apart, axis=1)
+
+    def _rows(self, epoch: int) -> Ids:
+        """All rows in the order of an epoch, (count,)."""
+        rows = permutation(self.seed, epoch, self.count)
+        if self.window == 0:
+            return rows
+        shards = len(self.starts) - 1
+        turn = np.empty(shards, np.int64)  # a shard's place in this epoch's order of shards
+        turn[permutation(self.seed, epoch, shards, Stream.SHARDS)] = np.arange(shards)
+        shard = np.searchsorted(self.starts, rows, side="right") - 1
+        return rows[np.argsort(turn[shard] // self.window, kind="stable")]
 
 
 def evaluation_rows(count: int, rank: int, world: int) -> Ids:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -71,17 +72,18 @@ class DecodePool:
 
 
 def run_ahead(
-    instructions: Iterable[T], begin: Callable[[T], Pending], ahead: int
+    instructions: Generator[T, None, None], begin: Callable[[T], Pending], ahead: int
 ) -> Iterator[HostBatch]:
     """Yield finished batches in order while the next ``ahead`` are being filled."""
     pending: deque[Pending] = deque()
-    try:
-        for instruction in instructions:
-            pending.append(begin(instruction))
-            if len(pending) > ahead:
+    with closing(instructions):
+        try:
+            for instruction in instructions:
+                pending.append(begin(instruction))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for batch in pending:
-            batch.cancel()
+        finally:
+            for batch in pending:
+                batch.cancel()
