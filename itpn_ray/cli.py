@@ -132,11 +132,12 @@ def _pictures(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.data.prepare_config import PicturesConfig
 
     config = parse(PicturesConfig, arguments, "pictures")
+    from itpn_ray.counter import counting
     from itpn_ray.data.synthetic import generate
 
     console = _console(verbose)
-    with console.counting("drawing pictures") as progress:
-        folder = generate(config, progress)
+    with counting(console, "drawing pictures") as count:
+        folder = generate(config, count)
     console.say(f"{config.train} + {config.val} pictures lie in {folder}")
     return 0
 
@@ -145,14 +146,23 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.data.prepare_config import PrepareConfig
 
     config = parse(PrepareConfig, arguments, "prepare")
+    from itpn_ray.counter import counting
     from itpn_ray.data.prepare import prepare
-    from itpn_ray.ray_env import start_ray
 
     console = _console(verbose)
-    with start_ray(verbose=verbose), console.counting("preparing pictures") as progress:
-        manifest = prepare(config, progress)
-    for line in manifest.lines():
-        console.say(line)
+    with counting(console, "preparing pictures") as count:
+        manifest = prepare(config, lambda now: count(now.pictures, now.total_pictures))
+    for split, info in manifest.splits.items():
+        console.say(
+            f"{split}: {info.count:,} pictures of {len(manifest.classes)} classes in "
+            f"{len(info.shards)} shards"
+        )
+    if manifest.quarantined:
+        console.warn(
+            f"{manifest.quarantined:,} files are no usable pictures: "
+            f"see {config.out}/quarantine.csv"
+        )
+    console.say(f"the prepared data lie in {config.out}")
     return 0
 
 
@@ -221,3 +231,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "submit": (_submit, "run any verb as a job on a Ray cluster"),
 }
 """Verb -> what runs it, and its line in the overview."""
+
+
+if __name__ == "__main__":
+    main()

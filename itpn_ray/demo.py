@@ -6,7 +6,12 @@ import dataclasses
 import time
 from pathlib import Path
 
+import torch
+
 from itpn_ray.console import Console
+from itpn_ray.counter import counting
+from itpn_ray.data.config import LoaderConfig
+from itpn_ray.data.loader import EvalLoader
 from itpn_ray.data.prepare import prepare
 from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
 from itpn_ray.data.shards import open_dataset
@@ -30,6 +35,7 @@ from jobs.submit import submit
 
 PROBE_SIDE = 32
 """Side to which pictures are shrunk for the linear probe on raw pixels."""
+PROBE_BATCH = 256
 
 
 def demo(config: DemoConfig, *, console: Console) -> Path:
@@ -59,9 +65,7 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
             console=console,
         )
         fourth = sweep(
-            dataclasses.replace(
-                tune.nano(), trials=config.trials, data=data, out=str(folder)
-            ),
+            dataclasses.replace(tune.nano(), trials=config.trials, data=data, out=str(folder)),
             command="demo",
             console=console,
         )
@@ -81,12 +85,13 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
 
 def _data(config: DemoConfig, folder: Path, console: Console) -> str:
     pictures, shards = folder / "pictures", folder / "data"
-    with console.counting("drawing pictures") as progress:
-        generate(
-            PicturesConfig(out=str(pictures), train=config.train, val=config.val), progress
+    with counting(console, "drawing pictures") as count:
+        generate(PicturesConfig(out=str(pictures), train=config.train, val=config.val), count)
+    with counting(console, "preparing pictures") as count:
+        prepare(
+            PrepareConfig(source=str(pictures), out=str(shards), num_workers=0),
+            lambda now: count(now.pictures, now.total_pictures),
         )
-    with console.counting("preparing pictures") as progress:
-        prepare(PrepareConfig(source=str(pictures), out=str(shards), num_workers=0), progress)
     return str(shards)
 
 
@@ -124,5 +129,20 @@ def _job(folder: Path, data: str, weights: Path, console: Console) -> Path:
 
 def _probe(data: str) -> float:
     """Accuracy of a linear probe on raw pixels, the floor that fine-tuning must clear."""
-    train_split, val_split = open_dataset(data, "train"), open_dataset(data, "val")
-    return pixel_probe(train_split, val_split, side=PROBE_SIDE)
+    return pixel_probe(*_pixels(data, "train"), *_pixels(data, "val"))
+
+
+def _pixels(data: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (N, 3, S, S) uint8 and labels (N,) int64 of a split."""
+    loader = EvalLoader(
+        open_dataset(data, split),
+        LoaderConfig(carrier="threads"),
+        image_size=PROBE_SIDE,
+        batch=PROBE_BATCH,
+        crop=1.0,
+    )
+    batches = list(loader)
+    return (
+        torch.cat([batch["image"] for batch in batches]),
+        torch.cat([batch["label"] for batch in batches]),
+    )

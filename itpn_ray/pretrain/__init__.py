@@ -1,1 +1,1 @@
-"""Pre-training objectives: masked image modelling and masked feature modelling (paper, section 3)."""
+"""Pre-training objectives: masked image and masked feature modelling (paper, section 3)."""

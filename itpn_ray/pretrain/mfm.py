@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itpn_ray.models import Trunk
 from itpn_ray.pretrain.ema import update_average
 
 
@@ -28,15 +29,12 @@ class FeatureModelling(nn.Module):
     """
 
     def __init__(
-        self, trunk: nn.Module, stage_widths: Sequence[int], pyramid_width: int, momentum: float
+        self, trunk: Trunk, stage_widths: Sequence[int], pyramid_width: int, momentum: float
     ) -> None:
         super().__init__()
         self.momentum = momentum
-        self.teacher = copy.deepcopy(trunk).requires_grad_(False).eval()
-        self.heads = nn.ModuleList(nn.Linear(pyramid_width, width) for width in stage_widths)
-        for head in self.heads:
-            nn.init.trunc_normal_(head.weight, std=0.02)
-            nn.init.zeros_(head.bias)
+        self.teacher: Trunk = copy.deepcopy(trunk).requires_grad_(False).eval()
+        self.heads = nn.ModuleList(_head(pyramid_width, width) for width in stage_widths)
 
     def train(self, mode: bool = True) -> FeatureModelling:
         """Set the mode of the heads; the teacher always evaluates."""
@@ -67,6 +65,13 @@ class FeatureModelling(nn.Module):
             terms[f"mfm_stage{stage}"] = F.mse_loss(head(pyramid[stride]).float(), target)
         return terms
 
-    def follow(self, trunk: nn.Module) -> None:
+    def follow(self, trunk: Trunk) -> None:
         """Move the teacher towards the trunk; called once a step."""
         update_average(self.teacher, trunk, self.momentum)
+
+
+def _head(width: int, target: int) -> nn.Linear:
+    head = nn.Linear(width, target)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head

@@ -45,7 +45,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Turn a device batch of the loader into the network's input; every draw is by sample id."""
+        """Turn a device batch of the loader into the network's input; draws are by sample id."""
 
     @abstractmethod
     def layer_ids(self, network: nn.Module) -> dict[str, int]:

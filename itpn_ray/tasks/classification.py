@@ -17,6 +17,7 @@ from itpn_ray.draws import Stream, uniform_torch
 from itpn_ray.evaluation.confusion import plot_confusion
 from itpn_ray.evaluation.topk import TopK
 from itpn_ray.models import (
+    Classifier,
     create_model,
     layer_ids,
     load_weights,
@@ -31,15 +32,15 @@ from itpn_ray.tasks.config import Classification, ModelConfig
 class ClassificationNetwork(nn.Module):
     """The classifier with its loss, and the moving average of it that is evaluated."""
 
-    def __init__(self, classifier: nn.Module, ema_decay: float) -> None:
+    def __init__(self, classifier: Classifier, ema_decay: float) -> None:
         super().__init__()
         self.classifier = classifier
-        self.average = (
+        self.average: Classifier | None = (
             copy.deepcopy(classifier).requires_grad_(False).eval() if ema_decay > 0 else None
         )
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Classifier:
         """The network that is evaluated and exported: the average where there is one."""
         return self.classifier if self.average is None else self.average
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -43,6 +44,7 @@ from itpn_ray.training.state import (
     flatten,
     snapshot,
     unflatten,
+    write_bytes,
     write_json,
     write_safetensors,
 )
@@ -109,7 +111,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a bad file, or a part that this checkpoint does not have.
         """
-        saved = json.loads(self._path(_STATE).read_text())["parts"]
+        saved = self._parts()
         for part in parts:
             if part not in saved:
                 raise CheckpointError(
@@ -117,11 +119,21 @@ class Checkpoint:
                 )
         return {part: self._part(saved[part]) for part in parts or saved}
 
+    def _parts(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._path(_STATE).read_text())["parts"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _bad(f"{self.uri}/{_STATE}", "is not a state's plain values") from error
+
     def _part(self, entry: Mapping[str, Any]) -> Any:
         tensors: dict[str, Tensor] = {}
         if entry["file"] is not None:
+            try:
+                loaded = load_file(self._path(entry["file"]))
+            except SafetensorError as error:
+                uri = f"{self.uri}/{entry['file']}"
+                raise _bad(uri, f"is no safetensors file: {error}") from error
             # Cloned, for safetensors maps the file, and a map would keep a deleted file's space.
-            loaded = load_file(self._path(entry["file"]))
             tensors = {name: loaded.pop(name).clone() for name in list(loaded)}
         return unflatten(tensors, entry["skeleton"])
 
@@ -165,7 +177,10 @@ def open_checkpoint(uri: str) -> Checkpoint:
     parent, _, name = uri.rstrip("/").rpartition("/")
     store = open_store(parent or ".")
     with _reading(uri):
-        return Checkpoint(store, store.pointed(name) or name)
+        pointed = store.pointed(name)
+    if pointed is not None and not _FOLDER.match(pointed):
+        raise CheckpointError(uri, pointed, "is no checkpoint's name", "Name its folder itself")
+    return Checkpoint(store, pointed or name)
 
 
 class _Part(NamedTuple):
@@ -375,7 +390,9 @@ class CheckpointStore:
                 self._store.put_file(folder / file, key, move=True)
                 if verify and self._store.digest(key) != (entry.bytes, entry.sha256):
                     raise OSError(f"{key} read back differs from what was written")
-            self._store.write_bytes(f"{name}/{manifests.NAME}", manifest.encode())
+            # Staged like the others: the folder then never holds a temporary file.
+            write_bytes(folder / manifests.NAME, manifest.encode())
+            self._store.put_file(folder / manifests.NAME, f"{name}/{manifests.NAME}", move=True)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 self._remove(name)

@@ -99,7 +99,10 @@ def load_classifier(weights: str) -> tuple[Classifier, list[str]]:
         path = path / EXPORT
     if not path.is_file():
         raise CheckpointError(
-            str(path), None, "does not exist", "Give a run's folder or an exported .safetensors file"
+            str(path),
+            None,
+            "does not exist",
+            "Give a run's folder or an exported .safetensors file",
         )
     model = load_model(path)
     with safe_open(path, framework="pt") as file:

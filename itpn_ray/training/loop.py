@@ -25,8 +25,8 @@ from itpn_ray.training.journal import PLOTS, Journal
 from itpn_ray.training.meter import Meter
 from itpn_ray.training.optim import make_optimizer, set_learning_rate
 from itpn_ray.training.replay import stop_with_replay
-from itpn_ray.training.schedule import learning_rate, total_steps
 from itpn_ray.training.resume import restore, whole_state
+from itpn_ray.training.schedule import learning_rate, total_steps
 from itpn_ray.training.worker import Worker
 
 

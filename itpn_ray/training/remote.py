@@ -67,7 +67,7 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
         ray.train.TrainingFailedError: workers were lost more often than ``max_failures``.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    keeper = (
+    keeper: Any = (
         ray.remote(JournalKeeper).options(num_cpus=0, scheduling_strategy=here).remote(folder)
     )
     attempt = folder / "ray" / f"{time.time():.0f}"
@@ -83,7 +83,7 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
             backend="nccl" if config.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
         ),
         scaling_config=ScalingConfig(
-            num_workers=most if fewest == most else (fewest, most),
+            num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]
             use_gpu=config.gpus,
             resources_per_worker={
                 "CPU": config.cpus_per_worker,

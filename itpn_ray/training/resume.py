@@ -44,7 +44,7 @@ def restore(
     checkpoint = store.latest_good()
     if checkpoint is None:
         return 0
-    state = checkpoint.state()
+    state = checkpoint.load()
     try:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])

@@ -8,11 +8,11 @@ from pathlib import Path
 from itpn_ray.console import Console
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict
-from itpn_ray.tracking.base import flatten
 from itpn_ray.ray_env import start_ray
 from itpn_ray.report import write_report
 from itpn_ray.storage import check_writable
 from itpn_ray.tracking import create_tracker
+from itpn_ray.tracking.base import RunStatus, flatten
 from itpn_ray.training.folder import CONFIG, claim
 from itpn_ray.training.follow import TrackingFollower
 from itpn_ray.training.journal import PLOTS, FileJournal
@@ -61,7 +61,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     preflight(config)
     folder, began = claim(config, command)
     console.log_to(folder / "train.log")
-    with Lease(str(folder), holder=config.run):
+    with Lease(config.checkpoint.uri or str(folder), name=config.run):
         if (folder / EXPORT).exists():
             console.say(f"run {config.run} is complete; nothing to do")
         else:
@@ -84,7 +84,7 @@ def _train(config: ExperimentConfig, folder: Path, began: bool, console: Console
     journal.event("start" if not began else "restart", workers=config.workers)
     tracker = create_tracker(config.tracking, config.out)
     tracker.start(config.run, flatten(to_dict(config)), key=str(folder))
-    status = "FAILED"
+    status: RunStatus = "FAILED"
     begin = time.time()
     try:
         with console.follow(folder), TrackingFollower(tracker, folder):
@@ -124,10 +124,8 @@ def export(config: ExperimentConfig, folder: Path) -> Path:
     train_split, _ = open_splits(config)
     task = make_task(config, train_split.classes)
     network = task.build()
-    network.load_state_dict(checkpoint.state("network")["network"])
+    network.load_state_dict(checkpoint.load("network")["network"])
     path = folder / EXPORT
     path.parent.mkdir(exist_ok=True)
     task.export(network, path)
     return path
-
-

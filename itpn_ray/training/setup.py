@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from itpn_ray.data.config import AugmentConfig
 from itpn_ray.data.loader import EvalLoader, TrainLoader
 from itpn_ray.data.shards import ShardedDataset, open_dataset
@@ -15,7 +17,7 @@ from itpn_ray.tasks.classification import ClassificationTask
 from itpn_ray.training.worker import Worker
 
 
-def make_task(config: ExperimentConfig, classes: list[str]) -> Task:
+def make_task(config: ExperimentConfig, classes: Sequence[str]) -> Task:
     """The task that the configuration names."""
     if isinstance(config.task, PixelPretraining):
         return PixelPretrainingTask(config.task, config.model, seed=config.seed)
@@ -25,8 +27,8 @@ def make_task(config: ExperimentConfig, classes: list[str]) -> Task:
 def make_loaders(
     config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset, worker: Worker
 ) -> tuple[TrainLoader, EvalLoader]:
-    """This worker's share of the training and of the held-out pictures."""
-    place = {"rank": worker.rank, "world": worker.world, "pin": worker.device.type == "cuda"}
+    """The worker's share of the training and of the held-out pictures."""
+    pin = worker.device.type == "cuda"
     return (
         TrainLoader(
             train,
@@ -35,14 +37,18 @@ def make_loaders(
             augment=augmentation(config),
             seed=config.seed,
             global_batch=config.optim.global_batch,
-            **place,
+            rank=worker.rank,
+            world=worker.world,
+            pin=pin,
         ),
         EvalLoader(
             val,
             config.loader,
             image_size=config.model.image_size,
             batch=eval_batch(config, worker.world),
-            **place,
+            rank=worker.rank,
+            world=worker.world,
+            pin=pin,
         ),
     )
 
@@ -69,7 +75,10 @@ def open_splits(config: ExperimentConfig) -> tuple[ShardedDataset, ShardedDatase
     """
     if not config.data:
         raise ConfigError(
-            "data", config.data, "names no prepared data", "Give --data, written by itpn-ray prepare"
+            "data",
+            config.data,
+            "names no prepared data",
+            "Give --data, written by itpn-ray prepare",
         )
     return open_dataset(config.data, "train"), open_dataset(config.data, "val")
 

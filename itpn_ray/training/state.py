@@ -167,8 +167,12 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, s
 
 def write_json(path: Path, value: Any) -> tuple[int, str]:
     """Write ``value`` as JSON, durably; returns size and SHA-256 as `write_safetensors`."""
-    text = json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
-    return _write_hashed(path, iter([memoryview(text)]))
+    return write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def write_bytes(path: Path, data: bytes) -> tuple[int, str]:
+    """Write ``data`` durably; returns size and SHA-256 as `write_safetensors`."""
+    return _write_hashed(path, iter([memoryview(data)]))
 
 
 def _chunks(head: bytes, tensors: Mapping[str, Tensor], order: list[str]) -> Iterator[memoryview]:

@@ -38,9 +38,7 @@ class Worker:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if not dist.is_initialized():
             dist.init_process_group("nccl" if gpu else "gloo")
-        return _settle(
-            dist.get_rank(), dist.get_world_size(), local_rank, gpu=gpu, threads=threads
-        )
+        return _settle(dist.get_rank(), dist.get_world_size(), local_rank, gpu=gpu, threads=threads)
 
     @property
     def leads(self) -> bool:

@@ -15,6 +15,7 @@ from itpn_ray.models import create_model
 from itpn_ray.ray_env import start_ray
 from itpn_ray.report import write_report
 from itpn_ray.tracking import create_tracker, flatten
+from itpn_ray.tracking.base import RunStatus
 from itpn_ray.training.folder import CONFIG
 from itpn_ray.training.journal import PLOTS, FileJournal
 from itpn_ray.training.lease import Lease
@@ -41,9 +42,10 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     _claim(config, folder, command)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
-    status = "FAILED"
+    status: RunStatus = "FAILED"
     begin = time.time()
-    with Lease(str(folder), holder=config.run), start_ray(config.ray, verbose=console.verbosity == "verbose"):
+    verbose = console.verbosity == "verbose"
+    with Lease(str(folder), name=config.run), start_ray(config.ray, verbose=verbose):
         tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
         journal.event("start", trials=config.trials)
         try:
@@ -91,7 +93,9 @@ def _claim(config: SweepConfig, folder: Path, command: str) -> None:
 def _pretrained(
     config: SweepConfig, folder: Path, weight: float, command: str, console: Console
 ) -> Path:
-    return train(pretraining(config, str(folder), weight), command=command, console=console) / EXPORT
+    return (
+        train(pretraining(config, str(folder), weight), command=command, console=console) / EXPORT
+    )
 
 
 def _trials(
@@ -116,9 +120,7 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     model = config.finetune.model
     ratios = sorted({row["migration"] for row in rows})
     networks = {
-        r: create_model(
-            model.name, num_classes=2, image_size=model.image_size, migration=r
-        ).eval()
+        r: create_model(model.name, num_classes=2, image_size=model.image_size, migration=r).eval()
         for r in ratios
     }
     speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)

@@ -67,7 +67,8 @@ def run_trials(
                 callbacks=[TrackTrials(config, folder)],
             ),
         )
-    return [_row(result) for result in tuner.fit()]
+    results = tuner.fit()
+    return [_row(results[i]) for i in range(len(results))]
 
 
 def _trial(

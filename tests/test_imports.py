@@ -1,0 +1,113 @@
+"""Who may import whom: the arrows of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "itpn_ray"
+
+LEVELS: list[set[str]] = [
+    {"errors", "checks", "draws", "figures"},
+    {"storage", "ray_config", "ray_env"},
+    {"models", "data", "tracking"},
+    {"progress", "console", "counter", "report"},
+    {"evaluation", "pretrain", "tasks"},
+    {"experiment"},
+    {"training"},
+    {"tuning"},
+    {"recipes"},
+    {"demo_config", "demo"},
+    {"cli", "__main__"},
+]
+"""Rooms from the ground up: a room imports from its own level and from those below it."""
+
+MAY_IMPORT = {
+    "ray.data": {"data"},
+    "ray.train": {"training", "tuning"},
+    "ray.tune": {"tuning"},
+    "ray.job_submission": {"jobs"},
+    "mlflow": {"tracking"},
+    "boto3": {"storage"},
+}
+"""Library -> the only rooms that import it."""
+
+PLAIN_TORCH = {"models", "pretrain", "tasks", "evaluation"}
+"""Rooms that must run on a machine with PyTorch alone."""
+
+
+def room_of(path: Path) -> str:
+    if path.is_relative_to(ROOT / "jobs"):
+        return "jobs"
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def sources() -> list[Path]:
+    found = [*PACKAGE.rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
+    return [path for path in found if path != PACKAGE / "__init__.py"]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, wherever the statement stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def level_of(room: str) -> int:
+    return next(level for level, rooms in enumerate(LEVELS) if room in rooms)
+
+
+def test_every_room_has_a_level() -> None:
+    rooms = {room_of(path) for path in sources()} - {"jobs"}
+    assert rooms == set().union(*LEVELS)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    if room == "jobs":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "itpn_ray" and len(parts) > 1:
+            assert level_of(parts[1]) <= level_of(room), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    room = room_of(path)
+    for name in imports(path):
+        for library, rooms in MAY_IMPORT.items():
+            if name == library or name.startswith(f"{library}."):
+                assert room in rooms, f"{room} imports {name}"
+        if room in PLAIN_TORCH:
+            assert name.split(".")[0] not in ("ray", "mlflow"), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("itpn_ray.models", ("ray", "mlflow")),
+        ("itpn_ray.pretrain.pixel", ("ray", "mlflow")),
+        ("itpn_ray.tasks.classification", ("ray", "mlflow")),
+        ("itpn_ray.cli", ("torch", "ray", "timm", "mlflow", "rich", "tyro")),
+        ("itpn_ray.experiment", ("torch", "ray", "timm", "mlflow")),
+        ("itpn_ray.tuning.config", ("torch", "ray", "timm", "mlflow")),
+    ],
+)
+def test_import_stays_light(module: str, absent: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([m for m in {absent!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
