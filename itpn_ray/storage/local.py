@@ -92,12 +92,11 @@ class LocalStore(ObjectStore):
         """See `ObjectStore.point`: a relative symbolic link, replaced atomically."""
         check_key(target)
         path = self._target(name)
-        temporary = _temporary(path)
-        try:
-            temporary.symlink_to(target)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Always the same name, so that killed processes leave one behind at most.
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        os.replace(temporary, path)
         _sync_folder(path.parent)
 
     def pointed(self, name: str) -> str | None:

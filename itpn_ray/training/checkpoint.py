@@ -16,7 +16,6 @@ import contextlib
 import errno
 import getpass
 import hashlib
-import json
 import logging
 import platform
 import re
@@ -31,28 +30,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from itpn_ray.errors import CheckpointError, ConfigError
-from itpn_ray.storage import ObjectStore, open_store
+from itpn_ray.storage import open_store
 from itpn_ray.training import manifest as manifests
 from itpn_ray.training.manifest import FileEntry, Manifest
 from itpn_ray.training.state import (
     State,
     flatten,
     snapshot,
-    unflatten,
     write_bytes,
     write_json,
     write_safetensors,
 )
+from itpn_ray.training.stored import (
+    FOLDER,
+    STATE,
+    Checkpoint,
+    is_missing,
+    open_checkpoint,
+    reading,
+)
+
+__all__ = ["LAST", "Checkpoint", "CheckpointStore", "SaveReport", "open_checkpoint"]
 
 _LOG = logging.getLogger(__name__)
-_FOLDER = re.compile(r"^step-(\d{9,})$")
 _PART = re.compile(r"^[A-Za-z][A-Za-z0-9_\-]*$")
-_STATE = "state.json"
 LAST = "last"
 
 
@@ -64,123 +68,6 @@ class SaveReport:
     bytes: int
     paused: float
     seconds: float
-
-
-class Checkpoint:
-    """One checkpoint, whose files are verified before they are read.
-
-    Attributes:
-        step: optimizer steps done.
-        epoch: passes over the data done, as a fraction.
-        uri: the checkpoint's folder.
-        manifest: sizes, digests and versions.
-        problems: what was wrong with newer checkpoints that `CheckpointStore.latest_good` passed
-            over, one line a file.
-    """
-
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        """Read the manifest.
-
-        Raises:
-            CheckpointError: it is missing, cut or changed, or the store cannot be read.
-        """
-        self._store, self._name = store, name
-        self._verified: dict[str, Path] = {}
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
-        self.uri = f"{store.uri}/{name}"
-        self.problems: tuple[str, ...] = ()
-        with _reading(f"{self.uri}/{manifests.NAME}"):
-            data = store.read_bytes(f"{name}/{manifests.NAME}")
-        self.manifest = Manifest.decode(data, f"{self.uri}/{manifests.NAME}")
-        self.step, self.epoch = self.manifest.step, self.manifest.epoch
-
-    def verify(self) -> None:
-        """Compare every file's size and SHA-256 with the manifest's.
-
-        Raises:
-            CheckpointError: the first file that is missing, cut or changed.
-        """
-        for name in self.manifest.files:
-            self._path(name)
-
-    def load(self, *parts: str) -> dict[str, Any]:
-        """The saved state, or those ``parts`` of it: equal, bit by bit, to what was given to save.
-
-        Tensors come in main memory. Only the files needed are fetched and verified.
-
-        Raises:
-            CheckpointError: a bad file, or a part that this checkpoint does not have.
-        """
-        saved = self._parts()
-        for part in parts:
-            if part not in saved:
-                raise CheckpointError(
-                    self.uri, part, "is not in this checkpoint", f"It has {', '.join(saved)}"
-                )
-        return {part: self._part(saved[part]) for part in parts or saved}
-
-    def _parts(self) -> dict[str, Any]:
-        try:
-            return json.loads(self._path(_STATE).read_text())["parts"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _bad(f"{self.uri}/{_STATE}", "is not a state's plain values") from error
-
-    def _part(self, entry: Mapping[str, Any]) -> Any:
-        tensors: dict[str, Tensor] = {}
-        if entry["file"] is not None:
-            try:
-                loaded = load_file(self._path(entry["file"]))
-            except SafetensorError as error:
-                uri = f"{self.uri}/{entry['file']}"
-                raise _bad(uri, f"is no safetensors file: {error}") from error
-            # Cloned, for safetensors maps the file, and a map would keep a deleted file's space.
-            tensors = {name: loaded.pop(name).clone() for name in list(loaded)}
-        return unflatten(tensors, entry["skeleton"])
-
-    def _path(self, name: str) -> Path:
-        if name not in self._verified:
-            self._verified[name] = self._verify(name)
-        return self._verified[name]
-
-    def _verify(self, name: str) -> Path:
-        entry = self.manifest.files[name]
-        uri = f"{self.uri}/{name}"
-        with _reading(uri):
-            path = self._local(name)
-            size = path.stat().st_size
-            if size < entry.bytes:
-                raise _bad(uri, f"is cut: {size} of {entry.bytes} bytes")
-            with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != entry.sha256:
-            raise _bad(uri, "is changed: its SHA-256 is not the manifest's")
-        return path
-
-    def _local(self, name: str) -> Path:
-        key = f"{self._name}/{name}"
-        path = self._store.local_path(key)
-        if path is not None:
-            return path
-        if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="itpn-ray-checkpoint-")
-        path = Path(self._fetched.name) / name
-        self._store.get_file(key, path)
-        return path
-
-
-def open_checkpoint(uri: str) -> Checkpoint:
-    """The checkpoint in one folder, such as ``out/run/checkpoints/last`` or ``s3://.../step-...``.
-
-    Raises:
-        CheckpointError: there is none, or its manifest is bad.
-    """
-    parent, _, name = uri.rstrip("/").rpartition("/")
-    store = open_store(parent or ".")
-    with _reading(uri):
-        pointed = store.pointed(name)
-    if pointed is not None and not _FOLDER.match(pointed):
-        raise CheckpointError(uri, pointed, "is no checkpoint's name", "Name its folder itself")
-    return Checkpoint(store, pointed or name)
 
 
 class _Part(NamedTuple):
@@ -242,7 +129,7 @@ class CheckpointStore:
         started = time.perf_counter()
         parts = {}
         for name, tree in state.items():
-            if not _PART.match(name) or f"{name}.json" == _STATE:
+            if not _PART.match(name) or f"{name}.json" == STATE:
                 raise CheckpointError("state", name, "is no part's name", "Use letters and digits")
             tensors, skeleton = flatten(tree)
             parts[name] = _Part(snapshot(tensors), skeleton)
@@ -282,7 +169,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """The steps with a committed checkpoint, ascending; their files are not verified."""
-        with _reading(self.uri):
+        with reading(self.uri):
             return [_step_of(name) for name in self._committed()]
 
     def load(self, step: int) -> Checkpoint:
@@ -303,17 +190,17 @@ class CheckpointStore:
             CheckpointError: there are checkpoints, but none is good; or the store cannot be read.
         """
         problems: list[str] = []
-        with _reading(self.uri):
+        with reading(self.uri):
             names = set(self._committed())
             # A name that `last` knows was committed, so without a manifest it has lost it.
             pointed = self._store.pointed(LAST)
-        names |= {pointed} if pointed and _FOLDER.match(pointed) else set()
+        names |= {pointed} if pointed and FOLDER.match(pointed) else set()
         for name in sorted(names, key=_step_of, reverse=True):
             try:
                 checkpoint = Checkpoint(self._store, name)
                 checkpoint.verify()
             except CheckpointError as error:
-                if isinstance(error.__cause__, OSError) and not _is_missing(error.__cause__):
+                if isinstance(error.__cause__, OSError) and not is_missing(error.__cause__):
                     raise  # the store fails: older checkpoints are no answer to that
                 problems.append(f"{error.subject} {error.cause}")
                 self._bad.add(name)
@@ -402,7 +289,7 @@ class CheckpointStore:
         """Names of the folders with a manifest, ascending by step."""
         keys = self._store.list("step-")
         names = {key.partition("/")[0] for key in keys if key.endswith(f"/{manifests.NAME}")}
-        return sorted(filter(_FOLDER.match, names), key=_step_of)
+        return sorted(filter(FOLDER.match, names), key=_step_of)
 
     def _retain(self, newest: str) -> None:
         """Remove what is not to be kept, and what earlier saves left unfinished."""
@@ -411,7 +298,7 @@ class CheckpointStore:
         if self.keep_every:
             keep |= {name for name in committed if _step_of(name) % self.keep_every == 0}
         folders = {key.partition("/")[0] for key in self._store.list("step-")}
-        for name in filter(_FOLDER.match, folders - keep):
+        for name in filter(FOLDER.match, folders - keep):
             self._remove(name)
         self._bad.clear()
 
@@ -432,8 +319,8 @@ def _stage(folder: Path, parts: Mapping[str, _Part]) -> dict[str, FileEntry]:
             size, sha256 = write_safetensors(folder / file, part.tensors)
             files[file] = FileEntry(bytes=size, sha256=sha256)
         plain[name] = {"file": file, "skeleton": part.skeleton}
-    size, sha256 = write_json(folder / _STATE, {"parts": plain})
-    files[_STATE] = FileEntry(bytes=size, sha256=sha256)
+    size, sha256 = write_json(folder / STATE, {"parts": plain})
+    files[STATE] = FileEntry(bytes=size, sha256=sha256)
     return files
 
 
@@ -451,21 +338,3 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "itpn_ray": version("itpn-ray"),
     }
-
-
-def _is_missing(error: BaseException | None) -> bool:
-    return isinstance(error, FileNotFoundError | NotADirectoryError)
-
-
-def _bad(uri: str, cause: str) -> CheckpointError:
-    return CheckpointError(uri, None, cause, "Use another checkpoint")
-
-
-@contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    """Turn a failing read into a CheckpointError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        cause = "is missing" if _is_missing(error) else f"cannot be read: {error}"
-        raise _bad(uri, cause) from error
