@@ -11,20 +11,23 @@ an evaluation is cut into batches of any size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from itpn_ray.data.cache import RemoteShards
 from itpn_ray.data.carrier import Carrier, ray_carrier, thread_carrier
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.crops import random_flips, random_resized_crops
 from itpn_ray.data.decode import centre_crop, crop_resize, decode_rgb
 from itpn_ray.data.order import Ids, TrainOrder, evaluation_rows, share
 from itpn_ray.data.pool import DecodePool, HostBatch, Pending, run_ahead
-from itpn_ray.data.shards import ShardedDataset
+from itpn_ray.data.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
+from itpn_ray.storage import is_s3
 
 Draw = Callable[[Ids, Ids, Tensor], None]
 """Fills (n, 3, S, S) uint8 with the pictures of n sample ids and their rows."""
@@ -43,10 +46,18 @@ class _HostBatches:
         self.pin = pin
         self.widths = dataset.index.column("width").to_numpy()
         self.heights = dataset.index.column("height").to_numpy()
+        self.remote = RemoteShards(dataset, config) if is_s3(dataset.uri) else None
         self._pool: DecodePool | None = None
 
-    def stream(self, instructions: Sequence[Ids], draw: Draw) -> Iterator[HostBatch]:
+    def stream(
+        self, instructions: Sequence[Ids], draw: Draw, upcoming: Sequence[Ids] = ()
+    ) -> Iterator[HostBatch]:
         """Yield one batch for each array of sample ids.
+
+        Args:
+            instructions: sample ids of each batch.
+            draw: makes pictures of ids.
+            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
 
         Raises:
             DataError: a picture cannot be decoded; it carries the picture's path.
@@ -54,7 +65,10 @@ class _HostBatches:
         if not instructions:
             return
         pool = self._pool = self._pool or DecodePool(self.config.threads)
-        largest = max(len(ids) for ids in instructions)
+        ahead = max(1, self.config.prefetch // max(len(ids) for ids in instructions))
+        begun = itertools.count()
+        if self.remote is not None:
+            self.remote.plan([ids % len(self.dataset) for ids in (*instructions, *upcoming)])
 
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             ids = batch["sample_id"][start:stop].numpy()
@@ -62,10 +76,13 @@ class _HostBatches:
             draw(ids, rows, batch["image"][start:stop])
 
         def begin(ids: Ids) -> Pending:
+            if self.remote is not None:
+                number = next(begun)
+                self.remote.advance(number, number - ahead)
             return pool.start(self._empty(ids), fill)
 
         carried = _CARRIERS[self.config.carrier](instructions)
-        yield from run_ahead(carried, begin, max(1, self.config.prefetch // largest))
+        yield from run_ahead(carried, begin, ahead)
 
     def decode(self, row: int) -> Tensor:
         """One stored picture, (3, H, W) uint8.
@@ -75,7 +92,7 @@ class _HostBatches:
         """
         shard, inside = self.dataset.locate(row)
         try:
-            picture = decode_rgb(self.dataset.shard(shard).image(inside))
+            picture = decode_rgb(self._shard(shard).image(inside))
         except RuntimeError as error:
             raise self._broken(row, str(error).splitlines()[0]) from error
         expected = (int(self.heights[row]), int(self.widths[row]))
@@ -83,19 +100,24 @@ class _HostBatches:
             raise self._broken(row, f"has {tuple(picture.shape[1:])} pixels, not {expected}")
         return picture
 
+    def _shard(self, index: int) -> Shard:
+        return self.dataset.shard(index) if self.remote is None else self.remote.shard(index)
+
     def _broken(self, row: int, cause: str) -> DataError:
+        shard, inside = self.dataset.locate(row)
         return DataError(
-            self.dataset[row]["path"],
+            self._shard(shard).row(inside)["path"],
             None,
             f"row {row} of {self.dataset.split} cannot be decoded: {cause}",
             f"Check the data with `itpn-ray doctor {self.dataset.uri}`, or prepare it again",
         )
 
     def close(self) -> None:
-        """Stop the threads; the next stream starts new ones."""
+        """Stop the threads for good, and close remote shards."""
         if self._pool is not None:
             self._pool.close()
-            self._pool = None
+        if self.remote is not None:
+            self.remote.close()
 
     def _empty(self, ids: Ids) -> HostBatch:
         size = self.image_size
@@ -156,7 +178,7 @@ class TrainLoader:
         """Whole global batches in an epoch."""
         return self._order.steps_per_epoch
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[HostBatch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
         """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
 
         Raises:
@@ -167,10 +189,13 @@ class TrainLoader:
         def draw(ids: Ids, rows: Ids, out: Tensor) -> None:
             self._draw(epoch, ids, rows, out)
 
-        yield from self._host.stream(list(ids), draw)
+        # Only remote shards are worth another permutation to know what comes after the epoch.
+        remote = self._host.remote is not None
+        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
+        yield from self._host.stream(list(ids), draw, upcoming)
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads; the loader is not used again."""
         self._host.close()
 
     def _draw(self, epoch: int, ids: Ids, rows: Ids, out: Tensor) -> None:
@@ -236,7 +261,7 @@ class EvalLoader:
         yield from self._host.stream(batches, self._draw)
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads; the loader is not used again."""
         self._host.close()
 
     def _draw(self, ids: Ids, rows: Ids, out: Tensor) -> None:
