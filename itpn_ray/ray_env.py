@@ -10,13 +10,15 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_config import RayConfig
 
 _QUIET = {
+    # At "info" a node's agent writes a job's environment variables into its log.
+    "RAY_LOGGER_LEVEL": "warning",
     "RAY_AIR_NEW_OUTPUT": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -60,22 +62,71 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
         "logging_level": "INFO" if verbose else "ERROR",
     }
     address = config.address or os.environ.get("RAY_ADDRESS", "")
-    if address:
-        _join(address, options)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
-            num_gpus=config.num_gpus,
-            object_store_memory=int(config.object_store_gb * 1e9),
-            include_dashboard=config.dashboard,
-            dashboard_host="127.0.0.1",
-            **options,
-        )
-    try:
+    with ExitStack() as stack:
+        if not address and config.dashboard:
+            address = stack.enter_context(_private_head(config))
+        if address:
+            _join(address, options)
+        else:
+            ray.init(
+                address="local", include_dashboard=False, **_private_resources(config), **options
+            )
+        stack.callback(ray.shutdown)
         yield ray.get_runtime_context().gcs_address
+
+
+def dashboard_address() -> str:
+    """URL of the dashboard and job server of the Ray that this process is connected to.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()
+    if not url:
+        raise ConfigError(
+            "ray.dashboard", False, "this Ray has no dashboard", "Set ray.dashboard to true"
+        )
+    return f"http://{url}"
+
+
+def _private_resources(config: RayConfig) -> dict[str, Any]:
+    return {
+        "num_cpus": config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
+        "num_gpus": config.num_gpus,
+        "object_store_memory": int(config.object_store_gb * 1e9),
+    }
+
+
+@contextmanager
+def _private_head(config: RayConfig) -> Iterator[str]:
+    """A head with dashboard and job server, beside whatever other Rays run on this machine.
+
+    ``ray.init`` gives the node's agent a fixed port, and without its agent a second Ray on a
+    machine takes no jobs; here the port is any that is free.
+    """
+    from ray._private.authentication.authentication_token_setup import (
+        enable_token_auth_by_default,
+        ensure_token_if_auth_enabled,
+    )
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # It warns that a token is used.
+    enable_token_auth_by_default()
+    ensure_token_if_auth_enabled(create_token_if_missing=True)
+    params = RayParams(
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_agent_listen_port=0,
+        **_private_resources(config),
+    )
+    node = Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True)
+    try:
+        yield node.gcs_address
     finally:
-        ray.shutdown()
+        node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
 
 
 def use_token() -> None:

@@ -1,32 +1,57 @@
-import logging
+"""What every test may lean on: small thread pools, one Ray cluster, an S3 server.
+
+Heavy modules are imported by the fixtures that need them, so that a light test stays light.
+"""
+
+from __future__ import annotations
+
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import boto3
-import pytest
-from moto.server import ThreadedMotoServer
+# Before anything imports NumPy or torch: two cores are shared by every process of a test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The cluster, token and cloud keys of whoever runs the tests must not reach them.
+for _name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[_name]
+for _name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+    os.environ.pop(_name, None)
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = "token-of-the-tests-0123456789abcdef"
 
-from itpn_ray.training.faults import FlakyServer
+import pytest  # noqa: E402
+
+if TYPE_CHECKING:
+    from itpn_ray.training.faults import FlakyServer
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """One private Ray for all tests that need one; the value is its address."""
+    from itpn_ray.ray_config import RayConfig
+    from itpn_ray.ray_env import start_ray
+
+    config = RayConfig(num_cpus=4, num_gpus=0, object_store_gb=0.3, health_check_interval_s=0.1)
+    with start_ray(config) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of an S3 server in this process."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    """The address of an S3 server in a process of its own."""
+    from tests.s3 import start_s3
+
+    with start_s3() as address:
+        yield address
 
 
 @pytest.fixture
 def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URI of a new bucket, with the environment set for it."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    import boto3
+
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-key-id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret-key")
@@ -40,6 +65,8 @@ def flaky_s3(
     s3_uri: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., FlakyServer]]:
     """Put a server with the given faults in front of the S3 server, from then on."""
+    from itpn_ray.training.faults import FlakyServer
+
     with ExitStack() as stack:
 
         def start(**faults: float) -> FlakyServer:
