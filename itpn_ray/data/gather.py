@@ -22,9 +22,16 @@ Records = Mapping[tuple[str, int], ShardRecord]
 
 
 def write_results(
-    store: ObjectStore, listing: Listing, records: Records, config: PrepareConfig, plan: str
+    store: ObjectStore,
+    listing: Listing,
+    records: Records,
+    problems: list[tuple[str, str]],
+    config: PrepareConfig,
+    plan: str,
 ) -> Manifest:
     """Write the indices, the quarantine table and, last, the manifest.
+
+    ``problems`` are objects that were left out, for the quarantine table.
 
     Raises:
         DataError: a split has no usable picture at all.
@@ -33,18 +40,19 @@ def write_results(
         split: [records[key] for key in sorted(records) if key[0] == split]
         for split in listing.splits
     }
-    quarantine = list(listing.skipped)
+    quarantine = [*listing.skipped, *problems]
     for split, parts in ordered.items():
         if not any(part.labels for part in parts):
             path, reason = parts[0].quarantine[0]
             raise DataError(
-                "source",
+                "prepare.source",
                 config.source,
                 f"{split} has no usable picture; {path}: {reason}",
                 "Check the pictures",
             )
         quarantine += [row for part in parts for row in part.quarantine]
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
+    quarantine = list(dict.fromkeys(quarantine))
     mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))
     manifest = Manifest(
         kind=listing.kind,

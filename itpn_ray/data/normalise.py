@@ -30,6 +30,8 @@ from itpn_ray.data.jpeg_header import is_plain_jpeg
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 # libjpeg's own limit to a side.
 _LONGEST_SIDE = 65_500
+# Of pictures written anew in full size: what was exact should stay nearly so.
+_FULL_QUALITY = 95
 _ORIENTATION = 0x0112
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -145,7 +147,10 @@ def _normalise(image: Image.Image, data: bytes, rules: PictureRules, with_pixels
         upright = upright.transpose(_TURN[turn])
         width, height = (height, width) if turn >= 5 else (width, height)
     out = io.BytesIO()
-    upright.save(out, "JPEG", quality=rules.quality)
+    if shrink:
+        upright.save(out, "JPEG", quality=rules.quality)
+    else:
+        upright.save(out, "JPEG", quality=_FULL_QUALITY, subsampling="4:4:4")
     return Picture(
         data=out.getvalue(),
         width=upright.width,

@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from itpn_ray.data.gather import write_results
 from itpn_ray.data.manifest import MANIFEST, Manifest, read_manifest
 from itpn_ray.data.normalise import PictureRules
-from itpn_ray.data.plan import ShardPlan, hold_out, plan_shards, to_bytes
+from itpn_ray.data.plan import ShardPlan, hold_out, plan_shards
 from itpn_ray.data.prepare_config import PrepareConfig
 from itpn_ray.data.shard_job import (
     WORK,
@@ -27,8 +29,7 @@ from itpn_ray.data.shard_job import (
     read_record,
     record_key,
 )
-from itpn_ray.data.sources.base import Listing, Source
-from itpn_ray.data.sources.folders import FolderSource
+from itpn_ray.data.sources.detect import open_source
 from itpn_ray.errors import ConfigError, DataError, ItpnError
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import start_ray
@@ -69,62 +70,57 @@ def prepare(
         ConfigError: the output cannot be written or holds something else.
         DataError: the source cannot be used, or too many pictures are broken.
     """
-    source = open_source(config)
+    _, source = open_source(config)
     store = open_store(config.out)
     _check_places(config, store)
     listing = hold_out(source.listing(), config.holdout, config.seed)
-    digests = [plan.digest for plan in plan_shards(listing, config)]
-    plan_digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    if store.exists(MANIFEST):
-        return _finished(config, plan_digest)
-    check_writable(config.out)
-    job = ShardJob(
-        source=source,
-        out=config.out,
-        kind=listing.kind,
-        rules=PictureRules(
-            max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
-        ),
-    )
-    records = _make_shards(job, listing, config, progress, ray)
-    manifest = write_results(store, listing, records, config, plan_digest)
+    with TemporaryDirectory(prefix="itpn_ray-") as scratch:
+        plans = list(plan_shards(listing, config, Path(scratch)))
+        digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
+        if store.exists(MANIFEST):
+            return _finished(config, digest)
+        check_writable(config.out)
+        job = ShardJob(
+            source=source,
+            out=config.out,
+            kind=listing.kind,
+            rules=PictureRules(
+                max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
+            ),
+        )
+        records = _make_shards(job, plans, config, progress, ray)
+    problems = [problem for plan in plans for problem in plan.problems]
+    manifest = write_results(store, listing, records, problems, config, digest)
     for key in store.list(f"{WORK}/"):
         store.delete(key)
     return manifest
 
 
-def open_source(config: PrepareConfig) -> Source:
-    """The reader for ``config.source``."""
-    return FolderSource(config.source, unlabelled=config.unlabelled)
-
-
 def _make_shards(
     job: ShardJob,
-    listing: Listing,
+    plans: Sequence[ShardPlan],
     config: PrepareConfig,
     progress: ProgressCallback | None,
     ray: RayConfig | None,
 ) -> dict[tuple[str, int], ShardRecord]:
     """Records of all shards, making those that are not there yet."""
     store = open_store(job.out)
-    tally = _Tally(config, sum(table.num_rows for table in listing.splits.values()), progress)
-    waiting: list[tuple[str, int, str]] = []
-    for plan in plan_shards(listing, config):
-        tally.shards += 1
+    tally = _Tally(config, plans, progress)
+    waiting: list[ShardPlan] = []
+    for plan in plans:
         record = _record_of(store, plan)
         if record is not None:
             tally.add(plan.split, plan.index, record)
         else:
-            store.write_bytes(plan_key(plan.split, plan.index), to_bytes(plan.rows))
-            waiting.append((plan.split, plan.index, plan.digest))
+            store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
+            waiting.append(plan)
     try:
-        made = (
-            ((split, index, job.make(split, index, digest)) for split, index, digest in waiting)
-            if config.num_workers == 0
-            else _make_on_ray(job, waiting, config.num_workers, ray)
-        )
-        for split, index, record in made:
-            tally.add(split, index, record)
+        if config.num_workers == 0:
+            for plan in waiting:
+                tally.add(plan.split, plan.index, job.make(plan.split, plan.index, plan.digest))
+        else:
+            for split, index, record in _make_on_ray(job, waiting, config.num_workers, ray):
+                tally.add(split, index, record)
     except OSError as error:
         raise DataError(
             "prepare.out",
@@ -139,12 +135,15 @@ class _Tally:
     """Gathers records, tells the progress, and stops when too many pictures are broken."""
 
     def __init__(
-        self, config: PrepareConfig, pictures: int, progress: ProgressCallback | None
+        self,
+        config: PrepareConfig,
+        plans: Sequence[ShardPlan],
+        progress: ProgressCallback | None,
     ) -> None:
         self.records: dict[tuple[str, int], ShardRecord] = {}
-        self.shards = 0
         self._config = config
-        self._pictures = pictures
+        self._shards = len(plans)
+        self._pictures = sum(plan.pictures for plan in plans)
         self._progress = progress
         self._done = 0
         self._broken = 0
@@ -163,7 +162,7 @@ class _Tally:
             path, reason = record.quarantine[0]
             allowed = "--strict allows none" if self._config.strict else f"{limit:.0f} are allowed"
             raise DataError(
-                "source",
+                "prepare.source",
                 self._config.source,
                 f"{self._broken} of {self._pictures} pictures cannot be used and {allowed}; "
                 f"one is {path}: {reason}",
@@ -175,7 +174,7 @@ class _Tally:
                     pictures=self._done,
                     total_pictures=self._pictures,
                     shards=len(self.records),
-                    total_shards=self.shards,
+                    total_shards=self._shards,
                     quarantined=self._broken,
                 )
             )
@@ -183,7 +182,7 @@ class _Tally:
 
 def _make_on_ray(
     job: ShardJob,
-    waiting: Sequence[tuple[str, int, str]],
+    waiting: Sequence[ShardPlan],
     workers: int | None,
     config: RayConfig | None,
 ) -> Iterator[tuple[str, int, ShardRecord]]:
@@ -203,7 +202,9 @@ def _make_on_ray(
             job.make(str(row["split"]), int(str(row["index"])), str(row["digest"]))
             return {"split": row["split"], "index": row["index"]}
 
-        items = [dict(zip(("split", "index", "digest"), item, strict=True)) for item in waiting]
+        items = [
+            {"split": plan.split, "index": plan.index, "digest": plan.digest} for plan in waiting
+        ]
         dataset = ray.data.from_items(items, override_num_blocks=len(items))
         try:
             for row in dataset.map(make, compute=strategy).iter_rows():

@@ -8,7 +8,16 @@ from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
 LAYOUTS = ("imagenet", "coco")
-FORMATS = ("auto", "folders")
+FORMATS = (
+    "auto",
+    "folders",
+    "imagenet-tars",
+    "webdataset",
+    "parquet",
+    "csv",
+    "coco",
+    "objects365",
+)
 # Above this Pillow itself refuses a picture (twice its MAX_IMAGE_PIXELS).
 MOST_PIXELS = 178_956_970
 
@@ -62,6 +71,10 @@ class PrepareConfig:
     """How the source is laid out; ``auto`` looks and says what it found."""
     unlabelled: bool = False
     """Ignore folder names and labels: a heap of pictures to pre-train on."""
+    classes: str = ""
+    """File with the class names in the order of the labels, one a line; empty: sorted names."""
+    labels: str = ""
+    """File with the labels of ImageNet's validation pictures, where no folders tell them."""
     holdout: float = 0.1
     """Share of each class set aside as ``val`` where the source has no validation pictures."""
     seed: int = 0
@@ -69,7 +82,8 @@ class PrepareConfig:
     max_side: int | None = None
     """Shrink pictures whose longer side exceeds this, in pixels; 512 suits training at 224."""
     quality: int = 90
-    """JPEG quality of pictures that must be written anew; the others keep their bytes."""
+    """JPEG quality of pictures that are shrunk. Others keep their bytes, or are written anew with
+    quality 95 and full colour where they were no plain upright JPEG."""
     max_pixels: int = 2**26
     """Pictures with more pixels than this go to quarantine undecoded."""
     shard_rows: int = 1024

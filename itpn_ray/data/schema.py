@@ -34,24 +34,26 @@ _PICTURE = [
     pa.field("path", pa.string(), nullable=False),  # where it was found, relative to the source
 ]
 
-# One entry an object; all lists of a row have the same length.
+OBJECT_COLUMNS = {
+    "object_ids": pa.int64(),  # the annotation file's own numbers
+    "classes": pa.int32(),  # index into the manifest's classes
+    "boxes": pa.list_(pa.float64(), 4),  # x1, y1, x2, y2
+    "areas": pa.float64(),  # square pixels, as annotated
+    "crowds": pa.bool_(),  # a group of things, not to be counted
+    # Outlines x, y, x, y, ... of the thing's parts; no part where the mask is run lengths.
+    "polygons": pa.list_(pa.list_(pa.float64())),
+    # Run lengths of 0, 1, 0, ... down the columns of the stored picture (COCO); or empty.
+    "runs": pa.list_(pa.int32()),
+}
+"""Columns of detection: each a list with one entry an object, of this type."""
+
 _OBJECTS = [
     pa.field("image_id", pa.int64(), nullable=False),  # the annotation file's own number
-    pa.field("object_ids", pa.list_(pa.int64()), nullable=False),  # likewise
-    pa.field("classes", pa.list_(pa.int32()), nullable=False),  # index into the manifest's classes
-    pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4)), nullable=False),  # x1, y1, x2, y2
-    pa.field("areas", pa.list_(pa.float64()), nullable=False),  # square pixels, as annotated
-    pa.field("crowds", pa.list_(pa.bool_()), nullable=False),  # a group, not to be counted
-]
-
-_MASKS = [
-    # Outlines x, y, x, y, ... of each object's parts; no part where the mask is run lengths.
-    pa.field("polygons", pa.list_(pa.list_(pa.list_(pa.float64()))), nullable=False),
-    # Run lengths of 0, 1, 0, ... down the columns of the stored picture (COCO); or empty.
-    pa.field("runs", pa.list_(pa.list_(pa.int32())), nullable=False),
+    *(pa.field(name, pa.list_(of), nullable=False) for name, of in OBJECT_COLUMNS.items()),
 ]
 
 _ROTATED = [
+    *(field for field in _OBJECTS if field.name not in ("polygons", "runs")),
     # Corners x, y of a turned box, in the annotation's order (DOTA); `crowds` marks difficult ones.
     pa.field("corners", pa.list_(pa.list_(pa.float64(), 8)), nullable=False),
 ]
@@ -63,8 +65,8 @@ _SEGMENTATION = [
 _EXTRA = {
     "classification": [],
     "unlabelled": [],
-    "detection": _OBJECTS + _MASKS,
-    "rotated": _OBJECTS + _ROTATED,
+    "detection": _OBJECTS,
+    "rotated": _ROTATED,
     "segmentation": _SEGMENTATION,
 }
 

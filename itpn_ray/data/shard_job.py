@@ -10,15 +10,17 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from itpn_ray.data.annotations import follow
 from itpn_ray.data.manifest import ShardInfo
 from itpn_ray.data.normalise import Picture, PictureRules, RejectedError, normalise
 from itpn_ray.data.plan import from_bytes
@@ -30,8 +32,6 @@ from itpn_ray.storage import ObjectStore, open_store
 WORK = "_work"
 # One picture in so many gives the channel statistics.
 STATISTICS_EVERY = 16
-# Larger files are not read at all.
-LARGEST_FILE = 512 << 20
 
 
 @dataclass(kw_only=True)
@@ -61,14 +61,15 @@ class ShardRecord:
     sums: list[float] = field(default_factory=lambda: [0.0] * 3)
     squares: list[float] = field(default_factory=lambda: [0.0] * 3)
 
-    def count(self, label: int, picture: Picture) -> None:
-        """Add a stored picture."""
-        self.labels.append(label)
+    def count(self, row: Mapping[str, Any], picture: Picture) -> None:
+        """Add a stored picture and its row."""
+        self.labels.append(row["label"])
         self.widths.append(picture.width)
         self.heights.append(picture.height)
         self.kept += picture.kept
-        if label >= 0:
-            self.class_counts[label] = self.class_counts.get(label, 0) + 1
+        for label in row.get("classes", [row["label"]]):
+            if label >= 0:
+                self.class_counts[label] = self.class_counts.get(label, 0) + 1
         if picture.pixels is not None:
             self._measure(picture.pixels)
 
@@ -103,7 +104,7 @@ class ShardJob:
                 with ShardWriter(out, shard_schema(self.kind)) as writer:
                     for row, picture in self._pictures(rows, split, record):
                         writer.append(row)
-                        record.count(row["label"], picture)
+                        record.count(row, picture)
                 out.flush()
                 os.fsync(out.fileno())
             if writer.rows:
@@ -118,31 +119,29 @@ class ShardJob:
         return record
 
     def _pictures(
-        self, rows: Any, split: str, record: ShardRecord
+        self, rows: pa.Table, split: str, record: ShardRecord
     ) -> Iterator[tuple[dict[str, Any], Picture]]:
         """The shard's rows and their pictures; what cannot be used goes to the quarantine."""
-        listed = rows.select(["path", "size", "label"]).to_pylist()
-        for number, (row, data) in enumerate(zip(listed, self.source.read(rows), strict=True)):
+        files = self.source.read(rows)
+        for number, (row, data) in enumerate(zip(_each(rows), files, strict=True)):
             measured = split == "train" and number % STATISTICS_EVERY == 0
             try:
                 if isinstance(data, OSError):
-                    raise RejectedError(data.strerror or str(data))
-                if len(data) > LARGEST_FILE:
-                    raise RejectedError(f"a file of {len(data) >> 20} MB")
+                    raise RejectedError(data.strerror)
                 picture = normalise(data, self.rules, with_pixels=measured)
+                if self.kind == "detection":
+                    row = follow(row, picture)
             except RejectedError as error:
                 record.quarantine.append((row["path"], str(error)))
                 continue
-            yield (
-                {
-                    "image": picture.data,
-                    "label": row["label"],
-                    "width": picture.width,
-                    "height": picture.height,
-                    "path": row["path"],
-                },
-                picture,
-            )
+            row |= {"image": picture.data, "width": picture.width, "height": picture.height}
+            yield row, picture
+
+
+def _each(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a listing as dictionaries, a few at a time."""
+    for batch in table.to_batches(max_chunksize=64):
+        yield from batch.to_pylist()
 
 
 def plan_key(split: str, index: int) -> str:

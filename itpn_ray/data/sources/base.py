@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from posixpath import splitext
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
+from itpn_ray.data.sources.reading import WHOLE_FILE, read_ranges
 from itpn_ray.errors import DataError
 
 LISTING_SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # shown to people: relative to the source
         ("file", pa.string()),  # path of the file in the source's filesystem
-        ("offset", pa.int64()),  # first byte in the file, or row number; 0 for a whole file
-        ("size", pa.int64()),  # bytes of the picture file
+        ("offset", pa.int64()),  # first byte of the picture in the file
+        ("size", pa.int64()),  # bytes of the picture, -1 for a whole file of unknown size
         ("label", pa.int32()),  # class, -1 where there is none
     ]
 )
-"""Columns that the listing of a split has at least; annotations come in further ones."""
+"""Columns that the listing of a split has at least."""
 
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
     *(".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm"),
 )
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+"""How data sets name their splits -> how we do."""
+
+
+class Annotations(Protocol):
+    """Objects of the pictures of a split, too many for the listing."""
+
+    def join(
+        self, rows: pa.Table, edges: Sequence[int], scratch: Path
+    ) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
+        """Cut the rows at the edges, and give each piece with the columns of the objects.
+
+        Args:
+            rows: the listing of the split, in the order of the shards.
+            edges: first row of each piece, and the number of rows.
+            scratch: a folder for temporary files.
+
+        Yields:
+            The piece, and (path, reason) of objects that cannot be used.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +72,11 @@ class Listing:
         kind: one of `itpn_ray.data.schema.KINDS`.
         classes: names, in the order of the labels.
         class_ids: the annotation files' own numbers of the classes, or empty.
-        splits: name -> table with the columns of LISTING_SCHEMA, in a fixed order.
+        splits: name -> table with the columns of LISTING_SCHEMA, in a fixed order. A further column
+            ``group`` (int) marks rows that are read together and must stay so.
         origins: name -> where the split comes from, in words.
         skipped: (path, reason) of files that are not taken for pictures at all.
+        annotations: of the splits that have objects.
     """
 
     kind: str
@@ -48,6 +85,7 @@ class Listing:
     splits: Mapping[str, pa.Table]
     origins: Mapping[str, str]
     skipped: tuple[tuple[str, str], ...] = ()
+    annotations: Mapping[str, Annotations] = field(default_factory=dict)
 
 
 class Source(ABC):
@@ -63,23 +101,101 @@ class Source(ABC):
             DataError: there is nothing to prepare, or the layout is not understood.
         """
 
-    @abstractmethod
     def read(self, rows: pa.Table) -> Iterator[bytes | OSError]:
         """The bytes of each row of a listing, in order; the error where one cannot be read."""
+        return read_ranges(self.uri, rows)
 
 
 def is_picture_name(name: str) -> bool:
     """Whether a file may be a picture by its name: a picture's suffix, or none."""
-    suffix = splitext(name)[1].lower()
-    return suffix in ("", *PICTURE_SUFFIXES)
+    return splitext(name)[1].lower() in ("", *PICTURE_SUFFIXES)
 
 
-def to_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows of a listing as a table."""
-    return pa.Table.from_pylist(rows, LISTING_SCHEMA)
+NOT_A_PICTURE = "not taken for a picture: its name has another suffix"
 
 
-def check_classes(classes: tuple[str, ...], uri: str) -> None:
+def split_of(path: str) -> str | None:
+    """The split that a path names in one of its words; ``None`` if it names none."""
+    for word in re.split(r"[^a-z]+", path.lower()):
+        if word in SPLIT_NAMES:
+            return SPLIT_NAMES[word]
+    return None
+
+
+class Rows:
+    """Gathers the rows of a listing, packed in Arrow: about 150 bytes a picture."""
+
+    _PACK = 16_384
+
+    def __init__(self, schema: pa.Schema = LISTING_SCHEMA) -> None:
+        self._schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._loose: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return sum(batch.num_rows for batch in self._batches) + len(self._loose)
+
+    def add(
+        self,
+        path: str,
+        file: str,
+        *,
+        offset: int = 0,
+        size: int = WHOLE_FILE,
+        label: int = -1,
+        **further: int | None,
+    ) -> None:
+        """Add a picture; see LISTING_SCHEMA. ``further`` are the schema's other columns."""
+        self._loose.append(
+            {
+                "path": path,
+                "file": file,
+                "offset": offset,
+                "size": size,
+                "label": label,
+                **further,
+            }
+        )
+        if len(self._loose) == self._PACK:
+            self._pack()
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        self._pack()
+        return pa.Table.from_batches(self._batches, self._schema)
+
+    def _pack(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._loose, self._schema))
+        self._loose = []
+
+
+def with_labels(table: pa.Table, labels: NDArray[np.int32]) -> pa.Table:
+    """A listing with other labels."""
+    at = table.schema.get_field_index("label")
+    return table.set_column(at, "label", pa.array(labels, pa.int32()))
+
+
+def children(fs: FileSystem, folder: str) -> list[FileInfo]:
+    """What lies directly in a folder, sorted by name.
+
+    Raises:
+        DataError: it is missing or not a folder.
+    """
+    kind = fs.get_file_info(folder).type
+    if kind != FileType.Directory:
+        cause = "does not exist" if kind == FileType.NotFound else "is not a folder"
+        raise DataError("prepare.source", folder, cause, "Check the path")
+    return sorted(fs.get_file_info(FileSelector(folder)), key=lambda info: info.base_name)
+
+
+def files_below(fs: FileSystem, folder: str) -> list[FileInfo]:
+    """All files in a folder and its subfolders, sorted by path."""
+    selector = FileSelector(folder, recursive=True, allow_not_found=True)
+    found = [info for info in fs.get_file_info(selector) if info.type == FileType.File]
+    return sorted(found, key=lambda info: info.path)
+
+
+def check_classes(classes: Sequence[str], uri: str) -> None:
     """Refuse to prepare a single class for classification.
 
     Raises:
@@ -87,9 +203,41 @@ def check_classes(classes: tuple[str, ...], uri: str) -> None:
     """
     if len(classes) < 2:
         raise DataError(
-            "source",
+            "prepare.source",
             uri,
             f"all pictures are of one class ({', '.join(classes)})",
-            "Give a folder with at least two class folders, or pass --unlabelled to prepare "
-            "pictures without labels",
+            "Give pictures of at least two classes, or pass --unlabelled to prepare them "
+            "without labels",
         )
+
+
+def label_numbers(
+    found: Sequence[str | int], names: Sequence[str], uri: str
+) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Class names and the label of each row, from labels as a source writes them.
+
+    Numbers are labels already; ``names`` name them, or they are named "0", "1", ... Names that are
+    words are numbered in the order of ``names``, or sorted.
+
+    Raises:
+        DataError: a label is not among the names.
+    """
+    numeric = all(isinstance(label, int) or label.isdecimal() for label in found)
+    if numeric:
+        labels = np.array([int(label) for label in found], dtype=np.int64)
+        classes = tuple(names) or tuple(str(n) for n in range(int(labels.max()) + 1))
+        unknown = [label for label in labels.tolist() if not 0 <= label < len(classes)]
+    else:
+        words = [str(label) for label in found]
+        classes = tuple(names) or tuple(sorted(set(words)))
+        number = {name: n for n, name in enumerate(classes)}
+        unknown = sorted(set(words) - set(classes))
+        labels = np.array([number.get(word, -1) for word in words], dtype=np.int64)
+    if unknown:
+        raise DataError(
+            "prepare.source",
+            uri,
+            f"has the label {unknown[0]!r}, which is none of the {len(classes)} classes",
+            "Correct the labels or the list of classes",
+        )
+    return classes, labels.astype(np.int32)

@@ -1,0 +1,77 @@
+"""Masks as run lengths, in COCO's form: lengths of 0, 1, 0, ... down the columns of the picture.
+
+The text form packs each length in characters of 5 bits, from the fourth on as the difference to the
+length two before, as COCO's own tools do.
+
+Shapes: masks are (H, W) bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_OFFSET = 48
+_MORE = 0x20
+_SIGN = 0x10
+
+
+def decode(runs: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
+    """The mask (height, width).
+
+    Raises:
+        ValueError: the lengths do not add up to the picture.
+    """
+    lengths = np.asarray(runs, dtype=np.int64)
+    if lengths.sum() != height * width or (lengths < 0).any():
+        raise ValueError(f"run lengths of {lengths.sum()} pixels for {width} x {height}")
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(width, height).T  # columns first
+
+
+def encode(mask: NDArray[np.bool_]) -> list[int]:
+    """The run lengths of a mask (H, W)."""
+    flat = mask.T.reshape(-1)  # columns first
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0], changes, [len(flat)]])
+    runs: list[int] = np.diff(edges).tolist()
+    return [0, *runs] if flat[0] else runs
+
+
+def from_text(text: str) -> list[int]:
+    """Run lengths from their text form.
+
+    Raises:
+        ValueError: the text ends in the middle of a length.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        code = ord(character) - _OFFSET
+        value |= (code & (_MORE - 1)) << shift
+        shift += 5
+        if code & _MORE:
+            continue
+        if code & _SIGN:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("the run lengths end in the middle of one")
+    return runs
+
+
+def to_text(runs: Sequence[int]) -> str:
+    """The text form of run lengths."""
+    text = []
+    for number, run in enumerate(runs):
+        value = run - runs[number - 2] if number > 2 else run
+        more = True
+        while more:
+            code = value & (_MORE - 1)
+            value >>= 5
+            more = value != (-1 if code & _SIGN else 0)
+            text.append(chr((code | (_MORE if more else 0)) + _OFFSET))
+    return "".join(text)

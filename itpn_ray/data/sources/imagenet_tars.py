@@ -1,0 +1,82 @@
+"""ImageNet as it is downloaded: a tar of a tar a class, and a tar of validation pictures.
+
+The labels of the validation pictures come from a list or from the development kit
+(`itpn_ray.data.sources.lists.read_labels`), which is found by its name beside the tars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from posixpath import basename
+
+import pyarrow as pa
+from pyarrow.fs import FileSystem
+
+from itpn_ray.data.sources.base import (
+    Listing,
+    Rows,
+    Source,
+    check_classes,
+    children,
+    label_numbers,
+    with_labels,
+)
+from itpn_ray.data.sources.lists import read_classes, read_labels
+from itpn_ray.data.sources.tars import members
+from itpn_ray.errors import DataError
+from itpn_ray.storage import filesystem, join
+
+TRAIN = "ILSVRC2012_img_train.tar"
+VAL = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+
+@dataclass(frozen=True)
+class ImageNetTars(Source):
+    """The official tars in one folder; without the validation tar, pictures of train are held out.
+
+    Attributes:
+        uri: the folder.
+        classes: URI of a list of classes in the order of the labels; empty: sorted WordNet ids.
+        labels: URI of the labels of the validation pictures; empty: the development kit.
+    """
+
+    uri: str
+    classes: str = ""
+    labels: str = ""
+
+    def listing(self) -> Listing:
+        """See `Source.listing`; train by class and file, val by file."""
+        fs, root = filesystem(self.uri)
+        names = {info.base_name for info in children(fs, root)}
+        train, classes = self._train(fs, f"{root}/{TRAIN}")
+        splits, origins = {"train": train}, {"train": TRAIN}
+        if VAL in names:
+            labels = self.labels or (join(self.uri, DEVKIT) if DEVKIT in names else "")
+            splits["val"], origins["val"] = self._val(fs, f"{root}/{VAL}", labels, classes), VAL
+        return Listing(kind="classification", classes=classes, splits=splits, origins=origins)
+
+    def _train(self, fs: FileSystem, path: str) -> tuple[pa.Table, tuple[str, ...]]:
+        rows, wnids = Rows(), []
+        for member in members(fs, path):
+            rows.add(member.name, path, offset=member.offset, size=member.size)
+            wnids.append(basename(member.name.split("/")[-2]).removesuffix(".tar"))
+        classes = read_classes(self.classes) if self.classes else tuple(sorted(set(wnids)))
+        check_classes(classes, self.uri)
+        table = with_labels(rows.table(), label_numbers(wnids, classes, self.uri)[1])
+        return table.sort_by([("label", "ascending"), ("path", "ascending")]), classes
+
+    def _val(self, fs: FileSystem, path: str, labels: str, classes: tuple[str, ...]) -> pa.Table:
+        if not labels:
+            raise DataError(
+                "prepare.source",
+                self.uri,
+                f"has {VAL} but no labels for it",
+                f"Put {DEVKIT} beside it, or name a list with --labels",
+            )
+        rows = Rows()
+        for member in members(fs, path):
+            rows.add(member.name, path, offset=member.offset, size=member.size)
+        table = rows.table().sort_by("path")
+        found = read_labels(labels, table.column("path").to_pylist())
+        return with_labels(table, label_numbers(found, classes, labels)[1])

@@ -1,0 +1,147 @@
+"""Tar shards in the manner of webdataset: files of one sample share a name up to the first dot.
+
+Only pictures, ``.cls`` (a class number or name) and ``.json`` (with the key ``label``) are read;
+nothing is unpickled or unpacked. The tar's name says the split (``imagenet-train-000001.tar``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from posixpath import basename, relpath, splitext
+
+from pyarrow.fs import FileInfo, FileSystem
+
+from itpn_ray.data.sources.base import (
+    PICTURE_SUFFIXES,
+    Listing,
+    Rows,
+    Source,
+    check_classes,
+    files_below,
+    label_numbers,
+    split_of,
+    with_labels,
+)
+from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.tars import Member, members
+from itpn_ray.errors import DataError
+from itpn_ray.storage import filesystem
+
+_THREADS = 8
+_NOT_PLAIN = "refused: its name leads outside the tar"
+
+
+@dataclass
+class _Samples:
+    """What one tar holds: pictures in its order, their labels, and names that were refused."""
+
+    pictures: list[Member] = field(default_factory=list)
+    labels: list[str | int | None] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WebDataset(Source):
+    """A folder with tars.
+
+    Attributes:
+        uri: the folder.
+        unlabelled: ignore the labels.
+        classes: URI of a list of class names in the order of the labels; may be empty.
+    """
+
+    uri: str
+    unlabelled: bool = False
+    classes: str = ""
+
+    def listing(self) -> Listing:
+        """See `Source.listing`; tars sorted by path, samples in their order."""
+        fs, root = filesystem(self.uri)
+        tars = [info for info in files_below(fs, root) if info.base_name.endswith(".tar")]
+        rows: dict[str, Rows] = {}
+        labels: dict[str, list[str | int | None]] = {}
+        skipped: list[tuple[str, str]] = []
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for info, found in zip(tars, pool.map(partial(_samples, fs), tars), strict=True):
+                name = relpath(info.path, root)
+                split = split_of(name) or "train"
+                for member in found.pictures:
+                    path = f"{name}/{member.name}"
+                    rows.setdefault(split, Rows()).add(
+                        path, info.path, offset=member.offset, size=member.size
+                    )
+                labels.setdefault(split, []).extend(found.labels)
+                skipped += [(f"{name}/{member}", reason) for member, reason in found.refused]
+        if not rows:
+            raise DataError("prepare.source", self.uri, "its tars hold no pictures", "Check it")
+        tables = {split: part.table() for split, part in rows.items()}
+        classes: tuple[str, ...] = ()
+        if not self.unlabelled:
+            every = [label for split in tables for label in self._labelled(labels[split])]
+            given = read_classes(self.classes) if self.classes else ()
+            classes, numbers = label_numbers(every, given, self.uri)
+            check_classes(classes, self.uri)
+            for split, table in tables.items():
+                tables[split] = with_labels(table, numbers[: table.num_rows])
+                numbers = numbers[table.num_rows :]
+        return Listing(
+            kind="classification" if classes else "unlabelled",
+            classes=classes,
+            splits=tables,
+            origins={split: f"tars named {split}" for split in tables},
+            skipped=tuple(skipped),
+        )
+
+    def _labelled(self, labels: list[str | int | None]) -> list[str | int]:
+        known = [label for label in labels if label is not None]
+        if len(known) < len(labels):
+            raise DataError(
+                "prepare.source",
+                self.uri,
+                f"{len(labels) - len(known)} of {len(labels)} pictures have no .cls or .json label",
+                "Pass --unlabelled to prepare them without labels",
+            )
+        return known
+
+
+def _samples(fs: FileSystem, info: FileInfo) -> _Samples:
+    found = _Samples()
+    for _, group in groupby(_plain(fs, info.path, found), key=_key):
+        sample = list(group)
+        pictures = [m for m in sample if splitext(m.name)[1].lower() in PICTURE_SUFFIXES]
+        if pictures:
+            found.pictures.append(pictures[0])
+            found.labels.append(_label(sample))
+        else:
+            found.refused.append((sample[0].name, "no picture among the files of this name"))
+    return found
+
+
+def _plain(fs: FileSystem, path: str, found: _Samples) -> Iterator[Member]:
+    for member in members(fs, path, read=(".cls", ".json")):
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            found.refused.append((member.name, _NOT_PLAIN))
+        else:
+            yield member
+
+
+def _key(member: Member) -> str:
+    """The sample's name: the path up to the first dot of the file's name."""
+    name = basename(member.name)
+    return member.name[: len(member.name) - len(name)] + name.split(".")[0]
+
+
+def _label(sample: list[Member]) -> str | int | None:
+    for member in sample:
+        if member.name.endswith(".cls"):
+            return member.content.decode().strip()
+        if member.name.endswith(".json"):
+            label = json.loads(member.content).get("label")
+            if isinstance(label, str | int):
+                return label
+    return None
