@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -16,43 +17,41 @@ _JOB_NAME = re.compile(r"[a-z]([a-z0-9-]{0,45}[a-z0-9])?")
 class SubmitConfig:
     """Where a verb runs as a job.
 
-    Attributes:
-        address: URL of the cluster's job server, which is its dashboard's: http://127.0.0.1:8265
-            for a head on this machine or behind a tunnel.
-        kubernetes: name of a KubeRay cluster instead of an address: the job's manifest is printed
-            for ``kubectl apply`` and nothing is sent.
-        name: the job's name; empty makes one of the verb and the time.
-        env: names of environment variables to hand on with the values that they have here. Whoever
-            holds the cluster's token can read them; rights that the machines carry are safer.
-        python: the Python interpreter on the cluster.
-        follow: print the job's log until it ends; otherwise leave once it is taken.
-        connect_timeout_s: seconds to keep trying when the cluster does not answer.
-
     Raises:
-        ConfigError: if a field has a form that cannot be used.
+        ConfigError: a field has a form that cannot be used.
     """
 
     address: str = ""
+    """URL of the cluster's job server, which is its dashboard's: http://127.0.0.1:8265 for a head
+    on this machine or behind a tunnel."""
     kubernetes: str = ""
+    """Name of a KubeRay cluster, in place of an address: the job's manifest is printed for
+    `kubectl apply -f -`, and nothing is sent."""
     name: str = ""
+    """The job's name; empty makes one of the verb and the time."""
     env: tuple[str, ...] = ()
+    """Names of environment variables to hand on with the values that they have here. Whoever holds
+    the cluster's token can read them; rights that the machines carry are safer."""
     python: str = "python"
+    """The Python interpreter on the cluster."""
     follow: bool = True
+    """Print the job's log until it ends; otherwise leave once the job is taken."""
     connect_timeout_s: float = 30.0
+    """Seconds to keep trying while the cluster does not answer."""
 
     def __post_init__(self) -> None:
         if bool(self.address) == bool(self.kubernetes):
             raise ConfigError(
                 "submit.address",
                 self.address,
-                "a job goes to one cluster",
+                "does not name the one cluster that a job goes to",
                 "Give --address http://HOST:8265 or --kubernetes CLUSTER, one of the two",
             )
         if self.address and not self.address.startswith(("http://", "https://")):
             raise ConfigError(
                 "submit.address",
                 self.address,
-                "jobs go to the URL of the cluster's dashboard",
+                "is not the URL of the cluster's dashboard",
                 f"Give it as http://{self.address.rpartition('://')[2]}; its usual port is 8265",
             )
         for field in ("name", "kubernetes"):
@@ -61,7 +60,7 @@ class SubmitConfig:
                 raise ConfigError(
                     f"submit.{field}",
                     value,
-                    "not a name that Kubernetes and Ray take",
+                    "is not a name that Kubernetes and Ray take",
                     "Use up to 47 small letters, digits and dashes, a letter first",
                 )
         for name in self.env:
@@ -69,13 +68,7 @@ class SubmitConfig:
                 raise ConfigError(
                     "submit.env",
                     name.partition("=")[0],
-                    "the name of an environment variable is wanted, never its value",
+                    "must be the name of an environment variable, never its value",
                     "Export the variable and give its name",
                 )
-        if self.connect_timeout_s <= 0:
-            raise ConfigError(
-                "submit.connect_timeout_s",
-                self.connect_timeout_s,
-                "not positive",
-                "Give a number of seconds above 0",
-            )
+        checks.positive("submit.connect_timeout_s", self.connect_timeout_s)

@@ -11,8 +11,8 @@ HERE = "http://127.0.0.1:8265"
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({}, "one cluster"),
-        ({"address": HERE, "kubernetes": "itpn"}, "one cluster"),
+        ({}, "the one cluster"),
+        ({"address": HERE, "kubernetes": "itpn"}, "the one cluster"),
         ({"address": "127.0.0.1:8265"}, "http://127.0.0.1:8265"),
         ({"address": "ray://10.0.0.1:10001"}, "http://10.0.0.1:10001"),
         ({"address": HERE, "name": "My Job"}, "submit.name = 'My Job'"),
