@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itpn_ray.data.augment import make_policy, policy_draws
 from itpn_ray.data.cache import RemoteShards
 from itpn_ray.data.carrier import Carrier, ray_carrier, thread_carrier
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
@@ -171,6 +172,7 @@ class TrainLoader:
         )
         self._share = slice(*share(global_batch, rank, world))
         self._augment = augment
+        self._policy = make_policy(augment)
         self._host = _HostBatches(dataset, config, image_size, pin)
 
     @property
@@ -199,7 +201,7 @@ class TrainLoader:
         self._host.close()
 
     def _draw(self, epoch: int, ids: Ids, rows: Ids, out: Tensor) -> None:
-        """Decode, crop and flip the pictures of ``rows`` into ``out`` (n, 3, S, S)."""
+        """Decode, crop, flip and recolour the pictures of ``rows`` into ``out`` (n, 3, S, S)."""
         host, augment, seed = self._host, self._augment, self._order.seed
         boxes = random_resized_crops(
             host.widths[rows],
@@ -210,9 +212,11 @@ class TrainLoader:
             min_scale=augment.min_scale,
         )
         flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
+        draws = policy_draws(augment, seed, epoch, ids)
         for i, row in enumerate(rows.tolist()):
             box = tuple(boxes[i].tolist())
-            out[i] = crop_resize(host.decode(row), box, host.image_size, bool(flips[i]))
+            crop = crop_resize(host.decode(row), box, host.image_size, bool(flips[i]))
+            out[i] = crop if self._policy is None else self._policy(crop, draws[i])
 
 
 class EvalLoader:

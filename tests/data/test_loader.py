@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,13 +44,15 @@ def make_loader(
     train: ShardedDataset,
     config: LoaderConfig = THREADS,
     augment: AugmentConfig | None = None,
-    **options: int,
+    **options: Any,
 ) -> TrainLoader:
     options = {"image_size": SIZE, "seed": 5, "global_batch": 18, **options}
     return TrainLoader(train, config, augment=augment or AugmentConfig(), **options)
 
 
-def batches(train: ShardedDataset, epoch: int = 0, first_step: int = 0, **options: int) -> list:
+def batches(
+    train: ShardedDataset, epoch: int = 0, first_step: int = 0, **options: Any
+) -> list[HostBatch]:
     loader = make_loader(train, **options)
     found = list(loader.epoch(epoch, first_step))
     loader.close()
@@ -90,6 +93,15 @@ def test_shares_of_the_ranks_make_up_the_batch_of_one(train: ShardedDataset, wor
         for name in batch:
             joined = torch.cat([share[step][name] for share in shares])
             assert torch.equal(batch[name], joined), name
+
+
+@pytest.mark.parametrize("policy", ["rand_augment", "three_augment"])
+def test_colours_do_not_depend_on_the_worker(train: ShardedDataset, policy: str) -> None:
+    augment = AugmentConfig(policy=policy)
+    whole = batches(train, augment=augment)
+    shares = [batches(train, augment=augment, rank=rank, world=2) for rank in range(2)]
+    assert torch.equal(whole[0]["image"], torch.cat([share[0]["image"] for share in shares]))
+    assert not torch.equal(whole[0]["image"], batches(train)[0]["image"])
 
 
 def test_ray_carries_the_same_batches(train: ShardedDataset, ray_cluster: str) -> None:
