@@ -4,8 +4,30 @@ from __future__ import annotations
 
 import re
 
-_SHARE = re.compile(r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|miou)($|[_/@\d])", re.I)
+_SHARE = re.compile(r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|miou|mfu)($|[_/@\d])", re.I)
 _WHOLE = re.compile(r"images_per_s$|^(pictures|count|params|parameters|steps?)$")
+_CHOSEN = re.compile(r"^(migration|feature_weight|layer_decay|lr|epochs?)$")
+
+_LABELS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "knn_top1": "kNN top-1",
+    "images_per_s": "images/s",
+    "feature_weight": "λ",
+    "migration": "r",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "gpu_memory_gb": "GPU memory, GB",
+    "mim": "masked pixels",
+    "mfu": "MFU",
+}
+
+
+def label(name: str) -> str:
+    """A figure's name for people: ``top1`` -> ``top-1``, ``lr`` -> ``learning rate``."""
+    if match := re.fullmatch(r"mfm_stage(\d+)", name):
+        return f"features, stage {match[1]}"
+    return _LABELS.get(name, name.replace("_", " "))
 
 
 def is_share(name: str) -> bool:
@@ -17,6 +39,8 @@ def show_figure(name: str, value: float) -> str:
     """A figure as text: ``top1`` 0.8125 -> ``81.2 %``, ``loss`` 0.41234 -> ``0.4123``."""
     if is_share(name) and 0 <= value <= 1:
         return f"{100 * value:.1f} %"
+    if _CHOSEN.search(name):
+        return f"{value:.4g}"
     if _WHOLE.search(name) or (value == int(value) if abs(value) < 1e15 else False):
         return f"{value:,.0f}"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):

@@ -27,8 +27,8 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     counts = confusion.double().numpy()
     share = counts / counts.sum(1, keepdims=True).clip(min=1)
     classes = len(names)
-    side = min(3.2 + 0.34 * classes, 12.0)
-    fig, axes = figure(side + 0.6, side)
+    side = min(2.2 + 0.26 * classes, 10.0)
+    fig, axes = figure(side + 0.3, side)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="label")
     if classes <= _MOST_NAMES:
@@ -39,8 +39,11 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
             for column in range(classes):
                 shade = "white" if share[row, column] > 0.55 else "#333333"
                 text = f"{100 * share[row, column]:.0f}"
-                axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
+                axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
+    else:
+        bar = fig.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+        bar.set_label("share of the label's pictures", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    fig.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the label's pictures")
+    axes.tick_params(length=0, labelsize=8)
     return save(fig, path)

@@ -16,6 +16,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _GREY = 0.5
 _GAP = 4
+_MANY = 4
 
 
 def to_patches(images: Tensor, patch: int) -> Tensor:
@@ -98,10 +99,19 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def _grid(columns: Sequence[Tensor]) -> Tensor:
-    """Columns of (B, 3, H, W) in [0, 1] -> one (rows, columns, 3) uint8 picture on white."""
+    """Columns of (B, 3, H, W) in [0, 1] -> one (rows, columns, 3) uint8 picture on white.
+
+    Two pictures share a row where there are many, with a wider gap between them.
+    """
     cells = torch.stack([column.clamp(0, 1) for column in columns], dim=1)  # (B, n, 3, H, W)
     padded = torch.nn.functional.pad(cells, (0, _GAP, 0, _GAP), value=1.0)
     batch, count, _, height, width = padded.shape
-    # (B, n, 3, H, W) -> (B * H, n * W, 3)
-    sheet = padded.permute(0, 3, 1, 4, 2).reshape(batch * height, count * width, 3)
-    return (sheet[:-_GAP, :-_GAP] * 255).round().to(torch.uint8)
+    # (B, n, 3, H, W) -> (B, 3, H, n * W)
+    strips = padded.permute(0, 2, 3, 1, 4).reshape(batch, 3, height, count * width)
+    beside = 2 if batch >= _MANY and batch % 2 == 0 else 1
+    strips = torch.nn.functional.pad(strips, (0, (beside - 1) * 2 * _GAP), value=1.0)
+    # (B, 3, H, w) -> (B / k * H, k * w, 3), k pictures beside each other
+    rows = strips.reshape(batch // beside, beside, 3, height, -1).permute(0, 3, 1, 4, 2)
+    sheet = rows.reshape(batch // beside * height, -1, 3)
+    margin = _GAP * (3 if beside == 2 else 1)
+    return (sheet[:-_GAP, :-margin] * 255).round().to(torch.uint8)

@@ -65,3 +65,17 @@ def test_the_grid_shows_input_masked_and_reconstruction(images, tmp_path) -> Non
     assert abs(hidden[:, 16:] - real[:, 16:]).max() <= 1
     assert abs(sheet[row, 104:] - real).max() <= 1
     assert (sheet[32:36] == 255).all()
+
+
+def test_many_pictures_stand_two_in_a_row(tmp_path) -> None:
+    images = torch.linspace(0, 1, 6).view(6, 1, 1, 1).expand(6, 3, 16, 16)
+    mask = torch.zeros(6, 1, dtype=torch.bool)
+    path = tmp_path / "grid.png"
+    reconstruction_grid(images, mask, torch.zeros(6, 1, 768), path, mean=(0, 0, 0), std=(1, 1, 1))
+    sheet = np.asarray(Image.open(path))
+    strip = 3 * 16 + 2 * 4
+    assert sheet.shape == (3 * 16 + 2 * 4, 2 * strip + 12, 3)
+    corners = [
+        int(sheet[row * 20, column * (strip + 12), 0]) for row in range(3) for column in (0, 1)
+    ]
+    assert corners == [0, 51, 102, 153, 204, 255]

@@ -1,0 +1,116 @@
+"""The report that a run ends with: one file that needs nothing else, not even a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from itpn_ray.report import sections
+from itpn_ray.report.curves import accuracy_charts, learning_charts
+from itpn_ray.report.html import details, esc, tiles
+from itpn_ray.report.record import RunRecord, read_run
+from itpn_ray.report.style import CSS
+from itpn_ray.report.versions import hardware, versions
+
+__all__ = ["write_report"]
+
+REPORT = "report.html"
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write a run's report from what its folder holds.
+
+    A folder whose results.json has ``stages`` gets a report with a summary of each. A stage is
+    the path of a run's folder, absolute or from this one, or a dict with ``folder`` and
+    optionally ``name`` and further figures.
+
+    Args:
+        run_dir: the run's folder.
+
+    Returns:
+        The report, ``report.html`` in the folder, replaced whole.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    record = read_run(run_dir)
+    summaries = [_stage(record, stage) for stage in record.results.get("stages", [])]
+    body = [
+        sections.header(record),
+        sections.comparison(record),
+        sections.stages(record, summaries),
+        sections.speed(record),
+        sections.sweep(record),
+        sections.migration(record),
+        sections.curves(record),
+        sections.pictures(record),
+        sections.per_class(record),
+        sections.prepared(record),
+        sections.restarts(record),
+        sections.settings(record, versions(), hardware()),
+    ]
+    path = record.folder / REPORT
+    temporary = path.with_name(f".{REPORT}.{os.getpid()}")
+    temporary.write_text(_page(record, "".join(body)))
+    temporary.replace(path)
+    return path
+
+
+def _page(record: RunRecord, body: str) -> str:
+    footer = f"<footer>Written by itpn-ray from {esc(record.folder.absolute())}</footer>"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{esc(record.name)}</title><style>{CSS}</style></head>"
+        f"<body><main>{body}{footer}</main></body></html>\n"
+    )
+
+
+def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
+    """The summary of one stage of a run that is made of runs."""
+    told = {"folder": stage} if isinstance(stage, str) else dict(stage)
+    folder = outer.folder / str(told.pop("folder", "."))
+    name = told.pop("name", None)
+    if folder == outer.folder / "." or not folder.is_dir():
+        return _stage_frame(str(name or folder.name), "", _told(told))
+    record = read_run(folder)
+    figures = {**sections.main_figures(record), **_told(told)}
+    charts = [
+        *learning_charts(record)[:1],
+        *accuracy_charts(record),
+        *sections.speed_charts(record),
+    ]
+    tables = [
+        sections.sweep(record),
+        sections.migration(record),
+        sections.per_class(record),
+        sections.prepared(record),
+    ]
+    content = f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
+    content += sections.gallery(record)
+    if any(tables):
+        content += details("Tables", "".join(tables))
+    link = ""
+    if (folder / REPORT).exists():
+        link = f'<a href="{esc(os.path.relpath(folder / REPORT, outer.folder))}">full report</a>'
+    over = sections.VERBS.get(record.verb, "")
+    title = str(name or (f"{over}: {record.name}" if over else record.name))
+    return _stage_frame(title, link, figures, record.status, content)
+
+
+def _stage_frame(
+    title: str, link: str, figures: Mapping[str, str], status: str = "", content: str = ""
+) -> str:
+    mark = f'<span class="status {esc(status)}">{esc(status)}</span>' if status else ""
+    return (
+        f'<section class="stage"><div class="head"><h2>{esc(title)}</h2>{mark}{link}</div>'
+        f"{tiles(figures)}{content}</section>"
+    )
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, str]:
+    from itpn_ray.figures import label, show_value
+
+    return {label(name): show_value(name, value) for name, value in values.items()}

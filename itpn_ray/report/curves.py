@@ -1,0 +1,68 @@
+"""The curves of metrics.jsonl: loss terms apart, accuracy, pace and optimiser."""
+
+from __future__ import annotations
+
+from itpn_ray.figures import is_share, label
+from itpn_ray.report.chart import Series, line_chart
+from itpn_ray.report.record import RunRecord
+
+_PACE = ("images_per_s", "mfu", "gpu_memory_gb")
+_OPTIMISER = ("lr", "grad_norm")
+_NOISY = ("images_per_s", "grad_norm")
+_LEFT_OUT = ("steps_per_s",)
+
+
+def learning_charts(record: RunRecord) -> list[str]:
+    """The loss and each of its terms, training and held-out pictures together."""
+    train, val = record.names("train"), record.names("val")
+    known = (*_PACE, *_OPTIMISER, *_LEFT_OUT)
+    terms = [
+        name
+        for name in dict.fromkeys(["loss", *train, *val])
+        if name not in known and not name.endswith("_s") and not is_share(name)
+    ]
+    return [
+        line_chart(
+            label(name),
+            [
+                Series(name="train", points=record.series("train", name), noisy=True),
+                Series(name="val", points=record.series("val", name)),
+            ],
+            figure=name,
+        )
+        for name in terms
+    ]
+
+
+def accuracy_charts(record: RunRecord) -> list[str]:
+    """Shares of right answers on held-out pictures, a chart for each kind of evaluation."""
+    titles = {"val": "accuracy on held-out pictures", "probe": "probe of the features"}
+    charts = []
+    for split in dict.fromkeys(r["split"] for r in record.metrics):
+        lines = [
+            Series(name=label(name), points=record.series(split, name))
+            for name in record.names(split)
+            if is_share(name) and name not in _PACE
+        ]
+        charts.append(line_chart(titles.get(split, split), lines, figure="top1"))
+    return [chart for chart in charts if chart]
+
+
+def pace_charts(record: RunRecord) -> list[str]:
+    """Images a second, seconds of a step by phase, learning rate, gradient norm."""
+
+    def one(name: str) -> str:
+        line = Series(name="", points=record.series("train", name), noisy=name in _NOISY)
+        return line_chart(label(name), [line], figure=name)
+
+    phases = [
+        Series(name=name.removesuffix("_s"), points=record.series("train", name), noisy=True)
+        for name in record.names("train")
+        if name.endswith("_s") and not name.endswith("_per_s")
+    ]
+    charts = [
+        *map(one, _PACE),
+        line_chart("seconds of a step", phases, figure="seconds"),
+        *map(one, _OPTIMISER),
+    ]
+    return [chart for chart in charts if chart]

@@ -1,0 +1,124 @@
+"""What a run's folder holds, read for the report: whatever is not there is empty."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STAMPS = ("step", "epoch", "split", "time")
+_MOST_QUARANTINED = 200
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run's folder.
+
+    Attributes:
+        folder: where it is.
+        config: config.json without the command.
+        command: the command line that ran; empty where unknown.
+        metrics: metrics.jsonl; where a step was repeated, its last record.
+        events: events.jsonl, by time.
+        results: results.json.
+        plots: plots/*.png.
+        manifest: manifest.json of prepared data.
+        quarantine: (path, reason) of the files that preparation could not use, at most 200.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    command: str
+    metrics: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    results: dict[str, Any]
+    plots: list[Path]
+    manifest: dict[str, Any]
+    quarantine: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.config.get("run") or self.folder.name)
+
+    @property
+    def verb(self) -> str:
+        """What ran: ``pretrain``, ``finetune``, ``evaluate``, ``tune``, ``demo``; may be empty."""
+        words = self.command.split()
+        if "stages" in self.results:
+            return "demo"
+        if "manifest" in self.config or self.manifest:
+            return "prepare"
+        return words[1] if len(words) > 1 and words[0].endswith("itpn-ray") else ""
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed``, ``killed`` or ``unfinished``; empty where nothing was noted."""
+        told = [event for event in self.events if event["event"] in ("start", "restart", "end")]
+        if not told:
+            return ""
+        if told[-1]["event"] != "end":
+            return "unfinished"
+        return str(told[-1].get("status", "finished")).lower()
+
+    def series(self, split: str, name: str) -> Points:
+        """(step, value) of a figure of a split."""
+        return [
+            (float(record["step"]), float(record[name]))
+            for record in self.metrics
+            if record["split"] == split and isinstance(record.get(name), int | float)
+        ]
+
+    def names(self, split: str) -> list[str]:
+        """The figures that a split has, in the order in which they first came."""
+        found = (record for record in self.metrics if record["split"] == split)
+        return list(dict.fromkeys(n for record in found for n in record if n not in STAMPS))
+
+
+def read_run(folder: str | Path) -> RunRecord:
+    """Read a run's folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise FileNotFoundError(place)
+    config = _json(place / "config.json")
+    command = str(config.pop("command", ""))
+    latest = {(r["split"], r["step"]): r for r in _lines(place / "metrics.jsonl")}
+    return RunRecord(
+        folder=place,
+        config=config,
+        command=command,
+        metrics=sorted(latest.values(), key=lambda record: record["step"]),
+        events=sorted(_lines(place / "events.jsonl"), key=lambda event: event["time"]),
+        results=_json(place / "results.json"),
+        plots=sorted((place / "plots").glob("*.png")),
+        manifest=_json(place / "manifest.json"),
+        quarantine=_quarantine(place / "quarantine.csv"),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a .jsonl file; a last line that was cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _quarantine(path: Path) -> list[tuple[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+    return rows[:_MOST_QUARANTINED]

@@ -1,0 +1,298 @@
+"""The parts of a report; each is empty where the run's folder holds nothing for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from itpn_ray.figures import label, show_duration, show_figure, show_value
+from itpn_ray.report.chart import Mark, bar_chart, scatter_chart
+from itpn_ray.report.curves import accuracy_charts, learning_charts, pace_charts
+from itpn_ray.report.html import details, esc, image, pairs, section, table, tiles
+from itpn_ray.report.record import RunRecord
+from itpn_ray.report.restarts import Timeline, timeline
+from itpn_ray.tracking.base import flatten
+from itpn_ray.tracking.redact import redact_value
+
+VERBS = {
+    "pretrain": "Pre-training",
+    "finetune": "Fine-tuning",
+    "evaluate": "Evaluation",
+    "tune": "Sweep",
+    "demo": "Demo",
+    "prepare": "Prepared pictures",
+}
+_TILES = ("top1", "top5", "mean_recall", "knn_top1", "loss")
+_CAPTIONS = {
+    "reconstruction": "Input, what the network saw of it, and its reconstruction",
+    "confusion": "Confusion: share of each label's pictures, in per cent",
+}
+_DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours
+_MOST_CLASSES = 30
+_MOST_TILES = 7
+
+
+def header(record: RunRecord) -> str:
+    """What ran, whether it ended well, its main figures and its command."""
+    began = record.events[0]["time"] if record.events else None
+    over = [VERBS.get(record.verb, "Run")]
+    if began is not None:
+        over.append(time.strftime("%-d %B %Y, %H:%M", time.localtime(began)))
+    status = f'<span class="status {esc(record.status)}">{esc(record.status)}</span>'
+    command = f"<pre>{esc(record.command)}</pre>" if record.command else ""
+    return (
+        f'<p class="over">{esc(" · ".join(over))}</p><div class="head">'
+        f"<h1>{esc(record.name)}</h1>{status if record.status else ''}</div>"
+        f"{tiles(main_figures(record))}{command}"
+    )
+
+
+def main_figures(record: RunRecord) -> dict[str, str]:
+    """The few figures that matter most for what ran."""
+    results = record.results
+    figures = {label(n): show_figure(n, results[n]) for n in _TILES if n in results}
+    if record.verb == "pretrain" or record.verb == "finetune":
+        figures = {("val loss" if name == "loss" else name): v for name, v in figures.items()}
+    figures |= _sweep_figures(results.get("trials", []))
+    if rows := results.get("migration"):
+        figures["pictures"] = show_value("pictures", results.get("pictures"))
+        figures["images/s"] = show_value("images_per_s", rows[0].get("images_per_s"))
+    if "stages" in results:
+        figures |= {label(n): show_value(n, v) for n, v in results.items() if _scalar(n, v)}
+    if record.manifest:
+        figures |= _data_figures(record.manifest)
+    train = [r for r in record.metrics if r["split"] == "train"]
+    if train:
+        figures["epochs"] = f"{train[-1]['epoch']:g}"
+        speeds = [r["images_per_s"] for r in train if "images_per_s" in r]
+        if speeds:
+            figures["images/s, median"] = show_figure("images_per_s", median(speeds))
+    spent = _timeline(record).seconds
+    if spent:
+        figures["time"] = show_duration(spent)
+    return dict(list(figures.items())[:_MOST_TILES])
+
+
+def comparison(record: RunRecord) -> str:
+    """Figures of several methods side by side: ``comparison`` in results.json."""
+    rows = record.results.get("comparison", [])
+    if not rows:
+        return ""
+    bars = [(str(row["name"]), float(row["top1"])) for row in rows]
+    return section("Side by side", bar_chart("top-1 accuracy", bars, figure="top1"))
+
+
+def stages(record: RunRecord, summaries: Sequence[str]) -> str:
+    """The stages of a run that is made of runs, one after the other."""
+    return "".join(summaries) if "stages" in record.results else ""
+
+
+def speed(record: RunRecord) -> str:
+    """Accuracy against images a second, as charts."""
+    charts = "".join(speed_charts(record))
+    return section(
+        "Accuracy against speed", f'<div class="charts">{charts}</div>' if charts else ""
+    )
+
+
+def speed_charts(record: RunRecord) -> list[str]:
+    """A chart of a sweep's trials, and one of the migration ratios of an evaluation."""
+    trials = [
+        Mark(x=t["images_per_s"], y=t["top1"], name=t["trial"], front=front, named=front)
+        for t in record.results.get("trials", [])
+        if "images_per_s" in t and "top1" in t
+        for front in [bool(t.get("front"))]
+    ]
+    ratios = [
+        Mark(
+            x=r["images_per_s"], y=r["top1"], name=f"r = {r['migration']:g}", front=True, named=True
+        )
+        for r in record.results.get("migration", [])
+    ]
+    axes = {"x": "images_per_s", "y": "top1"}
+    return [
+        scatter_chart(title, marks, steps=steps, **axes)
+        for title, marks, steps in (("trials", trials, True), ("migration ratios", ratios, False))
+        if len(marks) > 1
+    ]
+
+
+def sweep(record: RunRecord) -> str:
+    """The table of a sweep's trials, best first."""
+    trials = record.results.get("trials", [])
+    if not trials:
+        return ""
+    failed = sum("error" in trial for trial in trials)
+    note = "Marked rows are on the front: no trial is both faster and more accurate."
+    if failed:
+        note += f" Trials that failed: {failed}."
+    return section(
+        "Trials",
+        f'<p class="soft">{note}</p>{table(trials, marked="front", bars=("top1",))}',
+    )
+
+
+def migration(record: RunRecord) -> str:
+    """The table of accuracy and speed at each migration ratio."""
+    rows: list[dict[str, Any]] = record.results.get("migration", [])
+    if not rows:
+        return ""
+    base = rows[0]["images_per_s"]
+    shown = [{**row, "speed-up": f"{row['images_per_s'] / base:.2f}x"} for row in rows]
+    return section("Token migration", table(shown, bars=("top1",)))
+
+
+def curves(record: RunRecord) -> str:
+    """All curves; pace and optimiser folded away."""
+    first = [*learning_charts(record), *accuracy_charts(record)]
+    pace = pace_charts(record)
+    return section(
+        "Curves",
+        f'<div class="charts">{"".join(first)}</div>' if any(first) else "",
+        details("Pace and optimiser", f'<div class="charts">{"".join(pace)}</div>') if pace else "",
+    )
+
+
+def pictures(record: RunRecord) -> str:
+    """Pictures that the run drew."""
+    return section("Pictures", gallery(record))
+
+
+def gallery(record: RunRecord) -> str:
+    """The pictures alone."""
+    shown = [path for path in record.plots if path.name not in _DRAWN_ANEW]
+    figures = "".join(image(path, _caption(path)) for path in shown)
+    return f'<div class="pictures">{figures}</div>' if figures else ""
+
+
+def per_class(record: RunRecord) -> str:
+    """The per-class table, worst recall first."""
+    rows = sorted(record.results.get("per_class", []), key=lambda row: row["recall"])
+    if not rows:
+        return ""
+    headings = {"name": "class", "count": "pictures", "recall": "recall", "precision": "precision"}
+
+    def part(chosen: Sequence[Mapping[str, object]]) -> str:
+        return table(chosen, headings=headings, bars=("recall", "precision"))
+
+    rest = rows[_MOST_CLASSES:]
+    return section(
+        "Classes, worst first",
+        part(rows[:_MOST_CLASSES]),
+        details(f"{len(rest)} more classes", part(rest)) if rest else "",
+    )
+
+
+def prepared(record: RunRecord) -> str:
+    """What preparation counted, and what it could not use."""
+    if not record.manifest:
+        return ""
+    splits: dict[str, Any] = record.manifest.get("splits", {})
+    rows = [
+        {"split": name, "pictures": split["count"], "shards": len(split.get("shards", []))}
+        for name, split in splits.items()
+    ]
+    bad = [{"file": path, "reason": reason} for path, reason in record.quarantine]
+    return section(
+        "Pictures prepared",
+        table(rows),
+        details(f"{len(bad)} files in quarantine", table(bad)) if bad else "",
+    )
+
+
+def restarts(record: RunRecord) -> str:
+    """What stops have cost, checkpoints and skipped steps."""
+    events = record.events
+    found = _timeline(record)
+    saves = [event for event in events if event["event"] == "checkpoint"]
+    skipped = sum(event["event"] == "skip" for event in events)
+    trouble = [e for e in events if e["event"] in ("skip", "preempted", "diverged", "resume")]
+    if not trouble and not saves:
+        return ""
+    words = []
+    if found.restarts:
+        share = found.lost / found.seconds if found.seconds else 0.0
+        times = "once" if len(found.restarts) == 1 else f"{len(found.restarts)} times"
+        words.append(
+            f"Went on from a checkpoint {times}; {show_duration(found.lost)} were lost to that "
+            f"({100 * share:.1f} % of {show_duration(found.seconds)})."
+        )
+    else:
+        words.append("Ran through without a restart.")
+    if saves:
+        spent = sum(float(event.get("seconds", 0.0)) for event in saves)
+        words.append(f"Checkpoints: {len(saves)}, which held training for {show_duration(spent)}.")
+    if skipped:
+        words.append(f"Steps skipped because they were not finite: {skipped}.")
+    rows = [
+        {
+            "went on": time.strftime("%H:%M:%S", time.localtime(restart.time)),
+            "from step": restart.step,
+            "workers": restart.workers,
+            "lost": show_duration(restart.lost),
+        }
+        for restart in found.restarts
+    ]
+    return section("Restarts", f"<p>{esc(' '.join(words))}</p>", table(rows) if rows else "")
+
+
+def settings(record: RunRecord, software: Mapping[str, str], machine: Mapping[str, str]) -> str:
+    """Resolved configuration, versions and hardware."""
+    flat = {n: redact_value(n, v) for n, v in flatten(record.config).items()}
+    columns = f'<div class="columns">{pairs(software)}{pairs(machine)}</div>'
+    config = f'<div class="columns">{"".join(_config_groups(flat))}</div>' if flat else ""
+    return section(
+        "How it ran",
+        columns,
+        details("Resolved configuration", config) if config else "",
+    )
+
+
+def _config_groups(flat: Mapping[str, str]) -> list[str]:
+    """One table for the plain fields, and one for each group of dotted ones."""
+    groups: dict[str, dict[str, str]] = {"run": {}}
+    for name, value in flat.items():
+        group, _, rest = name.partition(".")
+        groups.setdefault(group if rest else "run", {})[rest or name] = value
+    return [
+        f"<div><h3>{esc(group)}</h3>{pairs(values)}</div>"
+        for group, values in groups.items()
+        if values
+    ]
+
+
+def _sweep_figures(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    done = [trial for trial in trials if "top1" in trial]
+    if not done:
+        return {}
+    best = max(done, key=lambda trial: trial["top1"])
+    return {
+        "trials": str(len(trials)),
+        "best top-1": show_figure("top1", best["top1"]),
+        "best trial": str(best["trial"]),
+        "on the front": str(sum(bool(trial.get("front")) for trial in done)),
+    }
+
+
+def _data_figures(manifest: Mapping[str, Any]) -> dict[str, str]:
+    splits = manifest.get("splits", {}).values()
+    figures = {"pictures": f"{sum(split['count'] for split in splits):,}"}
+    if "classes" in manifest:
+        figures["classes"] = f"{len(manifest['classes']):,}"
+    return figures
+
+
+def _timeline(record: RunRecord) -> Timeline:
+    last = max((float(r["time"]) for r in record.metrics if "time" in r), default=0.0)
+    return timeline(record.events, last)
+
+
+def _caption(path: Path) -> str:
+    return _CAPTIONS.get(path.stem, path.stem.replace("_", " ").replace("-", " "))
+
+
+def _scalar(name: str, value: object) -> bool:
+    return name not in _TILES and isinstance(value, int | float | str)

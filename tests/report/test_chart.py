@@ -1,0 +1,113 @@
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itpn_ray.report.chart import Axis, Mark, Series, bar_chart, line_chart, scatter_chart
+
+
+def path_points(chart: str, kind: str) -> list[tuple[float, float]]:
+    (drawn,) = re.findall(rf'class="{kind}" d="M([^"]*)"', chart)
+    return [(float(x), float(y)) for x, y in (place.split() for place in drawn.split("L"))]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_ticks_are_round_few_and_inside(values: list[float]) -> None:
+    axis = Axis(values, 0.0, 100.0, pad=0.05)
+    ticks = axis.ticks()
+    assert len(ticks) <= 7
+    room = (axis.high - axis.low) * 1e-6 + 1e-9
+    assert all(axis.low - room <= tick <= axis.high + room for tick in ticks)
+
+
+def test_ticks_of_a_usual_span() -> None:
+    assert Axis([0.0, 1.0], 0, 1, pad=0.0).ticks() == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert Axis([0.0, 600.0], 0, 1, pad=0.0).ticks() == [0, 200, 400, 600]
+
+
+def test_a_line_is_drawn_in_its_place() -> None:
+    chart = line_chart("loss", [Series(name="train", points=[(0, 2.0), (10, 1.0), (20, 0.0)])])
+    points = path_points(chart, "line c0")
+    assert [x for x, _ in points] == pytest.approx([52, 210, 368], abs=0.1)
+    ys = [y for _, y in points]
+    assert ys[0] < ys[1] < ys[2]
+    assert ys[1] == pytest.approx((ys[0] + ys[2]) / 2, abs=0.1)
+    assert "loss" in chart
+    assert "<title>step 10\ntrain: 1</title>" in chart
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    points = [(0, 2.0), (1, math.nan), (2, math.inf), (3, 1.0)]
+    chart = line_chart("loss", [Series(name="train", points=points)])
+    assert len(path_points(chart, "line c0")) == 2
+    assert "nan" not in chart
+    assert line_chart("loss", [Series(name="train", points=[(0, math.nan)])]) == ""
+    assert line_chart("loss", []) == ""
+
+
+def test_a_noisy_line_is_smoothed_and_shown_as_it_was_too() -> None:
+    noisy = [(i, 1.0 + (0.5 if i % 2 else -0.5)) for i in range(200)]
+    chart = line_chart("loss", [Series(name="train", points=noisy, noisy=True)])
+    assert len(path_points(chart, "line raw c0")) == 200
+    inner = [y for _, y in path_points(chart, "line c0")[20:-20]]
+    raw = [y for _, y in path_points(chart, "line raw c0")[20:-20]]
+    assert max(inner) - min(inner) < 0.3 * (max(raw) - min(raw))
+
+
+def test_long_runs_make_no_long_reports() -> None:
+    points = [(i, math.sin(i / 1000)) for i in range(100_000)]
+    chart = line_chart("loss", [Series(name="train", points=points, noisy=True)])
+    assert len(chart) < 60_000
+    assert path_points(chart, "line c0")[-1][0] == pytest.approx(368, abs=0.1)
+
+
+def test_shares_are_written_as_per_cent() -> None:
+    chart = line_chart(
+        "accuracy", [Series(name="top-1", points=[(0, 0.2), (9, 0.8)])], figure="top1"
+    )
+    assert ">60 %<" in chart
+    assert "<b>80.0 %</b>" in chart
+
+
+def test_small_values_keep_their_digits() -> None:
+    chart = line_chart("lr", [Series(name="", points=[(0, 0.0), (9, 0.0015)])], figure="lr")
+    assert ">0.0005<" in chart
+    assert ">0.0010<" in chart
+
+
+def test_one_constant_value_can_be_drawn() -> None:
+    assert "line c0" in line_chart("loss", [Series(name="a", points=[(5, 3.0)])])
+    assert "line c0" in line_chart("loss", [Series(name="a", points=[(5, 0.0), (6, 0.0)])])
+
+
+def test_the_front_is_joined_by_steps() -> None:
+    marks = [
+        Mark(x=100, y=0.8, name="slow", front=True, named=True),
+        Mark(x=200, y=0.6, name="fast", front=True, named=True),
+        Mark(x=90, y=0.5, name="beaten", front=False, named=False),
+    ]
+    chart = scatter_chart("trials", marks, x="images_per_s", y="top1", steps=True)
+    (x0, y0), (x1, y1), (x2, y2) = path_points(chart, "line c0")
+    assert (x0, y1, x1) == (x1, y2, x0)
+    assert x2 > x0
+    assert y2 > y0
+    assert chart.count('class="dot other"') == 1
+    assert ">beaten<" not in chart
+    assert "<title>beaten: 50.0 %, 90 images/s</title>" in chart
+
+
+def test_ratios_are_joined_in_their_order() -> None:
+    marks = [
+        Mark(x=x, y=y, name="", front=True, named=False)
+        for x, y in [(100, 0.8), (90, 0.7), (120, 0.75)]
+    ]
+    chart = scatter_chart("ratios", marks, x="images_per_s", y="top1", steps=False)
+    first, second, third = (x for x, _ in path_points(chart, "line c0"))
+    assert second < first < third
+
+
+def test_bars_are_as_long_as_their_shares() -> None:
+    chart = bar_chart("top-1", [("probe", 0.19), ("ours", 0.83)], figure="top1")
+    assert re.findall(r"width:([\d.]+)%", chart) == ["19.0", "83.0"]
