@@ -1,12 +1,15 @@
 """The networks, in plain PyTorch: trunks, pyramids, heads, weights. Usable without Ray.
 
-Names are imported on first use, so that `itpn_ray.models.config` costs no torch.
+Names are imported on first use, so that `itpn_ray.models.config` costs no torch. timm knows the
+networks by the names of `SIZES`, whichever of the two packages is imported first.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from itpn_ray.models.timm_hook import register_with_timm
 
 if TYPE_CHECKING:
     from itpn_ray.models.acceleration import Acceleration
@@ -79,3 +82,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+register_with_timm()

@@ -435,7 +435,7 @@ def _autoencoder_entries(config: AutoencoderConfig) -> Iterator[Entry]:
 
 def _distiller_entries(config: DistillerConfig) -> Iterator[Entry]:
     yield Entry("mask_token", ("mask_token",), SAME)
-    yield from _pairs("norm", "norm")
+    yield from _pairs("main_norm", "norm")
     yield from _pairs("to_teacher", "lm_head")
     yield from _pairs("aux_norm", "norm_cls")
     yield from _pairs("aux_to_teacher", "lm_cls_head")

@@ -41,7 +41,7 @@ class ClipDistiller(Network):
         self.pyramid = Pyramid(config.pyramid, trunk.widths)
         self.fold = Fold(config.pyramid.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.norm = LayerNorm(width)
+        self.main_norm = LayerNorm(width)
         self.to_teacher = nn.Linear(width, config.teacher_dim)
         self.aux_blocks = nn.ModuleList(trunk.block(AUX_EPS) for _ in range(config.aux_depth))
         self.aux_norm = LayerNorm(width)
@@ -88,7 +88,7 @@ class ClipDistiller(Network):
         x = torch.where(mask.bool()[:, :, None], self.mask_token.to(x.dtype), x)
         x, taken = trunk.late(x + trunk.positions(grid), grid, keep=keep, tap=self.branch)
         pyramid = self.pyramid(u1, u2, x[:, :, None, None, :])
-        main = self.to_teacher(self.norm(self.fold(pyramid)))
+        main = self.to_teacher(self.main_norm(self.fold(pyramid)))
         aux = self._aux(taken, grid, aux_noise)
         return {"main": main, "aux": aux, "pyramid": pyramid}
 

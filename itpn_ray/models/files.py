@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ from itpn_ray.models.zoo import build
 
 METADATA_KEY = "itpn_ray"
 ENOUGH = 0.95  # share of tensors below which loading refuses
-_REPLACED = ("head.", "norm.")  # parts of a classifier that a new task replaces
+# Parts that fine-tuning makes anew: a classifier's head and norm, and what token gathering learns.
+_NEW = ("head.", "norm.", "trunk.gathering.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +116,9 @@ def load_weights(
     """Copy weights of the same names from a file or state dict, e.g. autoencoder -> classifier.
 
     Position tables made for another picture size are resized. The share that must be reached
-    counts tensors on both sides: those of the module, without a classifier's norm and head, that
-    the source has; and those of the source's trunk that the module has a place for, so that e.g.
-    layer scales are never lost in silence.
+    counts tensors on both sides: those of the module that the source has, not asking for what
+    fine-tuning makes anew (head, norm, gathering); and those of the source's trunk that the module
+    has a place for, so that e.g. layer scales are never lost in silence.
 
     Args:
         module: a network of this package.
@@ -165,7 +168,7 @@ def _report(
     resized: list[str],
     mismatched: list[str],
 ) -> LoadReport:
-    wanted = [name for name in own if not name.startswith(_REPLACED)]
+    wanted = [name for name in own if not name.startswith(_NEW)]
     offered = [name for name in tensors if name.startswith("trunk.")]
     shares = [
         sum(name in fitting for name in names) / len(names) if names else 0.0
@@ -200,22 +203,43 @@ def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor |
     return None
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `save_model` was given as `extra`, and its own entry, from a safetensors file's head.
+
+    Raises:
+        CheckpointError: no such file, or not safetensors.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file.
 
     Raises:
         CheckpointError: no such file, or not safetensors.
     """
-    if not os.path.isfile(path):
-        raise CheckpointError(str(path), None, "no such file", "check the path")
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return dict(file.metadata() or {}), tensors
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A safetensors file, its errors told as CheckpointError."""
+    _check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return dict(file.metadata() or {}), tensors
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             str(path), None, f"not a whole safetensors file ({error})", "copy or export it anew"
         ) from error
+
+
+def _check_there(path: str | os.PathLike[str]) -> None:
+    if not os.path.isfile(path):
+        raise CheckpointError(str(path), None, "no such file", "check the path")
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -224,10 +248,10 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     Raises:
         CheckpointError: no such file, damaged, or it holds objects that would run code.
     """
-    if not os.path.isfile(path):
-        raise CheckpointError(str(path), None, "no such file", "check the path")
+    _check_there(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # their command line's arguments
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged or unsafe pickles
         raise CheckpointError(
             str(path),

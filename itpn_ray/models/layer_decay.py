@@ -18,7 +18,6 @@ import re
 from torch import nn
 
 from itpn_ray.models.config import FAST_ITPN, TrunkConfig
-from itpn_ray.models.dense import DenseTrunk
 from itpn_ray.models.network import Network
 
 NO_DECAY = ("position", "relative", "token", "window_bias", "cross_bias")
@@ -37,8 +36,17 @@ def layer_ids(model: Network) -> dict[str, int]:
         Parameter name -> id, 0 at the input; pre-training networks count as their trunk does.
     """
     config = model.trunk.config
-    dense = isinstance(model, DenseTrunk)
+    dense = model.config.kind == "dense"
     return {name: _layer_id(name, config, dense) for name, _ in model.named_parameters()}
+
+
+def stage_of(name: str) -> int:
+    """A parameter's coarse depth: 0 embedding, 1 to 3 the stages with their merges, 4 the rest."""
+    match = _PART.match(name)
+    if match is None:
+        return 4
+    part = match.group(2)
+    return int(part[-1]) if part[-1].isdigit() else 0
 
 
 def no_weight_decay(model: nn.Module) -> set[str]:

@@ -64,7 +64,9 @@ def test_itpn_pixel_autoencoder(reference):
     torch.testing.assert_close(out["loss"], expected["loss"][0], rtol=1e-4, atol=0)
     order = expected["ids_keep"].argsort(dim=1)  # theirs are shuffled, ours ascend
     for i, stride in enumerate((16, 8, 4)):
-        theirs = torch.stack([maps[row] for maps, row in zip(expected[f"pyramid{i}"], order, strict=True)])
+        theirs = torch.stack(
+            [maps[row] for maps, row in zip(expected[f"pyramid{i}"], order, strict=True)]
+        )
         assert_equal(out["pyramid"][stride], theirs)
 
 
