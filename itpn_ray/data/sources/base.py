@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from itpn_ray.data.sources.reading import WHOLE_FILE, read_ranges
+from itpn_ray.data.sources.walk import Entry
 from itpn_ray.errors import DataError
 
 LISTING_SCHEMA = pa.schema(
@@ -106,12 +106,13 @@ class Source(ABC):
         return read_ranges(self.uri, rows)
 
 
-def is_picture_name(name: str) -> bool:
-    """Whether a file may be a picture by its name: a picture's suffix, or none."""
-    return splitext(name)[1].lower() in ("", *PICTURE_SUFFIXES)
-
-
-NOT_A_PICTURE = "not taken for a picture: its name has another suffix"
+def why_not(entry: Entry) -> str:
+    """Why a file is not taken for a picture; empty if it may be one, by its name."""
+    if entry.problem:
+        return entry.problem
+    if splitext(entry.name)[1].lower() in ("", *PICTURE_SUFFIXES):
+        return ""
+    return "not taken for a picture: its name has another suffix"
 
 
 def split_of(path: str) -> str | None:
@@ -173,26 +174,6 @@ def with_labels(table: pa.Table, labels: NDArray[np.int32]) -> pa.Table:
     """A listing with other labels."""
     at = table.schema.get_field_index("label")
     return table.set_column(at, "label", pa.array(labels, pa.int32()))
-
-
-def children(fs: FileSystem, folder: str) -> list[FileInfo]:
-    """What lies directly in a folder, sorted by name.
-
-    Raises:
-        DataError: it is missing or not a folder.
-    """
-    kind = fs.get_file_info(folder).type
-    if kind != FileType.Directory:
-        cause = "does not exist" if kind == FileType.NotFound else "is not a folder"
-        raise DataError("prepare.source", folder, cause, "Check the path")
-    return sorted(fs.get_file_info(FileSelector(folder)), key=lambda info: info.base_name)
-
-
-def files_below(fs: FileSystem, folder: str) -> list[FileInfo]:
-    """All files in a folder and its subfolders, sorted by path."""
-    selector = FileSelector(folder, recursive=True, allow_not_found=True)
-    found = [info for info in fs.get_file_info(selector) if info.type == FileType.File]
-    return sorted(found, key=lambda info: info.path)
 
 
 def check_classes(classes: Sequence[str], uri: str) -> None:

@@ -25,10 +25,10 @@ from itpn_ray.data.sources.base import (
     Listing,
     Rows,
     Source,
-    files_below,
     split_of,
 )
 from itpn_ray.data.sources.objects import CocoObjects, read_array
+from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
@@ -87,14 +87,13 @@ class CocoSource(Source):
 
     def _annotation_files(self, fs: FileSystem, root: str) -> dict[str, str]:
         """Split -> annotation file, relative to the root; train first."""
-        files = [
-            info for info in files_below(fs, f"{root}/annotations") if info.extension == "json"
-        ]
-        files = [info for info in files if info.base_name.startswith(_PREFIXES)] or files
+        below = files_below(fs, f"{root}/annotations")
+        files = [entry for entry in below if entry.name.endswith(".json")]
+        files = [entry for entry in files if entry.name.startswith(_PREFIXES)] or files
         found: dict[str, str] = {}
-        for info in files:
-            name = relpath(info.path, root)
-            split = split_of(info.base_name)
+        for entry in files:
+            name = relpath(entry.path, root)
+            split = split_of(entry.name)
             if split in found:
                 raise DataError(
                     "prepare.source",

@@ -8,12 +8,13 @@ from posixpath import splitext
 from pyarrow.fs import FileType
 
 from itpn_ray.data.prepare_config import PrepareConfig
-from itpn_ray.data.sources.base import SPLIT_NAMES, Source, children, files_below
+from itpn_ray.data.sources.base import SPLIT_NAMES, Source
 from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
 from itpn_ray.data.sources.parquet import ParquetSource
+from itpn_ray.data.sources.walk import children, files_below
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import filesystem
@@ -68,18 +69,18 @@ def detect(uri: str) -> str:
     found = children(fs, root)
     if not found:
         raise DataError("prepare.source", uri, "is empty", "Give a folder with pictures")
-    names = {info.base_name for info in found}
+    names = {entry.name for entry in found}
     if TRAIN in names:
         return "imagenet-tars"
     if "annotations" in names:
-        listed = [info.base_name for info in files_below(fs, f"{root}/annotations")]
+        listed = [entry.name for entry in files_below(fs, f"{root}/annotations")]
         if any(name.startswith("zhiyuan_objv2_") for name in listed):
             return "objects365"
         if any(name.endswith(".json") for name in listed):
             return "coco"
-    for info in found:  # shards may lie in a folder a split, or in data/
-        if info.base_name in (*SPLIT_NAMES, "data") and info.type == FileType.Directory:
-            names |= {inner.base_name for inner in children(fs, info.path)}
+    for entry in found:  # shards may lie in a folder a split, or in data/
+        if entry.name in (*SPLIT_NAMES, "data") and entry.is_folder:
+            names |= {inner.name for inner in children(fs, entry.path)}
     for name, ending in (("webdataset", ".tar"), ("parquet", ".parquet")):
         if any(inner.endswith(ending) for inner in names):
             return name

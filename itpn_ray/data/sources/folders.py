@@ -19,22 +19,20 @@ from dataclasses import dataclass
 from posixpath import relpath
 
 import pyarrow as pa
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.base import (
-    NOT_A_PICTURE,
     SPLIT_NAMES,
     Listing,
     Rows,
     Source,
     check_classes,
-    children,
-    files_below,
-    is_picture_name,
     label_numbers,
+    why_not,
     with_labels,
 )
 from itpn_ray.data.sources.lists import read_classes, read_labels
+from itpn_ray.data.sources.walk import children, files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
@@ -59,9 +57,9 @@ class FolderSource(Source):
         """See `Source.listing`; files are sorted by path."""
         fs, root = filesystem(self.uri)
         folders = {
-            SPLIT_NAMES[info.base_name]: info.path
-            for info in children(fs, root)
-            if info.type == FileType.Directory and info.base_name in SPLIT_NAMES
+            SPLIT_NAMES[entry.name]: entry.path
+            for entry in children(fs, root)
+            if entry.is_folder and entry.name in SPLIT_NAMES
         } or {"train": root}
         inside = {split: self._class_folders(fs, folder) for split, folder in folders.items()}
         classes = self._classes(inside)
@@ -97,12 +95,8 @@ class FolderSource(Source):
         if self.unlabelled:
             return ()
         found = children(fs, folder)
-        names = tuple(info.base_name for info in found if info.type == FileType.Directory)
-        loose = [
-            info.base_name
-            for info in found
-            if info.type == FileType.File and is_picture_name(info.base_name)
-        ]
+        names = tuple(entry.name for entry in found if entry.is_folder)
+        loose = [entry.name for entry in found if not entry.is_folder and not why_not(entry)]
         if names and loose:
             raise DataError(
                 "prepare.source",
@@ -156,10 +150,11 @@ def _list(
     rows = Rows()
     places = [(f"{folder}/{name}", label) for label, name in enumerate(classes)] or [(folder, -1)]
     for place, label in places:
-        for info in files_below(fs, place):
-            path = relpath(info.path, root)
-            if is_picture_name(info.base_name):
-                rows.add(path, info.path, size=info.size or 0, label=label)
+        for entry in files_below(fs, place):
+            path = relpath(entry.path, root)
+            problem = why_not(entry)
+            if problem:
+                skipped.append((path, problem))
             else:
-                skipped.append((path, NOT_A_PICTURE))
+                rows.add(path, entry.path, size=entry.size or 0, label=label)
     return rows.table()

@@ -17,12 +17,12 @@ from itpn_ray.data.sources.base import (
     Rows,
     Source,
     check_classes,
-    children,
     label_numbers,
     with_labels,
 )
 from itpn_ray.data.sources.lists import read_classes, read_labels
 from itpn_ray.data.sources.tars import members
+from itpn_ray.data.sources.walk import children
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
@@ -48,7 +48,7 @@ class ImageNetTars(Source):
     def listing(self) -> Listing:
         """See `Source.listing`; train by class and file, val by file."""
         fs, root = filesystem(self.uri)
-        names = {info.base_name for info in children(fs, root)}
+        names = {entry.name for entry in children(fs, root)}
         train, classes = self._train(fs, f"{root}/{TRAIN}")
         splits, origins = {"train": train}, {"train": TRAIN}
         if VAL in names:

@@ -24,12 +24,12 @@ from itpn_ray.data.sources.base import (
     Listing,
     Source,
     check_classes,
-    files_below,
     label_numbers,
     split_of,
     with_labels,
 )
 from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
@@ -56,7 +56,8 @@ class ParquetSource(Source):
     def listing(self) -> Listing:
         """See `Source.listing`; files sorted by path, rows in their order."""
         fs, root = filesystem(self.uri)
-        files = [info.path for info in files_below(fs, root) if info.path.endswith(".parquet")]
+        found = [entry.path for entry in files_below(fs, root)]
+        files = [path for path in found if path.endswith(".parquet")]
         if root.endswith(".parquet"):
             files, root = [root], root.rpartition("/")[0]
         parts: dict[str, list[pa.Table]] = {}

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import groupby
 from posixpath import basename, relpath, splitext
 
-from pyarrow.fs import FileInfo, FileSystem
+from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.base import (
     PICTURE_SUFFIXES,
@@ -22,13 +22,13 @@ from itpn_ray.data.sources.base import (
     Rows,
     Source,
     check_classes,
-    files_below,
     label_numbers,
     split_of,
     with_labels,
 )
 from itpn_ray.data.sources.lists import read_classes
 from itpn_ray.data.sources.tars import Member, members
+from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
@@ -62,18 +62,19 @@ class WebDataset(Source):
     def listing(self) -> Listing:
         """See `Source.listing`; tars sorted by path, samples in their order."""
         fs, root = filesystem(self.uri)
-        tars = [info for info in files_below(fs, root) if info.base_name.endswith(".tar")]
+        found_below = files_below(fs, root)
+        tars = [entry.path for entry in found_below if entry.name.endswith(".tar")]
         rows: dict[str, Rows] = {}
         labels: dict[str, list[str | int | None]] = {}
         skipped: list[tuple[str, str]] = []
         with ThreadPoolExecutor(_THREADS) as pool:
-            for info, found in zip(tars, pool.map(partial(_samples, fs), tars), strict=True):
-                name = relpath(info.path, root)
+            for tar, found in zip(tars, pool.map(partial(_samples, fs), tars), strict=True):
+                name = relpath(tar, root)
                 split = split_of(name) or "train"
                 for member in found.pictures:
                     path = f"{name}/{member.name}"
                     rows.setdefault(split, Rows()).add(
-                        path, info.path, offset=member.offset, size=member.size
+                        path, tar, offset=member.offset, size=member.size
                     )
                 labels.setdefault(split, []).extend(found.labels)
                 skipped += [(f"{name}/{member}", reason) for member, reason in found.refused]
@@ -109,9 +110,9 @@ class WebDataset(Source):
         return known
 
 
-def _samples(fs: FileSystem, info: FileInfo) -> _Samples:
+def _samples(fs: FileSystem, tar: str) -> _Samples:
     found = _Samples()
-    for _, group in groupby(_plain(fs, info.path, found), key=_key):
+    for _, group in groupby(_plain(fs, tar, found), key=_key):
         sample = list(group)
         pictures = [m for m in sample if splitext(m.name)[1].lower() in PICTURE_SUFFIXES]
         if pictures:
