@@ -46,14 +46,18 @@ class RunRecord:
         return str(self.config.get("run") or self.folder.name)
 
     @property
-    def verb(self) -> str:
-        """What ran: ``pretrain``, ``finetune``, ``evaluate``, ``tune``, ``demo``; may be empty."""
-        words = self.command.split()
-        if "stages" in self.results:
-            return "demo"
-        if "manifest" in self.config or self.manifest:
-            return "prepare"
-        return words[1] if len(words) > 1 and words[0].endswith("itpn-ray") else ""
+    def kind(self) -> str:
+        """``pretrain``, ``finetune``, ``evaluate``, ``tune``, ``demo`` or ``prepare``, or empty."""
+        task = str(self.config.get("task", {}).get("kind", ""))
+        signs = {
+            "demo": "stages" in self.results,
+            "prepare": bool(self.manifest),
+            "pretrain": task.endswith("pretraining"),
+            "finetune": bool(task),
+            "tune": "trials" in self.config,
+            "evaluate": "weights" in self.config,
+        }
+        return next((kind for kind, seen in signs.items() if seen), "")
 
     @property
     def status(self) -> str:

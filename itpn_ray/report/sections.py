@@ -17,7 +17,7 @@ from itpn_ray.report.restarts import Timeline, timeline
 from itpn_ray.tracking.base import flatten
 from itpn_ray.tracking.redact import redact_value
 
-VERBS = {
+KINDS = {
     "pretrain": "Pre-training",
     "finetune": "Fine-tuning",
     "evaluate": "Evaluation",
@@ -38,7 +38,7 @@ _MOST_TILES = 7
 def header(record: RunRecord) -> str:
     """What ran, whether it ended well, its main figures and its command."""
     began = record.events[0]["time"] if record.events else None
-    over = [VERBS.get(record.verb, "Run")]
+    over = [KINDS.get(record.kind, "Run")]
     if began is not None:
         over.append(time.strftime("%-d %B %Y, %H:%M", time.localtime(began)))
     status = f'<span class="status {esc(record.status)}">{esc(record.status)}</span>'
@@ -54,7 +54,7 @@ def main_figures(record: RunRecord) -> dict[str, str]:
     """The few figures that matter most for what ran."""
     results = record.results
     figures = {label(n): show_figure(n, results[n]) for n in _TILES if n in results}
-    if record.verb == "pretrain" or record.verb == "finetune":
+    if record.kind in ("pretrain", "finetune"):
         figures = {("val loss" if name == "loss" else name): v for name, v in figures.items()}
     figures |= _sweep_figures(results.get("trials", []))
     if rows := results.get("migration"):
@@ -295,4 +295,4 @@ def _caption(path: Path) -> str:
 
 
 def _scalar(name: str, value: object) -> bool:
-    return name not in _TILES and isinstance(value, int | float | str)
+    return name not in (*_TILES, "seconds") and isinstance(value, int | float | str)

@@ -82,7 +82,12 @@ def pretraining(folder: Path, *, restarted: bool = False, steps: int = 600) -> P
             probe = {"knn_top1": 0.62 - 0.42 * fall + draw.gauss(0, 0.01)}
             records.append({**stamp, "split": "probe", **probe})
     write_lines(folder / "metrics.jsonl", records)
-    write_json(folder / "config.json", config(folder.name, "itpn-ray pretrain nano --workers 2"))
+    write_json(
+        folder / "config.json",
+        config(
+            folder.name, "itpn-ray pretrain nano --workers 2", task={"kind": "pixel_pretraining"}
+        ),
+    )
     results = {**val, **probe, "step": steps}
     write_json(folder / "results.json", results)
     events = [{"time": BEGAN, "event": "start", "workers": "2"}]
@@ -138,7 +143,11 @@ def finetuning(folder: Path, *, status: str = "FINISHED") -> Path:
     write_json(folder / "results.json", {**val, "mean_recall": 0.77, "per_class": rows})
     write_json(
         folder / "config.json",
-        config(folder.name, "itpn-ray finetune nano --model.init s3://key:hunter2@bucket/w"),
+        config(
+            folder.name,
+            "itpn-ray finetune nano --model.init s3://key:hunter2@bucket/w",
+            task={"kind": "classification"},
+        ),
     )
     write_lines(
         folder / "events.jsonl",
@@ -164,7 +173,10 @@ def evaluation(folder: Path) -> Path:
         for r in (0.0, 0.1, 0.2, 0.3, 0.4)
     ]
     write_json(folder / "results.json", {"migration": rows, "pictures": 480, "top1": 0.83})
-    write_json(folder / "config.json", config(folder.name, "itpn-ray evaluate out/finetune"))
+    write_json(
+        folder / "config.json",
+        config(folder.name, "itpn-ray evaluate out/finetune", weights="out/finetune"),
+    )
     events = [
         {"time": BEGAN, "event": "start"},
         {"time": BEGAN + 9, "event": "end", "status": "FINISHED"},
@@ -201,7 +213,9 @@ def sweep(folder: Path) -> Path:
     )
     plot_front(points, [t["trial"] for t in trials[:8]], folder / "plots" / "front.png")
     write_json(folder / "results.json", {"trials": trials})
-    write_json(folder / "config.json", config(folder.name, "itpn-ray tune demo --trials 9"))
+    write_json(
+        folder / "config.json", config(folder.name, "itpn-ray tune demo --trials 9", trials=9)
+    )
     write_lines(
         folder / "events.jsonl",
         [
@@ -242,7 +256,8 @@ def demo(folder: Path) -> Path:
         {"name": "fine-tuned from pre-training", "top1": 0.83},
     ]
     write_json(
-        folder / "results.json", {"stages": stages, "comparison": comparison, "pictures": 2880}
+        folder / "results.json",
+        {"stages": stages, "comparison": comparison, "pixel_probe_top1": 0.19, "seconds": 431.0},
     )
     write_json(folder / "config.json", {"run": "demo", "command": "itpn-ray demo --seed 0"})
     write_lines(
