@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from itpn_ray import checks
+from itpn_ray.errors import ConfigError
 
 CARRIERS = ("ray", "threads")
 POLICIES = ("none", "rand_augment", "three_augment")
@@ -69,3 +70,41 @@ class AugmentConfig:
         checks.positive("augment.num_ops", self.num_ops)
         checks.in_range("augment.jitter", self.jitter, 0.0, 1.0)
         checks.positive("augment.repeats", self.repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionAugmentConfig:
+    """Sizes, crops and flips of detection (the usual augmentation of DETR and its successors).
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))
+    """Shorter sides that a training picture is resized to, pixels, one drawn at random."""
+    long_side: int = 1333
+    """Longest side of a resized picture, pixels."""
+    crop: float = 0.5
+    """Probability of a crop before the resize."""
+    crop_short_sides: tuple[int, ...] = (400, 500, 600)
+    """Shorter sides at which the crop is measured, pixels."""
+    crop_size: tuple[int, int] = (384, 600)
+    """Smallest and largest side of the crop, pixels."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        for name in ("short_sides", "crop_short_sides"):
+            sides = getattr(self, name)
+            if not sides or min(sides) < 1:
+                raise ConfigError(
+                    f"augment.{name}", sides, "is not a list of sides", "Give pixels, e.g. 480 512"
+                )
+        checks.in_range("augment.long_side", self.long_side, max(self.short_sides), 100_000)
+        low, high = self.crop_size
+        if not 0 < low <= high:
+            raise ConfigError(
+                "augment.crop_size", self.crop_size, "is not a range", "Give the smaller side first"
+            )
+        for name in ("crop", "flip"):
+            checks.in_range(f"augment.{name}", getattr(self, name), 0.0, 1.0)
