@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from itpn_ray.data.config import AugmentConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.tasks.config import Classification, ModelConfig
 
@@ -26,6 +27,7 @@ def nano() -> ExperimentConfig:
             beta2=0.999,
             layer_decay=0.8,
         ),
+        augment=AugmentConfig(min_scale=0.5),
         checkpoint=CheckpointConfig(every_steps=200),
         eval_every=2,
     )

@@ -11,6 +11,7 @@ from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.ray_env import start_ray
 from itpn_ray.report import write_report
 from itpn_ray.storage import check_writable
+from itpn_ray.tasks.config import Classification
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import RunStatus, flatten
 from itpn_ray.training.folder import CONFIG, claim
@@ -66,16 +67,18 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
             console.say(f"run {config.run} is complete; nothing to do")
         else:
             _train(config, folder, began, console)
-    console.summary(folder, load_lines(folder))
+    console.summary(folder, load_lines(config, folder))
     return folder
 
 
-def load_lines(folder: Path) -> list[str]:
+def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     """The Python that loads what a run has trained."""
+    fine_tuned = isinstance(config.task, Classification)
+    use = "logits = model(images)" if fine_tuned else "u1, u2, u3 = model.trunk.stages(images)"
     return [
         "from itpn_ray.models import load_model",
         f'model = load_model("{folder / EXPORT}")',
-        "output = model(images)  # float (B, 3, H, W), normalised as itpn_ray.data.device does",
+        f"{use}  # images: float (B, 3, H, W), normalised by itpn_ray.data.device.normalise",
     ]
 
 
