@@ -12,13 +12,14 @@ from typing import Any
 from itpn_ray import checks
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError
-from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.tasks.config import Classification, ModelConfig
 from itpn_ray.tracking.config import TrackingConfig
 
 TASKS: dict[str, type] = {
     "pixel_pretraining": PixelPretraining,
+    "clip_pretraining": ClipPretraining,
     "classification": Classification,
 }
 """Name of a task in a saved configuration -> its settings."""
@@ -134,7 +135,7 @@ class ExperimentConfig:
     log_every: int = 10
     """Steps between records of the training loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: PixelPretraining | Classification = field(default_factory=PixelPretraining)
+    task: PixelPretraining | ClipPretraining | Classification = field(default_factory=PixelPretraining)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from itpn_ray.data.device import normalise
 from itpn_ray.draws import Stream, uniform_torch
-from itpn_ray.evaluation.knn import leave_one_out_accuracy
 from itpn_ray.evaluation.reconstruction import reconstruction_grid
 from itpn_ray.models import (
     PixelAutoencoder,
@@ -22,15 +21,14 @@ from itpn_ray.models import (
     save_model,
 )
 from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.pretrain.evaluate import evaluate_pretraining
 from itpn_ray.pretrain.masking import random_mask
 from itpn_ray.pretrain.mfm import FeatureModelling
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task, average_over
+from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
 from itpn_ray.tasks.config import ModelConfig
 
 SHOWN = 8
 """Pictures in a reconstruction grid."""
-PROBED = 10_000
-"""Most pictures in the nearest-neighbour probe: its features are held on every worker."""
 
 
 class MaskedPretrainingNetwork(nn.Module):
@@ -91,10 +89,10 @@ class PixelPretrainingTask(Task):
         autoencoder = create_autoencoder(
             self.model.name,
             image_size=self.model.image_size,
-            drop_path=self.model.drop_path,
             pyramid_width=self.config.pyramid_width,
             decoder_width=self.config.decoder_width,
             decoder_depth=self.config.decoder_depth,
+            **self.model.trunk_changes(),
         )
         if self.model.init:
             load_weights(autoencoder, self.model.init, partial=self.model.partial_init)
@@ -142,41 +140,20 @@ class PixelPretrainingTask(Task):
         if network.features is not None:
             network.features.follow(network.autoencoder.trunk)
 
-    @torch.no_grad()
     def evaluate(
         self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out pictures at fixed masks, and a nearest-neighbour probe of the trunk."""
-        network = cast(MaskedPretrainingNetwork, network)
-        sums: dict[str, Tensor] = {}
-        count = 0
-        features, labels, ids = [], [], []
+        trunk = cast(MaskedPretrainingNetwork, network).autoencoder.trunk
+        return evaluate_pretraining(network, trunk, self._prepared(batches), reduce)
+
+    def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Prepare batches for evaluation, and keep the first pictures for `draw`."""
         for raw in batches:
             batch = self.prepare(raw, epoch=0)
-            size = len(batch["sample_id"])
-            for name, value in network(batch).items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value * size
-            count += size
-            last_stage = network.autoencoder.trunk.stages(batch["image"])[-1]  # (B, N, 1, 1, d)
-            features.append(last_stage.mean(dim=(1, 2, 3)))
-            labels.append(batch["label"])
-            ids.append(batch["sample_id"])
             if self._last is None or int(batch["sample_id"].min()) == 0:
                 self._last = {name: tensor[:SHOWN] for name, tensor in batch.items()}
-        means = average_over(reduce, torch.stack(list(sums.values())), count)
-        found = [
-            Evaluation(
-                split="val",
-                metrics=dict(zip(sums, means.tolist(), strict=True)),
-                details={},
-            )
-        ]
-        accuracy = leave_one_out_accuracy(
-            torch.cat(features), torch.cat(labels), torch.cat(ids), reduce, limit=PROBED
-        )
-        if accuracy is not None:
-            found.append(Evaluation(split="probe", metrics={"knn_top1": accuracy}, details={}))
-        return found
+            yield batch
 
     @torch.no_grad()
     def draw(self, network: nn.Module, folder: Path) -> list[Path]:

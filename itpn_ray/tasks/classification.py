@@ -84,8 +84,8 @@ class ClassificationTask(Task):
             self.model.name,
             num_classes=len(self.classes),
             image_size=self.model.image_size,
-            drop_path=self.model.drop_path,
             migration=self.model.migration,
+            **self.model.trunk_changes(),
         )
         if self.model.init:
             load_weights(classifier, self.model.init, partial=self.model.partial_init)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
@@ -24,6 +25,11 @@ class ModelConfig:
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
     migration: float = 0.0
     """r, the share of stage-3 tokens that has migrated by the last block (paper, 4.1)."""
+    layer_scale: float | None = None
+    """First value of the learned scale on each residual branch; None: the size's own (0.1 for
+    Fast-iTPN, no scale for iTPN)."""
+    relative_position: bool = False
+    """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
     init: str = ""
     """Weights to start from: a file of ours or of the authors. Empty: random."""
     partial_init: bool = False
@@ -45,6 +51,14 @@ class ModelConfig:
             )
         checks.in_range("model.drop_path", self.drop_path, 0.0, 1.0, open_high=True)
         checks.in_range("model.migration", self.migration, 0.0, 0.9)
+        if self.layer_scale is not None:
+            checks.positive("model.layer_scale", self.layer_scale)
+
+    def trunk_changes(self) -> dict[str, Any]:
+        """What the trunk has other than the named size, without acceleration."""
+        changes = {"drop_path": self.drop_path, "relative_position": self.relative_position}
+        scale = {} if self.layer_scale is None else {"layer_scale": self.layer_scale}
+        return changes | scale
 
 
 @dataclass(frozen=True, kw_only=True)

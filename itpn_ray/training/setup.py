@@ -9,7 +9,8 @@ from itpn_ray.data.loader import EvalLoader, TrainLoader
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.pretrain.clip import ClipPretrainingTask
+from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.pretrain.masking import visible_count
 from itpn_ray.pretrain.pixel import PixelPretrainingTask
 from itpn_ray.tasks.base import Task
@@ -21,6 +22,8 @@ def make_task(config: ExperimentConfig, classes: Sequence[str]) -> Task:
     """The task that the configuration names."""
     if isinstance(config.task, PixelPretraining):
         return PixelPretrainingTask(config.task, config.model, seed=config.seed)
+    if isinstance(config.task, ClipPretraining):
+        return ClipPretrainingTask(config.task, config.model, seed=config.seed)
     return ClassificationTask(config.task, config.model, classes=classes, seed=config.seed)
 
 
