@@ -16,7 +16,7 @@ import numpy as np
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.manifest import ShardInfo
 from itpn_ray.data.order import Ids
-from itpn_ray.data.shards import Shard, ShardedDataset
+from itpn_ray.data.shards import LocalPath, Shard, ShardedDataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import ObjectStore, open_store
 
@@ -141,10 +141,9 @@ class RemoteShards:
     """
 
     def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
-        folder = config.cache_dir or str(Path(tempfile.gettempdir()) / "itpn_ray_cache")
         self._dataset = dataset
         self._budget = needed_bytes(dataset, config)
-        self._cache = ShardCache(Path(folder), int(config.cache_gb * 1e9))
+        self._cache = _open_cache(config)
         self._store = open_store(dataset.uri)
         self._pool = ThreadPoolExecutor(_FETCHES, "fetch")
         self._open: dict[int, Future[Shard]] = {}
@@ -195,6 +194,22 @@ class RemoteShards:
         info = self._dataset.shards[index]
         key = f"{self._dataset.split}/{info.file}"
         return Shard(self._cache.fetch(self._store, key, info))
+
+
+def local_copies(config: LoaderConfig) -> LocalPath:
+    """What `itpn_ray.data.shards.open_dataset` needs to open remote shards one by one."""
+    cache = _open_cache(config)
+
+    def local_path(uri: str, info: ShardInfo) -> Path:
+        folder, _, name = uri.rpartition("/")
+        return cache.fetch(open_store(folder), name, info)
+
+    return local_path
+
+
+def _open_cache(config: LoaderConfig) -> ShardCache:
+    folder = config.cache_dir or Path(tempfile.gettempdir()) / "itpn_ray_cache"
+    return ShardCache(Path(folder), int(config.cache_gb * 1e9))
 
 
 def needed_bytes(dataset: ShardedDataset, config: LoaderConfig) -> int:

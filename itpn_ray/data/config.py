@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
@@ -108,3 +108,30 @@ class DetectionAugmentConfig:
             )
         for name in ("crop", "flip"):
             checks.in_range(f"augment.{name}", getattr(self, name), 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookConfig:
+    """What a contact sheet of prepared data shows.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    split: str = "train"
+    """Split whose pictures are shown."""
+    pictures: int = 24
+    """Pictures shown: the first ones of the epoch's order."""
+    image_size: int = 224
+    """Side of the network's input, pixels."""
+    seed: int = 0
+    """Seed of the order and of every draw."""
+    epoch: int = 0
+    """Epoch of the order and of every draw."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detection: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def __post_init__(self) -> None:
+        checks.positive("pictures", self.pictures)
+        checks.positive("image_size", self.image_size)

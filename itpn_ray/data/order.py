@@ -27,7 +27,7 @@ def share(global_batch: int, rank: int, world: int) -> tuple[int, int]:
         ConfigError: a rank would get no sample.
     """
     pairs = global_batch // 2
-    if pairs < world:
+    if pairs < world and world > 1:
         raise ConfigError(
             "optim.global_batch",
             global_batch,
