@@ -46,6 +46,15 @@ class Thing:
     radius: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A strip that hides a part of a thing: low <= normal . (x, y) <= high, in pixels."""
+
+    normal: Array
+    low: float
+    high: float
+
+
 def draw_labelled(rng: np.random.Generator, label: int, width: int, height: int) -> Array:
     """One picture with a main thing of the class ``label`` among smaller things and clutter.
 
@@ -61,7 +70,7 @@ def draw_labelled(rng: np.random.Generator, label: int, width: int, height: int)
     main = place(rng, label, width, height, radius, margin=0.8)
     paint_thing(rng, canvas, main)
     for _ in range(int(rng.integers(0, 3))):
-        paint(canvas, bar(rng, main), colour(rng))
+        paint(canvas, bar_outline(bar(rng, main), main), colour(rng))
     return finish(rng, canvas)
 
 
@@ -178,15 +187,22 @@ def window_of(outline: Array, canvas: Array) -> Window:
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def bar(rng: np.random.Generator, thing: Thing) -> Array:
-    """The outline of a bar across a thing, 12 to 22 % of its diameter wide, that hides a part."""
+def bar(rng: np.random.Generator, thing: Thing) -> Bar:
+    """A bar right across a thing, 12 to 22 % of its diameter wide."""
     turn = rng.uniform(0, np.pi)
-    along = np.array([np.cos(turn), np.sin(turn)]) * thing.radius * 1.3
-    across = np.array([-np.sin(turn), np.cos(turn)]) * thing.radius
-    middle = np.array(thing.centre) + across * rng.uniform(-0.7, 0.7)
-    half = across * rng.uniform(0.12, 0.22)
-    ends = (middle - along - half, middle + along - half, middle + along + half)
-    return np.stack([*ends, middle - along + half])
+    normal = np.array([-np.sin(turn), np.cos(turn)])
+    middle = float(normal @ thing.centre) + thing.radius * rng.uniform(-0.7, 0.7)
+    half = thing.radius * rng.uniform(0.12, 0.22)
+    return Bar(normal=normal, low=middle - half, high=middle + half)
+
+
+def bar_outline(found: Bar, thing: Thing) -> Array:
+    """The corners (4, 2) of a bar, as long as the thing is wide."""
+    across = found.normal
+    along = np.array([across[1], -across[0]]) * thing.radius
+    foot = np.array(thing.centre) - across * float(across @ thing.centre)
+    low, high = foot + across * found.low, foot + across * found.high
+    return np.stack([low - along, low + along, high + along, high - along])
 
 
 def finish(rng: np.random.Generator, canvas: Array) -> Array:

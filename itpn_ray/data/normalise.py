@@ -118,6 +118,9 @@ def _normalise(image: Image.Image, data: bytes, rules: PictureRules, with_pixels
     width, height = image.size
     if width * height > rules.max_pixels:
         raise RejectedError(f"{width} x {height} pixels are more than {rules.max_pixels}")
+    if image.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
+            checked.verify()  # the checksums, which decoding does not look at
     turn = orientation(image)
     shrink = rules.max_side is not None and max(width, height) > rules.max_side
     if turn == 1 and not shrink and image.mode in ("RGB", "L") and is_plain_jpeg(data):
@@ -163,7 +166,16 @@ def _normalise(image: Image.Image, data: bytes, rules: PictureRules, with_pixels
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 where there is none, or none that makes sense."""
+    """EXIF orientation 1..8 that is still to be applied; 1 where there is none that makes sense.
+
+    Raises:
+        OSError: anything but a JPEG is decoded for it, which may fail as decoders do.
+    """
+    # Asking a PNG for its EXIF decodes it, and a failure must not pass for broken EXIF below.
+    if image.format not in ("JPEG", "MPO"):
+        image.load()
+    if image.format == "TIFF":  # turned by decoding
+        return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     # Broken EXIF raises nearly anything; the picture itself may be fine.

@@ -17,11 +17,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from itpn_ray.data import drawing
+from itpn_ray.data import coco_json, drawing, scenes
 from itpn_ray.data.prepare_config import PicturesConfig
 from itpn_ray.errors import ConfigError
 
@@ -31,6 +32,10 @@ _CHUNK = 64
 _QUALITY = 90
 
 Progress = Callable[[int, int], None]
+Chunk = tuple[str, range]
+CocoPicture = tuple[dict[str, Any], list[dict[str, Any]]]
+"""An entry of COCO's ``images``, and its ``annotations`` without their numbers."""
+Result = TypeVar("Result")
 
 
 def generate(config: PicturesConfig, progress: Progress | None = None) -> Path:
@@ -94,7 +99,7 @@ def encode(pixels: drawing.Array) -> bytes:
     return out.getvalue()
 
 
-def chunks(config: PicturesConfig) -> Iterator[tuple[str, range]]:
+def chunks(config: PicturesConfig) -> Iterator[Chunk]:
     """The work in pieces: (split, picture numbers)."""
     for split in SPLITS:
         count = getattr(config, split)
@@ -103,33 +108,30 @@ def chunks(config: PicturesConfig) -> Iterator[tuple[str, range]]:
 
 
 def run_chunks(
-    config: PicturesConfig,
-    draw: Callable[[tuple[str, range]], object],
-    progress: Progress | None,
-) -> list[object]:
-    """Map ``draw`` over `chunks` in ``config.num_workers`` processes; results in order."""
+    config: PicturesConfig, draw: Callable[[Chunk], Result], progress: Progress | None
+) -> Iterator[tuple[str, Result]]:
+    """Map ``draw`` over `chunks` in ``config.num_workers`` processes: (split, result) in order."""
     workers = (os.cpu_count() or 1) if config.num_workers is None else config.num_workers
     pieces, total, done = list(chunks(config)), config.train + config.val, 0
-    results = []
     # Not forked: the caller may have threads (torch, Ray), whose locks a fork would copy locked.
     with ProcessPoolExecutor(max(workers, 1), get_context("spawn")) as pool:
         found = pool.map(draw, pieces) if workers > 1 else map(draw, pieces)
-        for piece, result in zip(pieces, found, strict=True):
-            results.append(result)
-            done += len(piece[1])
+        for (split, numbers), result in zip(pieces, found, strict=True):
+            yield split, result
+            done += len(numbers)
             if progress is not None:
                 progress(done, total)
-    return results
 
 
 def _write_folders(config: PicturesConfig, folder: Path, progress: Progress | None) -> None:
     for split in SPLITS:
         for name in drawing.CLASSES:
             (folder / split / name).mkdir(parents=True)
-    run_chunks(config, partial(_draw_folders, config, folder), progress)
+    for _ in run_chunks(config, partial(_draw_folders, config, folder), progress):
+        pass
 
 
-def _draw_folders(config: PicturesConfig, folder: Path, piece: tuple[str, range]) -> None:
+def _draw_folders(config: PicturesConfig, folder: Path, piece: Chunk) -> None:
     split, numbers = piece
     for number in numbers:
         rng = generator_of(config, split, number)
@@ -137,6 +139,43 @@ def _draw_folders(config: PicturesConfig, folder: Path, piece: tuple[str, range]
         pixels = drawing.draw_labelled(rng, label, *size_of(rng, config.side))
         name = f"{split}_{number:06d}.jpg"
         (folder / split / drawing.CLASSES[label] / name).write_bytes(encode(pixels))
+
+
+def _write_coco(config: PicturesConfig, folder: Path, progress: Progress | None) -> None:
+    (folder / "annotations").mkdir()
+    files: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        (folder / f"{split}2017").mkdir()
+        files[split] = {
+            "info": {"description": "drawn by itpn-ray", "version": "1"},
+            "licenses": [],
+            "images": [],
+            "annotations": [],
+            "categories": coco_json.categories(),
+        }
+    for split, found in run_chunks(config, partial(_draw_coco, config, folder), progress):
+        for image, objects in found:
+            files[split]["images"].append(image)
+            for entry in objects:
+                number = len(files[split]["annotations"]) + 1
+                files[split]["annotations"].append({**entry, "id": number})
+    for split, content in files.items():
+        path = folder / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps(content))
+
+
+def _draw_coco(config: PicturesConfig, folder: Path, piece: Chunk) -> list[CocoPicture]:
+    split, numbers = piece
+    found = []
+    for number in numbers:
+        rng = generator_of(config, split, number)
+        width, height = size_of(rng, config.side)
+        pixels, objects = scenes.draw_scene(rng, width, height)
+        name = f"{number + 1:012d}.jpg"
+        (folder / f"{split}2017" / name).write_bytes(encode(pixels))
+        image = {"id": number + 1, "file_name": name, "width": width, "height": height}
+        found.append((image, [coco_json.annotation(thing, number + 1) for thing in objects]))
+    return found
 
 
 def _mark(config: PicturesConfig) -> str:
@@ -147,4 +186,5 @@ def _mark(config: PicturesConfig) -> str:
 
 _LAYOUTS: dict[str, Callable[[PicturesConfig, Path, Progress | None], None]] = {
     "imagenet": _write_folders,
+    "coco": _write_coco,
 }
