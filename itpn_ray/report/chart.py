@@ -58,10 +58,10 @@ class Axis:
         return self._begin + share * (self._end - self._begin)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values inside the span, about ``count`` of them."""
+        """Round values inside the span, at most a few more than ``count`` of them."""
         rough = (self.high - self.low) / count
         unit = 10 ** math.floor(math.log10(rough))
-        step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
+        step = unit * min((1, 2, 2.5, 5, 10), key=lambda k: abs(math.log(unit * k / rough)))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [round(k * step, 12) for k in range(first, last + 1)]
@@ -85,7 +85,7 @@ def line_chart(title: str, series: Sequence[Series], *, figure: str = "", x: str
     shown = [_smooth(p) if s.noisy and len(p) >= _SMOOTH_FROM else p for _, s, p in drawn]
     # The noise around a smoothed line may leave the picture, so that one spike does not rule it.
     ys = [y for points in shown for _, y in points]
-    across = Axis(xs, LEFT, WIDTH - RIGHT, pad=0.0)
+    across = Axis([0.0, *xs], LEFT, WIDTH - RIGHT, pad=0.0)
     up = Axis(ys, HEIGHT - BOTTOM, TOP, pad=0.06)
     parts = [_frame(across, up, name, x)]
     for (i, _, points), line in zip(drawn, shown, strict=True):
@@ -167,7 +167,7 @@ def _frame(across: Axis, up: Axis, figure: str, x: str) -> str:
         text = _tick(value, ticks, share=is_share(figure))
         parts.append(f'<text class="y" x="{LEFT - 6}" y="{y + 3.5:.1f}">{text}</text>')
     parts.append(f'<path class="rule base" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    ticks = across.ticks()
+    ticks = across.ticks(4)
     for value in ticks:
         at = f'x="{across.place(value):.1f}" y="{HEIGHT - 7}"'
         parts.append(f'<text class="x" {at}>{_tick(value, ticks, share=False)}</text>')

@@ -18,10 +18,10 @@ def learning_charts(record: RunRecord) -> list[str]:
     known = (*_PACE, *_OPTIMISER, *_LEFT_OUT)
     terms = [
         name
-        for name in dict.fromkeys(["loss", *train, *val])
+        for name in dict.fromkeys(["loss", "mim", *train, *val])
         if name not in known and not name.endswith("_s") and not is_share(name)
     ]
-    return [
+    charts = [
         line_chart(
             label(name),
             [
@@ -32,6 +32,7 @@ def learning_charts(record: RunRecord) -> list[str]:
         )
         for name in terms
     ]
+    return [chart for chart in charts if chart]
 
 
 def accuracy_charts(record: RunRecord) -> list[str]:

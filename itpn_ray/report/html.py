@@ -18,11 +18,12 @@ def esc(value: object) -> str:
     return html.escape(redact(str(value)))
 
 
-def image(path: Path, caption: str) -> str:
-    """A PNG as part of the page."""
+def image(path: Path, caption: str, *, plot: bool) -> str:
+    """A PNG as part of the page; a plot, unlike a photograph, is darkened on a dark page."""
     data = base64.b64encode(path.read_bytes()).decode()
+    kind = "picture plot" if plot else "picture"
     return (
-        f'<figure class="picture"><img alt="{esc(caption)}" src="data:image/png;base64,{data}">'
+        f'<figure class="{kind}"><img alt="{esc(caption)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{esc(caption)}</figcaption></figure>"
     )
 

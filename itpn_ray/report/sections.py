@@ -31,6 +31,7 @@ _CAPTIONS = {
     "confusion": "Confusion: share of each label's pictures, in per cent",
 }
 _DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours
+_PLOTS = ("confusion.png",)
 _MOST_CLASSES = 30
 _MOST_TILES = 7
 
@@ -69,7 +70,7 @@ def main_figures(record: RunRecord) -> dict[str, str]:
         figures["epochs"] = f"{train[-1]['epoch']:g}"
         speeds = [r["images_per_s"] for r in train if "images_per_s" in r]
         if speeds:
-            figures["images/s, median"] = show_figure("images_per_s", median(speeds))
+            figures["images/s"] = show_figure("images_per_s", median(speeds))
     spent = _timeline(record).seconds
     if spent:
         figures["time"] = show_duration(spent)
@@ -164,7 +165,7 @@ def pictures(record: RunRecord) -> str:
 def gallery(record: RunRecord) -> str:
     """The pictures alone."""
     shown = [path for path in record.plots if path.name not in _DRAWN_ANEW]
-    figures = "".join(image(path, _caption(path)) for path in shown)
+    figures = "".join(image(path, _caption(path), plot=path.name in _PLOTS) for path in shown)
     return f'<div class="pictures">{figures}</div>' if figures else ""
 
 

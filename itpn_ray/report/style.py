@@ -27,13 +27,14 @@ section{margin-top:2.6rem}
 background:currentColor;margin-right:.45em}
 .status.finished{color:var(--good)}.status.failed,.status.killed{color:var(--bad)}
 .soft{color:var(--soft)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.2rem,1fr));
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));
 margin:1.5rem 0 0;background:var(--card);border:1px solid var(--line);border-radius:8px;
 overflow:hidden}
 .tiles div{box-shadow:1px 1px var(--line);padding:.75rem .95rem .7rem}
 .tiles dt{color:var(--soft);font-size:.8rem}
 .tiles dd{margin:.1rem 0 0;font-size:1.28rem;font-weight:600;font-variant-numeric:tabular-nums;
 letter-spacing:-.01em}
+@media (min-width:34rem){.tiles dd{white-space:nowrap}}
 pre{background:var(--wash);border-radius:6px;padding:.7rem .95rem;margin:1.1rem 0 0;
 font:.83rem/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;
 white-space:pre-wrap;overflow-wrap:anywhere}
@@ -65,7 +66,9 @@ svg .name{fill:var(--ink)}
 .hover:hover rect{fill:var(--ink);opacity:.045}
 .pictures{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
 .picture{padding:.7rem}
-.picture img{display:block;max-width:100%;height:auto;border-radius:3px;background:#fff}
+.picture img{display:block;max-width:100%;min-width:34rem;height:auto;
+border-radius:3px;background:#fff}
+@media (prefers-color-scheme:dark){.plot img{filter:invert(.885) hue-rotate(180deg)}}
 .picture figcaption{margin-top:.5rem;font-weight:400;color:var(--soft)}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:8px;background:var(--card)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
@@ -100,6 +103,7 @@ details>*:nth-child(2){margin-top:.7rem}
 .stage>.charts,.stage>.pictures{margin-top:1rem}.stage section{margin-top:1.4rem}
 .stage section h2{font-size:1.05rem}
 footer{margin-top:3.4rem;color:var(--soft);font-size:.82rem}
+@media (max-width:40rem){.picture img{min-width:0;width:100%}}
 @media (max-width:34rem){main{padding:1.6rem 1rem 3rem}h1{font-size:1.6rem}
 .bars .row{grid-template-columns:1fr 4rem}.bars i{grid-column:1/-1;grid-row:2}
 .pairs th{white-space:normal;padding-right:.9rem}}
