@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+
+from itpn_ray.models.count import multiply_adds, parameters
+from itpn_ray.models.network import Network
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -36,7 +37,7 @@ class Cost:
     peak_memory_gb: float | None
 
 
-def measure(model: nn.Module, *, image_size: int, batch: int) -> Cost:
+def measure(model: Network, *, image_size: int, batch: int) -> Cost:
     """Measure one network in inference, on its own device and under the autocast in force.
 
     Args:
@@ -52,8 +53,8 @@ def measure(model: nn.Module, *, image_size: int, batch: int) -> Cost:
     peak = torch.cuda.max_memory_allocated(images.device) / 1e9 if on_gpu else None
     return Cost(
         images_per_s=speed,
-        parameters=sum(p.numel() for p in model.parameters()),
-        multiply_adds=multiply_adds(model, image_size=image_size),
+        parameters=parameters(model),
+        multiply_adds=multiply_adds(model, image_size),
         peak_memory_gb=peak,
     )
 
@@ -89,18 +90,6 @@ def compare_speed(
     for key, model in models.items():
         model.train(modes[key])
     return {key: batch / statistics.median(times) for key, times in seconds.items()}
-
-
-@torch.inference_mode()
-def multiply_adds(model: nn.Module, *, image_size: int) -> int:
-    """Multiply-adds of one forward of one picture: matrix products, convolutions, attention."""
-    training = model.training
-    model.eval()
-    # Only the plain form of attention is counted on every device.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(_images(model, image_size, 1))
-    model.train(training)
-    return counter.get_total_flops() // 2
 
 
 def _images(model: nn.Module, image_size: int, batch: int) -> Tensor:
