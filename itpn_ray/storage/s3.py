@@ -1,7 +1,7 @@
 """S3 and everything that speaks its protocol, through boto3 (objects) and pyarrow (data).
 
-boto3 with ten standard retries brings every object through a server that refuses three requests in
-ten; pyarrow's own client loses a quarter of them, so it serves for reading data only.
+boto3 with ten retries brings every object through a server that refuses three requests in ten;
+pyarrow's own client loses a quarter of them, so it serves for reading data only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import os
+import random
 import re
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.storage.base import ObjectStore, check_key
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$", re.IGNORECASE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_TRANSFER = TransferConfig(multipart_chunksize=16 << 20, max_concurrency=8)
+_TRANSFER = TransferConfig(
+    multipart_chunksize=16 << 20, max_concurrency=8, num_download_attempts=10
+)
+_TRY_AGAIN = {429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,7 @@ def filesystem(uri: str) -> tuple[S3FileSystem, str]:
 def _client(patient: bool) -> Any:
     endpoint = Endpoint.from_environment()
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": 11 if patient else 4},
+        retries={"mode": "standard", "total_max_attempts": 1},  # see _retry
         connect_timeout=10 if patient else 3,
         read_timeout=60 if patient else 5,
         max_pool_connections=16,
@@ -139,7 +143,31 @@ def _client(patient: bool) -> Any:
         **({"signature_version": UNSIGNED} if _anonymous() else {}),
     )
     session = Session(region_name=endpoint.region)
-    return session.client("s3", endpoint_url=endpoint.url, config=config)
+    client = session.client("s3", endpoint_url=endpoint.url, config=config)
+    client.meta.events.register("needs-retry.s3", _retry if patient else _retry_briefly)
+    return client
+
+
+def _retry(
+    attempts: int, response: Any, caught_exception: Exception | None, limit: int = 11, **_: Any
+) -> float | None:
+    """Seconds to wait before a failed request is sent again; ``None``: it stays failed.
+
+    The rule is boto3's own standard one but for its allowance, 100 retries a client, which a
+    server that refuses a third of all requests uses up within minutes.
+    """
+    refused = response is not None and (
+        response[0].status_code in _TRY_AGAIN
+        or response[1].get("Error", {}).get("Code") == "RequestTimeout"
+    )
+    lost = isinstance(caught_exception, HTTPClientError)
+    if attempts >= limit or not (refused or lost):
+        return None
+    return random.random() * min(2 ** (attempts - 1), 20)
+
+
+def _retry_briefly(**request: Any) -> float | None:
+    return _retry(**request, limit=4)
 
 
 @contextmanager

@@ -60,8 +60,9 @@ def test_missing_objects_buckets_and_rights_are_os_errors(s3_uri, tmp_path):
         store.write_bytes("../other", b"")
 
 
-def test_thirty_percent_refused_and_every_object_arrives(flaky_s3, s3_uri, tmp_path):
+def test_thirty_percent_refused_and_every_object_arrives(flaky_s3, s3_uri, tmp_path, monkeypatch):
     server = flaky_s3(refuse=0.3)
+    monkeypatch.setattr(s3.random, "random", lambda: 0.05)  # short pauses
     store = open_store(s3_uri)
 
     def there_and_back(i):
@@ -77,6 +78,23 @@ def test_thirty_percent_refused_and_every_object_arrives(flaky_s3, s3_uri, tmp_p
     assert arrived == [True] * 100
     assert store.list() == [f"object-{i:03d}" for i in range(100)]
     assert 0.2 < server.counts["refused"] / server.counts.total() < 0.4
+
+
+def test_the_retries_of_a_client_are_not_used_up(flaky_s3, s3_uri, monkeypatch):
+    server = flaky_s3(refuse=0.5)
+    monkeypatch.setattr(s3.random, "random", lambda: 0.0)  # no pauses
+    store = open_store(s3_uri)
+    for i in range(120):
+        store.write_bytes("key", b"%d" % i)
+    assert store.read_bytes("key") == b"119"
+    assert server.counts["refused"] > 100
+
+
+def test_a_request_that_is_wrong_is_not_tried_again(flaky_s3, s3_uri):
+    server = flaky_s3()
+    with pytest.raises(FileNotFoundError):
+        open_store(s3_uri).read_bytes("none")
+    assert server.counts["passed"] == 1
 
 
 def test_answers_that_break_off_are_asked_again(flaky_s3, s3_uri):

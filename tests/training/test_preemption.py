@@ -1,7 +1,11 @@
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -79,3 +83,14 @@ def test_asking_is_cheap(ray_worker):
         for _ in range(1000):
             notice()
         assert time.perf_counter() - begin < 0.5
+
+
+@pytest.mark.slow
+def test_a_worker_under_ray_notices_that_its_node_is_drained(tmp_path):
+    script = Path(__file__).with_name("drain_a_node.py")
+    out = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, check=True, timeout=280
+    )
+    found = json.loads(out.stdout.splitlines()[-1])
+    assert 0 < found["noticed_after"] < 15
+    assert 55 < found["deadline_after"] < 65
