@@ -25,8 +25,8 @@ class SubmitConfig:
     """URL of the cluster's job server, which is its dashboard's: http://127.0.0.1:8265 for a head
     on this machine or behind a tunnel."""
     kubernetes: str = ""
-    """Name of a KubeRay cluster, in place of an address: the job's manifest is printed for
-    `kubectl apply -f -`, and nothing is sent."""
+    """A RayJob manifest, in place of an address (clusters/kuberay/rayjob.yaml): it is printed with
+    the verb in it, for `kubectl apply -f -`, and nothing is sent."""
     name: str = ""
     """The job's name; empty makes one of the verb and the time."""
     env: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class SubmitConfig:
                 "submit.address",
                 self.address,
                 "does not name the one cluster that a job goes to",
-                "Give --address http://HOST:8265 or --kubernetes CLUSTER, one of the two",
+                "Give --address http://HOST:8265 or --kubernetes MANIFEST, one of the two",
             )
         if self.address and not self.address.startswith(("http://", "https://")):
             raise ConfigError(
@@ -54,15 +54,13 @@ class SubmitConfig:
                 "is not the URL of the cluster's dashboard",
                 f"Give it as http://{self.address.rpartition('://')[2]}; its usual port is 8265",
             )
-        for field in ("name", "kubernetes"):
-            value = getattr(self, field)
-            if value and not _JOB_NAME.fullmatch(value):
-                raise ConfigError(
-                    f"submit.{field}",
-                    value,
-                    "is not a name that Kubernetes and Ray take",
-                    "Use up to 47 small letters, digits and dashes, a letter first",
-                )
+        if self.name and not _JOB_NAME.fullmatch(self.name):
+            raise ConfigError(
+                "submit.name",
+                self.name,
+                "is not a name that Kubernetes and Ray take",
+                "Use up to 47 small letters, digits and dashes, a letter first",
+            )
         for name in self.env:
             if not _ENV_NAME.fullmatch(name):
                 raise ConfigError(

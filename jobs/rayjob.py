@@ -1,9 +1,11 @@
-"""A verb as a KubeRay RayJob on a cluster that stands (clusters/kuberay/raycluster.yaml)."""
+"""A verb as a KubeRay RayJob: a cluster that comes with the run and goes with it."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,34 +14,58 @@ from jobs.config import SubmitConfig
 
 
 def rayjob(config: SubmitConfig, name: str, argv: Sequence[str]) -> str:
-    """Render the manifest, for ``kubectl apply -f -``.
+    """Fill a manifest like clusters/kuberay/rayjob.yaml in, for ``kubectl apply -f -``.
 
-    The image of the cluster brings the code. Secrets come to its pods from Kubernetes, never
-    through a manifest.
+    The manifest's image brings the code. Secrets come to its pods from Kubernetes.
 
     Args:
-        config: names the KubeRay cluster.
+        config: names the manifest.
         name: the RayJob's name.
         argv: the verb and its options, as they would stand after ``itpn-ray``.
 
     Raises:
-        ConfigError: environment variables were asked for.
+        ConfigError: the manifest holds no RayJob, or environment variables were asked for.
     """
     if config.env:
         raise ConfigError(
             "submit.env",
             " ".join(config.env),
-            "a manifest would show the values to everyone who can read it",
-            "Put them in the Secret that the cluster's pods read (clusters/README.md)",
+            "would stand in the manifest for everyone who can read it",
+            "Put the values in the Secret that the pods read (clusters/README.md)",
         )
-    manifest = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "itpn-ray"}},
-        "spec": {
-            "entrypoint": shlex.join([config.python, "-m", "itpn_ray.cli", *argv]),
-            "clusterSelector": {"ray.io/cluster": config.kubernetes},
-            "submissionMode": "K8sJobMode",
-        },
-    }
-    return yaml.safe_dump(manifest, sort_keys=False, width=1000)
+    documents = _read(config.kubernetes)
+    for document in documents:
+        if document["kind"] == "RayJob":
+            document["metadata"]["name"] = name
+            document["spec"]["entrypoint"] = shlex.join(
+                [config.python, "-m", "itpn_ray.cli", *argv]
+            )
+    return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, width=1000)
+
+
+def _read(path: str) -> list[dict[str, Any]]:
+    try:
+        documents = list(yaml.safe_load_all(Path(path).read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            "submit.kubernetes",
+            path,
+            f"cannot be read ({str(error).splitlines()[0]})",
+            "Give a manifest like clusters/kuberay/rayjob.yaml",
+        ) from error
+    kinds = [document.get("kind") for document in documents if isinstance(document, dict)]
+    if kinds.count("RayJob") != 1 or len(kinds) != len(documents):
+        raise ConfigError(
+            "submit.kubernetes",
+            path,
+            "does not hold one RayJob",
+            "Give a manifest like clusters/kuberay/rayjob.yaml",
+        )
+    return documents
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes what anchors share in full, where it is used."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

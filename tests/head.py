@@ -8,12 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.s3 import free_port
+
+START_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +32,15 @@ class Head:
 
 
 @contextmanager
-def start_head(*, num_cpus: int = 2) -> Iterator[Head]:
+def start_head(*, num_cpus: int = 2, autoscaling: dict[str, Any] | None = None) -> Iterator[Head]:
     """Run ``ray start --head`` for the length of a ``with`` block.
 
-    It is killed with its process group, because ``ray stop`` would end every Ray of this user. The
-    dashboard comes up some seconds after this returns.
+    It is killed with its process group, because ``ray stop`` would end every Ray of this user. Jobs
+    are taken some seconds after it yields.
+
+    Args:
+        num_cpus: logical CPUs of the head.
+        autoscaling: a configuration like clusters/local.yaml, for nodes that come and go.
     """
     port, dashboard_port = free_port(), free_port()
     # Ray's sockets lie below this folder, and a socket's path may have 107 characters at most.
@@ -47,16 +57,28 @@ def start_head(*, num_cpus: int = 2) -> Iterator[Head]:
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
         "RAY_LOGGER_LEVEL": "warning",  # As in clusters/: "info" logs a job's variables.
     }
-    with (folder / "start.log").open("w") as log:
+    if autoscaling is not None:
+        provider = autoscaling["provider"] | {"gcs_address": f"127.0.0.1:{port}"}
+        (folder / "cluster.yaml").write_text(yaml.safe_dump(autoscaling | {"provider": provider}))
+        command.append(f"--autoscaling-config={folder / 'cluster.yaml'}")
+        environment |= {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": provider["head_node_id"],
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
+    log = folder / "start.log"
+    with log.open("w") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
+        _wait_until_it_runs(process, log)
         yield Head(
             jobs_address=f"http://127.0.0.1:{dashboard_port}",
             address=f"127.0.0.1:{port}",
@@ -66,3 +88,11 @@ def start_head(*, num_cpus: int = 2) -> Iterator[Head]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_it_runs(process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_TIMEOUT_S
+    while "Ray runtime started" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, f"Ray did not start in {START_TIMEOUT_S} s"
+        time.sleep(0.1)

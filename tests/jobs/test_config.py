@@ -12,12 +12,11 @@ HERE = "http://127.0.0.1:8265"
     ("options", "named"),
     [
         ({}, "the one cluster"),
-        ({"address": HERE, "kubernetes": "itpn"}, "the one cluster"),
+        ({"address": HERE, "kubernetes": "job.yaml"}, "the one cluster"),
         ({"address": "127.0.0.1:8265"}, "http://127.0.0.1:8265"),
         ({"address": "ray://10.0.0.1:10001"}, "http://10.0.0.1:10001"),
         ({"address": HERE, "name": "My Job"}, "submit.name = 'My Job'"),
         ({"address": HERE, "name": "a" * 48}, "submit.name"),
-        ({"kubernetes": "-itpn"}, "submit.kubernetes"),
         ({"address": HERE, "connect_timeout_s": 0.0}, "submit.connect_timeout_s"),
     ],
 )
