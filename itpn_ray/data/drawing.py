@@ -63,13 +63,13 @@ def draw_labelled(rng: np.random.Generator, label: int, width: int, height: int)
     """
     canvas = ground(rng, width, height)
     short = min(width, height)
-    for _ in range(int(rng.integers(1, 4))):
-        small = place(rng, int(rng.integers(len(CLASSES))), width, height, short * 0.11)
-        paint_thing(rng, canvas, small)
-    radius = short * rng.uniform(0.3, 0.48)
-    main = place(rng, label, width, height, radius, margin=0.8)
-    paint_thing(rng, canvas, main)
     for _ in range(int(rng.integers(0, 3))):
+        small = place(rng, int(rng.integers(len(CLASSES))), width, height, short * 0.08)
+        paint_thing(rng, canvas, small)
+    radius = short * rng.uniform(0.38, 0.5)
+    main = place(rng, label, width, height, radius, margin=0.95)
+    paint_thing(rng, canvas, main)
+    if rng.uniform() < 0.5:
         paint(canvas, bar_outline(bar(rng, main), main), colour(rng))
     return finish(rng, canvas)
 
@@ -147,8 +147,8 @@ def ground(rng: np.random.Generator, width: int, height: int) -> Array:
     whole = place(rng, int(rng.integers(len(CLASSES))), width, height, min(width, height) / 2)
     name = TEXTURES[int(rng.integers(len(TEXTURES)))]
     pattern = texture(rng, name, whole, (0, 0, width, height))
-    canvas += (pattern[..., None] - 0.5) * rng.uniform(0, 40)
-    for _ in range(int(rng.integers(3, 9))):
+    canvas += (pattern[..., None] - 0.5) * rng.uniform(0, 20)
+    for _ in range(int(rng.integers(2, 7))):
         radius = min(width, height) * rng.uniform(0.03, 0.12)
         blot = place(rng, int(rng.integers(len(CLASSES))), width, height, radius, margin=0.0)
         paint(canvas, blot.outline, colour(rng))
