@@ -7,10 +7,11 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from itpn_ray import checks
-from itpn_ray.data.config import LoaderConfig
+from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.ray_config import RayConfig
@@ -137,6 +138,7 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     task: PixelPretraining | ClipPretraining | Classification = field(default_factory=PixelPretraining)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -148,6 +150,13 @@ class ExperimentConfig:
                 "run", self.run, "is not a plain name", "Use letters, digits, '.', '_' and '-'"
             )
         self.worker_range  # noqa: B018  parsed here so that a bad value fails on the driver
+        if self.workers == "0" and self.loader.carrier == "ray":
+            raise ConfigError(
+                "loader.carrier",
+                self.loader.carrier,
+                "needs Ray, which a run in this process (workers 0) does not start",
+                "Add --loader.carrier threads, or use one worker",
+            )
         checks.positive("cpus_per_worker", self.cpus_per_worker)
         checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
         checks.not_negative("eval_every", self.eval_every)
@@ -169,6 +178,22 @@ class ExperimentConfig:
         raise ConfigError(
             "workers", self.workers, "is not a number of workers", "Write 4, or 2..8 for a range"
         )
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """The same experiment with local paths made absolute: workers have other working folders."""
+    return dataclasses.replace(
+        config,
+        out=absolute(config.out),
+        data=absolute(config.data),
+        model=dataclasses.replace(config.model, init=absolute(config.model.init)),
+        checkpoint=dataclasses.replace(config.checkpoint, uri=absolute(config.checkpoint.uri)),
+    )
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute; a URI, or nothing, stays as it is."""
+    return path if not path or "://" in path else str(Path(path).expanduser().absolute())
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from itpn_ray.console import Console
 from itpn_ray.errors import CheckpointError
-from itpn_ray.experiment import ExperimentConfig, to_dict
+from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.ray_env import start_ray
 from itpn_ray.report import write_report
 from itpn_ray.storage import check_writable
@@ -59,6 +59,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     Raises:
         ItpnError: what ``preflight`` finds, a name in use, or an error within the run.
     """
+    config = with_absolute_paths(config)
     preflight(config)
     folder, began = claim(config, command)
     console.log_to(folder / "train.log")

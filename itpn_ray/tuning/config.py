@@ -12,6 +12,7 @@ from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.pretrain.config import PixelPretraining
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.tasks.config import Classification
+from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 
 
@@ -93,7 +94,9 @@ def pretraining(config: SweepConfig, folder: str, weight: float) -> ExperimentCo
     plain = to_dict(config.pretrain)
     plain |= {"run": f"lambda-{weight:g}", "out": f"{folder}/pretrain", "data": config.data}
     plain["task"]["feature_weight"] = weight
-    plain["tracking"] = dataclasses.asdict(config.tracking)
+    # All runs of the sweep in one place: the embedded database lies in the sweep's own out.
+    uri = tracking_uri(config.tracking, config.out)
+    plain["tracking"] = dataclasses.asdict(dataclasses.replace(config.tracking, uri=uri))
     return from_dict(plain)
 
 

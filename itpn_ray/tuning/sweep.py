@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from itpn_ray.console import Console
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
+from itpn_ray.experiment import absolute
 from itpn_ray.models import create_model
 from itpn_ray.ray_env import start_ray
 from itpn_ray.report import write_report
@@ -35,7 +37,8 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     Raises:
         ItpnError: a mistake in the settings or the data, or every trial failed.
     """
-    folder = Path(config.out).expanduser().absolute() / config.run
+    config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
+    folder = Path(config.out) / config.run
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
     preflight(pretraining(config, str(folder), config.feature_weight[0]))
     preflight(trial(config, str(folder), "trial", sample, init=""))
