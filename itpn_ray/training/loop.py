@@ -119,7 +119,7 @@ def train(parts: Parts) -> nn.Module:
             if leaving or step == last or step - saved >= config.checkpoint.every_steps:
                 with meter.time("saving"):
                     meter.tell(step, step / per_epoch, now=True)
-                    _save(parts, network, optimizer, step, step / per_epoch)
+                    _save(parts, network, optimizer, step, step / per_epoch, leaving=leaving)
                 saved = step
             if leaving and step < last:
                 parts.store.wait()
@@ -192,11 +192,19 @@ def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None
 
 
 def _save(
-    parts: Parts, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, epoch: float
+    parts: Parts,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    epoch: float,
+    *,
+    leaving: bool,
 ) -> None:
     """Start saving the whole state on rank 0; training goes on once it is copied."""
     if not parts.worker.leads:
         return
     begin = time.perf_counter()
-    parts.store.save(step, whole_state(network, optimizer, step, parts.config), epoch=epoch)
+    state = whole_state(network, optimizer, step, parts.config)
+    # Reading back takes time that a machine about to go has not; a resume verifies in any case.
+    parts.store.save(step, state, epoch=epoch, verify=not leaving)
     parts.journal.event("checkpoint", step=step, seconds=round(time.perf_counter() - begin, 3))

@@ -38,12 +38,16 @@ def restore(
 ) -> int:
     """Put the newest good checkpoint back and return its step; 0 where there is none.
 
+    Rank 0 chooses, so that all ranks load the same one, and only one looks through the store.
+
     Raises:
         CheckpointError: the checkpoint is of another network.
     """
-    checkpoint = store.latest_good()
-    if checkpoint is None:
+    chosen = store.latest_good() if worker.leads else None
+    step = int(worker.reduce(torch.tensor([0 if chosen is None else chosen.step])).item())
+    if step == 0:
         return 0
+    checkpoint = chosen or store.load(step)
     state = checkpoint.load()
     try:
         network.load_state_dict(state["network"])
@@ -55,7 +59,6 @@ def restore(
             f"holds another network ({str(error).splitlines()[0]})",
             "Use another --run, or the model that the checkpoint was trained with",
         ) from error
-    step = int(state["progress"]["step"])
     if worker.leads:
         journal.rewind(step)
         journal.event(

@@ -14,7 +14,7 @@ from itpn_ray.storage import check_writable
 from itpn_ray.tasks.config import Classification
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import RunStatus, flatten
-from itpn_ray.training.folder import CONFIG, claim
+from itpn_ray.training.folder import CONFIG, claim, run_folder
 from itpn_ray.training.follow import TrackingFollower
 from itpn_ray.training.journal import PLOTS, FileJournal
 from itpn_ray.training.lease import Lease
@@ -61,13 +61,13 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     """
     config = with_absolute_paths(config)
     preflight(config)
-    folder, began = claim(config, command)
-    console.log_to(folder / "train.log")
-    with Lease(config.checkpoint.uri or str(folder), name=config.run):
+    with Lease(config.checkpoint.uri or str(run_folder(config)), name=config.run) as lease:
+        folder, began = claim(config, command)
+        console.log_to(folder / "train.log")
         if (folder / EXPORT).exists():
             console.say(f"run {config.run} is complete; nothing to do")
         else:
-            _train(config, folder, began, console)
+            _train(config, folder, began, console, lease)
     console.summary(folder, load_lines(config, folder))
     return folder
 
@@ -83,7 +83,9 @@ def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     ]
 
 
-def _train(config: ExperimentConfig, folder: Path, began: bool, console: Console) -> None:
+def _train(
+    config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
+) -> None:
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     tracker = create_tracker(config.tracking, config.out)
@@ -93,6 +95,7 @@ def _train(config: ExperimentConfig, folder: Path, began: bool, console: Console
     try:
         with console.follow(folder), TrackingFollower(tracker, folder):
             _launch(config, folder, journal, console.verbosity == "verbose")
+        lease.check()
         export(config, folder)
         status = "FINISHED"
     finally:
