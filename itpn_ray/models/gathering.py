@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itpn_ray.models.acceleration import Acceleration
-from itpn_ray.models.layers import Attention
-from itpn_ray.models.position import Grid, relative_index
+from itpn_ray.models.layers import Attention, Block
+from itpn_ray.models.position import Grid
 
 REACH = 7  # windows: offsets in cross attention that are further apart share one bias
 
@@ -145,12 +145,6 @@ class Gathering(nn.Module):
             return False
         return _shapes(self) == _shapes(other)
 
-    def inside(self, block: int, windows: Windows) -> Tensor | None:
-        """Bias of a block between the places of a window, (h, N, N): query, then key."""
-        if self.window_bias is None:
-            return None
-        return offset_bias(self.window_bias[block], windows.side)
-
     def across(self, block: int, windows: Windows) -> Tensor | None:
         """Bias of a block between windows, (h, K, K): the reader's, then the gathering token's."""
         if self.cross_bias is None:
@@ -162,10 +156,11 @@ class Gathering(nn.Module):
         return table[:, rows, columns].flatten(3, 4).flatten(1, 2)
 
 
-def offset_bias(table: Tensor, side: Grid) -> Tensor:
+def offset_bias(table: Tensor, side: Grid, pairs: Tensor) -> Tensor:
     """Bias for every pair of places of a window, (h, N, N), from offsets (h, 2S - 1, 2T - 1).
 
     The table's middle entry is offset 0; a window may be smaller than the S x T it was made for.
+    `pairs` is `relative_index(side)`.
     """
     middle = table.shape[1] // 2, table.shape[2] // 2
     near = table[
@@ -173,7 +168,7 @@ def offset_bias(table: Tensor, side: Grid) -> Tensor:
         middle[0] - side[0] + 1 : middle[0] + side[0],
         middle[1] - side[1] + 1 : middle[1] + side[1],
     ]
-    return near.flatten(1)[:, relative_index(side, table.device)]
+    return near.flatten(1)[:, pairs]
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
@@ -187,42 +182,50 @@ def _reach(count: int, device: torch.device) -> Tensor:
 
 
 def read_gathered(
-    attention: Attention, x: Tensor, number: int, bias: Tensor | None = None
+    block: Block, x: Tensor, number: int, bias: Tensor | None = None, keep: Tensor | None = None
 ) -> Tensor:
-    """What all tokens read from the gathering tokens of all windows of their picture.
+    """All tokens after reading the gathering tokens of all windows of their picture.
 
-    With queries Q from all tokens, and keys K_g and values V_g from the gathering tokens only,
-    softmax(Q K_g^T / sqrt(C / h) + bias) V_g in every head, then the output layer. As there are few
-    gathering tokens, the query and output matrices are multiplied into K_g and V_g, not into all
-    tokens: the same numbers for about h * K / C of the work.
+    With queries Q from all tokens, and keys K_g and values V_g from the gathering tokens only, all
+    after the block's first norm: x + scale * keep * proj(softmax(Q K_g^T / sqrt(C / h) + bias) V_g)
+    in heads. As there are few gathering tokens, all matrices are multiplied into K_g and V_g rather
+    than into all tokens, and so are scales and biases (the shares of a head sum to 1): the same
+    numbers for about h * K / C of the work, and one pass over the tokens less.
 
     Args:
-        attention: the block's, which lends its weights.
-        x: (B * K, 1 + n, C) normed tokens, gathering token first.
+        block: the block, which lends its weights.
+        x: (B * K, 1 + n, C), gathering token first.
         number: K.
         bias: (h, K, K) for the reader's window and the gathering token's, or None.
+        keep: (B,), weighs each picture's branch, or None.
 
     Returns:
         (B * K, 1 + n, C).
     """
-    heads, length = attention.heads, x.shape[1]
-    size = x.shape[2] // heads  # C / h
-    gathered = x[:, 0].unflatten(0, (-1, number))  # (B, K, C)
-    _, key, value = attention.project(gathered)  # (B, h, K, C / h)
-    query_weight = attention.qkv.weight[: heads * size].unflatten(0, (heads, size))  # (h, C/h, C)
-    output_weight = attention.proj.weight.unflatten(1, (heads, size)).permute(1, 2, 0)
-    readers = x.view(-1, number * length, x.shape[2])  # (B, K * (1 + n), C)
+    attention, heads = block.attention, block.attention.heads
+    length, size = x.shape[1], x.shape[2] // heads  # 1 + n, C / h
+    readers = block.norm1(x).view(-1, number * length, x.shape[2])  # (B, K * (1 + n), C)
+    _, key, value = attention.project(readers[:, ::length])  # (B, h, K, C / h)
     key = key * size**-0.5
-    scores = readers @ (key @ query_weight).flatten(1, 2).mT  # (B, K * (1 + n), h * K)
+    query_weight = attention.qkv.weight[: heads * size].unflatten(0, (heads, size))  # (h, C/h, C)
+    output_weight = attention.proj.weight.unflatten(1, (heads, size))  # (C, h, C/h)
+    asked = torch.einsum("bhks,hsc->bhkc", key, query_weight).flatten(1, 2)  # (B, h * K, C)
+    told = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)
+    told = told + attention.proj.bias / heads
+    told = told if block.scale1 is None else told * block.scale1
+    told = told if keep is None else told * keep.to(told.dtype)[:, None, None]
+    scores = readers @ asked.mT  # (B, K * (1 + n), h * K)
     shift = query_shift(attention, key)
     if shift is not None:
-        scores = scores + shift.flatten(1)[:, None, :]
+        scores = scores + shift.flatten(1)[:, None, :].to(scores.dtype)
     scores = scores.view(-1, number, length, heads, number)
     if bias is not None:
         scores = scores + bias.transpose(0, 1)[:, None].to(scores.dtype)  # (K, 1, h, K)
-    shares = scores.softmax(-1).view(-1, number * length, heads * number)
-    out = shares @ (value @ output_weight).flatten(1, 2).to(shares.dtype)
-    return (out + attention.proj.bias).view_as(x)
+    shares = scores.softmax(-1).to(scores.dtype).view(-1, number * length, heads * number)
+    told, whole = told.to(shares.dtype), x.view_as(readers)
+    if whole.dtype == shares.dtype:
+        return torch.baddbmm(whole, shares, told).view_as(x)
+    return (whole + shares @ told).view_as(x)  # autocast: the tokens keep their precision
 
 
 def query_shift(attention: Attention, key: Tensor) -> Tensor | None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from itpn_ray.models.acceleration import Acceleration
 from itpn_ray.models.gathering import Gathering, Windows, offset_bias, read_gathered
-from itpn_ray.models.layers import Block, add_branch
+from itpn_ray.models.layers import Block
 from itpn_ray.models.migration import leave_counts
-from itpn_ray.models.position import Grid, resize_relative_table
+from itpn_ray.models.position import Grid, relative_index, resize_relative_table
 from itpn_ray.models.reduction import Reducer, State
 
 Branches = tuple[Tensor, Tensor] | None
@@ -32,6 +32,9 @@ class Plan:
     windows: Windows
     reducer: Reducer
     gathering: Gathering | None
+    pairs: Tensor | None
+    """(N, N) int64, see `position.relative_index`: the offset between any two places of a row;
+    None if nothing is learned about offsets."""
 
 
 def make_plan(
@@ -40,8 +43,10 @@ def make_plan(
     grid: Grid,
     depth: int,
     device: torch.device,
+    *,
+    own_tables: bool = False,
 ) -> Plan:
-    """Windows and counts for a grid.
+    """Windows and counts for a grid; `own_tables`: the blocks themselves have learned offsets.
 
     Raises:
         ConfigError: the ratio is too large for the depth.
@@ -54,7 +59,9 @@ def make_plan(
         front=int(acceleration.gathering),
         outside=windows.outside(device),
     )
-    return Plan(windows, reducer, gathering)
+    tables = own_tables or (gathering is not None and gathering.window_bias is not None)
+    pairs = relative_index(windows.side, device) if tables else None
+    return Plan(windows, reducer, gathering, pairs)
 
 
 def run_blocks(
@@ -89,16 +96,20 @@ def run_blocks(
 
 def step(plan: Plan, number: int, block: Block, state: State, branches: Branches) -> State:
     """One block: attention in windows, reading gathering tokens, leaving, MLP."""
-    keep1, keep2 = (None, None) if branches is None else branches
-    if keep1 is not None and keep2 is not None and plan.windows.number > 1:
-        keep1, keep2 = (keep.repeat_interleave(plan.windows.number) for keep in (keep1, keep2))
-    x, keys = block.attend(state.tokens.values, score_bias(plan, number, block, state), keep1)
+    keep, feed_keep = (None, None) if branches is None else branches
+    x, keys = block.attend(
+        state.tokens.values, score_bias(plan, number, block, state), by_row(keep, plan)
+    )
     if plan.gathering is not None and plan.gathering.token is not None:
         across = plan.gathering.across(number, plan.windows)
-        read = read_gathered(block.attention, block.norm1(x), plan.windows.number, across)
-        x = add_branch(x, read, block.scale1, keep1)
+        x = read_gathered(block, x, plan.windows.number, across, keep)
     state = plan.reducer.reduce(state.with_values(x), keys, number)
-    return state.with_values(block.feed(state.tokens.values, keep2))
+    return state.with_values(block.feed(state.tokens.values, by_row(feed_keep, plan)))
+
+
+def by_row(keep: Tensor | None, plan: Plan) -> Tensor | None:
+    """Weights of pictures (B,) as weights of their windows (R,)."""
+    return None if keep is None else keep.repeat_interleave(plan.windows.number)
 
 
 def score_bias(plan: Plan, number: int, block: Block, state: State) -> Tensor | None:
@@ -111,20 +122,30 @@ def score_bias(plan: Plan, number: int, block: Block, state: State) -> Tensor | 
 
 def pair_bias(plan: Plan, number: int, block: Block, state: State) -> Tensor | None:
     """Relative position of each query from each key, (1 or R, h, n, n), or None."""
-    windows = plan.windows
-    bias = None if plan.gathering is None else plan.gathering.inside(number, windows)
-    if block.attention.relative is not None:
-        table = resize_relative_table(block.attention.relative, windows.grid)
-        sides = [2 * length - 1 for length in windows.grid]
-        bias = offset_bias(table.t().unflatten(1, sides), windows.side)  # (h, N, N)
-    if bias is None:
+    windows, front = plan.windows, plan.reducer.front
+    table = offset_table(plan, number, block)
+    if table is None or plan.pairs is None:
         return None
-    if sum(plan.reducer.counts[:number]) == 0:
-        front = plan.reducer.front
-        return F.pad(bias, (front, 0, front, 0))[None]
-    bias = F.pad(bias, (0, plan.reducer.front, 0, plan.reducer.front))  # by place: front ones last
-    place = state.tokens.positions
-    return bias[:, place[:, :, None], place[:, None, :]].transpose(0, 1)  # (h, R, n, n) -> R first
+    bias = offset_bias(table, windows.side, plan.pairs)  # (h, N, N)
+    if not any(plan.reducer.counts[:number]):
+        return F.pad(bias, (front, 0, front, 0))[None] if front else bias[None]
+    bias = F.pad(bias, (0, front, 0, front)) if front else bias  # by place: those in front are last
+    place = state.tokens.positions  # (R, n)
+    heads, places, _ = bias.shape
+    start = torch.arange(heads, device=place.device)[:, None, None] * places
+    bias = F.embedding(place + start, bias.flatten(0, 1))  # (h, R, n, N + f): whole rows first
+    keys = place[:, None, :].expand(heads, -1, place.shape[1], -1)
+    return bias.gather(3, keys).transpose(0, 1)  # (R, h, n, n)
+
+
+def offset_table(plan: Plan, number: int, block: Block) -> Tensor | None:
+    """What a block has learned about offsets, (h, 2S - 1, 2T - 1), offset 0 in the middle."""
+    if block.attention.relative is not None:
+        table = resize_relative_table(block.attention.relative, plan.windows.grid)
+        return table.t().unflatten(1, [2 * length - 1 for length in plan.windows.grid])
+    if plan.gathering is None or plan.gathering.window_bias is None:
+        return None
+    return plan.gathering.window_bias[number]
 
 
 def departures(state: State, plan: Plan) -> Tensor:

@@ -95,8 +95,14 @@ class Trunk(Accelerated, nn.Module, ABC):
 
     def plan(self, grid: Grid) -> Plan:
         """How stage 3 treats pictures of `grid` patches under the present acceleration."""
-        depth, device = self.config.depths[2], self.position.device
-        return make_plan(self.acceleration, self.gathering, grid, depth, device)
+        return make_plan(
+            self.acceleration,
+            self.gathering,
+            grid,
+            self.config.depths[2],
+            self.position.device,
+            own_tables=self.config.relative_position,
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only each block's input for the backward pass, and compute the rest again."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from itpn_ray.models.acceleration import Acceleration
 from itpn_ray.models.gathering import REACH, Gathering, Windows, offset_bias, read_gathered
 from itpn_ray.models.layers import Attention, Block
+from itpn_ray.models.position import relative_index
 from tests.models.nets import classifier, dense, pictures, stir
 
 grids = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -105,21 +106,22 @@ def test_one_window_equals_the_formula() -> None:
 @pytest.mark.parametrize("key_bias", [True, False])
 def test_reading_equals_plain_cross_attention(key_bias: bool) -> None:
     """Several windows, with and without bias between them."""
-    block = Block(Attention(16, 4, key_bias=key_bias), torch.nn.Identity(), 16)
+    block = Block(Attention(16, 4, key_bias=key_bias), torch.nn.Identity(), 16, layer_scale=0.5)
     stir(block)
     x = torch.randn(2 * 6, 1 + 5, 16)
     bias = torch.randn(4, 6, 6)
-    y = block.norm1(x)
+    keep = torch.tensor([0.5, 2.0])
+    plain = read_gathered(block, x, 6)
+    weighed = read_gathered(block, x, 6, bias, keep)
     for picture in range(2):
         rows = slice(6 * picture, 6 * picture + 6)
         tokens, gathered = x[rows], x[rows][:, 0]
-        plain = attention_formula(block, tokens.flatten(0, 1), gathered).view_as(tokens)
-        found = read_gathered(block.attention, y, 6)[rows]
-        assert torch.allclose(found, plain, atol=1e-5)
+        read = attention_formula(block, tokens.flatten(0, 1), gathered).view_as(tokens)
+        assert torch.allclose(plain[rows], tokens + block.scale1 * read, atol=1e-5)
         for window in range(6):
-            part = attention_formula(block, tokens[window], gathered, bias[:, window, None])
-            found = read_gathered(block.attention, y, 6, bias)[rows][window]
-            assert torch.allclose(found, part, atol=1e-5)
+            read = attention_formula(block, tokens[window], gathered, bias[:, window, None])
+            expected = tokens[window] + keep[picture] * block.scale1 * read
+            assert torch.allclose(weighed[rows][window], expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -161,7 +163,7 @@ def test_padded_windows_see_only_the_picture() -> None:
 @given(st.tuples(st.integers(1, 5), st.integers(1, 5)), st.integers(5, 7))
 def test_offsets_look_up_the_middle_of_the_table(side: tuple[int, int], largest: int) -> None:
     table = torch.randn(2, 2 * largest - 1, 2 * largest - 1)
-    bias = offset_bias(table, side)
+    bias = offset_bias(table, side, relative_index(side))
     places = [(row, column) for row in range(side[0]) for column in range(side[1])]
     for i, query in enumerate(places):
         for j, key in enumerate(places):
@@ -207,7 +209,7 @@ def test_position_inside_windows_equals_the_formula() -> None:
     x = torch.randn(2, 12, 32)
     block, gathering = net.trunk.stage3[0], net.trunk.gathering
     bias = torch.zeros(2, 13, 13)
-    bias[:, 1:, 1:] = offset_bias(gathering.window_bias[0], (4, 3))
+    bias[:, 1:, 1:] = offset_bias(gathering.window_bias[0], (4, 3), relative_index((4, 3)))
     y = torch.cat([gathering.token.expand(2, -1, -1), x], dim=1)
     y = y + block.scale1 * attention_formula(block, y, y, bias[:, None])
     y = y + block.scale1 * attention_formula(block, y, y[:, :1])
