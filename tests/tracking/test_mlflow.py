@@ -12,10 +12,29 @@ from itpn_ray.tracking import TrackingConfig, create_tracker, tracking_uri
 from itpn_ray.tracking.mlflow import KEY_TAG, MlflowTracker
 
 
+FIRST_START = """
+import socket, sys
+def refuse(*address): raise SystemExit("network")
+socket.socket.connect = refuse
+from itpn_ray.tracking import TrackingConfig, create_tracker
+tracker = create_tracker(TrackingConfig(), sys.argv[1])
+tracker.start("run", {"a": 1}, key="first")
+tracker.log_metrics({"loss": 1.0}, 0)
+tracker.finish()
+"""
+
+
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """One database for all tests: making its tables takes seconds."""
-    return tmp_path_factory.mktemp("out")
+def first_start(tmp_path_factory):
+    """A new database and what its making printed; one for all tests, because it takes seconds."""
+    folder = tmp_path_factory.mktemp("tracking") / "out"
+    command = [sys.executable, "-c", FIRST_START, str(folder)]
+    return folder, subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def out(first_start):
+    return first_start[0]
 
 
 @pytest.fixture
@@ -189,20 +208,10 @@ def test_where_says_how_to_look(tracker, out) -> None:
     assert server.where == "http://***@host:5000"
 
 
-def test_the_first_start_is_quiet_and_sends_nothing(tmp_path) -> None:
-    code = (
-        "import sys, os, socket\n"
-        "def refuse(*a): raise SystemExit('network')\n"
-        "socket.socket.connect = refuse\n"
-        "from itpn_ray.tracking import *\n"
-        "t = create_tracker(TrackingConfig(), sys.argv[1])\n"
-        "t.start('run', {'a': 1}, key='k'); t.log_metrics({'loss': 1.0}, 0); t.finish()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "new")], capture_output=True, text=True
-    )
+def test_the_first_start_is_quiet_and_sends_nothing(first_start) -> None:
+    folder, done = first_start
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (tmp_path / "new" / "mlflow.db").exists()
+    assert (folder / "mlflow.db").exists()
 
 
 def test_create_tracker_puts_artifacts_beside_the_database(out, tmp_path) -> None:
