@@ -11,7 +11,6 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.tracking import TrackingConfig, create_tracker, tracking_uri
 from itpn_ray.tracking.mlflow import KEY_TAG, MlflowTracker
 
-
 FIRST_START = """
 import socket, sys
 def refuse(*address): raise SystemExit("network")
