@@ -6,20 +6,22 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.manifest import ShardInfo
 from itpn_ray.data.order import Ids
-from itpn_ray.data.shards import LocalPath, Shard, ShardedDataset
+from itpn_ray.data.shards import LocalPath
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import ObjectStore, open_store
 
+S = TypeVar("S")
 _FETCHES = 4
 """Shards fetched at once; the store splits each into parts of its own."""
 
@@ -129,24 +131,48 @@ def _download(store: ObjectStore, key: str, info: ShardInfo, part: Path) -> None
         )
 
 
-class RemoteShards:
+class Sharded(Protocol):
+    """What of a split is needed to fetch it: where it lies, its shards and their first rows."""
+
+    @property
+    def uri(self) -> str:
+        """The data set."""
+
+    @property
+    def split(self) -> str:
+        """Folder of the shards in it."""
+
+    @property
+    def shards(self) -> tuple[ShardInfo, ...]:
+        """The shards, in order."""
+
+    @property
+    def starts(self) -> Ids:
+        """(shards + 1,) int64: first row of each shard, and the number of rows."""
+
+
+class RemoteShards(Generic[S]):
     """Opens the shards of a remote split, fetched ahead of their use.
 
     Args:
         dataset: the remote split.
         config: where the cache lies, how large it may be, and the window of shards.
+        open_file: opens a shard's copy on this machine.
 
     Raises:
         ConfigError: the cache cannot hold what is used at a time, or cannot be written.
     """
 
-    def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
+    def __init__(
+        self, dataset: Sharded, config: LoaderConfig, open_file: Callable[[Path], S]
+    ) -> None:
         self._dataset = dataset
+        self._open_file = open_file
         self._budget = needed_bytes(dataset, config)
         self._cache = _open_cache(config)
         self._store = open_store(dataset.uri)
         self._pool = ThreadPoolExecutor(_FETCHES, "fetch")
-        self._open: dict[int, Future[Shard]] = {}
+        self._open: dict[int, Future[S]] = {}
         self._first_use: list[tuple[int, int]] = []
         self._last_use: dict[int, int] = {}
 
@@ -177,7 +203,7 @@ class RemoteShards:
                 self._open[shard] = self._pool.submit(self._fetch, shard)
                 held += size
 
-    def shard(self, index: int) -> Shard:
+    def shard(self, index: int) -> S:
         """An open shard of a planned batch; waits until it is there.
 
         Raises:
@@ -190,10 +216,10 @@ class RemoteShards:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._open.clear()
 
-    def _fetch(self, index: int) -> Shard:
+    def _fetch(self, index: int) -> S:
         info = self._dataset.shards[index]
         key = f"{self._dataset.split}/{info.file}"
-        return Shard(self._cache.fetch(self._store, key, info))
+        return self._open_file(self._cache.fetch(self._store, key, info))
 
 
 def local_copies(config: LoaderConfig) -> LocalPath:
@@ -212,7 +238,7 @@ def _open_cache(config: LoaderConfig) -> ShardCache:
     return ShardCache(Path(folder), int(config.cache_gb * 1e9))
 
 
-def needed_bytes(dataset: ShardedDataset, config: LoaderConfig) -> int:
+def needed_bytes(dataset: Sharded, config: LoaderConfig) -> int:
     """Bytes of remote shards that are used at a time: two windows, the current and the next one.
 
     Raises:
