@@ -37,6 +37,10 @@ class RayConfig:
     """Seconds that a group of training workers waits for its places before one of another size is
     tried: for about 20 s after a node has left, Ray still counts on it."""
 
+    resize_interval_s: float = 60.0
+    """Seconds between two looks at whether a run with a range of workers could have more. Each
+    change of size costs a restart from the last checkpoint."""
+
     def __post_init__(self) -> None:
         if "://" in self.address:
             raise ConfigError(
@@ -58,5 +62,10 @@ class RayConfig:
                     f"has no effect, the cluster at {self.address} has its own count",
                     "Leave it out, or leave ray.address empty for a private Ray",
                 )
-        for name in ("object_store_gb", "health_check_interval_s", "worker_start_timeout_s"):
+        for name in (
+            "object_store_gb",
+            "health_check_interval_s",
+            "worker_start_timeout_s",
+            "resize_interval_s",
+        ):
             checks.positive(f"ray.{name}", getattr(self, name))

@@ -22,6 +22,7 @@ from itpn_ray.ray_env import start_ray
         ({"object_store_gb": 0.0}, "ray.object_store_gb"),
         ({"health_check_interval_s": -1.0}, "ray.health_check_interval_s"),
         ({"worker_start_timeout_s": 0.0}, "ray.worker_start_timeout_s"),
+        ({"resize_interval_s": 0.0}, "ray.resize_interval_s"),
     ],
 )
 def test_a_wrong_field_is_named(options, named):

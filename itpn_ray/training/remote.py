@@ -84,6 +84,7 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
         ),
         scaling_config=ScalingConfig(
             num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=config.ray.resize_interval_s,
             use_gpu=config.gpus,
             resources_per_worker={
                 "CPU": config.cpus_per_worker,
