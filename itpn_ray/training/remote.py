@@ -82,7 +82,7 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
         torch_config=TorchConfig(
             backend="nccl" if config.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
         ),
-        scaling_config=ScalingConfig(
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]
             num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=config.ray.resize_interval_s,
             use_gpu=config.gpus,
