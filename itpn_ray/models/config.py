@@ -293,8 +293,8 @@ def from_dict(data: Mapping[str, Any]) -> ModelConfig:
     Raises:
         ConfigError: unknown kind, or fields that the kind does not have.
     """
-    kind = data.get("kind")
-    if kind not in _KINDS:
+    kind = data.get("kind") if isinstance(data, Mapping) else data
+    if not isinstance(data, Mapping) or kind not in _KINDS:
         raise ConfigError("kind", kind, "no such kind of network", f"use one of {list(_KINDS)}")
     fields = {key: value for key, value in data.items() if key != "kind"}
     try:

@@ -135,7 +135,7 @@ def describe(
     try:
         trunk = _describe_trunk(state, num_heads, image_size)
         return _describe_model(state, trunk, decoder_num_heads)
-    except (KeyError, IndexError, StopIteration, ConfigError) as error:
+    except (LookupError, ValueError, StopIteration, ConfigError) as error:
         raise CheckpointError(
             subject,
             None,

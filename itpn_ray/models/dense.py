@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itpn_ray.errors import DataError
 from itpn_ray.models.acceleration import Accelerated
 from itpn_ray.models.config import STRIDES, DenseConfig
 from itpn_ray.models.layers import to_map
@@ -49,8 +50,18 @@ class DenseTrunk(Accelerated, Network):
         """Map (B, 3, H, W) to stride -> (B, C, H / stride, W / stride), finest first.
 
         Strides 32 and 64 pool stride 16 and round odd sides down.
+
+        Raises:
+            DataError: a side that is no multiple of 16, or shorter than the largest stride.
         """
         grid = self.trunk.grid(images)
+        if min(images.shape[-2:]) < self.strides[-1]:
+            raise DataError(
+                "images",
+                f"{images.shape[-2]}x{images.shape[-1]} pixels",
+                f"too small for a map of stride {self.strides[-1]}",
+                "use larger pictures or fewer levels",
+            )
         stages = self.trunk.stages(images, drop_noise=drop_noise)
         pyramid = self.pyramid(*stages)
         maps: OrderedDict[int, Tensor] = OrderedDict()

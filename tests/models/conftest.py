@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,6 @@ def draw(name: str, shape: Sequence[int]) -> Tensor:
     else:
         numbers = np.float32(0.1) * numbers
     return torch.from_numpy(numbers)
-
-
-@pytest.fixture(scope="session")
-def drawn() -> Callable[[Mapping[str, Sequence[int]]], State]:
-    """Turns official names and shapes into official weights."""
-    return lambda shapes: {name: draw(name, shape) for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="session")

@@ -9,32 +9,36 @@ import torch
 from timm.optim import param_groups_layer_decay
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.models import create_model, layer_ids, no_weight_decay, save_model
+from itpn_ray.models import SIZES, create_model, layer_ids, no_weight_decay, save_model
+from itpn_ray.models.timm_hook import register_with_timm
 
 NANO = "fast_itpn_nano"
 
 
-@pytest.mark.parametrize(
-    ("code", "known"),
-    [
-        ("import timm, itpn_ray.models", True),
-        ("import itpn_ray.models, timm", True),
-        ("import itpn_ray.models.config, timm", True),
-        ("import timm", False),
-    ],
-)
-def test_timm_knows_the_names_whichever_is_imported_first(code, known):
-    code += "; print(timm.is_model('itpn_base'), timm.is_model('fast_itpn_nano'))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == [str(known)] * 2
+WE_FIRST = """
+import sys
+import itpn_ray.models.config
+print("torch" in sys.modules, "timm" in sys.modules, len(sys.meta_path))
+import timm
+print(timm.is_model("itpn_base"), timm.is_model("fast_itpn_nano"), len(sys.meta_path))
+"""
 
 
-def test_importing_the_configuration_imports_no_torch():
-    code = (
-        "import itpn_ray.models.config, sys; print('torch' in sys.modules, 'timm' in sys.modules)"
+def test_timm_learns_the_names_when_it_is_imported_after_us():
+    run = subprocess.run(
+        [sys.executable, "-c", WE_FIRST], capture_output=True, text=True, check=True
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "False"]
+    before, after = (line.split() for line in run.stdout.splitlines())
+    assert before[:2] == ["False", "False"]  # a configuration costs neither torch nor timm
+    assert after[:2] == ["True", "True"]
+    assert int(before[2]) > int(after[2])  # the watcher is gone
+
+
+def test_timm_knows_the_names_when_it_was_imported_before_us():
+    finders = list(sys.meta_path)
+    register_with_timm()
+    assert sys.meta_path == finders
+    assert set(SIZES) <= set(timm.list_models())
 
 
 def test_create_model_takes_timms_arguments():
