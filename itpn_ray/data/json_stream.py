@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 _CHUNK = 4 << 20
 _BLANK = " \t\r\n"
+_AFTER = frozenset(",:]}" + _BLANK)
 
 
 class Readable(Protocol):
@@ -95,8 +96,8 @@ class _Text:
                 if self._ended:
                     raise
             else:
-                # A number at the end of what is in memory may go on.
-                if end < len(self._text) or self._ended:
+                # A number that reaches the end of what is in memory, or a point, may go on.
+                if self._ended or self._text[end : end + 1] in _AFTER:
                     self._at = end
                     return value
             self._more()

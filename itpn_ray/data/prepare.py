@@ -211,10 +211,10 @@ def _make_on_ray(
                 key = record_key(row["split"], row["index"])
                 yield row["split"], row["index"], read_record(store.read_bytes(key))
         except ray.exceptions.RayError as error:
-            raise _cause_of(error) from error
+            raise cause_of(error) from error
 
 
-def _cause_of(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """What a task raised: the error of ours or of the system inside Ray's."""
     inner: BaseException | None = error
     while inner is not None:

@@ -99,7 +99,7 @@ class ShardJob:
         rows = from_bytes(store.read_bytes(plan_key(split, index)))
         record = ShardRecord(digest=digest)
         key = f"{split}/shard-{index:05d}.arrow"
-        with _temporary(store) as path:
+        with scratch_file(store) as path:
             with path.open("wb") as out:
                 with ShardWriter(out, shard_schema(self.kind)) as writer:
                     for row, picture in self._pictures(rows, split, record):
@@ -168,7 +168,7 @@ def read_record(data: bytes) -> ShardRecord:
 
 
 @contextmanager
-def _temporary(store: ObjectStore) -> Iterator[Path]:
+def scratch_file(store: ObjectStore) -> Iterator[Path]:
     """A path to write a shard to: beside the output where that is local, so that it can move."""
     path = store.local_path(f"{WORK}/{secrets.token_hex(8)}.tmp")
     if path is None:

@@ -1,0 +1,46 @@
+"""Raw pictures in files and folders, as users have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.shards import open_dataset
+from tests.data.made import jpeg, picture
+
+
+def image_bytes(number: int, width: int = 40, height: int = 32) -> bytes:
+    """A small JPEG; each number gives another one."""
+    return jpeg(picture(number, width, height))
+
+
+def write_folders(root: Path, folders: Mapping[str, int], first: int = 0) -> dict[str, bytes]:
+    """Write so many pictures into each folder; path relative to the root -> bytes."""
+    written = {}
+    for folder, count in folders.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            path = f"{folder}/{number:03d}.jpg" if folder else f"{number:03d}.jpg"
+            written[path] = image_bytes(first + len(written))
+            (root / path).write_bytes(written[path])
+    return written
+
+
+def config(source: Path | str, out: Path | str, **fields: Any) -> PrepareConfig:
+    """A preparation in this process with small shards."""
+    return PrepareConfig(
+        source=str(source), out=str(out), **{"num_workers": 0, "shard_rows": 8, **fields}
+    )
+
+
+def prepared(source: Path | str, out: Path | str, **fields: Any) -> dict[str, list[dict[str, Any]]]:
+    """Prepare and read back: all rows of each split."""
+    manifest = prepare(config(source, out, **fields))
+    datasets = {split: open_dataset(str(out), split) for split in manifest.splits}
+    return {
+        split: [dataset[number] for number in range(len(dataset))]
+        for split, dataset in datasets.items()
+    }

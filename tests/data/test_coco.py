@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
+
+from itpn_ray.data import run_lengths
+from itpn_ray.data.annotations import follow
+from itpn_ray.data.json_stream import stream_object
+from itpn_ray.data.manifest import read_manifest
+from itpn_ray.data.normalise import PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare_config import PicturesConfig
+from itpn_ray.data.sources.detect import detect
+from itpn_ray.data.synthetic import generate
+from itpn_ray.errors import DataError
+from tests.data.made_files import config, image_bytes, prepared
+
+Mask = NDArray[np.bool_]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated scenes in COCO's form."""
+    out = tmp_path_factory.mktemp("coco") / "pictures"
+    pictures = PicturesConfig(
+        out=str(out), layout="coco", train=40, val=12, side=128, num_workers=0
+    )
+    return generate(pictures)
+
+
+def annotations_of(folder: Path, split: str) -> dict[str, Any]:
+    return json.loads((folder / f"annotations/instances_{split}2017.json").read_text())
+
+
+def mask_of(item: dict[str, Any], height: int, width: int) -> Mask:
+    """COCO's own decoding of an annotation."""
+    shape = item["segmentation"]
+    runs = coco_mask.frPyObjects(shape, height, width)
+    return coco_mask.decode(coco_mask.merge(runs) if isinstance(runs, list) else runs).astype(bool)
+
+
+def stored_mask(row: dict[str, Any], number: int) -> Mask:
+    size = row["height"], row["width"]
+    if row["runs"][number]:
+        return run_lengths.decode(row["runs"][number], *size)
+    runs = coco_mask.frPyObjects(row["polygons"][number], *size)
+    return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
+
+
+def overlap(first: Mask, second: Mask) -> float:
+    union = (first | second).sum()
+    return float((first & second).sum() / union) if union else 1.0
+
+
+def test_objects_arrive_as_they_were_annotated(drawn: Path, tmp_path: Path) -> None:
+    assert detect(str(drawn)) == "coco"
+    rows = prepared(drawn, tmp_path / "out")
+    manifest = read_manifest(str(tmp_path / "out"))
+    assert manifest.kind == "detection"
+    for split, part in rows.items():
+        found = annotations_of(drawn, split)
+        assert sum(manifest.splits[split].class_counts) == len(found["annotations"])
+        by_id = {item["id"]: item for item in found["annotations"]}
+        seen = set()
+        for row in part:
+            image = next(image for image in found["images"] if image["id"] == row["image_id"])
+            assert row["path"] == f"{split}2017/{image['file_name']}"
+            for number, object_id in enumerate(row["object_ids"]):
+                item = by_id[object_id]
+                seen.add(object_id)
+                assert item["image_id"] == row["image_id"]
+                assert manifest.class_ids[row["classes"][number]] == item["category_id"]
+                x, y, width, height = item["bbox"]
+                assert row["boxes"][number] == [x, y, x + width, y + height]
+                assert row["areas"][number] == item["area"]
+                assert row["crowds"][number] == bool(item["iscrowd"])
+                if not item["iscrowd"]:
+                    assert row["polygons"][number] == item["segmentation"]
+                size = row["height"], row["width"]
+                np.testing.assert_array_equal(stored_mask(row, number), mask_of(item, *size))
+        assert seen == set(by_id)
+
+
+def test_objects_follow_a_picture_that_shrinks(drawn: Path, tmp_path: Path) -> None:
+    rows = prepared(drawn, tmp_path / "out", max_side=100)
+    full = {
+        row["path"]: row for part in prepared(drawn, tmp_path / "full").values() for row in part
+    }
+    shrunk = 0
+    for part in rows.values():
+        for row in part:
+            before = full[row["path"]]
+            scale = np.array([row["width"] / before["width"], row["height"] / before["height"]])
+            shrunk += int(scale[0] < 1)
+            assert max(row["width"], row["height"]) <= 100
+            for number, box in enumerate(row["boxes"]):
+                back = np.array(box) / np.tile(scale, 2)
+                np.testing.assert_allclose(back, before["boxes"][number], atol=1e-9)
+                wanted = before["areas"][number] * scale.prod()
+                assert row["areas"][number] == pytest.approx(wanted)
+                large = Image.fromarray(stored_mask(row, number)).resize(
+                    (before["width"], before["height"]), Image.Resampling.NEAREST
+                )
+                if before["areas"][number] > 400:
+                    assert overlap(np.asarray(large), stored_mask(before, number)) > 0.75
+    assert shrunk > 20
+
+
+POLYGON = [[5.0, 4.0, 30.0, 6.0, 22.0, 25.0]]
+
+
+def row_for(width: int, height: int) -> dict[str, Any]:
+    """A triangle as a polygon, and the same as run lengths."""
+    mask = Image.new("1", (width, height))
+    ImageDraw.Draw(mask).polygon([(5, 4), (30, 6), (22, 25)], fill=1)
+    return {
+        "frame_width": width,
+        "frame_height": height,
+        "boxes": [[5.0, 4.0, 30.0, 25.0]] * 2,
+        "areas": [200.0] * 2,
+        "polygons": [POLYGON, []],
+        "runs": [[], run_lengths.encode(np.asarray(mask))],
+    }
+
+
+def turned_picture(orientation: int, width: int, height: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    Image.new("RGB", (width, height)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("max_side", [None, 24])
+def test_objects_follow_a_picture_that_turns(orientation: int, max_side: int | None) -> None:
+    rules = PictureRules(max_side=max_side, quality=90, max_pixels=2**20)
+    picture = normalise(turned_picture(orientation, 48, 32), rules)
+    row = row_for(48, 32)
+    if orientation in (2, 3, 4):  # the size does not tell: the annotations mean the upright picture
+        moved = follow(row, picture)
+        assert moved["boxes"][0] == [v * picture.width / 48 for v in row["boxes"][0]]
+        return
+    moved = follow(row, picture)
+    size = picture.height, picture.width
+    outline = coco_mask.decode(
+        coco_mask.merge(coco_mask.frPyObjects(moved["polygons"][0], *size))
+    ).astype(bool)
+    runs = run_lengths.decode(moved["runs"][1], *size)
+    assert overlap(outline, runs) > 0.7  # both ways lead to the same place
+    rows, columns = np.nonzero(runs)
+    around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(moved["boxes"][1], around, atol=1.6)
+    # The pixels went the same way: the mask as a picture, stored and turned upright.
+    stored = np.asarray(run_lengths.decode(row["runs"][1], 32, 48)).astype(np.uint8) * 255
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(out, "JPEG", exif=exif, quality=95)
+    upright = normalise(out.getvalue(), rules)
+    shown = np.asarray(Image.open(io.BytesIO(upright.data)).convert("L")) > 127
+    assert overlap(shown, runs) > 0.7
+
+
+def test_annotations_of_the_upright_size_are_not_turned() -> None:
+    rules = PictureRules(max_side=None, quality=90, max_pixels=2**20)
+    picture = normalise(turned_picture(6, 32, 48), rules)  # shown as 48 x 32
+    assert follow(row_for(48, 32), picture) == row_for(48, 32)
+
+
+def test_annotations_of_another_size_are_rejected() -> None:
+    rules = PictureRules(max_side=None, quality=90, max_pixels=2**20)
+    picture = normalise(turned_picture(1, 50, 32), rules)
+    with pytest.raises(RejectedError, match="annotated as 48 x 32 pixels, but has 50 x 32"):
+        follow(row_for(48, 32), picture)
+
+
+def write_coco(root: Path, items: list[dict[str, Any]], images: int = 4, **top: Any) -> Path:
+    content = {
+        "images": [
+            {"id": 10 + n, "file_name": f"{n}.jpg", "width": 40, "height": 32}
+            for n in range(images)
+        ],
+        "annotations": items,
+        "categories": [{"id": 7, "name": " Wild Bird "}, {"id": 3, "name": "Moniter/TV"}],
+        **top,
+    }
+    for split in ("train", "val"):
+        (root / f"{split}2017").mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            (root / f"{split}2017/{number}.jpg").write_bytes(image_bytes(number))
+    (root / "annotations").mkdir(exist_ok=True)
+    for split in ("train", "val"):
+        path = root / f"annotations/instances_{split}2017.json"
+        path.write_text(json.dumps(content))
+    return root
+
+
+def item(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_id": 10,
+        "category_id": 7,
+        "bbox": [1.0, 2.0, 3.0, 4.0],
+        "area": 12.0,
+        "iscrowd": 0,
+        "segmentation": [[1.0, 2.0, 4.0, 2.0, 4.0, 6.0]],
+        **fields,
+    }
+
+
+def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
+    bad = {
+        1: {"bbox": [1, 2, 0, 4]},
+        2: {"bbox": [1, 2, float("nan"), 4]},
+        3: {"image_id": 99},
+        4: {"category_id": 5},
+        5: {"segmentation": {"counts": [5, 5], "size": [32, 40]}},
+        6: {"bbox": []},
+        7: {"image_id": "ten"},
+    }
+    items = [item(number, **fields) for number, fields in bad.items()] + [item(8)]
+    rows = prepared(write_coco(tmp_path / "raw", items), tmp_path / "out")
+    assert [row["object_ids"] for row in rows["val"]] == [[8], [], [], []]
+    listed = (tmp_path / "out/quarantine.csv").read_text().splitlines()[1:]
+    assert len(listed) == 2 * len(bad)
+    text = "\n".join(listed)
+    for number in bad:
+        assert f"annotation {number}," in text
+    assert "picture 99 is not listed" in text
+    assert "category 5 is not listed" in text
+    assert "box has 0 x 4 pixels" in text
+
+
+def test_optional_fields_may_be_missing(tmp_path: Path) -> None:
+    lean = {key: value for key, value in item(1).items() if key in ("id", "image_id", "bbox")}
+    rows = prepared(write_coco(tmp_path / "raw", [{**lean, "category_id": 3}]), tmp_path / "out")
+    row = rows["val"][0]
+    assert (row["areas"], row["crowds"], row["polygons"], row["runs"]) == (
+        [12.0],
+        [False],
+        [[]],
+        [[]],
+    )
+
+
+def test_class_names_lose_stray_blanks_only(tmp_path: Path) -> None:
+    prepare(config(write_coco(tmp_path / "raw", [item(1)]), tmp_path / "out"))
+    manifest = read_manifest(str(tmp_path / "out"))
+    assert manifest.classes == ("Moniter/TV", "Wild Bird")
+    assert manifest.class_ids == (3, 7)
+
+
+def test_objects_of_a_held_out_picture_go_with_it(tmp_path: Path) -> None:
+    items = [item(n, image_id=10 + n % 10) for n in range(40)]
+    raw = write_coco(tmp_path / "raw", items, images=10)
+    (raw / "annotations/instances_val2017.json").unlink()
+    rows = prepared(raw, tmp_path / "out", holdout=0.3)
+    assert {split: len(part) for split, part in rows.items()} == {"train": 7, "val": 3}
+    for part in rows.values():
+        for row in part:
+            assert row["object_ids"] == [n for n in range(40) if 10 + n % 10 == row["image_id"]]
+    assert (tmp_path / "out/quarantine.csv").read_text() == "path,reason\n"
+
+
+def test_objects365_paths(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    images = []
+    for number, folder in enumerate(("v1/patch0", "v1/patch8", "v2/patch16", "v2/patch16")):
+        name = f"objects365_{folder[:2]}_{number:08d}.jpg"
+        path = root / "val" / folder.split("/")[1] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_bytes(number))
+        entry = {"id": 10 + number, "file_name": f"images/{folder}/{name}"}
+        images.append({**entry, "width": 40, "height": 32, "license": 5, "url": ""})
+    content = {
+        "images": images,
+        "annotations": [item(1, isfake=0, isreflected=0, segmentation=None)],
+        "categories": [{"id": 7, "name": "Bakset"}],
+        "licenses": {},
+    }
+    (root / "annotations").mkdir()
+    (root / "annotations/zhiyuan_objv2_val.json").write_text(json.dumps(content))
+    assert detect(str(root)) == "objects365"
+    rows = prepared(root, tmp_path / "out")
+    assert [row["path"] for row in rows["val"]] == [
+        f"val/{image['file_name'].split('/', 2)[2]}" for image in images
+    ]
+    assert [row["image"] for row in rows["val"]] == [image_bytes(n) for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ("no pictures there", "is in none of the usual folders"),
+        ("no annotations", "names its split"),
+        ("not JSON", "cannot be read"),
+        ("cut off", "cannot be read"),
+        ("no categories", "lists no categories"),
+        ("no images", "lists no pictures"),
+        ("id twice", "is the id of two pictures"),
+        ("other categories", "other categories than train"),
+    ],
+)
+def test_a_bad_data_set_is_told(tmp_path: Path, change: str, cause: str) -> None:
+    raw = write_coco(tmp_path / "raw", [item(1)])
+    path = raw / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    if change == "no pictures there":
+        content["images"] = [{**image, "file_name": "x.jpg"} for image in content["images"]]
+    elif change == "no categories":
+        content["categories"] = []
+    elif change == "no images":
+        content["images"] = []
+    elif change == "id twice":
+        content["images"][1]["id"] = 10
+    elif change == "other categories":
+        content["categories"][0]["name"] = "dog"
+    text = json.dumps(content)
+    if change == "cut off":
+        text = text[: len(text) // 2]
+    path.write_text("<html>" if change == "not JSON" else text)
+    if change == "no annotations":
+        path.rename(raw / "annotations/all.json")
+        (raw / "annotations/instances_val2017.json").unlink()
+    with pytest.raises(DataError, match=cause):
+        prepare(config(raw, tmp_path / "out"))
+
+
+def test_memory_does_not_grow_with_the_objects() -> None:
+    code = """
+import json, resource, tempfile
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+from itpn_ray.data.sources.objects import CocoObjects
+ids = np.arange(500)
+def peak(boxes):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "boxes.json")
+        with path.open("w") as out:
+            out.write('{"annotations": [')
+            for n in range(boxes):
+                box = {"id": n, "image_id": n % 500, "category_id": 1, "bbox": [1, 1, 5, 5]}
+                out.write((", " if n else "") + json.dumps(box))
+            out.write("]}")
+        objects = CocoObjects(str(path), (1,), ids)
+        pieces = objects.join(pa.table({"image_id": ids}), list(range(0, 501, 5)), Path(folder))
+        seen = 0
+        for piece, problems in pieces:
+            assert not problems
+            seen += sum(len(found) for found in piece.column("object_ids").to_pylist())
+        assert seen == boxes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(-peak(70_000) + peak(280_000))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert int(done.stdout) < 40_000  # kB; the boxes as Python values would take 150 MB more
+
+
+# JSON by the piece
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=20,
+        ),
+    ),
+    st.sampled_from([None, 1]),
+)
+def test_json_by_the_piece_is_the_same(value: dict[str, Any], indent: int | None) -> None:
+    class Slow(io.BytesIO):
+        """Gives a byte or two at a time, so that every place is a cut once."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(2)
+
+    found: dict[str, Any] = {key: [] for key, inner in value.items() if inner == []}
+    for key, inner in stream_object(Slow(json.dumps(value, indent=indent).encode())):
+        if isinstance(value[key], list):
+            found.setdefault(key, []).append(inner)
+        else:
+            found[key] = inner
+    assert found == value
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": [1, 2', '{"a": 1', '{"a" 1}', '{"a": [1 2]}'])
+def test_what_is_not_json_raises(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (json's own words or ours)
+        list(stream_object(io.BytesIO(text.encode())))
+
+
+# Run lengths
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_run_lengths_agree_with_coco(mask: Mask) -> None:
+    runs = run_lengths.encode(mask)
+    np.testing.assert_array_equal(run_lengths.decode(runs, *mask.shape), mask)
+    theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    text = theirs["counts"].decode()
+    assert run_lengths.to_text(runs) == text
+    assert run_lengths.from_text(text) == runs
+
+
+def test_large_runs_have_a_text_form() -> None:
+    mask = np.zeros((3000, 2000), bool)
+    mask[1000:2900, 1500:1600] = True
+    theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert run_lengths.to_text(run_lengths.encode(mask)) == theirs
+    np.testing.assert_array_equal(
+        run_lengths.decode(run_lengths.from_text(theirs), 3000, 2000), mask
+    )
+
+
+def test_wrong_runs_raise() -> None:
+    with pytest.raises(ValueError, match="run lengths of 5 pixels for 2 x 3"):
+        run_lengths.decode([2, 3], 3, 2)
+    with pytest.raises(ValueError, match="end in the middle"):
+        run_lengths.from_text("P")
