@@ -6,6 +6,7 @@ turn in one run. Writes acceleration-<device>-<type>.json, .md and .png.
     python benchmarks/acceleration.py                                     # this machine
     python benchmarks/acceleration.py --device cuda --compile
     python benchmarks/acceleration.py --quick                             # a minute on a laptop
+    python benchmarks/acceleration.py --docs                              # also into docs/
 
 Paper: Fig. 5 and section 5.4.1 (there on a whole detector). Exit code 1 if a bar of BARS is missed.
 """
@@ -34,6 +35,7 @@ from benchmarks.lib.interleave import (
 from itpn_ray.models import Acceleration, create_dense
 from itpn_ray.models.count import multiply_adds
 
+ROOT = Path(__file__).resolve().parents[1]
 WINDOW = 16
 TOGETHER = {"reduction": "migration", "ratio": 0.3, "window": WINDOW, "gathering": True}
 VARIANTS = {
@@ -66,7 +68,8 @@ def measure(name: str, size: int, options: argparse.Namespace) -> list[dict[str,
     images = torch.randn(batch, 3, size, size, device=device, dtype=DTYPES[options.dtype])
     cases, work = {}, {}
     torch.compiler.reset()
-    for variant, acceleration in VARIANTS.items():
+    chosen = {name: VARIANTS[name] for name in VARIANTS if wanted(name, options)}
+    for variant, acceleration in chosen.items():
         torch.manual_seed(0)
         net = create_dense(name, acceleration=acceleration)
         work[variant] = multiply_adds(net, size)
@@ -77,7 +80,7 @@ def measure(name: str, size: int, options: argparse.Namespace) -> list[dict[str,
         least = 0.2 if options.device == "cuda" else 0.0
         seconds = interleave(cases, device, repeats=options.repeats, least=least)
     lines = []
-    for variant in VARIANTS:
+    for variant in chosen:
         faster = seconds["plain"] / seconds[variant]
         promise = work["plain"] / work[variant]
         lines.append(
@@ -99,6 +102,11 @@ def measure(name: str, size: int, options: argparse.Namespace) -> list[dict[str,
             flush=True,
         )
     return lines
+
+
+def wanted(variant: str, options: argparse.Namespace) -> bool:
+    """Whether a variant is asked for; plain always is."""
+    return variant == "plain" or any(part in variant for part in options.variants)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -123,7 +131,8 @@ def plot(lines: list[dict[str, Any]], title: str, path: Path) -> None:
     groups = sorted({(line["network"], line["pixels"]) for line in lines})
     figure = Figure(figsize=(4.6 * len(groups), 4.6), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    names = [variant for variant in VARIANTS if variant != "plain"]
+    found = {line["variant"] for line in lines}
+    names = [variant for variant in VARIANTS if variant in found and variant != "plain"]
     for panel, (name, size) in zip(panels, groups, strict=True):
         by = {
             line["variant"]: line
@@ -160,26 +169,43 @@ def missed(lines: list[dict[str, Any]]) -> list[str]:
     return out
 
 
+def into_docs(stem: Path) -> None:
+    """Put the table between its marks in docs/acceleration.md, and the plot beside it."""
+    page, plots = ROOT / "docs" / "acceleration.md", ROOT / "docs" / "plots"
+    before, rest = page.read_text().split(f"<!-- {stem.name} -->\n", 1)
+    after = rest.split("<!-- end -->", 1)[1]
+    picture = f"![Speed-up by variant](plots/{stem.name}.png)\n"
+    middle = f"<!-- {stem.name} -->\n{stem.with_suffix('.md').read_text()}\n{picture}<!-- end -->"
+    page.write_text(before + middle + after)
+    plots.mkdir(exist_ok=True)
+    (plots / f"{stem.name}.png").write_bytes(stem.with_suffix(".png").read_bytes())
+
+
 def main() -> int:
     parser = new_parser(__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", help="names in the table of sizes")
     parser.add_argument("--sizes", nargs="+", type=int, help="pixels a side")
+    parser.add_argument("--variants", nargs="+", default=[""], help="parts of variants' names")
     parser.add_argument("--batch", type=int, help="pictures a batch")
+    parser.add_argument("--docs", action="store_true", help="also write docs/acceleration.md")
     options = parse(parser)
     networks = ["fast_itpn_tiny"] if options.quick else ["fast_itpn_base", "fast_itpn_tiny"]
     sizes = [512] if options.quick else [512, 1024]
-    lines: list[dict[str, Any]] = []
-    for name in options.networks or networks:
-        for size in options.sizes or sizes:
-            lines += measure(name, size, options)
     where = machine(options.device)
     kind = options.dtype + (", compiled" if options.compile else "")
     title = f"{where['device']}, {kind}, torch {where['torch']}"
     stem = options.out / f"acceleration-{suffix(options)}"
-    write_json(stem.with_suffix(".json"), {"machine": where, "dtype": kind, "lines": lines})
-    stem.with_suffix(".md").write_text(f"{title}\n\n{table(lines)}")
+    lines: list[dict[str, Any]] = []
+    for name in options.networks or networks:
+        for size in options.sizes or sizes:
+            lines += measure(name, size, options)
+            # After each group, so that a run that is cut short leaves what it has.
+            write_json(stem.with_suffix(".json"), {"machine": where, "dtype": kind, "lines": lines})
+            stem.with_suffix(".md").write_text(f"{title}\n\n{table(lines)}")
     plot(lines, title, stem.with_suffix(".png"))
     print(f"written to {stem}.json, .md and .png")
+    if options.docs:
+        into_docs(stem)
     short = missed(lines)
     for line in short:
         print(f"missed ({BARS}): {line}", file=sys.stderr)
