@@ -103,7 +103,9 @@ def read_manifest(uri: str) -> Manifest:
     return manifest
 
 
-def _parse(found: dict[str, Any]) -> Manifest:
+def _parse(found: Any) -> Manifest:
+    if not isinstance(found, dict):
+        raise TypeError("it is not an object")
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(
