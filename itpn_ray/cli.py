@@ -166,6 +166,20 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
     return 0
 
 
+def _teach(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.recipes import named
+    from itpn_ray.recipes.pretrain import RECIPES
+    from itpn_ray.training.teach_config import TeachConfig
+
+    name, rest = split_recipe(arguments, "teach", RECIPES)
+    default = TeachConfig(experiment=named(RECIPES, name))
+    config = parse(TeachConfig, rest, f"teach {name}", default)
+    from itpn_ray.training.teach import teach
+
+    teach(config, console=_console(verbose))
+    return 0
+
+
 def _evaluate(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.training.config import EvaluateConfig
 
@@ -187,6 +201,72 @@ def _tune(arguments: list[str], verbose: bool) -> int:
 
     sweep(config, command=_command("tune", arguments), console=_console(verbose))
     return 0
+
+
+def _verify_resume(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.training.config import VerifyConfig
+
+    config = parse(VerifyConfig, arguments, "verify-resume")
+    from itpn_ray.training.verify import verify_resume
+
+    verdict = verify_resume(config)
+    console = _console(verbose)
+    console.say(f"left alone  {verdict.whole}")
+    console.say(f"killed      {verdict.killed}")
+    for (step, rank), seconds in zip(verdict.kills, verdict.restart_s, strict=False):
+        console.say(f"  rank {rank} near step {step}; next step {seconds:.1f} s later")
+    console.say("bit-equal" if verdict.equal else "NOT EQUAL")
+    return 0 if verdict.equal else 1
+
+
+def _chaos(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.training.config import ChaosConfig
+
+    config = parse(ChaosConfig, arguments, "chaos")
+    from itpn_ray.training.chaos import chaos
+
+    chaos(config, _console(verbose))
+    return 0
+
+
+def _doctor(arguments: list[str], verbose: bool) -> int:
+    data, _ = _place(arguments, "doctor")
+    from itpn_ray.data.doctor import doctor
+
+    health = doctor(data)
+    console = _console(verbose)
+    for line in health.lines():
+        console.say(line)
+    return 0 if health.whole else 1
+
+
+def _look(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.data.config import LoaderConfig, LookConfig
+
+    data, rest = _place(arguments, "look")
+    config = parse(
+        LookConfig, rest, "look DATA", LookConfig(loader=LoaderConfig(carrier="threads"))
+    )
+    from itpn_ray.pretrain.masking import hidden_patches
+    from itpn_ray.report.look import look
+
+    hide = hidden_patches(seed=config.seed, epoch=config.epoch, image_size=config.image_size)
+    _console(verbose).say(f"the contact sheet: {look(data, 'look.html', config=config, hide=hide)}")
+    return 0
+
+
+def _place(arguments: list[str], verb: str) -> tuple[str, list[str]]:
+    """The data set that a verb looks at, and the rest.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if "-h" in arguments or "--help" in arguments:
+        print(f"usage: itpn-ray {verb} DATA [OPTIONS]\n\n{VERBS[verb][1]}")
+        raise SystemExit(0)
+    raise ConfigError("data", None, "is missing", f"Write itpn-ray {verb} DATA")
 
 
 def _submit(arguments: list[str], verbose: bool) -> int:
@@ -224,10 +304,15 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "demo": (_demo, "the whole main job on embedded pictures, in minutes on a laptop"),
     "pictures": (_pictures, "draw the embedded labelled pictures in a data set's true format"),
     "prepare": (_prepare, "turn raw pictures into shards with a manifest"),
+    "teach": (_teach, "write a CLIP teacher's features once, for runs to read back"),
     "pretrain": (_pretrain, "pre-train by masked image and feature modelling"),
     "finetune": (_finetune, "fine-tune a classifier from pre-trained weights"),
     "evaluate": (_evaluate, "accuracy and images/s of a classifier, at any migration ratio"),
     "tune": (_tune, "sweep λ, layer decay and r: accuracy against images/s"),
+    "doctor": (_doctor, "look prepared data over: balance, sizes, broken files, duplicates"),
+    "look": (_look, "a contact sheet of prepared pictures as the network sees them"),
+    "verify-resume": (_verify_resume, "the kill test on a run's own configuration"),
+    "chaos": (_chaos, "faults on request: killed workers, a full disk, a flaky S3"),
     "submit": (_submit, "run any verb as a job on a Ray cluster"),
 }
 """Verb -> what runs it, and its line in the overview."""

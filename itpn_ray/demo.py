@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from itpn_ray.recipes import finetune, pretrain, tune
 from itpn_ray.report import write_report
 from itpn_ray.training.config import EvaluateConfig
 from itpn_ray.training.evaluate import evaluate
-from itpn_ray.training.journal import FileJournal
+from itpn_ray.training.journal import RESULTS, FileJournal
 from itpn_ray.training.run import EXPORT
 from itpn_ray.training.run import run as train
 from itpn_ray.tuning.sweep import sweep
@@ -71,14 +72,21 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
         )
         fifth = _job(folder, data, second, console)
     probe = _probe(data)
-    console.say(f"a linear probe on raw pixels reaches {probe:.1%}")
+    tuned = json.loads((second / RESULTS).read_text())["top1"]
     journal.result(
-        stages=[str(path.relative_to(folder)) for path in (first, second, third, fourth, fifth)],
-        pixel_probe_top1=probe,
+        stages=[
+            {"folder": "data", "name": "Pictures"},
+            *(str(path.relative_to(folder)) for path in (first, second, third, fourth, fifth)),
+        ],
+        comparison=[
+            {"name": "linear probe on pixels", "top1": probe},
+            {"name": "fine-tuned", "top1": tuned},
+        ],
         seconds=round(time.time() - begin, 1),
     )
     journal.event("end", status="FINISHED")
     report = write_report(folder)
+    console.say(f"fine-tuned {tuned:.1%}, a linear probe on raw pixels {probe:.1%}")
     console.say(f"the report of the whole demo: {report}")
     return folder
 

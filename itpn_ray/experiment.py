@@ -132,11 +132,13 @@ class ExperimentConfig:
     seed: int = 0
     """Seed of every random draw."""
     eval_every: int = 1
-    """Epochs between evaluations on the val split; 0: only at the end."""
+    """Epochs between evaluations on the val split; 0: only at the end, -1: never."""
     log_every: int = 10
     """Steps between records of the training loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: PixelPretraining | ClipPretraining | Classification = field(default_factory=PixelPretraining)
+    task: PixelPretraining | ClipPretraining | Classification = field(
+        default_factory=PixelPretraining
+    )
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -159,7 +161,7 @@ class ExperimentConfig:
             )
         checks.positive("cpus_per_worker", self.cpus_per_worker)
         checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
-        checks.not_negative("eval_every", self.eval_every)
+        checks.in_range("eval_every", self.eval_every, -1, 1_000_000)
         checks.positive("log_every", self.log_every)
 
     @property

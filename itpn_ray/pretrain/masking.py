@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from itpn_ray.draws import Stream, uniform_torch
@@ -25,6 +29,21 @@ def visible_count(tokens: int, ratio: float) -> int:
             "Use larger pictures (--model.image-size) or a ratio nearer to one half",
         )
     return visible
+
+
+def hidden_patches(
+    *, seed: int, epoch: int, image_size: int, ratio: float = 0.75
+) -> Callable[[NDArray[np.int64]], NDArray[np.bool_]]:
+    """From (B,) sample ids to (B, L) hidden patches, True where hidden, as :func:`random_mask`."""
+    tokens = (image_size // 16) ** 2
+
+    def hide(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        drawn = random_mask(
+            torch.from_numpy(ids), seed=seed, epoch=epoch, tokens=tokens, ratio=ratio
+        )
+        return drawn[1].numpy()
+
+    return hide
 
 
 def random_mask(

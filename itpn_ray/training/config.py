@@ -1,4 +1,4 @@
-"""Settings of evaluation from a weight file."""
+"""Settings of what is done with a run: evaluation, the kill test, faults on request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from itpn_ray import checks
+from itpn_ray.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +43,70 @@ class EvaluateConfig:
             checks.in_range("migration", r, 0.0, 0.9)
         for field in ("batch", "threads"):
             checks.positive(field, getattr(self, field))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """The kill test on a run's own configuration.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Folder of a run, out/RUN; its configuration is what is tested."""
+    steps: int = 30
+    """Steps of the test."""
+    every_steps: int = 5
+    """Steps between checkpoints in the test."""
+    kills: int = 1
+    """Workers killed, each at a random step."""
+    workers: str = ""
+    """Training workers; empty: as many as the run has."""
+    seed: int = 0
+    """Seed of the choice of steps and workers."""
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "every_steps", "kills"):
+            checks.positive(field, getattr(self, field))
+        checks.in_range("kills", self.kills, 1, self.steps - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChaosConfig:
+    """Faults on request, against a run that is under way or the storage it uses.
+
+    Raises:
+        ConfigError: nothing is asked for, or a value lies outside its range.
+    """
+
+    run: str = ""
+    """Folder of a run under way, out/RUN, whose workers are disturbed."""
+    kills: int = 0
+    """Workers of the run that are killed (SIGKILL), one after the other."""
+    every_s: float = 30.0
+    """Seconds between two kills."""
+    full_disk_mb: float = 0.0
+    """Let the run's first worker write no file beyond this size, MB, for ``every_s`` seconds."""
+    s3: str = ""
+    """An S3 server, http://HOST:PORT, to put a flaky one in front of, until Ctrl-C."""
+    refuse: float = 0.3
+    """Share of the requests to it that are answered 503."""
+    delay_s: float = 0.0
+    """Seconds before each of its answers."""
+    seed: int = 0
+    """Seed of the choice."""
+
+    def __post_init__(self) -> None:
+        checks.not_negative("kills", self.kills)
+        checks.positive("every_s", self.every_s)
+        checks.not_negative("full_disk_mb", self.full_disk_mb)
+        checks.in_range("refuse", self.refuse, 0.0, 1.0)
+        checks.not_negative("delay_s", self.delay_s)
+        if not self.s3 and not (self.run and (self.kills or self.full_disk_mb)):
+            raise ConfigError(
+                "chaos",
+                None,
+                "asks for no fault",
+                "Give --run out/RUN with --kills or --full-disk-mb, or --s3 http://HOST:PORT",
+            )

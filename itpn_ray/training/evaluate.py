@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
             Classification(), ModelConfig(image_size=size), classes=classes, seed=0
         )
         batches = prefetch(_loader(dataset, config, size), worker.device)
-        with torch.inference_mode(), worker.autocast():
+        with torch.no_grad(), worker.autocast():
             found = task.evaluate_model(network, batches, worker.reduce)
         rows.append({"migration": r, **found.metrics})
         if not details:

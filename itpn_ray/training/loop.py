@@ -79,7 +79,7 @@ def train(parts: Parts) -> nn.Module:
     last = total_steps(config.optim, per_epoch)
     meter = Meter(worker, parts.journal, steps=last)
     skipped, saved = 0, step
-    if step >= last:
+    if step >= last and config.eval_every >= 0:
         # Stopped between the last save and the end: whoever waits for the figures still needs them.
         _evaluate(parts, network, step, step / per_epoch)
     while step < last:
@@ -167,6 +167,8 @@ def _agree(
 
 
 def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -> bool:
+    if config.eval_every < 0:
+        return False
     if step == last:
         return True
     epoch, inside = divmod(step, per_epoch)

@@ -18,7 +18,7 @@ from itpn_ray.training.folder import CONFIG, claim, run_folder
 from itpn_ray.training.follow import TrackingFollower
 from itpn_ray.training.journal import PLOTS, FileJournal
 from itpn_ray.training.lease import Lease
-from itpn_ray.training.setup import check_fit, make_task, open_splits
+from itpn_ray.training.setup import check_fit, check_teacher, make_task, open_splits
 from itpn_ray.training.work import open_store, work
 from itpn_ray.training.worker import Worker
 
@@ -36,8 +36,9 @@ def preflight(config: ExperimentConfig) -> None:
     from itpn_ray.models.config import find_size
 
     find_size(config.model.name)
-    train_split, _ = open_splits(config)
+    train_split, val_split = open_splits(config)
     check_fit(config, train_split)
+    check_teacher(config, train_split, val_split)
     if config.model.init and "://" not in config.model.init:
         if not Path(config.model.init).is_file():
             raise CheckpointError(
@@ -68,7 +69,8 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
             console.say(f"run {config.run} is complete; nothing to do")
         else:
             _train(config, folder, began, console, lease)
-    console.summary(folder, load_lines(config, folder))
+    tracker = create_tracker(config.tracking, config.out)
+    console.summary(folder, load_lines(config, folder), where={"tracking": tracker.where})
     return folder
 
 

@@ -67,7 +67,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             for path in (folder / CONFIG, report, *sorted((folder / PLOTS).glob("*.png"))):
                 tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
             tracker.finish(status)
-    console.summary(folder)
+    console.summary(folder, where={"tracking": tracker.where})
     return folder
 
 
