@@ -75,3 +75,17 @@ def flaky_s3(
             return server
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small prepared data set of the embedded pictures: 64 to train on, 30 held out."""
+    from itpn_ray.data.prepare import prepare
+    from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
+    from itpn_ray.data.synthetic import generate
+
+    folder = tmp_path_factory.mktemp("prepared")
+    pictures, shards = str(folder / "pictures"), str(folder / "shards")
+    generate(PicturesConfig(out=pictures, train=64, val=30, side=40, num_workers=0))
+    prepare(PrepareConfig(source=pictures, out=shards, num_workers=0))
+    return shards
