@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from itpn_ray.data.config import AugmentConfig
+from itpn_ray.data.features import Features
 from itpn_ray.data.loader import EvalLoader, TrainLoader
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.pretrain.block_mask import masked_count
 from itpn_ray.pretrain.clip import ClipPretrainingTask
 from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.pretrain.masking import visible_count
 from itpn_ray.pretrain.pixel import PixelPretrainingTask
+from itpn_ray.pretrain.teacher import load_teacher
 from itpn_ray.tasks.base import Task
 from itpn_ray.tasks.classification import ClassificationTask
 from itpn_ray.training.worker import Worker
@@ -37,12 +39,13 @@ def make_loaders(
             train,
             config.loader,
             image_size=config.model.image_size,
-            augment=augmentation(config),
+            augment=config.augment,
             seed=config.seed,
             global_batch=config.optim.global_batch,
             rank=worker.rank,
             world=worker.world,
             pin=pin,
+            features=open_features(config, train),
         ),
         EvalLoader(
             val,
@@ -52,15 +55,61 @@ def make_loaders(
             rank=worker.rank,
             world=worker.world,
             pin=pin,
+            features=open_features(config, val),
         ),
     )
 
 
-def augmentation(config: ExperimentConfig) -> AugmentConfig:
-    """Crops of the paper: scale 0.2 to 1 for pixel pre-training, 0.08 to 1 for fine-tuning."""
-    if isinstance(config.task, PixelPretraining):
-        return AugmentConfig(min_scale=0.2)
-    return AugmentConfig(min_scale=0.08)
+def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features | None:
+    """The teacher's features of a split, where the run reads them instead of asking a teacher.
+
+    Raises:
+        ConfigError: they are of another teacher or of other views than the run shows.
+        DataError: they are missing, damaged or of other pictures.
+    """
+    task = config.task
+    if not isinstance(task, ClipPretraining) or not task.features:
+        return None
+    features = Features(task.features, dataset, config.loader)
+    made = features.manifest.settings
+    for field, written, wanted in (
+        ("task.teacher_model", made.teacher.get("model"), task.teacher_model),
+        ("model.image_size", made.image_size, config.model.image_size),
+        ("augment", made.augment, config.augment),
+    ):
+        if written != wanted:
+            raise ConfigError(
+                field,
+                wanted,
+                f"the features in {task.features} were written with {written!r}",
+                "Use the same value, or write the features again with itpn-ray teach",
+            )
+    if config.augment.repeats != 1:
+        raise ConfigError(
+            "augment.repeats",
+            config.augment.repeats,
+            "shows a picture twice in a batch, but a teacher's features have one view an epoch",
+            "Use 1, or --task.teacher instead of --task.features",
+        )
+    return features
+
+
+def check_teacher(config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset) -> None:
+    """Load the teacher once, or open its features, so that a wrong file is told in seconds.
+
+    Raises:
+        ConfigError: no teacher is named, or it does not go with the run.
+        CheckpointError: the teacher's file is missing or foreign.
+        DataError: the features are missing, damaged or of other pictures.
+    """
+    task = config.task
+    if not isinstance(task, ClipPretraining):
+        return
+    if task.features:
+        for dataset in (train, val):
+            open_features(config, dataset)
+    else:
+        load_teacher(task.teacher, task.teacher_model, config.model.image_size)
 
 
 def eval_batch(config: ExperimentConfig, world: int) -> int:
@@ -111,6 +160,8 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset) -> None:
         )
     if isinstance(config.task, PixelPretraining):
         visible_count((config.model.image_size // 16) ** 2, config.task.mask_ratio)
+    elif isinstance(config.task, ClipPretraining):
+        masked_count((config.model.image_size // 16) ** 2, config.task.mask_ratio)
     elif len(train.classes) < 2:
         raise DataError(
             config.data,
