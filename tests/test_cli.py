@@ -1,0 +1,194 @@
+"""The command line: bad input ends in seconds, with one line, exit code 2 and nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from itpn_ray.cli import VERBS, run
+from tests.training.runs import tiny, train_alone
+
+ALONE = ["--workers", "0", "--loader.carrier", "threads"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a verb that must be refused; its one line of complaint."""
+    code = run(list(arguments))
+    line = capsys.readouterr().err.strip()
+    assert code == 2, line
+    assert "\n" not in line, line
+    return line
+
+
+def test_help_names_every_verb_and_is_quick() -> None:
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "itpn_ray", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(f"  {verb}" in done.stdout for verb in VERBS)
+    # Half a second on a machine of its own; an import of torch or Ray would take several.
+    assert time.perf_counter() - begin < 3.0
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run([verb, "--help"])
+    assert stop.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'pretrain'?" in refused(capsys, "pretrian")
+
+
+def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'nano'?" in refused(capsys, "pretrain", "nanno")
+
+
+def test_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "recipe: is missing. Known: nano" in refused(capsys, "pretrain")
+
+
+def test_unknown_field_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(["pretrain", "nano", "--optim.lrr", "3"])
+    assert stop.value.code == 2
+    assert "--optim.lr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--optim.lr", "-1"], "optim.lr = -1.0: must be positive"),
+        (["--workers", "two"], "workers = 'two': is not a number of workers"),
+        (["--workers", "8..2"], "workers = '8..2'"),
+        (["--model.image-size", "65"], "model.image_size = 65: is not a multiple of 16"),
+        (["--run", "a/b"], "run = 'a/b': is not a plain name"),
+        (["--optim.global-batch", "7"], "optim.global_batch = 7: is odd"),
+        (["--workers", "0"], "loader.carrier = 'ray': needs Ray"),
+    ],
+)
+def test_bad_values(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refused(capsys, "pretrain", "nano", "--out", str(tmp_path), *arguments)
+    assert expected in line
+    assert not list(tmp_path.iterdir())
+
+
+def train(prepared: str, out: Path, *more: str) -> list[str]:
+    return ["pretrain", "nano", "--data", prepared, "--out", str(out), *ALONE, *more]
+
+
+def test_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "names no prepared data" in refused(capsys, "pretrain", "nano", "--out", str(tmp_path))
+
+
+def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, *train(str(tmp_path / "nowhere"), tmp_path / "out"))
+    assert "nowhere" in line
+    assert "itpn-ray prepare" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_fewer_pictures_than_a_batch(
+    prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refused(capsys, *train(prepared, tmp_path / "out", "--optim.global-batch", "128"))
+    assert "an epoch of 64 pictures would have 0 steps" in line
+    assert "Use at most 64" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_workers_than_pairs(
+    prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["pretrain", "nano", "--data", prepared, "--out", str(tmp_path / "out")]
+    line = refused(capsys, *command, "--workers", "64", "--optim.global-batch", "16")
+    assert "has pairs for 8 workers" in line
+
+
+def test_unknown_model(prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capsys, *train(prepared, tmp_path / "out", "--model.name", "fast_itpn_bse"))
+    assert "fast_itpn_base" in line
+
+
+def test_initial_weights_that_are_not_there(
+    prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refused(capsys, *train(prepared, tmp_path / "out", "--model.init", "gone.safetensors"))
+    assert "gone.safetensors: does not exist" in line
+
+
+def test_initial_weights_that_are_damaged(
+    prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weights = tmp_path / "bad.safetensors"
+    weights.write_bytes(b"not a weight file")
+    line = refused(capsys, *train(prepared, tmp_path / "out", "--model.init", str(weights)))
+    assert "bad.safetensors" in line
+
+
+def test_output_that_cannot_be_written(
+    prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    line = refused(capsys, *train(prepared, blocked))
+    assert str(blocked) in line
+
+
+def test_run_name_in_use_by_other_settings(
+    prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from itpn_ray.training.folder import claim
+
+    claim(tiny(prepared, tmp_path), "itpn-ray ...")
+    line = refused(capsys, *train(prepared, tmp_path, "--run", "run"))
+    assert "is in use by a run with other settings" in line
+    assert "Choose another --run" in line
+
+
+def test_one_class_cannot_be_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    for split in ("train", "val"):
+        folder = tmp_path / "pictures" / split / "only"
+        folder.mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number}.jpg")
+    command = ["prepare", "--source", str(tmp_path / "pictures"), "--out", str(tmp_path / "data")]
+    assert "class" in refused(capsys, *command, "--num-workers", "0")
+
+
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_nothing_to_prepare(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / what
+    if what == "empty":
+        source.mkdir()
+    command = ["prepare", "--source", str(source), "--out", str(tmp_path / "data")]
+    assert str(source) in refused(capsys, *command, "--num-workers", "0")
+    assert not (tmp_path / "data").exists()
+
+
+def test_submit_without_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "names no verb" in refused(capsys, "submit", "--address", "http://127.0.0.1:1")
+
+
+def test_weights_of_no_classifier(
+    prepared: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from itpn_ray.training.run import export
+
+    config = tiny(prepared, tmp_path)
+    train_alone(config)
+    path = export(config, tmp_path / "run")
+    line = refused(capsys, "evaluate", str(path), "--data", prepared, "--out", str(tmp_path))
+    assert "is no classifier with class names" in line
