@@ -30,7 +30,15 @@ from itpn_ray.models.config import (
     PyramidConfig,
     TrunkConfig,
 )
-from itpn_ray.models.files import LoadReport, place, read_file, read_pickle
+from itpn_ray.models.files import (
+    METADATA_KEY,
+    LoadReport,
+    load_model,
+    place,
+    read_file,
+    read_metadata,
+    read_pickle,
+)
 from itpn_ray.models.network import Network
 from itpn_ray.models.zoo import build
 
@@ -86,6 +94,17 @@ def load_official(
     tensors = from_official(state, config)
     report = place(module, tensors, subject=subject, partial=partial)
     return module.eval(), report
+
+
+def open_network(path: str | os.PathLike[str]) -> Network:
+    """The network in a file of this package or of the authors, on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: unreadable, or neither.
+    """
+    if str(path).endswith(".safetensors") and METADATA_KEY in read_metadata(path):
+        return load_model(path)
+    return load_official(path)[0]
 
 
 def from_official(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

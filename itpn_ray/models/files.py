@@ -29,6 +29,8 @@ METADATA_KEY = "itpn_ray"
 ENOUGH = 0.95  # share of tensors below which loading refuses
 # Parts that fine-tuning makes anew: a classifier's head and norm, and what token gathering learns.
 _NEW = ("head.", "norm.", "trunk.gathering.")
+# A trunk's tensors by our names, and by the authors' where `convert` found no place for them.
+_TRUNK = ("trunk.", "blocks.", "patch_embed.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ def _report(
     mismatched: list[str],
 ) -> LoadReport:
     wanted = [name for name in own if not name.startswith(_NEW)]
-    offered = [name for name in tensors if name.startswith("trunk.")]
+    offered = [name for name in tensors if name.startswith(_TRUNK)]
     shares = [
         sum(name in fitting for name in names) / len(names) if names else 0.0
         for names in (wanted, offered)

@@ -1,0 +1,69 @@
+"""What the commands on weight files can be told; no torch here, so that help is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from itpn_ray.errors import ConfigError
+
+FORMATS = (".safetensors", ".pt2", ".onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Say what a weight file holds: network, size, resolution, acceleration, pyramid, decoder."""
+
+    file: str
+    """A file of this package, or one of the authors' checkpoints (.safetensors, .pth, .pt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a classifier or dense network for other programs."""
+
+    file: str
+    """Weights: a file of this package, or one of the authors' checkpoints."""
+    out: str
+    """File to write: .safetensors (timm loads it), .pt2 (torch.export) or .onnx."""
+    image_size: int | None = None
+    """Pixels a side; None: as the network was made for."""
+    batch: int = 0
+    """Pictures in a batch of the exported program; 0: any number."""
+    migration: float | None = None
+    """r, the share of tokens that migrate; None: as the file says."""
+    verify: tuple[str, ...] = ()
+    """Pictures to run through the network and its export; the largest difference is printed."""
+
+    def __post_init__(self) -> None:
+        if not self.out.endswith(FORMATS):
+            raise ConfigError(
+                "out", self.out, "its ending names no format", f"use one of {', '.join(FORMATS)}"
+            )
+        if self.batch < 0:
+            raise ConfigError("batch", self.batch, "is negative", "use 0 for any number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeConfig:
+    """Draw what a query token attends to, or which tokens migrate where, over a picture."""
+
+    file: str
+    """Weights: a file of this package, or one of the authors' checkpoints."""
+    picture: str
+    """The picture to look at."""
+    out: str
+    """Image file to write, such as map.png."""
+    show: str = "attention"
+    """"attention" (paper Fig. 6) or "migration"."""
+    query: tuple[int, int] | None = None
+    """Row and column of the query token, counted in patches from 0; None: the middle."""
+    block: int = -1
+    """Block of the last stage to look into, from 0; negative counts from the end."""
+    migration: float = 0.4
+    """r for the migration map, where the file says none."""
+    image_size: int | None = None
+    """Pixels a side; None: as the network was made for."""
+
+    def __post_init__(self) -> None:
+        if self.show not in ("attention", "migration"):
+            raise ConfigError("show", self.show, "no such map", 'use "attention" or "migration"')
