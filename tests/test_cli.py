@@ -154,9 +154,7 @@ def test_run_name_in_use_by_other_settings(
     assert "Choose another --run" in line
 
 
-def test_one_class_cannot_be_told_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_class_cannot_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
     for split in ("train", "val"):

@@ -28,9 +28,7 @@ def tiny(prepared: str, out: Path, **changes: Any) -> ExperimentConfig:
         eval_every=0,
         log_every=1,
         model=ModelConfig(name="fast_itpn_nano", image_size=32),
-        task=PixelPretraining(
-            mask_ratio=0.5, pyramid_width=16, decoder_width=32, decoder_depth=1
-        ),
+        task=PixelPretraining(mask_ratio=0.5, pyramid_width=16, decoder_width=32, decoder_depth=1),
         optim=OptimConfig(global_batch=16, epochs=2, warmup_epochs=0, lr=1e-3),
         loader=LoaderConfig(carrier="threads", threads=1, prefetch=32),
         checkpoint=CheckpointConfig(every_steps=3),
@@ -43,9 +41,7 @@ def classification(prepared: str, out: Path, **changes: Any) -> ExperimentConfig
     """Eight steps of fine-tuning at 32 px, with everything random turned on."""
     base = tiny(prepared, out)
     model = dataclasses.replace(base.model, drop_path=0.2)
-    return dataclasses.replace(
-        base, task=Classification(ema_decay=0.9), model=model, **changes
-    )
+    return dataclasses.replace(base, task=Classification(ema_decay=0.9), model=model, **changes)
 
 
 def train_alone(config: ExperimentConfig) -> list[dict[str, Any]]:

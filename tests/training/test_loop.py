@@ -94,7 +94,9 @@ def test_a_step_that_is_not_finite_changes_nothing_and_a_row_of_them_ends_the_ru
     prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(prepared, tmp_path)
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, max_skipped_steps=2))
+    config = dataclasses.replace(
+        config, optim=dataclasses.replace(config.optim, max_skipped_steps=2)
+    )
     forward = MaskedPretrainingNetwork.forward
     calls = 0
 

@@ -9,7 +9,9 @@ from itpn_ray.training.schedule import learning_rate, total_steps
 
 
 def config(**changes: float) -> OptimConfig:
-    return OptimConfig(**{"global_batch": 8, "epochs": 10, "warmup_epochs": 2, "lr": 1.0, **changes})
+    return OptimConfig(
+        **{"global_batch": 8, "epochs": 10, "warmup_epochs": 2, "lr": 1.0, **changes}
+    )
 
 
 def test_warmup_is_linear_and_never_zero() -> None:
