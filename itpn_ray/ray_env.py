@@ -21,6 +21,7 @@ _QUIET = {
     "RAY_LOGGER_LEVEL": "warning",
     "RAY_AIR_NEW_OUTPUT": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -31,9 +32,10 @@ _CONNECT_TIMEOUT_S = 5.0
 def quiet() -> None:
     """Silence Ray's progress bars, banners and usage reports in this process and its children.
 
-    Works best before Ray is imported: Ray Data reads its progress-bar switch at import.
+    Call it before Ray Data is imported, which reads its progress-bar switch at import.
     """
     os.environ.update(_QUIET)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 @contextmanager
