@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from itpn_ray.data.annotations import follow
 from itpn_ray.data.manifest import ShardInfo
@@ -70,14 +69,11 @@ class ShardRecord:
         for label in row.get("classes", [row["label"]]):
             if label >= 0:
                 self.class_counts[label] = self.class_counts.get(label, 0) + 1
-        if picture.pixels is not None:
-            self._measure(picture.pixels)
-
-    def _measure(self, pixels: NDArray[np.uint8]) -> None:
-        values = pixels.reshape(-1, 3).astype(np.float64) / 255  # (pixels, 3)
-        self.pixels += len(values)
-        self.sums = (self.sums + values.sum(axis=0)).tolist()
-        self.squares = (self.squares + (values**2).sum(axis=0)).tolist()
+        if picture.histogram is not None:
+            values = np.arange(256) / 255
+            self.pixels += int(picture.histogram[0].sum())
+            self.sums = (self.sums + picture.histogram @ values).tolist()
+            self.squares = (self.squares + picture.histogram @ values**2).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +124,7 @@ class ShardJob:
             try:
                 if isinstance(data, OSError):
                     raise RejectedError(data.strerror)
-                picture = normalise(data, self.rules, with_pixels=measured)
+                picture = normalise(data, self.rules, measured=measured)
                 if self.kind == "detection":
                     row = follow(row, picture)
             except RejectedError as error:

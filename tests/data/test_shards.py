@@ -207,7 +207,7 @@ def test_a_damaged_index_is_told(tmp_path: Path, rows: int | None) -> None:
     else:
         other = Path(write_dataset(tmp_path / "other", {"train": [rows]}))
         index.write_bytes((other / "train/index.arrow").read_bytes())
-    with pytest.raises(DataError, match="index.arrow"):
+    with pytest.raises(DataError, match=r"index\.arrow"):
         _ = open_dataset(str(folder), "train").labels
 
 

@@ -349,6 +349,23 @@ def test_parquet_holds_out_and_lists_empty_rows(tmp_path: Path) -> None:
     assert "all.parquet#0.7,the row has no picture" in (tmp_path / "out/quarantine.csv").read_text()
 
 
+def test_parquet_test_rows_without_labels_are_left_out(tmp_path: Path) -> None:
+    raw = tmp_path / "raw/default"
+    parquet(raw / "train/0000.parquet", 6, 0)
+    parquet(raw / "test/0000.parquet", 4, 10)
+    table = pq.read_table(raw / "test/0000.parquet")
+    nothing = table.set_column(1, "label", pa.array([-1] * 4))
+    pq.write_table(nothing, raw / "test/0000.parquet")
+    assert detect(str(tmp_path / "raw")) == "parquet"
+    manifest = prepare(config(tmp_path / "raw", tmp_path / "out"))
+    assert set(manifest.splits) == {"train", "val"}
+    assert "its 4 pictures have no labels" in (tmp_path / "out/quarantine.csv").read_text()
+    nothing = table.set_column(1, "label", pa.array([None] * 4, pa.int64()))
+    pq.write_table(nothing, raw / "train/0000.parquet")
+    with pytest.raises(DataError, match="4 of 4 pictures have no label"):
+        prepare(config(tmp_path / "raw", tmp_path / "other"))
+
+
 def test_parquet_of_another_kind_is_told(tmp_path: Path) -> None:
     path = tmp_path / "raw/all.parquet"
     path.parent.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from posixpath import splitext
 
-from pyarrow.fs import FileType
+from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.prepare_config import PrepareConfig
 from itpn_ray.data.sources.base import SPLIT_NAMES, Source
@@ -49,6 +49,9 @@ def open_source(config: PrepareConfig) -> tuple[str, Source]:
     return name, SOURCES[name](config)
 
 
+# Where shards lie in published data sets: data/, train/, default/train/.
+_SHARD_FOLDERS = (*SPLIT_NAMES, "data", "default")
+
 _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
     "classes": ("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
@@ -78,10 +81,18 @@ def detect(uri: str) -> str:
             return "objects365"
         if any(name.endswith(".json") for name in listed):
             return "coco"
-    for entry in found:  # shards may lie in a folder a split, or in data/
-        if entry.name in (*SPLIT_NAMES, "data") and entry.is_folder:
-            names |= {inner.name for inner in children(fs, entry.path)}
+    names = _shard_names(fs, root, depth=2)
     for name, ending in (("webdataset", ".tar"), ("parquet", ".parquet")):
         if any(inner.endswith(ending) for inner in names):
             return name
     return "folders"
+
+
+def _shard_names(fs: FileSystem, folder: str, depth: int) -> set[str]:
+    """Names of what lies in a folder and in those of its folders that may hold shards."""
+    names = set()
+    for entry in children(fs, folder):
+        names.add(entry.name)
+        if entry.is_folder and entry.name in _SHARD_FOLDERS and depth:
+            names |= _shard_names(fs, entry.path, depth - 1)
+    return names

@@ -78,10 +78,21 @@ class ParquetSource(Source):
         if not parts:
             raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
         splits = {split: pa.concat_tables(tables) for split, tables in parts.items()}
+        skipped: list[tuple[str, str]] = []
+        if labels and set(labels.get("test", ())) & {-1, None}:
+            reason = f"left out: its {splits.pop('test').num_rows} pictures have no labels"
+            skipped.append(("test", reason))
         classes: tuple[str, ...] = ()
         if labels:
             given = read_classes(self.classes) if self.classes else names
             every = [label for split in splits for label in labels[split]]
+            if None in every:
+                raise DataError(
+                    "prepare.source",
+                    self.uri,
+                    f"{every.count(None)} of {len(every)} pictures have no label",
+                    "Pass --unlabelled to prepare them without labels",
+                )
             classes, numbers = label_numbers(every, given, self.uri)
             check_classes(classes, self.uri)
             for split, table in splits.items():
@@ -92,6 +103,7 @@ class ParquetSource(Source):
             classes=classes,
             splits=splits,
             origins={split: f"files named {split}" for split in splits},
+            skipped=tuple(skipped),
         )
 
     def read(self, rows: pa.Table) -> Iterator[bytes | OSError]:

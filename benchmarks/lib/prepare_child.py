@@ -1,0 +1,60 @@
+"""One preparation, or the limit of it, in a process of its own; prints JSON lines.
+
+    python -m benchmarks.lib.prepare_child MODE SOURCE OUT WORKERS MAX_SIDE
+
+Modes: ``ours`` prepares and prints a line {seconds, pictures} a shard, then one {cpu_ms}; ``limit``
+does nothing but read, decode, shrink and encode the same pictures, and prints {cpu_ms}.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from itpn_ray.data.prepare import Progress, prepare
+from itpn_ray.data.prepare_config import PrepareConfig
+
+
+def limit(source: Path, max_side: int | None) -> None:
+    """The least that any preparation must do, as Pillow's own manual would do it."""
+    paths = sorted(source.rglob("*.[jJ][pP]*[gG]"))
+    begin = time.process_time()
+    for path in paths:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            if max_side is None or max(image.size) <= max_side:
+                image.draft(image.mode, (1, 1))  # reads all data, makes an eighth of the pixels
+                image.load()
+                continue
+            image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+            image.save(io.BytesIO(), "JPEG", quality=90)
+    print(json.dumps({"cpu_ms": (time.process_time() - begin) / len(paths) * 1000}))
+
+
+def ours(source: Path, out: Path, workers: int, max_side: int | None) -> None:
+    """A whole preparation; CPU time means something without workers only."""
+    begin, cpu = time.perf_counter(), time.process_time()
+
+    def tell(progress: Progress) -> None:
+        line = {"seconds": time.perf_counter() - begin, "pictures": progress.pictures}
+        print(json.dumps(line), flush=True)
+
+    config = PrepareConfig(
+        source=str(source), out=str(out), num_workers=workers, max_side=max_side, shard_rows=256
+    )
+    manifest = prepare(config, tell)
+    pictures = sum(split.count for split in manifest.splits.values())
+    print(json.dumps({"cpu_ms": (time.process_time() - cpu) / pictures * 1000}))
+
+
+if __name__ == "__main__":
+    mode, source, out, workers, max_side = sys.argv[1:]
+    side = int(max_side) or None
+    if mode == "limit":
+        limit(Path(source), side)
+    else:
+        ours(Path(source), Path(out), int(workers), side)

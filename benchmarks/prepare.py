@@ -1,0 +1,234 @@
+"""What preparation costs beside the mere decoding and encoding, and what it needs and survives.
+
+    python benchmarks/prepare.py                            # pictures drawn by this project
+    python benchmarks/prepare.py --pictures /data/imagenet  # your own JPEGs for the speed
+    python benchmarks/prepare.py --quick                    # two minutes, writes under out/
+
+1. Speed: CPU time a picture without workers against the limit (read, decode, shrink, encode and
+   nothing else), in turn, medians; then pictures a second with 1 and with 2 Ray workers.
+2. Scale: many small pictures with 2 workers: peak memory of the driver and of the largest worker.
+3. Kill: the same again, killed at a random point and repeated: the digests must be the same.
+
+Writes prepare.json and prepare.md. Exit code 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.lib.interleave import machine, write_json
+from itpn_ray.data.manifest import read_manifest
+from itpn_ray.data.prepare_config import PicturesConfig
+from itpn_ray.data.synthetic import generate
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAST_OF_LIMIT = 0.8
+LEAST_SPEEDUP = 1.9
+CASES = {"keep the bytes": 0, "shrink to 256": 256}
+
+
+def main() -> int:
+    """Measure, and write the tables."""
+    options = parse()
+    folder = options.data
+    pictures = options.pictures or generate(
+        PicturesConfig(out=str(folder / "large"), train=options.large, val=64, side=480)
+    )
+    speed = {name: measure_speed(pictures, folder, side, options) for name, side in CASES.items()}
+    scaling = measure_scaling(pictures, folder)
+    heap = generate(
+        PicturesConfig(out=str(folder / "small"), train=options.small, val=options.small // 10)
+    )
+    memory = measure_memory(heap, folder / "whole")
+    resume = measure_resume(heap, folder, options.seed)
+    found = {"speed": speed, "scaling": scaling, "memory": memory, "resume": resume}
+    bars = check(found)
+    table = markdown(found, bars)
+    print(table)
+    setting = {"pictures": str(options.pictures), "large": options.large, "small": options.small}
+    write_json(
+        options.out / "prepare.json",
+        {"machine": machine("cpu"), "cpus": os.cpu_count(), "setting": setting, **found},
+    )
+    (options.out / "prepare.md").write_text(table)
+    return 0 if all(met for _, met in bars) else 1
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Preparation beside its limit")
+    parser.add_argument("--pictures", type=Path, help="folder in ImageNet layout, for the speed")
+    parser.add_argument("--data", type=Path, default=Path("out/benchmarks/prepare"))
+    parser.add_argument("--small", type=int, help="small pictures for memory and resume")
+    parser.add_argument("--repeats", type=int, help="rounds; the median counts")
+    parser.add_argument("--seed", type=int, default=0, help="decides when to kill")
+    parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    options = parser.parse_args()
+    options.large = 500 if options.quick else 4000
+    options.small = options.small or (5000 if options.quick else 100_000)
+    options.repeats = options.repeats or (1 if options.quick else 5)
+    options.data = (options.data / str(options.small)).absolute()
+    options.out = options.out or Path("out/benchmarks" if options.quick else "benchmarks/results")
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def start(mode: str, source: Path, out: Path, workers: int, side: int) -> subprocess.Popen[str]:
+    """A child in a process group of its own, so that a kill takes all of it."""
+    arguments = [mode, str(source), str(out), str(workers), str(side)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.lib.prepare_child", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def lines(child: subprocess.Popen[str]) -> Iterator[dict[str, float]]:
+    """What a child prints, as it comes; ends with the child."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("{"):
+            yield json.loads(line)
+    if child.wait():
+        raise SystemExit(f"{child.args} failed")
+
+
+def measure_speed(
+    pictures: Path, folder: Path, side: int, options: argparse.Namespace
+) -> dict[str, float]:
+    """Median CPU milliseconds a picture of the limit and of ours, in turn."""
+    rounds: dict[str, list[float]] = {"limit": [], "ours": []}
+    for _ in range(options.repeats):
+        for mode, found in rounds.items():
+            out = fresh(folder / "speed")
+            found.append([*lines(start(mode, pictures, out, 0, side))][-1]["cpu_ms"])
+    medians = {f"{mode}_cpu_ms": statistics.median(found) for mode, found in rounds.items()}
+    return {**medians, "of_limit": medians["limit_cpu_ms"] / medians["ours_cpu_ms"]}
+
+
+def measure_scaling(pictures: Path, folder: Path) -> dict[str, float]:
+    """Pictures a second with one and two workers, from the first finished shard to the last."""
+    rates = {}
+    for workers in (1, 2):
+        out = fresh(folder / "scaling")
+        told = [
+            line for line in lines(start("ours", pictures, out, workers, 256)) if "seconds" in line
+        ]
+        first, last = told[workers - 1], told[-1]
+        seconds = last["seconds"] - first["seconds"]
+        rates[f"images_per_s_{workers}"] = (last["pictures"] - first["pictures"]) / seconds
+    return {**rates, "speedup": rates["images_per_s_2"] / rates["images_per_s_1"]}
+
+
+def measure_memory(heap: Path, out: Path) -> dict[str, float]:
+    """Peak resident memory of the driver and of the largest other process, in MB."""
+    child = start("ours", heap, fresh(out), 2, 0)
+    family = psutil.Process(child.pid)
+    peaks = {"driver_mb": 0.0, "worker_mb": 0.0, "seconds": 0.0, "pictures": 0.0}
+    for line in lines(child):
+        peaks |= {name: line[name] for name in ("seconds", "pictures") if name in line}
+        if child.poll() is None:
+            peaks["driver_mb"] = max(peaks["driver_mb"], resident(family))
+            others = [resident(p) for p in family.children(recursive=True) if is_worker(p)]
+            peaks["worker_mb"] = max([peaks["worker_mb"], *others])
+    return peaks
+
+
+def resident(process: psutil.Process) -> float:
+    """Memory of a process in MB; its pages of mapped files and of Ray's store do not count."""
+    try:
+        found = process.memory_info()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return (found.rss - found.shared) / 1e6
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is one of Ray's workers."""
+    try:
+        return any(part.startswith("ray::") for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def measure_resume(heap: Path, folder: Path, seed: int) -> dict[str, Any]:
+    """Kill a preparation at a random point, repeat it, and compare with the whole one."""
+    out = fresh(folder / "killed")
+    whole = read_manifest(str(folder / "whole"))
+    shards = sum(len(split.shards) for split in whole.splits.values())
+    at = random.Random(seed).randrange(1, shards)
+    child = start("ours", heap, out, 2, 0)
+    for done, _ in enumerate(lines(child), 1):
+        if done == at:
+            os.killpg(child.pid, signal.SIGKILL)
+            break
+    child.wait()
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*.arrow")}
+    list(lines(start("ours", heap, out, 2, 0)))
+    again = sum(path.stat().st_mtime_ns != written for path, written in kept.items())
+    return {
+        "shards": shards,
+        "killed_after": at,
+        "kept": len(kept),
+        "kept_but_made_again": again,
+        "same_digests": read_manifest(str(out)).splits == whole.splits,
+    }
+
+
+def fresh(folder: Path) -> Path:
+    """The folder's name, with nothing there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def check(found: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Each bar in words with the figure found, and whether it is met."""
+    bars = [
+        (
+            f"{name}: {case['of_limit']:.0%} of the limit (bar {LEAST_OF_LIMIT:.0%})",
+            case["of_limit"] >= LEAST_OF_LIMIT,
+        )
+        for name, case in found["speed"].items()
+    ]
+    speedup = found["scaling"]["speedup"]
+    bars.append(
+        (f"two workers {speedup:.2f}x one (bar {LEAST_SPEEDUP}x)", speedup >= LEAST_SPEEDUP)
+    )
+    bars.append(("killed and repeated: the same digests", found["resume"]["same_digests"]))
+    return bars
+
+
+def markdown(found: dict[str, Any], bars: list[tuple[str, bool]]) -> str:
+    """The figures as tables."""
+    rows = ["| | limit, CPU ms | ours, CPU ms | of the limit |", "|---|---|---|---|"]
+    for name, case in found["speed"].items():
+        rows.append(
+            f"| {name} | {case['limit_cpu_ms']:.2f} | {case['ours_cpu_ms']:.2f} "
+            f"| {case['of_limit']:.0%} |"
+        )
+    for part in ("scaling", "memory", "resume"):
+        rows += ["", f"{part}: " + ", ".join(f"{k} {v:.4g}" for k, v in found[part].items())]
+    rows += ["", *(f"- {'met' if met else 'MISSED'}: {words}" for words, met in bars)]
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
