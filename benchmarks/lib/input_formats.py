@@ -20,7 +20,7 @@ from itpn_ray.data.schema import INDEX_SCHEMA, shard_schema
 from itpn_ray.data.shards import ShardedDataset, ShardWriter, open_dataset
 from itpn_ray.data.synthetic import generate
 
-SHARD_ROWS = 1024
+SHARD_ROWS = 512
 MAX_SIDE = 512
 Row = tuple[bytes, int, int, int]
 """Encoded picture, label, width, height."""

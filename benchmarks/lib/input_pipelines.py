@@ -31,13 +31,14 @@ SIZE = 224
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a pipeline is given: its data, pictures a batch, and how many workers or threads."""
+    """What a pipeline is given: data, pictures a batch, workers or threads, its rank, a cache."""
 
-    data: Path
+    data: str
     batch: int
     workers: int
     rank: int = 0
     world: int = 1
+    cache: str = ""
 
 
 Epochs = Callable[[int], Iterable[Tensor]]
@@ -58,8 +59,8 @@ def ours_by_threads(setting: Setting) -> Epochs:
 
 def _ours(setting: Setting, carrier: str) -> Epochs:
     loader = TrainLoader(
-        open_dataset(str(setting.data), "train"),
-        LoaderConfig(carrier=carrier, threads=setting.workers),
+        open_dataset(setting.data, "train"),
+        LoaderConfig(carrier=carrier, threads=setting.workers, cache_dir=setting.cache),
         image_size=SIZE,
         augment=AugmentConfig(),
         seed=0,
@@ -72,7 +73,7 @@ def _ours(setting: Setting, carrier: str) -> Epochs:
 
 def plain_threads(setting: Setting) -> Epochs:
     """No framework: a list of mapped pictures, a pool of threads, the same decoder."""
-    dataset = open_dataset(str(setting.data), "train")
+    dataset = open_dataset(setting.data, "train")
     shards = [dataset.shard(i) for i in range(len(dataset.shards))]
     images = [shard.image(row) for shard in shards for row in range(len(shard))]
     pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1))
@@ -142,15 +143,15 @@ def timm_loader(setting: Setting) -> Epochs:
     transform = create_transform(
         SIZE, is_training=True, use_prefetcher=True, color_jitter=None, interpolation="bicubic"
     )
-    dataset = ImageFolder(str(setting.data), transform)
+    dataset = ImageFolder(setting.data, transform)
     return _by_dataloader(dataset, setting, shuffle=True, collate_fn=fast_collate)
 
 
 class DecodedFolder(Dataset):
     """A folder of pictures through torchvision's decoder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.samples = ImageFolder(str(folder)).samples
+    def __init__(self, folder: str) -> None:
+        self.samples = ImageFolder(folder).samples
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -169,7 +170,7 @@ def webdataset_loader(setting: Setting) -> Epochs:
     """Tar shards through webdataset, torchvision's decoder."""
     import webdataset
 
-    tars = sorted(str(path) for path in setting.data.glob("*.tar"))
+    tars = sorted(str(path) for path in Path(setting.data).glob("*.tar"))
     dataset = (
         webdataset.WebDataset(tars, shardshuffle=100, workersplitter=webdataset.split_by_worker)
         .shuffle(1000)
@@ -192,7 +193,7 @@ def litdata_loader(setting: Setting) -> Epochs:
             sample = super().__getitem__(index)
             return decode_and_crop(sample["image"]), sample["label"]
 
-    dataset = Decoded(str(setting.data), shuffle=True, drop_last=True)
+    dataset = Decoded(setting.data, shuffle=True, drop_last=True)
     loader = litdata.StreamingDataLoader(
         dataset, batch_size=setting.batch, num_workers=setting.workers, persistent_workers=True
     )
@@ -208,7 +209,7 @@ def mosaic_loader(setting: Setting) -> Epochs:
             sample = super().__getitem__(index)
             return decode_and_crop(sample["image"]), sample["label"]
 
-    dataset = Decoded(local=str(setting.data), shuffle=True, batch_size=setting.batch)
+    dataset = Decoded(local=setting.data, shuffle=True, batch_size=setting.batch)
     return _by_dataloader(dataset, setting)
 
 

@@ -1,6 +1,7 @@
 """Measures one input pipeline in a process of its own; prints its figures as one JSON line.
 
-    python -m benchmarks.lib.input_child NAME DATA BATCH WORKERS WARM MEASURED [RANK WORLD]
+    python -m benchmarks.lib.input_measure NAME DATA BATCH WORKERS SKIPPED MEASURED \\
+        [RANK WORLD CACHE]
 
 CPU time is that of this process and of all it started, Ray's servers included.
 """
@@ -20,13 +21,13 @@ from torch import Tensor
 from benchmarks.lib.input_pipelines import PIPELINES, Setting
 
 
-def measure(name: str, setting: Setting, warm: int, measured: int) -> dict[str, float]:
-    """Run two beginnings of an epoch and a stretch in the middle of one.
+def measure(name: str, setting: Setting, skipped: int, measured: int) -> dict[str, float]:
+    """Time the beginning of two epochs and a stretch in the middle of the second.
 
     Args:
         name: in ``PIPELINES``.
         setting: data, batch, workers.
-        warm: pictures before the stretch.
+        skipped: pictures of the second epoch before the stretch.
         measured: pictures of the stretch.
     """
     begin = time.perf_counter()
@@ -36,17 +37,20 @@ def measure(name: str, setting: Setting, warm: int, measured: int) -> dict[str, 
     figures = {"first_batch_s": time.perf_counter() - begin}
     if tuple(first.shape[1:]) != (3, 224, 224) or str(first.dtype) != "torch.uint8":
         raise SystemExit(f"{name} gives {tuple(first.shape)} {first.dtype}")
-    _take(batches, warm // setting.batch)
+    pictures = len(first)
+    for batch in batches:  # an epoch also warms up what starts late, such as Ray's own processes
+        pictures += len(batch)
+    figures["first_epoch_images_per_s"] = pictures / (time.perf_counter() - begin)
+    begin = time.perf_counter()
+    batches = iter(epochs(1))
+    next(batches)
+    figures["next_epoch_s"] = time.perf_counter() - begin
+    _take(batches, skipped // setting.batch)
     cpu, wall = _cpu_seconds(), time.perf_counter()
     pictures = _take(batches, measured // setting.batch)
     figures["cpu_ms"] = (_cpu_seconds() - cpu) / pictures * 1000
     figures["images_per_s"] = pictures / (time.perf_counter() - wall)
     figures["memory_mb"] = _memory_mb()
-    for batch in batches:
-        del batch
-    begin = time.perf_counter()
-    next(iter(epochs(1)))
-    figures["next_epoch_s"] = time.perf_counter() - begin
     return figures
 
 
@@ -86,16 +90,19 @@ def _family() -> list[psutil.Process]:
 
 
 def main() -> None:
-    """Measure and print; leave at once, because some pipelines hang when they are taken down."""
-    name, data, *numbers = sys.argv[1:]
-    batch, workers, warm, measured, rank, world = [*map(int, numbers), *(0, 1)][:6]
-    setting = Setting(data=Path(data), batch=batch, workers=workers, rank=rank, world=world)
-    figures = measure(name, setting, warm, measured)
-    print(json.dumps(figures), flush=True)
-    family = _family()[1:]
-    for process in family:
-        process.kill()
-    psutil.wait_procs(family, timeout=10)
+    """Measure, print the figures and what this process has started, and leave at once.
+
+    Some pipelines hang when they are taken down; whoever started this process ends the rest.
+    """
+    name, data, *numbers = sys.argv[1:7]
+    batch, workers, skipped, measured = map(int, numbers)
+    rank, world, cache = sys.argv[7:] or ("0", "1", "")
+    setting = Setting(
+        data=data, batch=batch, workers=workers, rank=int(rank), world=int(world), cache=cache
+    )
+    figures = measure(name, setting, skipped, measured)
+    started = [process.pid for process in _family()[1:]]
+    print(json.dumps({"figures": figures, "started": started}), flush=True)
     os._exit(0)
 
 

@@ -1,0 +1,152 @@
+"""What a picture costs on its way to the network: this project's loader beside others.
+
+Each pipeline reads the same JPEGs (longer side at most 512 px) in its own format and gives batches
+of random 224-pixel crops as uint8. Every measurement runs in a process of its own; the pipelines
+take turns, the median of the rounds counts. The steady figure is CPU time a picture.
+
+    python benchmarks/input.py                                # pictures drawn by this project
+    python benchmarks/input.py --pictures /data/imagenet      # JPEGs in ImageNet layout, repeated
+    python benchmarks/input.py --quick                        # two minutes, writes under out/
+
+Other libraries: ``pip install itpn-ray[bench]``; those that are missing are left out and named.
+Writes input.json and input.md. Exit code 1 if a bar of ``BARS`` is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.lib.input_children import start_child
+from benchmarks.lib.input_formats import write_formats
+from benchmarks.lib.input_pipelines import PIPELINES
+from benchmarks.lib.interleave import machine, write_json
+
+OURS = "ours, Ray Data"
+PLAIN = "plain threads"
+TIMM = "DataLoader as timm"
+Figures = dict[str, dict[str, float]]
+COLUMNS = {
+    "cpu_ms": ("CPU ms a picture", "{:.3f}"),
+    "per_core": ("images/s a core", "{:.0f}"),
+    "images_per_s": ("images/s", "{:.0f}"),
+    "first_batch_s": ("first batch, s", "{:.1f}"),
+    "next_epoch_s": ("first batch of the next epoch, s", "{:.2f}"),
+    "memory_mb": ("memory, MB", "{:.0f}"),
+}
+
+
+def main() -> int:
+    """Write the data, measure in turn, write the table."""
+    options = parse()
+    names, missing = available(options.pipelines)
+    formats = sorted({PIPELINES[name].format for name in names})
+    write_formats(options.data, options.pictures, options.count, formats)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for turn in range(options.repeats):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            figures = run_child(name, options)
+            rounds[name].append(figures)
+            print(f"round {turn + 1}: {name}: {figures['cpu_ms']:.3f} ms", flush=True)
+    medians = {name: median(found) for name, found in rounds.items()}
+    bars = check(medians)
+    table = markdown(medians, bars, missing)
+    print(table)
+    setting = {"pictures": str(options.pictures), "count": options.count, "batch": options.batch}
+    setting |= {"workers": options.workers, "rounds": options.repeats}
+    write_json(
+        options.out / "input.json",
+        {"machine": machine("cpu"), "setting": setting, "medians": medians, "rounds": rounds},
+    )
+    (options.out / "input.md").write_text(table)
+    return 0 if all(met for _, met in bars) else 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Input pipelines side by side")
+    parser.add_argument("--pictures", type=Path, help="folder of JPEGs; drawn ones if not given")
+    parser.add_argument("--data", type=Path, help="where the formats are written, kept there")
+    parser.add_argument("--count", type=int, help="pictures an epoch")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="or threads")
+    parser.add_argument("--repeats", type=int, help="rounds; the median counts")
+    parser.add_argument("--pipelines", nargs="*", default=list(PIPELINES), choices=list(PIPELINES))
+    parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    options = parser.parse_args()
+    options.count = options.count or (2048 if options.quick else 8192)
+    options.repeats = options.repeats or (1 if options.quick else 5)
+    kind = "drawn" if options.pictures is None else options.pictures.name
+    options.data = options.data or Path("out/benchmarks/input") / kind
+    options.out = options.out or Path("out/benchmarks" if options.quick else "benchmarks/results")
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def available(wanted: list[str]) -> tuple[list[str], list[str]]:
+    """Pipelines whose library is installed, and those whose is not."""
+    found = {
+        name: not PIPELINES[name].needs
+        or importlib.util.find_spec(PIPELINES[name].needs) is not None
+        for name in wanted
+    }
+    return [n for n, there in found.items() if there], [
+        n for n, there in found.items() if not there
+    ]
+
+
+def run_child(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """One measurement in a process of its own, in the middle half of its second epoch."""
+    data = options.data / f"{PIPELINES[name].format}-{options.count}"
+    numbers = [options.batch, options.workers, options.count // 4, options.count // 2]
+    return start_child(name, str(data), *numbers)()
+
+
+def median(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each figure, and images/s a core from the CPU time."""
+    found = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    return {**found, "per_core": 1000 / found["cpu_ms"]}
+
+
+def check(medians: Figures) -> list[tuple[str, bool]]:
+    """Each bar in words with the figure found, and whether it is met."""
+    if OURS not in medians:
+        return []
+    ours = medians[OURS]
+    peers = [n for n in medians if n != PLAIN and not n.startswith("ours")]
+    bars = []
+    for names, most, words in (
+        ([TIMM], 0.5, "of the DataLoader as timm uses it"),
+        (peers, 0.85, "of the best other pipeline"),
+        ([PLAIN], 1.05, "of plain threads"),
+    ):
+        costs = [medians[name]["cpu_ms"] for name in names if name in medians]
+        if costs:
+            ratio = ours["cpu_ms"] / min(costs)
+            bars.append((f"CPU time {ratio:.2f} {words} (at most {most})", ratio <= most))
+    begin, memory = ours["next_epoch_s"], ours["memory_mb"]
+    bars.append((f"first batch of the next epoch after {begin:.2f} s (under 1)", begin < 1))
+    bars.append((f"memory {memory:.0f} MB (under 2000)", memory < 2000))
+    return bars
+
+
+def markdown(medians: Figures, bars: list[tuple[str, bool]], missing: list[str]) -> str:
+    """The table, fastest first, and the bars."""
+    ranked = sorted(medians, key=lambda name: medians[name]["cpu_ms"])
+    lines = ["| Pipeline | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 1) + "|")
+    for name in ranked:
+        cells = [form.format(medians[name][key]) for key, (_, form) in COLUMNS.items()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {'met' if met else 'MISSED'}: {words}" for words, met in bars)]
+    lines += [f"- not installed: {name}" for name in missing]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
