@@ -29,6 +29,7 @@ METADATA_KEY = "itpn_ray"
 ENOUGH = 0.95  # share of tensors below which loading refuses
 # Parts that fine-tuning makes anew: a classifier's head and norm, and what token gathering learns.
 _NEW = ("head.", "norm.", "trunk.gathering.")
+_NEW_TABLES = ".relative"  # of offsets, zero at first: iTPN learns them in fine-tuning only
 # A trunk's tensors by our names, and by the authors' where `convert` found no place for them.
 _TRUNK = ("trunk.", "blocks.", "patch_embed.")
 
@@ -170,7 +171,7 @@ def _report(
     resized: list[str],
     mismatched: list[str],
 ) -> LoadReport:
-    wanted = [name for name in own if not name.startswith(_NEW)]
+    wanted = [n for n in own if not n.startswith(_NEW) and not n.endswith(_NEW_TABLES)]
     offered = [name for name in tensors if name.startswith(_TRUNK)]
     shares = [
         sum(name in fitting for name in names) / len(names) if names else 0.0

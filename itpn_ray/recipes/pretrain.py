@@ -1,12 +1,14 @@
-"""Pre-training (paper, 5.1)."""
+"""Pre-training: small ones for trials, and all of the paper's (5.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 from itpn_ray.data.config import AugmentConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
-from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
+from itpn_ray.recipes import clip, pixel
+from itpn_ray.recipes.paper import Recipe, by_name
 from itpn_ray.tasks.config import ModelConfig
 
 
@@ -26,5 +28,17 @@ def nano() -> ExperimentConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], ExperimentConfig]] = {"nano": nano}
+def nano_clip() -> ExperimentConfig:
+    """Nano network at 64 px on CLIP-B, for a laptop or a test.
+
+    Command: itpn-ray pretrain nano_clip --data DATA --task.teacher ViT-B-16.pt
+    """
+    return dataclasses.replace(
+        nano(),
+        task=ClipPretraining(loss="cosine", smallest_block=1, pyramid_width=64),
+        augment=AugmentConfig(),
+    )
+
+
+RECIPES: dict[str, Recipe] = {**by_name(nano, nano_clip), **pixel.RECIPES, **clip.RECIPES}
 """Name on the command line -> recipe."""
