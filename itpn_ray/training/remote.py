@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -17,41 +15,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from itpn_ray.errors import ItpnError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
-from itpn_ray.training.journal import FileJournal, Journal
-from itpn_ray.training.work import work
-from itpn_ray.training.worker import Worker
+from itpn_ray.training.keeper import JournalKeeper, RemoteJournal
 
 COLLECTIVE_TIMEOUT_S = 600
 """A rank that answers no collective for this long is taken for hung."""
-
-
-class JournalKeeper(FileJournal):
-    """The journal as an actor beside the driver; also keeps the error that ended the run."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._fatal: ItpnError | None = None
-
-    def end_with(self, error: ItpnError) -> None:
-        """Keep the first error that a restart would meet again."""
-        self._fatal = self._fatal or error
-
-    def fatal(self) -> ItpnError | None:
-        """The error that ended the run, if any."""
-        return self._fatal
-
-
-class RemoteJournal(Journal):
-    """Sends each record to the keeper and does not wait."""
-
-    def __init__(self, keeper: Any) -> None:
-        self._keeper = keeper
-
-    def write(self, kind: str, record: dict[str, Any]) -> None:
-        """Send one record."""
-        if kind == "status":
-            record |= {"host": socket.gethostname(), "pid": os.getpid()}
-        self._keeper.write.remote(kind, record)
 
 
 def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | None = None) -> None:
@@ -118,6 +85,10 @@ def _worker(payload: dict[str, Any]) -> None:
     keeper = payload["keeper"]
     if ray.get(keeper.fatal.remote()) is not None:
         return
+    # Only here: Ray Train's controller imports this module too, and needs none of it.
+    from itpn_ray.training.work import work
+    from itpn_ray.training.worker import Worker
+
     config = from_dict(payload["config"])
     worker = Worker.in_group(gpu=config.gpus, threads=int(config.cpus_per_worker))
     report = ray.train.report if payload["reports"] else _ignore

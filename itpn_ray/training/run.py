@@ -8,7 +8,7 @@ from pathlib import Path
 from itpn_ray.console import Console
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
-from itpn_ray.ray_env import start_ray
+from itpn_ray.ray_env import chatter_to, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.storage import check_writable
 from itpn_ray.tasks.config import Classification
@@ -23,6 +23,7 @@ from itpn_ray.training.work import open_store, work
 from itpn_ray.training.worker import Worker
 
 EXPORT = "exported/model.safetensors"
+RAY_LOG = "ray.log"
 
 
 def preflight(config: ExperimentConfig) -> None:
@@ -116,7 +117,8 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
     with start_ray(config.ray, verbose=verbose):
         from itpn_ray.training.remote import launch
 
-        launch(config, folder)
+        with chatter_to(folder / RAY_LOG, verbose=verbose):
+            launch(config, folder)
 
 
 def export(config: ExperimentConfig, folder: Path) -> Path:

@@ -14,14 +14,14 @@ from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
 from itpn_ray.models import create_model
-from itpn_ray.ray_env import start_ray
+from itpn_ray.ray_env import chatter_to, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.tracking import create_tracker, flatten
 from itpn_ray.tracking.base import RunStatus
 from itpn_ray.training.folder import CONFIG
 from itpn_ray.training.journal import PLOTS, FileJournal
 from itpn_ray.training.lease import Lease
-from itpn_ray.training.run import EXPORT, preflight
+from itpn_ray.training.run import EXPORT, RAY_LOG, preflight
 from itpn_ray.training.run import run as train
 from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
 
@@ -107,7 +107,8 @@ def _trials(
     from itpn_ray.tuning.trials import run_trials
 
     console.say(f"{config.trials} trials, {config.concurrent} at a time")
-    rows = run_trials(config, folder, weights)
+    with chatter_to(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
+        rows = run_trials(config, folder, weights)
     if all("top1" not in row for row in rows):
         raise RunError(
             "trials",
