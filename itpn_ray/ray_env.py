@@ -10,7 +10,8 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from itpn_ray.errors import ConfigError
@@ -36,6 +37,19 @@ def quiet() -> None:
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def chatter_to(path: Path, *, verbose: bool) -> Iterator[None]:
+    """Send what Ray prints into this process's output to a file, unless ``verbose``.
+
+    Ray Tune prints tables and the raylet its warnings whatever their settings say.
+    """
+    if verbose:
+        yield
+        return
+    with path.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
 
 
 @contextmanager
