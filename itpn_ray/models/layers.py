@@ -174,11 +174,11 @@ def new_scale(width: int, value: float | None) -> nn.Parameter | None:
 
 def add_branch(x: Tensor, branch: Tensor, scale: Tensor | None, keep: Tensor | None) -> Tensor:
     """Residual sum x + scale * keep * branch over (B, ..., C); scale (C,), keep (B,)."""
-    if scale is not None:
-        branch = branch * scale
+    weight = scale
     if keep is not None:
-        branch = branch * keep.to(branch.dtype).view(-1, *[1] * (branch.dim() - 1))
-    return x + branch
+        weight = keep.to(x.dtype).view(-1, *[1] * (x.dim() - 1))  # (B, 1, ..., 1)
+        weight = weight if scale is None else weight * scale  # small: the branch is read once
+    return x + branch if weight is None else torch.addcmul(x, branch, weight)
 
 
 def patchify(images: Tensor, visible: Tensor | None = None) -> Tensor:
