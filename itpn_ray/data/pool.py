@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 HostBatch = dict[str, Tensor]
-_CHUNK = 16  # pictures of one task: small enough to spread a batch, large enough to vectorise
+_CHUNK = 32  # pictures of one task: small enough to spread a batch, large enough to vectorise
 
 Fill = Callable[[HostBatch, int, int], None]
 """Fills positions [start, stop) of a batch."""
