@@ -166,6 +166,22 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
     return 0
 
 
+def _plan(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.recipes import finetune, named, pretrain
+    from itpn_ray.training.plan_config import PlanConfig
+
+    recipes = {**finetune.RECIPES, **pretrain.RECIPES}
+    verb, rest = "plan", arguments
+    if arguments[:1] == ["finetune"]:  # some networks have a recipe of the same name in both
+        verb, rest, recipes = "plan finetune", arguments[1:], finetune.RECIPES
+    name, rest = split_recipe(rest, verb, recipes)
+    config = parse(PlanConfig, rest, f"{verb} {name}", PlanConfig(experiment=named(recipes, name)))
+    from itpn_ray.training.plan import plan
+
+    plan(config, name=name, console=_console(verbose))
+    return 0
+
+
 def _teach(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.recipes import named
     from itpn_ray.recipes.pretrain import RECIPES
@@ -201,6 +217,42 @@ def _tune(arguments: list[str], verbose: bool) -> int:
 
     sweep(config, command=_command("tune", arguments), console=_console(verbose))
     return 0
+
+
+def _inspect(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.models.commands import InspectConfig
+
+    config = parse(InspectConfig, _file_first(arguments), "inspect FILE")
+    from itpn_ray.models.inspect import inspect_file
+
+    _console(verbose).say(str(inspect_file(config)))
+    return 0
+
+
+def _export(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.models.commands import ExportConfig
+
+    config = parse(ExportConfig, _file_first(arguments), "export FILE")
+    from itpn_ray.models.export import export
+
+    _console(verbose).say(str(export(config)))
+    return 0
+
+
+def _visualize(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.models.commands import VisualizeConfig
+
+    config = parse(VisualizeConfig, _file_first(arguments), "visualize FILE")
+    from itpn_ray.models.visualize import visualize
+
+    _console(verbose).say(f"the map: {visualize(config)}")
+    return 0
+
+
+def _file_first(arguments: list[str]) -> list[str]:
+    """`FILE --option ...` as `--file FILE --option ...`."""
+    named = arguments[:1] and not arguments[0].startswith("-")
+    return ["--file", *arguments] if named else arguments
 
 
 def _verify_resume(arguments: list[str], verbose: bool) -> int:
@@ -304,11 +356,15 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "demo": (_demo, "the whole main job on embedded pictures, in minutes on a laptop"),
     "pictures": (_pictures, "draw the embedded labelled pictures in a data set's true format"),
     "prepare": (_prepare, "turn raw pictures into shards with a manifest"),
+    "plan": (_plan, "what a run would take: parameters, memory, seconds a step, hours, money"),
     "teach": (_teach, "write a CLIP teacher's features once, for runs to read back"),
     "pretrain": (_pretrain, "pre-train by masked image and feature modelling"),
     "finetune": (_finetune, "fine-tune a classifier from pre-trained weights"),
     "evaluate": (_evaluate, "accuracy and images/s of a classifier, at any migration ratio"),
     "tune": (_tune, "sweep λ, layer decay and r: accuracy against images/s"),
+    "inspect": (_inspect, "what a weight file holds"),
+    "export": (_export, "weights for other programs: safetensors, torch.export, ONNX"),
+    "visualize": (_visualize, "attention or migration drawn over a picture"),
     "doctor": (_doctor, "look prepared data over: balance, sizes, broken files, duplicates"),
     "look": (_look, "a contact sheet of prepared pictures as the network sees them"),
     "verify-resume": (_verify_resume, "the kill test on a run's own configuration"),

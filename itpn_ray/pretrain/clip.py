@@ -20,10 +20,11 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.count import multiply_adds
 from itpn_ray.pretrain.block_mask import block_mask, masked_count
 from itpn_ray.pretrain.config import TEACHERS, ClipPretraining
 from itpn_ray.pretrain.evaluate import evaluate_pretraining
-from itpn_ray.pretrain.teacher import ClipTeacher, load_teacher
+from itpn_ray.pretrain.teacher import ClipTeacher, load_teacher, teacher_multiply_adds
 from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
 from itpn_ray.tasks.config import ModelConfig
 
@@ -75,7 +76,6 @@ class ClipPretrainingTask(Task):
         self.seed = seed
         side = model.image_size // 16
         self.grid = (side, side)
-        self.masked = masked_count(side * side, config.mask_ratio)
         self._teacher: ClipTeacher | None = None
         self._num_drops = 0
 
@@ -104,7 +104,7 @@ class ClipPretrainingTask(Task):
             seed=self.seed,
             epoch=epoch,
             grid=self.grid,
-            masked=self.masked,
+            masked=masked_count(self.grid[0] * self.grid[1], self.config.mask_ratio),
             smallest=self.config.smallest_block,
         )
         return {
@@ -140,6 +140,15 @@ class ClipPretrainingTask(Task):
         trunk = cast(DistillationNetwork, network).distiller.trunk
         prepared = (self.prepare(batch, epoch=0) for batch in batches)
         return evaluate_pretraining(network, trunk, prepared, reduce)
+
+    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+        """Of the student, and of the teacher unless its features are read."""
+        distiller = cast(DistillationNetwork, network).distiller
+        size = self.model.image_size
+        adds = {"student": multiply_adds(distiller, size)}
+        if not self.config.features:
+            adds["teacher"] = teacher_multiply_adds(self.config.teacher_model, size)
+        return adds
 
     def export(self, network: nn.Module, path: Path) -> None:
         """Write the student: trunk, pyramid and the projections to the teacher's width."""

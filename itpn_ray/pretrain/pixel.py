@@ -20,6 +20,7 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.count import multiply_adds
 from itpn_ray.pretrain.config import PixelPretraining
 from itpn_ray.pretrain.evaluate import evaluate_pretraining
 from itpn_ray.pretrain.masking import random_mask
@@ -166,6 +167,16 @@ class PixelPretrainingTask(Task):
         path = folder / "reconstruction.png"
         reconstruction_grid(batch["image"], batch["mask"], output["pred"], path)
         return [path]
+
+    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+        """Of the autoencoder, and of the teacher where there is one; both see visible patches."""
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        size = self.model.image_size
+        visible = max(1, int(self.tokens * (1 - self.config.mask_ratio)))
+        adds = {"student": multiply_adds(autoencoder, size, visible=visible)}
+        if self.config.feature_weight > 0:
+            adds["teacher"] = multiply_adds(autoencoder.trunk, size, visible=visible)
+        return adds
 
     def export(self, network: nn.Module, path: Path) -> None:
         """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.models.files import read_file, read_pickle
@@ -100,18 +101,19 @@ def load_teacher(path: str, model: str, image_size: int) -> ClipTeacher:
         ConfigError: no path, or OpenAI's archive with an architecture of another activation.
         CheckpointError: no such file, unreadable, or weights of another architecture.
     """
-    import timm
-
-    known = TEACHERS[model]
-    size = teacher_input(model, image_size)
-    with torch.device("meta"):
-        network = timm.create_model(
-            known.base, img_size=size, num_classes=known.width, **known.changes
-        )
     weights = _in_timm_names(_read(path, model))
+    network = _empty(model, image_size)
     fitting = _fit(weights, dict(network.state_dict()), path, model)
     network.load_state_dict(fitting, assign=True)
-    return ClipTeacher(network, size)
+    return ClipTeacher(network, teacher_input(model, image_size))
+
+
+def teacher_multiply_adds(model: str, image_size: int) -> int:
+    """Multiply-adds of the teacher's forward pass of one picture, counted on shapes alone."""
+    network, size = _empty(model, image_size), teacher_input(model, image_size)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.head(network.forward_features(torch.empty(1, 3, size, size)))
+    return counter.get_total_flops() // 2
 
 
 def teacher_digest(path: str) -> str:
@@ -122,6 +124,17 @@ def teacher_digest(path: str) -> str:
     """
     with _local(path) as local, local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _empty(model: str, image_size: int) -> Any:
+    """The network of timm without memory for its weights, its head the projection."""
+    import timm
+
+    known, size = TEACHERS[model], teacher_input(model, image_size)
+    with torch.device("meta"):
+        return timm.create_model(
+            known.base, img_size=size, num_classes=known.width, **known.changes
+        )
 
 
 def _read(path: str, model: str) -> Mapping[str, Any]:

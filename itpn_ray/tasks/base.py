@@ -69,6 +69,11 @@ class Task(ABC):
         del network, folder
         return []
 
+    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+        """Multiply-adds of a picture's forward pass in training, by part: student, teacher."""
+        del network
+        return {}
+
     @abstractmethod
     def export(self, network: nn.Module, path: Path) -> None:
         """Write the trained weights as safetensors that ``itpn_ray.models.load_model`` reads."""

@@ -24,6 +24,7 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.count import multiply_adds
 from itpn_ray.pretrain.ema import update_average
 from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
 from itpn_ray.tasks.config import Classification, ModelConfig
@@ -161,6 +162,11 @@ class ClassificationTask(Task):
         path = folder / "confusion.png"
         plot_confusion(self._confusion, self.classes, path)
         return [path]
+
+    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+        """Of the classifier."""
+        classifier = cast(ClassificationNetwork, network).classifier
+        return {"classifier": multiply_adds(classifier, self.model.image_size)}
 
     def export(self, network: nn.Module, path: Path) -> None:
         """Write the evaluated classifier, with its class names."""

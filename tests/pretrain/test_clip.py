@@ -158,4 +158,4 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"task\.teacher_model"):
         ClipPretraining(teacher_model="resnet50")
     with pytest.raises(ConfigError, match="none of the 16 patches hidden"):
-        make_task(mask_ratio=0.01)
+        make_task(mask_ratio=0.01).prepare(pictures() | {"teacher": torch.zeros(1)}, epoch=0)
