@@ -225,7 +225,10 @@ def _inspect(arguments: list[str], verbose: bool) -> int:
     config = parse(InspectConfig, _file_first(arguments), "inspect FILE")
     from itpn_ray.models.inspect import inspect_file
 
-    _console(verbose).say(str(inspect_file(config)))
+    rows = inspect_file(config).rows()
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        _console(verbose).say(f"{name:{width}}  {value}")
     return 0
 
 
@@ -235,7 +238,11 @@ def _export(arguments: list[str], verbose: bool) -> int:
     config = parse(ExportConfig, _file_first(arguments), "export FILE")
     from itpn_ray.models.export import export
 
-    _console(verbose).say(str(export(config)))
+    report = export(config)
+    console = _console(verbose)
+    console.say(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {', '.join(report.outputs)}")
+    if report.difference is not None:
+        console.say(f"largest difference {report.difference:.2e} of values up to {report.scale:.3g}")
     return 0
 
 
