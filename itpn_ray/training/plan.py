@@ -107,7 +107,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
     say(f"{name} on {len(train):,} pictures of {experiment.data}")
     say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
     for part, adds in size.multiply_adds.items():
-        say(f"  multiply-adds  {adds / 1e9:,.2f} G a picture forward: {part}")
+        say(f"  multiply-adds  {_figure(adds / 1e9)} G a picture forward: {part}")
     say(
         f"  batch          {experiment.optim.global_batch:,}: {size.workers} workers, "
         f"{size.share:,} pictures each in {size.accumulation} micro-batches"
@@ -118,7 +118,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
     )
     say(f"  state          {size.state_gb:.2f} GB a worker: weights, gradients, AdamW, averages")
     if timing is not None:
-        parts = ", ".join(f"{phase} {spent:.3g}" for phase, spent in timing.phases.items())
+        parts = ", ".join(f"{phase} {spent:.2g}" for phase, spent in timing.phases.items())
         hours = size.steps * timing.seconds / 3600
         unit = "GPU-hours" if experiment.gpus else "worker-hours"
         say(f"  timed on       {timing.device}, {config.measured_steps} steps of one worker")
@@ -126,7 +126,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
         say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
         say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
         say(
-            f"  the run        {show_duration(3600 * hours)}, {size.workers * hours:,.1f} {unit}; "
+            f"  the run        {show_duration(3600 * hours)}, {_figure(size.workers * hours)} {unit}; "
             "exchange of gradients and evaluations come on top"
         )
         if machine is not None:
@@ -252,3 +252,7 @@ def _trial(
         loader=dataclasses.replace(config.loader, carrier="threads"),
         checkpoint=dataclasses.replace(config.checkpoint, uri=""),
     )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
