@@ -39,7 +39,7 @@ os.environ |= {
 from benchmarks.lib.spot_market import DRY  # noqa: E402
 from itpn_ray.ray_config import RayConfig  # noqa: E402
 from itpn_ray.ray_env import start_ray  # noqa: E402
-from itpn_ray.training.journal import EVENTS, STATUS, read_lines  # noqa: E402
+from itpn_ray.training.journal import EVENTS, METRICS, STATUS, read_lines  # noqa: E402
 from jobs.config import SubmitConfig  # noqa: E402
 from jobs.submit import submit  # noqa: E402
 from tests.head import Head, start_head  # noqa: E402
@@ -130,15 +130,29 @@ def make_data(folder: Path) -> Path:
     return folder / "data"
 
 
-def pretraining(data: Path, out: Path, epochs: int) -> list[str]:
-    """The verb that is sent."""
+def pretraining(data: Path, out: Path, run: str, workers: str, epochs: float) -> list[str]:
+    """A pre-training as a verb."""
     return [
-        "pretrain", "nano", f"--data={data}", f"--out={out}", "--run=elastic", "--workers=1..3",
-        "--loader.carrier=threads", "--loader.threads=1", "--optim.global-batch=24",
-        "--optim.warmup-epochs=0", f"--optim.epochs={epochs}", "--eval-every=-1",
-        "--checkpoint.every-steps=20", "--tracking.kind=none", "--ray.resize-interval-s=5",
-        "--ray.health-check-interval-s=0.2",
+        "pretrain", "nano", f"--data={data}", f"--out={out}", f"--run={run}",
+        f"--workers={workers}", f"--optim.epochs={epochs:g}", "--optim.warmup-epochs=0",
+        "--optim.global-batch=24", "--loader.carrier=threads", "--loader.threads=1",
+        "--eval-every=-1", "--log-every=1", "--checkpoint.every-steps=20", "--tracking.kind=none",
+        "--ray.resize-interval-s=5", "--ray.health-check-interval-s=0.2",
     ]  # fmt: skip
+
+
+def seconds_an_epoch(data: Path, out: Path) -> float:
+    """Measured on half an epoch with one worker, less the first step."""
+    command = pretraining(data, out, "measure", workers="0", epochs=0.5)
+    subprocess.run(
+        [sys.executable, "-m", "itpn_ray.cli", *command],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    records = [r for r in read_lines(out / "measure" / METRICS) if r["split"] == "train"]
+    first, last = records[0], records[-1]
+    return (last["time"] - first["time"]) / (last["epoch"] - first["epoch"])
 
 
 @contextmanager
@@ -149,8 +163,12 @@ def head_over_market(dry: Path) -> Iterator[Head]:
         yield head
 
 
-def prove(folder: Path, epochs: int) -> list[tuple[float, str]]:
+def prove(folder: Path, work_s: float) -> list[tuple[float, str]]:
     """Play the scenario through.
+
+    Args:
+        folder: where everything lies.
+        work_s: seconds of work for one worker: the run must outlast growth and loss.
 
     Returns:
         Seconds since the job was sent, and what happened then.
@@ -160,12 +178,13 @@ def prove(folder: Path, epochs: int) -> list[tuple[float, str]]:
     """
     data, out, dry = make_data(folder), folder / "out", folder / "dry"
     run = out / "elastic"
+    epochs = round(work_s / seconds_an_epoch(data, out))
     dry.touch()
     with head_over_market(dry) as head, start_ray(RayConfig(address=head.address)):
         assert not nodes(), "the scenario begins without a node"
         config = SubmitConfig(address=head.jobs_address, name="elastic", follow=False)
         clock = Clock()
-        submit(config, pretraining(data, out, epochs))
+        submit(config, pretraining(data, out, run.name, workers="1..3", epochs=epochs))
         clock.note("the job is queued; there is no node for it")
         clock.wait("the node on demand has come", lambda: len(nodes("on-demand")) == 1)
         clock.wait("training with 1 worker", lambda: workers(run) == 1)
@@ -202,7 +221,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a shorter run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        prove(Path(folder), epochs=45 if arguments.quick else 60)
+        prove(Path(folder), work_s=240 if arguments.quick else 360)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.ray_config import RayConfig
 
 _QUIET = {
@@ -28,6 +28,9 @@ _QUIET = {
 }
 _LEAST_CPUS = 4
 _CONNECT_TIMEOUT_S = 5.0
+_START_ATTEMPTS = 3
+
+T = TypeVar("T")
 
 
 def quiet() -> None:
@@ -65,6 +68,7 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
 
     Raises:
         ConfigError: if no cluster answers at the address, or it wants another token.
+        RunError: if a private Ray does not come up.
     """
     config = config or RayConfig()
     _set_environment(config, verbose)
@@ -84,9 +88,8 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
         if address:
             _join(address, options)
         else:
-            ray.init(
-                address="local", include_dashboard=False, **_private_resources(config), **options
-            )
+            options |= _private_resources(config)
+            _patiently(lambda: ray.init(address="local", include_dashboard=False, **options))
         stack.callback(ray.shutdown)
         yield ray.get_runtime_context().gcs_address
 
@@ -115,6 +118,22 @@ def _private_resources(config: RayConfig) -> dict[str, Any]:
     }
 
 
+def _patiently(start: Callable[[], T]) -> T:
+    """Start a node, which Ray gives 30 s to register: on a crowded machine that can be too few."""
+    for _ in range(_START_ATTEMPTS):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no narrower class here.
+            if "timed out during startup" not in str(error):
+                raise
+    raise RunError(
+        "ray",
+        None,
+        f"did not start in {_START_ATTEMPTS} tries of 30 s: this machine is too busy",
+        "Repeat the command when it has less to do",
+    )
+
+
 @contextmanager
 def _private_head(config: RayConfig) -> Iterator[str]:
     """A head with dashboard and job server, beside whatever other Rays run on this machine.
@@ -138,7 +157,7 @@ def _private_head(config: RayConfig) -> Iterator[str]:
         dashboard_agent_listen_port=0,
         **_private_resources(config),
     )
-    node = Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True)
+    node = _patiently(lambda: Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True))
     try:
         yield node.gcs_address
     finally:

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.ray_config import RayConfig
-from itpn_ray.ray_env import start_ray
+from itpn_ray.ray_env import _patiently, start_ray
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_configuration_imports_no_ray():
 def test_nobody_at_the_address_is_told_at_once():
     script = (
         "from itpn_ray.ray_config import RayConfig\n"
-        "from itpn_ray.ray_env import start_ray\n"
+        "from itpn_ray.ray_env import _patiently, start_ray\n"
         "with start_ray(RayConfig(address='127.0.0.1:9')): pass"
     )
     done = subprocess.run(
@@ -71,3 +71,23 @@ def test_workers_inherit_the_settings(ray_cluster):
     assert seen["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.1"
     assert seen["RAY_DATA_DISABLE_PROGRESS_BARS"] == "1"
     assert seen["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_crowded_machine_gets_another_try():
+    tries = []
+
+    def start() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise Exception("The current node timed out during startup.")
+        return "started"
+
+    assert _patiently(start) == "started"
+    with pytest.raises(RunError, match="too busy"):
+        _patiently(lambda: _raise("The current node timed out during startup."))
+    with pytest.raises(ValueError, match="another"):
+        _patiently(lambda: _raise("another error", ValueError))
+
+
+def _raise(message: str, kind: type[Exception] = Exception) -> None:
+    raise kind(message)
