@@ -20,6 +20,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode, v2
 
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
+from itpn_ray.data.crops import random_resized_crops
 from itpn_ray.data.decode import crop_resize, decode_rgb
 from itpn_ray.data.loader import TrainLoader
 from itpn_ray.data.shards import open_dataset
@@ -77,24 +78,24 @@ def plain_threads(setting: Setting) -> Epochs:
     shards = [dataset.shard(i) for i in range(len(dataset.shards))]
     images = [shard.image(row) for shard in shards for row in range(len(shard))]
     pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1))
+    widths, heights = (dataset.index.column(name).to_numpy() for name in ("width", "height"))
     random = np.random.default_rng(0)
 
-    def fill(out: Tensor, rows: np.ndarray, seeds: np.ndarray) -> Tensor:
-        for place, row, seed in zip(out, rows, seeds, strict=True):
-            picture = decode_rgb(images[row])
-            place.copy_(crop_resize(picture, *_crop(picture, int(seed)), seed % 2 == 0))
-        return out
+    def fill(out: Tensor, rows: np.ndarray, boxes: np.ndarray) -> None:
+        for place, row, box in zip(out, rows.tolist(), boxes.tolist(), strict=True):
+            place.copy_(crop_resize(decode_rgb(images[row]), tuple(box), SIZE, row % 2 == 0))
 
     def epoch(number: int) -> Iterator[Tensor]:
-        del number
         order = random.permutation(len(images))
         waiting = []
         for start in range(0, len(order) - setting.batch + 1, setting.batch):
             rows = order[start : start + setting.batch]
-            seeds = random.integers(0, 2**32, len(rows))
+            boxes = random_resized_crops(
+                widths[rows], heights[rows], rows, seed=0, epoch=number, min_scale=0.08
+            )
             out = torch.empty(len(rows), SIZE, SIZE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-            parts = [slice(i, i + 16) for i in range(0, len(rows), 16)]
-            tasks = [pool.submit(fill, out[part], rows[part], seeds[part]) for part in parts]
+            parts = [slice(i, i + 32) for i in range(0, len(rows), 32)]
+            tasks = [pool.submit(fill, out[part], rows[part], boxes[part]) for part in parts]
             waiting.append((out, tasks))
             if len(waiting) > 8:
                 yield _finish(*waiting.pop(0))
@@ -102,17 +103,6 @@ def plain_threads(setting: Setting) -> Epochs:
             yield _finish(out, tasks)
 
     return epoch
-
-
-def _crop(picture: Tensor, seed: int) -> tuple[tuple[int, int, int, int], int]:
-    """A box of an area and a ratio that are drawn once, kept inside the picture."""
-    area, ratio, y, x = np.random.Philox(key=seed).random_raw(4) / 2**64
-    height, width = picture.shape[1:]
-    pixels = height * width * (0.08 + 0.92 * area)
-    aspect = (3 / 4) ** (1 - 2 * ratio)
-    tall = min(height, max(1, round((pixels / aspect) ** 0.5)))
-    wide = min(width, max(1, round((pixels * aspect) ** 0.5)))
-    return (int(y * (height - tall + 1)), int(x * (width - wide + 1)), tall, wide), SIZE
 
 
 def _finish(out: Tensor, tasks: list) -> Tensor:
