@@ -30,7 +30,7 @@ from itpn_ray.storage import ObjectStore, open_store
 
 WORK = "_work"
 # One picture in so many gives the channel statistics.
-STATISTICS_EVERY = 16
+STATISTICS_EVERY = 32
 
 
 @dataclass(kw_only=True)
@@ -59,6 +59,11 @@ class ShardRecord:
     pixels: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 3)
     squares: list[float] = field(default_factory=lambda: [0.0] * 3)
+
+    def to_json(self) -> bytes:
+        """The record as it is stored."""
+        shard = asdict(self.shard) if self.shard else None
+        return json.dumps({**vars(self), "shard": shard}).encode()
 
     def count(self, row: Mapping[str, Any], picture: Picture) -> None:
         """Add a stored picture and its row."""
@@ -111,7 +116,7 @@ class ShardJob:
                     sha256=writer.sha256,
                 )
                 store.put_file(path, key, move=True)
-        store.write_bytes(record_key(split, index), json.dumps(asdict(record)).encode())
+        store.write_bytes(record_key(split, index), record.to_json())
         return record
 
     def _pictures(
@@ -151,7 +156,7 @@ def record_key(split: str, index: int) -> str:
 
 
 def read_record(data: bytes) -> ShardRecord:
-    """The inverse of how `ShardJob.make` writes a record.
+    """The inverse of `ShardRecord.to_json`.
 
     Raises:
         ValueError, KeyError, TypeError: it is damaged.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -311,6 +311,7 @@ def test_objects365_paths(tmp_path: Path) -> None:
         ("cut off", "cannot be read"),
         ("no categories", "lists no categories"),
         ("no images", "lists no pictures"),
+        ("no file name", "an entry has no 'file_name'"),
         ("id twice", "is the id of two pictures"),
         ("other categories", "other categories than train"),
     ],
@@ -325,6 +326,8 @@ def test_a_bad_data_set_is_told(tmp_path: Path, change: str, cause: str) -> None
         content["categories"] = []
     elif change == "no images":
         content["images"] = []
+    elif change == "no file name":
+        del content["images"][2]["file_name"]
     elif change == "id twice":
         content["images"][1]["id"] = 10
     elif change == "other categories":
@@ -376,6 +379,7 @@ print(-peak(70_000) + peak(280_000))
 # JSON by the piece
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(),
@@ -412,6 +416,7 @@ def test_what_is_not_json_raises(text: str) -> None:
 # Run lengths
 
 
+@settings(deadline=None)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_run_lengths_agree_with_coco(mask: Mask) -> None:
     runs = run_lengths.encode(mask)

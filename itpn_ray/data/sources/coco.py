@@ -12,8 +12,9 @@ Any COCO-like set is understood whose annotation files lie in ``annotations/``, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain, islice, product
+from itertools import product
 from posixpath import basename, relpath, splitext
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from itpn_ray.data.sources.base import (
     Source,
     split_of,
 )
-from itpn_ray.data.sources.objects import CocoObjects, read_array
+from itpn_ray.data.sources.objects import CocoObjects, read_arrays
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
@@ -65,11 +66,10 @@ class CocoSource(Source):
         class_ids: tuple[int, ...] = ()
         for split, name in self._annotation_files(fs, root).items():
             uri = join(self.uri, name)
-            ids, names = _categories(uri)
+            ids, names, table = _read(fs, root, name, uri)
             if class_ids and (ids, names) != (class_ids, classes):
                 raise DataError(uri, None, "lists other categories than train", "Make them equal")
             class_ids, classes = ids, names
-            table = _pictures(fs, root, name, uri)
             image_ids = np.sort(table.column("image_id").to_numpy())
             twice = image_ids[:-1][image_ids[1:] == image_ids[:-1]]
             if len(twice):
@@ -113,24 +113,38 @@ class CocoSource(Source):
         return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
-def _categories(uri: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Category numbers in ascending order, and their names without stray blanks."""
-    found = sorted((item["id"], item["name"].strip()) for item in read_array(uri, "categories"))
-    if not found:
-        raise DataError(uri, None, "lists no categories", "Check the file")
-    return tuple(number for number, _ in found), tuple(name for _, name in found)
-
-
-def _pictures(fs: FileSystem, root: str, name: str, uri: str) -> pa.Table:
-    """The listing of one split."""
-    items = read_array(uri, "images")
-    first = list(islice(items, _TRIES))
-    if not first:
-        raise DataError(uri, None, "lists no pictures", "Check the file")
-    folder, tail = _place(fs, root, name, [item["file_name"] for item in first])
+def _read(
+    fs: FileSystem, root: str, name: str, uri: str
+) -> tuple[tuple[int, ...], tuple[str, ...], pa.Table]:
+    """Category numbers, ascending, their names without stray blanks, and the listing of a split."""
+    categories: list[tuple[int, str]] = []
     rows = Rows(_SCHEMA)
-    for item in chain(first, items):
-        path = _path(folder, item["file_name"], tail)
+    waiting: list[dict[str, Any]] = []
+    place: tuple[str, int] | None = None
+    try:
+        for key, item in read_arrays(uri, ("categories", "images")):
+            if key == "categories":
+                categories.append((item["id"], item["name"].strip()))
+                continue
+            waiting.append(item)
+            if place is not None or len(waiting) == _TRIES:
+                place = place or _place(fs, root, name, waiting)
+                _list(rows, root, place, waiting)
+        if waiting:
+            _list(rows, root, place or _place(fs, root, name, waiting), waiting)
+    except (KeyError, AttributeError) as error:
+        raise DataError(uri, None, f"an entry has no {error}", "Check the file") from error
+    if not categories or not len(rows):
+        cause = "lists no pictures" if categories else "lists no categories"
+        raise DataError(uri, None, cause, "Check the file")
+    categories.sort()
+    return tuple(n for n, _ in categories), tuple(text for _, text in categories), rows.table()
+
+
+def _list(rows: Rows, root: str, place: tuple[str, int], waiting: list[dict[str, Any]]) -> None:
+    """Move pictures from ``waiting`` to the listing."""
+    for item in waiting:
+        path = _path(place[0], item["file_name"], place[1])
         rows.add(
             path,
             f"{root}/{path}",
@@ -138,15 +152,16 @@ def _pictures(fs: FileSystem, root: str, name: str, uri: str) -> pa.Table:
             frame_width=item.get("width"),
             frame_height=item.get("height"),
         )
-    return rows.table()
+    waiting.clear()
 
 
-def _place(fs: FileSystem, root: str, name: str, files: list[str]) -> tuple[str, int]:
+def _place(fs: FileSystem, root: str, name: str, pictures: list[dict[str, Any]]) -> tuple[str, int]:
     """The folder of the pictures, and how many last parts of their names count (0: all).
 
     Raises:
         DataError: none of the pictures is in any of the usual folders.
     """
+    files = [item["file_name"] for item in pictures]
     stem = splitext(basename(name))[0].rpartition("_")[2]  # train2017, train
     folders = ["", stem, f"images/{stem}", split_of(stem) or stem, "images", f"{stem}/images"]
     for file, folder, tail in product(files, dict.fromkeys(folders), (0, 2, 1)):

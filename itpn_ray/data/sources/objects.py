@@ -50,7 +50,7 @@ class CocoObjects:
         spill = _Spill(rows.column("image_id").to_numpy(), np.asarray(edges), scratch)
         number = {found: n for n, found in enumerate(self.class_ids)}
         problems: Problems = []
-        for item in read_array(self.uri, "annotations"):
+        for _, item in read_arrays(self.uri, ("annotations",)):
             try:
                 image_id = _whole(item, "image_id")
                 at = np.searchsorted(self.image_ids, image_id)
@@ -69,8 +69,8 @@ class CocoObjects:
             yield part, problems if piece == 0 else []
 
 
-def read_array(uri: str, key: str) -> Iterator[dict[str, Any]]:
-    """The objects in one array of a JSON file, one by one.
+def read_arrays(uri: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects in some arrays of a JSON file, one by one, with the key of their array.
 
     Raises:
         DataError: the file cannot be read, or is not JSON of this form.
@@ -78,11 +78,11 @@ def read_array(uri: str, key: str) -> Iterator[dict[str, Any]]:
     fs, path = filesystem(uri)
     try:
         with fs.open_input_stream(path) as stream:
-            for found, value in stream_object(stream):
-                if found == key:
+            for key, value in stream_object(stream):
+                if key in keys:
                     if not isinstance(value, dict):
                         raise ValueError(f"{key!r} holds something else than objects")
-                    yield value
+                    yield key, value
     except (OSError, ValueError) as error:
         raise DataError(uri, None, f"cannot be read: {error}", "Download it again") from error
 
