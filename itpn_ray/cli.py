@@ -242,7 +242,8 @@ def _export(arguments: list[str], verbose: bool) -> int:
     console = _console(verbose)
     console.say(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {', '.join(report.outputs)}")
     if report.difference is not None:
-        console.say(f"largest difference {report.difference:.2e} of values up to {report.scale:.3g}")
+        worst = f"{report.difference:.2e} of values up to {report.scale:.3g}"
+        console.say(f"largest difference {worst}")
     return 0
 
 

@@ -27,7 +27,7 @@ def nano() -> ExperimentConfig:
             lr=2e-3,
             min_lr=1e-5,
             beta2=0.999,
-            layer_decay=0.8,
+            layer_decay=0.9,
         ),
         augment=AugmentConfig(min_scale=0.5),
         checkpoint=CheckpointConfig(every_steps=200),

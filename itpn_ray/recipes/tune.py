@@ -17,8 +17,9 @@ def nano() -> SweepConfig:
     before, after = pretrain.nano(), finetune.nano()
     return SweepConfig(
         run="tune",
+        feature_weight=(0.0, 0.3),
         pretrain=dataclasses.replace(
-            before, optim=dataclasses.replace(before.optim, epochs=4, warmup_epochs=0.5)
+            before, optim=dataclasses.replace(before.optim, epochs=3, warmup_epochs=0.5)
         ),
         finetune=dataclasses.replace(
             after, eval_every=1, optim=dataclasses.replace(after.optim, epochs=4, warmup_epochs=0.5)

@@ -1,0 +1,100 @@
+"""A sweep: trials under Ray Tune, one nested run each, and nothing done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from itpn_ray.console import Console
+from itpn_ray.data.config import LoaderConfig
+from itpn_ray.errors import ConfigError
+from itpn_ray.tracking import tracking_uri
+from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from tests.training.runs import classification, tiny
+
+
+def config(prepared: str, out: Path) -> SweepConfig:
+    before = tiny(prepared, out)
+    after = classification(
+        prepared, out, workers="1", loader=LoaderConfig(threads=1, prefetch=32), eval_every=1
+    )
+    return SweepConfig(
+        out=str(out),
+        data=prepared,
+        trials=2,
+        concurrent=2,
+        feature_weight=(0.0,),
+        migration=(0.0, 0.3),
+        grace_epochs=1,
+        pretrain=dataclasses.replace(before, optim=dataclasses.replace(before.optim, epochs=0.5)),
+        finetune=after,
+        tracking=TrackingConfig(),
+    )
+
+
+def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:
+    sweep = config(prepared, tmp_path)
+    before = pretraining(sweep, str(tmp_path / "tune"), 0.7)
+    assert (before.task.feature_weight, before.run) == (0.7, "lambda-0.7")
+    assert before.tracking.uri == tracking_uri(sweep.tracking, tmp_path)
+    choice = {"layer_decay": 0.8, "migration": 0.3}
+    after = trial(sweep, str(tmp_path / "tune"), "trial-1", choice, "weights")
+    assert (after.optim.layer_decay, after.model.migration, after.model.init) == (
+        0.8,
+        0.3,
+        "weights",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"trials": 0}, "trials"),
+        ({"layer_decay": (0.9, 0.5)}, "layer_decay"),
+        ({"migration": ()}, "migration"),
+        ({"migration": (0.95,)}, "migration"),
+    ],
+)
+def test_bad_settings(prepared: str, tmp_path: Path, changes: dict, field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        dataclasses.replace(config(prepared, tmp_path), **changes)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path: Path) -> None:
+    from itpn_ray.tuning.sweep import sweep
+
+    settings = config(prepared, tmp_path)
+    folder = sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    rows = json.loads((folder / "results.json").read_text())["trials"]
+    assert len(rows) == 2
+    assert all(
+        {"top1", "images_per_s", "layer_decay", "feature_weight"} <= row.keys() for row in rows
+    )
+    assert any(row["front"] for row in rows)
+    assert (folder / "plots/front.png").stat().st_size > 0
+    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+
+    stamps = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/metrics.jsonl")}
+    sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+
+
+def nested_runs(out: Path, folder: Path) -> list[str]:
+    """Trials with a finished MLflow run below the sweep's."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri(TrackingConfig(), out))
+    experiment = client.get_experiment_by_name("itpn_ray")
+    runs = client.search_runs([experiment.experiment_id])
+    by_key = {run.data.tags["itpn_ray.key"]: run for run in runs}
+    parent = by_key[str(folder)].info.run_id
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
+    assert all(run.info.status == "FINISHED" for run in children)
+    return sorted(Path(run.data.tags["itpn_ray.key"]).name for run in children)
