@@ -159,6 +159,13 @@ class ExperimentConfig:
                 "needs Ray, which a run in this process (workers 0) does not start",
                 "Add --loader.carrier threads, or use one worker",
             )
+        if self.model.migration and isinstance(self.task, PixelPretraining | ClipPretraining):
+            raise ConfigError(
+                "model.migration",
+                self.model.migration,
+                "is for fine-tuning and evaluation: pre-training keeps every token (paper, 3.4)",
+                "Leave it out here",
+            )
         checks.positive("cpus_per_worker", self.cpus_per_worker)
         checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
         checks.in_range("eval_every", self.eval_every, -1, 1_000_000)

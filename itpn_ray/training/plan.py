@@ -126,8 +126,8 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
         say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
         say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
         say(
-            f"  the run        {show_duration(3600 * hours)}, {_figure(size.workers * hours)} {unit}; "
-            "exchange of gradients and evaluations come on top"
+            f"  the run        {show_duration(3600 * hours)}, {_figure(size.workers * hours)} "
+            f"{unit}; exchange of gradients and evaluations come on top"
         )
         if machine is not None:
             say(f"  cost           {machine.cost(size.workers, hours)}")

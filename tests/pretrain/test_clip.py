@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.models import ClipDistiller, create_model, load_model, load_weights
 from itpn_ray.pretrain.clip import ClipPretrainingTask, DistillationNetwork, cosine_loss
-from itpn_ray.pretrain.config import ClipPretraining
+from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.tasks.base import Batch
 from itpn_ray.tasks.config import ModelConfig
 from tests.pretrain.clip_net import make_clip
@@ -159,3 +160,9 @@ def test_settings_that_cannot_be() -> None:
         ClipPretraining(teacher_model="resnet50")
     with pytest.raises(ConfigError, match="none of the 16 patches hidden"):
         make_task(mask_ratio=0.01).prepare(pictures() | {"teacher": torch.zeros(1)}, epoch=0)
+
+
+@pytest.mark.parametrize("task", [PixelPretraining(), ClipPretraining()])
+def test_pretraining_keeps_every_token(task: PixelPretraining | ClipPretraining) -> None:
+    with pytest.raises(ConfigError, match=r"model\.migration"):
+        ExperimentConfig(task=task, model=ModelConfig(migration=0.2))
