@@ -53,7 +53,9 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
     begin = time.time()
     journal.event("start")
     data = _data(config, folder, console)
-    with start_ray(RayConfig(dashboard=True), verbose=console.verbosity == "verbose"):
+    # Slots for the trials of the sweep, see itpn_ray.tuning.sweep.with_slots.
+    slots = RayConfig(dashboard=True, num_cpus=config.trials + 4)
+    with start_ray(slots, verbose=console.verbosity == "verbose"):
         first = train(_pretraining(config, folder, data), command="demo", console=console)
         second = train(
             _finetuning(config, folder, data, str(first / EXPORT)), command="demo", console=console

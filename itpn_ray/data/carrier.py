@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from itpn_ray.data.order import Ids
 
@@ -35,11 +34,10 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
 
     # Ray Data reports each execution, here each epoch, as a line of its own.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    offsets = np.cumsum([0, *(len(ids) for ids in batches)])
-    values = np.concatenate([*batches, np.empty(0, np.int64)])
-    table = pa.table({"ids": pa.LargeListArray.from_arrays(offsets, values)})
-    blocks = [table.slice(i, _BLOCK_STEPS) for i in range(0, len(batches), _BLOCK_STEPS)]
-    dataset = ray.data.from_arrow(blocks)
+    # from_items makes its blocks in this process. from_arrow sends a task for each, which waits
+    # for a free CPU, and for ever where the training workers hold them all.
+    items = [{"ids": ids.astype(np.int64).tobytes()} for ids in batches]
+    dataset = ray.data.from_items(items, override_num_blocks=max(1, -(-len(items) // _BLOCK_STEPS)))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     dataset.context.print_on_execution_start = False
@@ -47,4 +45,4 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
         batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCH
     )
     for instruction in instructions:
-        yield instruction.column("ids").combine_chunks().values.to_numpy()
+        yield np.frombuffer(instruction.column("ids")[0].as_py(), dtype=np.int64)

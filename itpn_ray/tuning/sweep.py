@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
 from itpn_ray.models import create_model
+from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import chatter_to, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.tracking import create_tracker, flatten
@@ -48,7 +50,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     status: RunStatus = "FAILED"
     begin = time.time()
     verbose = console.verbosity == "verbose"
-    with Lease(str(folder), name=config.run), start_ray(config.ray, verbose=verbose):
+    with Lease(str(folder), name=config.run), start_ray(with_slots(config), verbose=verbose):
         tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
         journal.event("start", trials=config.trials)
         try:
@@ -69,6 +71,18 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             tracker.finish(status)
     console.summary(folder, where={"tracking": tracker.where})
     return folder
+
+
+def with_slots(config: SweepConfig) -> RayConfig:
+    """Ray with a CPU slot for each trial, where it is our own.
+
+    Ray gives the slot of a trial that ASHA stopped back late; without spare ones the next trials
+    wait. ``concurrent`` decides how many compute at once.
+    """
+    if config.ray.address or config.ray.num_cpus is not None:
+        return config.ray
+    slots = (config.trials + config.concurrent) * config.finetune.worker_range[1]
+    return dataclasses.replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
 
 
 def _claim(config: SweepConfig, folder: Path, command: str) -> None:
