@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,12 +120,20 @@ def _private_resources(config: RayConfig) -> dict[str, Any]:
 
 def _patiently(start: Callable[[], T]) -> T:
     """Start a node, which Ray gives 30 s to register: on a crowded machine that can be too few."""
+    import psutil
+
+    this = psutil.Process()
+    before = set(this.children(recursive=True))
     for _ in range(_START_ATTEMPTS):
         try:
             return start()
         except Exception as error:  # Ray raises no narrower class here.
             if "timed out during startup" not in str(error):
                 raise
+        # Ray leaves the processes of the failed start to run on.
+        for process in set(this.children(recursive=True)) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     raise RunError(
         "ray",
         None,

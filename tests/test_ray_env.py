@@ -73,21 +73,30 @@ def test_workers_inherit_the_settings(ray_cluster):
     assert seen["OMP_NUM_THREADS"] == "1"
 
 
-def test_a_crowded_machine_gets_another_try():
-    tries = []
+def test_a_crowded_machine_gets_another_try_and_nothing_of_the_first_is_left():
+    started = []
 
     def start() -> str:
-        tries.append(1)
-        if len(tries) < 3:
+        started.append(subprocess.Popen(["sleep", "600"]))
+        if len(started) < 3:
             raise Exception("The current node timed out during startup.")
         return "started"
 
     assert _patiently(start) == "started"
+    assert [process.poll() is None for process in started] == [False, False, True]
+    started[-1].kill()
+    for process in started:
+        process.wait()
+
+
+def test_a_machine_that_stays_too_busy_and_other_errors_are_told():
+    def slow() -> None:
+        raise Exception("The current node timed out during startup.")
+
+    def broken() -> None:
+        raise ValueError("another error")
+
     with pytest.raises(RunError, match="too busy"):
-        _patiently(lambda: _raise("The current node timed out during startup."))
-    with pytest.raises(ValueError, match="another"):
-        _patiently(lambda: _raise("another error", ValueError))
-
-
-def _raise(message: str, kind: type[Exception] = Exception) -> None:
-    raise kind(message)
+        _patiently(slow)
+    with pytest.raises(ValueError, match="another error"):
+        _patiently(broken)
