@@ -6,6 +6,7 @@ Shapes: S side of a table's grid, (H, W) grid of the picture, C channels, N = H 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -46,23 +47,46 @@ def resize_table(table: Tensor, grid: Grid, offset: float = 0.0, *, always: bool
     side = table_side(table)
     if grid == (side, side) and not (always and offset):
         return table
-    plane = table.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, S, S)
-    if offset:
-        scale = [(length + offset) / side for length in grid]
-        plane = F.interpolate(plane, scale_factor=scale, mode="bicubic")
-    else:
-        plane = F.interpolate(plane, size=grid, mode="bicubic")
-    return plane.flatten(2).transpose(1, 2)  # (1, H * W, C)
+    plane = resample(table[0].unflatten(0, (side, side)), grid, offset)
+    return plane.flatten(0, 1)[None]  # (H, W, C) -> (1, H * W, C)
 
 
 def resize_relative_table(table: Tensor, grid: Grid) -> Tensor:
     """A table of offsets ((2S-1)^2, heads) resized bicubically to ((2H-1)(2W-1), heads)."""
     side = math.isqrt(table.shape[0])
-    height, width = 2 * grid[0] - 1, 2 * grid[1] - 1
-    if (height, width) == (side, side):
+    offsets = (2 * grid[0] - 1, 2 * grid[1] - 1)
+    if offsets == (side, side):
         return table
-    plane = table.t().unflatten(1, (side, side))[None]  # (1, heads, 2S-1, 2S-1)
-    return F.interpolate(plane, size=(height, width), mode="bicubic")[0].flatten(1).t()
+    return resample(table.unflatten(0, (side, side)), offsets).flatten(0, 1)
+
+
+def resample(plane: Tensor, grid: Grid, offset: float = 0.0) -> Tensor:
+    """A plane (S, S, C) resized bicubically to (H, W, C), as `F.interpolate` does it.
+
+    By two matrix products, in float32 even under autocast: on a GPU the gradient of `F.interpolate`
+    depends on the order in which threads add, and a run could not be repeated to the bit.
+    """
+    down, across = (_bicubic(plane.shape[0], length, offset, plane.device) for length in grid)
+    autocast_off = (
+        nullcontext()
+        if plane.device.type == "meta"  # has no autocast
+        else torch.autocast(plane.device.type, enabled=False)
+    )
+    with autocast_off:
+        rows = (down @ plane.float().flatten(1)).unflatten(1, plane.shape[1:])  # (H, S, C)
+        return across @ rows
+
+
+@torch.no_grad()
+def _bicubic(side: int, length: int, offset: float, device: torch.device) -> Tensor:
+    """What each of `length` samples takes from each of `side`, (length, side) float32."""
+    ones = torch.eye(side, device=device).view(1, side, side, 1)  # (1, channel, place, 1)
+    if offset:
+        scale = [(length + offset) / side, 1.0]
+        taken = F.interpolate(ones, scale_factor=scale, mode="bicubic")
+    else:
+        taken = F.interpolate(ones, size=(length, 1), mode="bicubic")
+    return taken[0, :, :, 0].t()
 
 
 def relative_index(grid: Grid, device: torch.device | None = None) -> Tensor:

@@ -27,13 +27,13 @@ def test_published_sizes_have_their_figures(name, figures):
 
 
 def test_multiply_adds_of_a_trunk_by_hand():
-    trunk = create_trunk("nano")
-    cells, tokens, width = 16 * 6, 6, trunk.config.width  # a picture of 48 x 32 pixels
+    trunk = create_trunk("nano", image_size=48)
+    cells, tokens, width = 16 * 9, 9, trunk.config.width
     early = cells * 48 * width // 4
     early += cells * 2 * 3 * (width // 4) ** 2 + cells // 4 * width * width // 2
     early += cells // 4 * 2 * 3 * (width // 2) ** 2 + tokens * 2 * width * width
     block = tokens * (4 + 9) * width**2 + 2 * tokens**2 * width
-    assert multiply_adds(trunk, (48, 32)) == early + trunk.config.depths[2] * block
+    assert multiply_adds(trunk, 48) == early + trunk.config.depths[2] * block
 
 
 def test_a_trunk_that_sees_fewer_patches_costs_less():
