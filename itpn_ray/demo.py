@@ -34,9 +34,11 @@ from itpn_ray.tuning.sweep import sweep
 from jobs.config import SubmitConfig
 from jobs.submit import submit
 
-PROBE_SIDE = 32
+PROBE_SIDE = 16
 """Side to which pictures are shrunk for the linear probe on raw pixels."""
 PROBE_BATCH = 256
+CPUS = 2.0
+"""Compute threads of the runs that have the machine to themselves."""
 
 
 def demo(config: DemoConfig, *, console: Console) -> Path:
@@ -109,6 +111,7 @@ def _pretraining(config: DemoConfig, folder: Path, data: str) -> ExperimentConfi
     recipe = pretrain.nano()
     return dataclasses.replace(
         recipe,
+        cpus_per_worker=CPUS,
         data=data,
         out=str(folder),
         optim=dataclasses.replace(recipe.optim, epochs=config.pretrain_epochs),
@@ -119,6 +122,7 @@ def _finetuning(config: DemoConfig, folder: Path, data: str, init: str) -> Exper
     recipe = finetune.nano()
     return dataclasses.replace(
         recipe,
+        cpus_per_worker=CPUS,
         data=data,
         out=str(folder),
         model=dataclasses.replace(recipe.model, init=init),

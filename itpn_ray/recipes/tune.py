@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from itpn_ray.data.config import LoaderConfig
 from itpn_ray.recipes import finetune, pretrain
 from itpn_ray.tuning.config import SweepConfig
 
@@ -18,11 +19,17 @@ def nano() -> SweepConfig:
     return SweepConfig(
         run="tune",
         feature_weight=(0.0, 0.3),
+        grace_epochs=1,
+        # In the sweep's own process: starting Ray's workers would take longer than the training.
         pretrain=dataclasses.replace(
-            before, optim=dataclasses.replace(before.optim, epochs=3, warmup_epochs=0.5)
+            before,
+            workers="0",
+            cpus_per_worker=2.0,
+            loader=LoaderConfig(carrier="threads"),
+            optim=dataclasses.replace(before.optim, epochs=3, warmup_epochs=0.5),
         ),
         finetune=dataclasses.replace(
-            after, eval_every=1, optim=dataclasses.replace(after.optim, epochs=4, warmup_epochs=0.5)
+            after, eval_every=1, optim=dataclasses.replace(after.optim, epochs=3, warmup_epochs=0.5)
         ),
     )
 
