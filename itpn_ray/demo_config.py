@@ -17,11 +17,11 @@ class DemoConfig:
 
     out: str = "out"
     """Folder of all runs."""
-    train: int = 3000
+    train: int = 2400
     """Pictures drawn for training."""
-    val: int = 1000
+    val: int = 600
     """Pictures drawn for evaluation."""
-    pretrain_epochs: float = 10
+    pretrain_epochs: float = 6
     """Epochs of pre-training."""
     finetune_epochs: float = 12
     """Epochs of fine-tuning."""
