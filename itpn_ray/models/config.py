@@ -224,8 +224,8 @@ class Size:
 
     trunk: TrunkConfig
     pyramid_width: int = 256
-    decoder: tuple[int, int, int] = (512, 8, 16)
-    """Width, depth and heads of the pixel decoder."""
+    decoder: tuple[int, int] = (512, 8)
+    """Width and depth of the pixel decoder."""
     source: str
     """Where the paper says so."""
 
@@ -250,7 +250,7 @@ SIZES: dict[str, Size] = {
     "fast_itpn_nano": Size(
         trunk=_fast(128, 4, (1, 1, 4)),
         pyramid_width=64,
-        decoder=(128, 2, 4),
+        decoder=(128, 2),
         source="not in the paper: for laptops and tests",
     ),
     "fast_itpn_tiny": Size(trunk=_fast(384, 6, (1, 1, 12)), source="Table 4, Fast-iTPN-T"),
@@ -267,6 +267,11 @@ ALIASES = {
     "base": "fast_itpn_base",
     "large": "fast_itpn_large",
 }
+
+
+def decoder_heads(width: int) -> int:
+    """Heads of a pixel decoder: 16, the authors' number, but at least 16 channels each."""
+    return max(1, min(16, width // 16))
 
 
 def find_size(name: str) -> Size:

@@ -29,6 +29,7 @@ from itpn_ray.models.config import (
     ModelConfig,
     PyramidConfig,
     TrunkConfig,
+    decoder_heads,
 )
 from itpn_ray.models.files import (
     METADATA_KEY,
@@ -43,7 +44,6 @@ from itpn_ray.models.network import Network
 from itpn_ray.models.zoo import build
 
 HEAD_WIDTH = 64  # channels of an attention head where nothing else is known
-MAX_DECODER_HEADS = 16  # the authors' number; narrower decoders keep 16 channels a head
 LAYER_SCALE = 0.1  # the authors' first value; a file shows only that there are scales
 
 _WRAPPERS = ("model", "state_dict", "module")
@@ -211,7 +211,7 @@ def _describe_model(
             pyramid=pyramid,
             decoder_width=width,
             decoder_depth=_count(state, "decoder_blocks"),
-            decoder_heads=decoder_num_heads or max(1, min(MAX_DECODER_HEADS, width // 16)),
+            decoder_heads=decoder_num_heads or decoder_heads(width),
             decoder_mlp_ratio=_ratio(state, "decoder_blocks.0.mlp.fc1.weight"),
         )
     if "lm_head.weight" in state:

@@ -18,6 +18,7 @@ from itpn_ray.models.config import (
     ModelConfig,
     PyramidConfig,
     TrunkConfig,
+    decoder_heads,
     find_size,
 )
 from itpn_ray.models.dense import DenseTrunk
@@ -120,19 +121,16 @@ def create_autoencoder(
     decoder_depth: int | None = None,
     **changes: Any,
 ) -> PixelAutoencoder:
-    """A pixel masked autoencoder by name; None takes the size's own value.
-
-    The decoder has one head for every 32 channels, as the authors' (512 channels, 16 heads).
-    """
+    """A pixel masked autoencoder by name; None takes the size's own value."""
     trunk = trunk_config(name, image_size=image_size, **changes)
-    width, depth, _ = find_size(name).decoder
+    width, depth = find_size(name).decoder
     width = decoder_width or width
     config = AutoencoderConfig(
         trunk=trunk,
         pyramid=_pyramid(name, pyramid_width, pyramid_depth),
         decoder_width=width,
         decoder_depth=decoder_depth or depth,
-        decoder_heads=max(1, width // 32),
+        decoder_heads=decoder_heads(width),
     )
     return PixelAutoencoder(config, build_trunk(trunk))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -50,6 +52,7 @@ def test_back_and_there_is_the_identity(make):
     module = make()
     again, report = load_official(to_official(module), num_heads=module.config.trunk.heads)
     assert report.share == 1
+    assert again.config == replace(module.config, trunk=again.config.trunk)
     for name, tensor in module.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
 

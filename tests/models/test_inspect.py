@@ -34,7 +34,7 @@ def test_pyramid_and_decoder(tmp_path):
     save_model(create_dense("nano", width=256, heads=8), tmp_path / "d.safetensors")
     rows = rows_of(tmp_path / "a.safetensors")
     assert rows["pyramid"] == "width 64, depth 2"
-    assert rows["decoder"] == "width 128, 2 blocks, 4 heads"
+    assert rows["decoder"] == "width 128, 2 blocks, 8 heads"
     rows = rows_of(tmp_path / "d.safetensors")
     assert rows["decoder"] == "no"
     assert rows["maps"] == "5, from stride 4"
