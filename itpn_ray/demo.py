@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def _job(folder: Path, data: str, weights: Path, console: Console) -> Path:
     address = dashboard_address()
     console.say(f"submitting an evaluation as a job to {address}")
     verb = ["evaluate", str(weights), "--data", data, "--out", str(folder), "--run", "job"]
-    code = submit(SubmitConfig(address=address), verb)
+    code = submit(SubmitConfig(address=address, python=sys.executable), verb)
     if code:
         raise RunError("job", code, "ended with this exit code", "Read its log above")
     return folder / "job"
