@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pyarrow.fs import FileType
+
 from itpn_ray.data.gather import write_results
-from itpn_ray.data.manifest import MANIFEST, Manifest, read_manifest
+from itpn_ray.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_manifest
 from itpn_ray.data.normalise import PictureRules
 from itpn_ray.data.plan import ShardPlan, hold_out, plan_shards
 from itpn_ray.data.prepare_config import PrepareConfig
@@ -30,10 +32,11 @@ from itpn_ray.data.shard_job import (
     record_key,
 )
 from itpn_ray.data.sources.detect import open_source
+from itpn_ray.data.sources.walk import children
 from itpn_ray.errors import ConfigError, DataError, ItpnError
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import start_ray
-from itpn_ray.storage import ObjectStore, check_writable, join, open_store
+from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +81,13 @@ def prepare(
         plans = list(plan_shards(listing, config, Path(scratch)))
         digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
         if store.exists(MANIFEST):
-            return _finished(config, digest)
+            manifest = _finished(config, digest)
+            _remove_work(store)
+            return manifest
         check_writable(config.out)
         job = ShardJob(
             source=source,
-            out=config.out,
+            out=store.uri,  # absolute, for workers in other folders
             kind=listing.kind,
             rules=PictureRules(
                 max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
@@ -91,8 +96,8 @@ def prepare(
         records = _make_shards(job, plans, config, progress, ray)
     problems = [problem for plan in plans for problem in plan.problems]
     manifest = write_results(store, listing, records, problems, config, digest)
-    for key in store.list(f"{WORK}/"):
-        store.delete(key)
+    _remove_strays(store, manifest)
+    _remove_work(store)
     return manifest
 
 
@@ -229,7 +234,7 @@ def _record_of(store: ObjectStore, plan: ShardPlan) -> ShardRecord | None:
     """The record of a shard that is there already and is the one the plan asks for."""
     try:
         record = read_record(store.read_bytes(record_key(plan.split, plan.index)))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or of another version
         return None
     if record.digest != plan.digest:
         return None
@@ -252,9 +257,11 @@ def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
         raise ConfigError(
             "prepare.out", config.out, "lies in the source", "Give a folder outside of it"
         )
-    if store.exists(MANIFEST):
+    fs, path = filesystem(config.out)
+    if store.exists(MANIFEST) or fs.get_file_info(path).type != FileType.Directory:
         return
-    strangers = [key for key in store.list() if key.split("/")[0] not in _OURS]
+    names = [entry.name for entry in children(fs, path)]
+    strangers = [name for name in names if name not in _OURS and not name.startswith(".")]
     if strangers:
         raise ConfigError(
             "prepare.out",
@@ -264,7 +271,23 @@ def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
         )
 
 
-_OURS = (WORK, "train", "val", "test")
+_OURS = (WORK, QUARANTINE, "train", "val", "test")
+
+
+def _remove_work(store: ObjectStore) -> None:
+    """Remove the plan and the records."""
+    for key in store.list(f"{WORK}/"):
+        store.delete(key)
+
+
+def _remove_strays(store: ObjectStore, manifest: Manifest) -> None:
+    """Remove shards of an earlier plan that was never finished."""
+    for split in ("train", "val", "test"):
+        known = manifest.splits[split].shards if split in manifest.splits else ()
+        keep = {f"{split}/{shard.file}" for shard in known} | {f"{split}/{INDEX}"}
+        for key in store.list(f"{split}/"):
+            if key not in keep:
+                store.delete(key)
 
 
 def _finished(config: PrepareConfig, plan_digest: str) -> Manifest:

@@ -231,6 +231,23 @@ def test_a_damaged_shard_is_made_again_on_resume(tmp_path: Path) -> None:
     assert files(out) == files(tmp_path / "whole")
 
 
+def test_shards_of_an_unfinished_plan_do_not_stay(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_folders(raw, FOLDERS)
+    subprocess.run([sys.executable, "-c", KILLED, str(raw), str(out), "26"], check=False)
+    assert len(list(out.glob("*/shard-*.arrow"))) == 3
+    prepare(config(raw, out, shard_rows=100))
+    prepare(config(raw, tmp_path / "whole", shard_rows=100))
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path / "raw", FOLDERS)
+    monkeypatch.chdir(tmp_path)
+    assert prepare(config("raw", "out")).splits["train"].count == 20
+    assert len(open_dataset("out", "train")) == 20
+
+
 def bad_source(tmp_path: Path, name: str) -> tuple[Path, str]:
     raw = tmp_path / "raw"
     if name == "missing":

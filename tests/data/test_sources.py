@@ -423,6 +423,12 @@ def test_a_bad_csv_is_told(tmp_path: Path, header: str, lines: list[str], cause:
         prepare(config(path, tmp_path.parent / "out"))
 
 
+def test_pictures_beside_masks_are_not_two_classes(tmp_path: Path) -> None:
+    write_folders(tmp_path / "raw", {"images/training": 2, "annotations/training": 2})
+    with pytest.raises(DataError, match="no COCO JSON"):
+        detect(str(tmp_path / "raw"))
+
+
 def test_detection_of_folders(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", {"train/a": 1, "train/b": 1})
     assert detect(str(tmp_path / "raw")) == "folders"

@@ -81,6 +81,13 @@ def detect(uri: str) -> str:
             return "objects365"
         if any(name.endswith(".json") for name in listed):
             return "coco"
+        if "images" in names:
+            raise DataError(
+                "prepare.source",
+                uri,
+                "has images/ and annotations/, but no COCO JSON in the latter",
+                "Name the format: --format coco, or folders if these are two classes",
+            )
     names = _shard_names(fs, root, depth=2)
     for name, ending in (("webdataset", ".tar"), ("parquet", ".parquet")):
         if any(inner.endswith(ending) for inner in names):
