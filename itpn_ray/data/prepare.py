@@ -165,13 +165,14 @@ class _Tally:
         limit = 0 if self._config.strict else self._config.max_broken * self._pictures
         if self._broken > limit:
             path, reason = record.quarantine[0]
-            allowed = "--strict allows none" if self._config.strict else f"{limit:.0f} are allowed"
+            strict = self._config.strict
+            allowed = "--strict allows none" if strict else f"{limit:.0f} are allowed"
             raise DataError(
                 "prepare.source",
                 self._config.source,
                 f"{self._broken} of {self._pictures} pictures cannot be used and {allowed}; "
                 f"one is {path}: {reason}",
-                "Mend or remove them, or raise --max-broken",
+                f"Mend or remove them, or {'leave out --strict' if strict else 'raise --max-broken'}",
             )
         if self._progress is not None:
             self._progress(
