@@ -167,12 +167,13 @@ class _Tally:
             path, reason = record.quarantine[0]
             strict = self._config.strict
             allowed = "--strict allows none" if strict else f"{limit:.0f} are allowed"
+            mend = "leave out --strict" if strict else "raise --max-broken"
             raise DataError(
                 "prepare.source",
                 self._config.source,
                 f"{self._broken} of {self._pictures} pictures cannot be used and {allowed}; "
                 f"one is {path}: {reason}",
-                f"Mend or remove them, or {'leave out --strict' if strict else 'raise --max-broken'}",
+                f"Mend or remove them, or {mend}",
             )
         if self._progress is not None:
             self._progress(
