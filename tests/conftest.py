@@ -22,6 +22,13 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = "token-of-the-tests-0123456789abcdef"
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# The same examples in every run, and no time limit that a busy machine would miss.
+settings.register_profile(
+    "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
 
 if TYPE_CHECKING:
     from itpn_ray.training.faults import FlakyServer

@@ -11,6 +11,7 @@ and up to 64 pictures or 32 MB encoded.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,8 +207,14 @@ def _make_on_ray(
         store = open_store(job.out)
 
         def make(row: dict[str, object]) -> dict[str, object]:
-            job.make(str(row["split"]), int(str(row["index"])), str(row["digest"]))
-            return {"split": row["split"], "index": row["index"]}
+            # An error is handed back, not raised: Ray Data wraps what a task raises, and the
+            # wrapping does not keep the error of ours inside it.
+            failed = b""
+            try:
+                job.make(str(row["split"]), int(str(row["index"])), str(row["digest"]))
+            except (ItpnError, OSError) as error:
+                failed = pickle.dumps(error)
+            return {"split": row["split"], "index": row["index"], "failed": failed}
 
         items = [
             {"split": plan.split, "index": plan.index, "digest": plan.digest} for plan in waiting
@@ -215,6 +222,8 @@ def _make_on_ray(
         dataset = ray.data.from_items(items, override_num_blocks=len(items))
         try:
             for row in dataset.map(make, compute=strategy).iter_rows():
+                if row["failed"]:
+                    raise pickle.loads(row["failed"])
                 key = record_key(row["split"], row["index"])
                 yield row["split"], row["index"], read_record(store.read_bytes(key))
         except ray.exceptions.RayError as error:
