@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 
 from tests.s3 import free_port
 
-START_TIMEOUT_S = 120.0
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,32 +67,43 @@ def start_head(*, num_cpus: int = 2, autoscaling: dict[str, Any] | None = None) 
             "RAY_CLOUD_INSTANCE_ID": provider["head_node_id"],
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         }
-    log = folder / "start.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = _launch(command, environment, folder)
     try:
-        _wait_until_it_runs(process, log)
         yield Head(
             jobs_address=f"http://127.0.0.1:{dashboard_port}",
             address=f"127.0.0.1:{port}",
             folder=folder,
         )
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_it_runs(process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_TIMEOUT_S
-    while "Ray runtime started" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, f"Ray did not start in {START_TIMEOUT_S} s"
-        time.sleep(0.1)
+def _launch(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[str]:
+    """Start the head; Ray gives it 30 s, which can be too few on a crowded machine: try again."""
+    log = folder / "start.log"
+    for _ in range(ATTEMPTS):
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+            )
+        while process.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return process
+            time.sleep(0.1)
+        _kill(process)
+        if "timed out during startup" not in log.read_text():
+            break
+    raise AssertionError(log.read_text())
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

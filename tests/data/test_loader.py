@@ -247,13 +247,14 @@ def test_no_more_than_the_prefetch_is_decoded_ahead(train: ShardedDataset) -> No
 
 
 def test_an_abandoned_epoch_leaves_no_threads(train: ShardedDataset) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     loader = make_loader(train)
     stream = loader.epoch(0)
     next(stream)
+    assert set(threading.enumerate()) - before
     stream.close()
     loader.close()
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
 def test_decoding_threads_leave_the_compute_threads_alone(train: ShardedDataset) -> None:
