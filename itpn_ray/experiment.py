@@ -127,6 +127,8 @@ class ExperimentConfig:
     """Give each worker a GPU (nccl, bf16); otherwise CPU (gloo, float32)."""
     cpus_per_worker: float = 1.0
     """CPUs that Ray reserves for a worker, and its compute threads."""
+    sharded: bool = False
+    """Spread weights, averages and moments over the workers (FSDP2) instead of repeating them."""
     max_failures: int = 3
     """Restarts after a lost worker before the run fails; -1: no limit."""
     seed: int = 0

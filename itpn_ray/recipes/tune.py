@@ -20,7 +20,7 @@ def nano() -> SweepConfig:
         run="tune",
         feature_weight=(0.0, 0.3),
         layer_decay=(0.8, 1.0),
-        grace_epochs=1,
+        grace_epochs=2,
         # In the sweep's own process: starting Ray's workers would take longer than the training.
         pretrain=dataclasses.replace(
             before,
@@ -30,7 +30,7 @@ def nano() -> SweepConfig:
             optim=dataclasses.replace(before.optim, epochs=3, warmup_epochs=0.5),
         ),
         finetune=dataclasses.replace(
-            after, eval_every=1, optim=dataclasses.replace(after.optim, epochs=4, warmup_epochs=0.5)
+            after, eval_every=1, optim=dataclasses.replace(after.optim, epochs=6, warmup_epochs=0.5)
         ),
     )
 

@@ -58,6 +58,8 @@ __all__ = ["LAST", "Checkpoint", "CheckpointStore", "SaveReport", "open_checkpoi
 _LOG = logging.getLogger(__name__)
 _PART = re.compile(r"^[A-Za-z][A-Za-z0-9_\-]*$")
 LAST = "last"
+STAGING = ".staging"
+"""Folder beside local checkpoints, there while one is being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +247,7 @@ class CheckpointStore:
         """An empty private folder, on the store's own filesystem if that is local."""
         root = self._store.local_path(LAST)
         if root is not None:
-            folder = root.parent / ".staging"
+            folder = root.parent / STAGING
         else:
             # One fixed name a store, so that a killed process leaves no more than one behind.
             mark = hashlib.sha256(f"{getpass.getuser()} {self.uri}".encode()).hexdigest()[:16]

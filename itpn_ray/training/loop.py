@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from itpn_ray.data.device import prefetch
 from itpn_ray.data.loader import EvalLoader, TrainLoader
@@ -27,6 +28,8 @@ from itpn_ray.training.optim import make_optimizer, set_learning_rate
 from itpn_ray.training.replay import stop_with_replay
 from itpn_ray.training.resume import restore, whole_state
 from itpn_ray.training.schedule import learning_rate, total_steps
+from itpn_ray.training.sharding import whole
+from itpn_ray.training.utilisation import peak_rate
 from itpn_ray.training.worker import Worker
 
 
@@ -68,16 +71,18 @@ def train(parts: Parts) -> nn.Module:
         SystemExit: the machine is being taken away; the state has been saved.
     """
     config, worker = parts.config, parts.worker
-    network = parts.task.build().to(worker.device).train()
     task = parts.task
+    network = task.build().to(worker.device).train()
+    full = peak_rate(task, network, worker.device)
+    # Before the optimiser: sharding puts other parameters in the place of these.
+    model = worker.parallel(network, sharded=config.sharded, compile=config.model.compile)
     optimizer = make_optimizer(
         network, task.layer_ids(network), task.undecayed(network), config.optim
     )
     step = restore(parts.store, network, optimizer, worker, parts.journal)
-    model = worker.parallel(network, compile=config.model.compile)
     per_epoch = parts.train.steps_per_epoch
     last = total_steps(config.optim, per_epoch)
-    meter = Meter(worker, parts.journal, steps=last)
+    meter = Meter(worker, parts.journal, steps=last, peak_rate=full)
     skipped, saved = 0, step
     if step >= last and config.eval_every >= 0:
         # Stopped between the last save and the end: whoever waits for the figures still needs them.
@@ -93,7 +98,7 @@ def train(parts: Parts) -> nn.Module:
             set_learning_rate(optimizer, rate)
             with meter.time("computing"):
                 batch = parts.task.prepare(batch, epoch)
-                terms = _gradients(model, batch, config, worker, meter)
+                terms = _gradients(model, network, batch, config, worker, meter)
                 norm, finite, leaving = _agree(network, terms, parts, config.optim.clip_norm)
             if finite:
                 with meter.time("updating"):
@@ -130,11 +135,16 @@ def train(parts: Parts) -> nn.Module:
 
 
 def _gradients(
-    model: nn.Module, batch: Batch, config: ExperimentConfig, worker: Worker, meter: Meter
+    model: nn.Module,
+    network: nn.Module,
+    batch: Batch,
+    config: ExperimentConfig,
+    worker: Worker,
+    meter: Meter,
 ) -> dict[str, Tensor]:
     """Accumulate gradients over the micro-batches of this worker's share.
 
-    DDP averages over workers, so a micro-batch of m of the G pictures counts m · world / G.
+    They are averaged over workers, so a micro-batch of m of the G pictures counts m · world / G.
     """
     share = len(batch["sample_id"])
     size = config.optim.micro_batch or share
@@ -142,8 +152,7 @@ def _gradients(
     for begin in range(0, share, size):
         micro = {name: tensor[begin : begin + size] for name, tensor in batch.items()}
         part = len(micro["sample_id"]) / config.optim.global_batch
-        if worker.world > 1:
-            model.require_backward_grad_sync = begin + size >= share  # type: ignore[assignment]
+        worker.average_gradients(model, network, begin + size >= share)
         with worker.autocast():
             terms = model(micro)
         (terms["loss"] * (part * worker.world)).backward()
@@ -157,7 +166,7 @@ def _agree(
     """Gradient norm, whether the step is finite on every rank, whether any rank must leave."""
     worker = parts.worker
     grads = [p.grad for p in network.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads)
+    norm = whole(torch.nn.utils.get_total_norm(grads))
     finite = torch.isfinite(norm) & torch.isfinite(terms["loss"])
     flags = torch.stack([~finite, finite.new_tensor(parts.preempted())]).to(torch.int32)
     bad, leaving = worker.reduce(flags, dist.ReduceOp.MAX).tolist()
@@ -177,7 +186,7 @@ def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -
 
 def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None:
     """Evaluate on all workers; rank 0 writes figures and pictures."""
-    network.eval()
+    trained, network = network, _gathered(parts, network).eval()
     batches = prefetch(parts.val, parts.worker.device)
     with torch.no_grad(), parts.worker.autocast():
         found = parts.task.evaluate(network, batches, parts.worker.reduce)
@@ -188,9 +197,23 @@ def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None
             with tempfile.TemporaryDirectory() as folder:
                 for path in parts.task.draw(network, Path(folder)):
                     parts.journal.file(f"{PLOTS}/{path.name}", path.read_bytes())
-    network.train()
+    trained.train()
     figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
     parts.evaluated({**figures, "step": step, "epoch": epoch})
+
+
+def _gathered(parts: Parts, network: nn.Module) -> nn.Module:
+    """The network itself, or where it is sharded a whole copy.
+
+    Held-out pictures do not divide evenly: sharded, a worker with one batch less would leave the
+    others waiting for its share of the weights. A copy to evaluate takes a quarter of the training
+    state.
+    """
+    if not isinstance(network, FSDPModule):
+        return network
+    copy = parts.task.build().to(parts.worker.device)
+    copy.load_state_dict(whole(network.state_dict()))
+    return copy
 
 
 def _save(
@@ -203,10 +226,10 @@ def _save(
     leaving: bool,
 ) -> None:
     """Start saving the whole state on rank 0; training goes on once it is copied."""
-    if not parts.worker.leads:
-        return
     begin = time.perf_counter()
     state = whole_state(network, optimizer, step, parts.config)
+    if not parts.worker.leads:
+        return
     # Reading back takes time that a machine about to go has not; a resume verifies in any case.
     parts.store.save(step, state, epoch=epoch, verify=not leaving)
     parts.journal.event("checkpoint", step=step, seconds=round(time.perf_counter() - begin, 3))

@@ -23,9 +23,8 @@ class Meter:
         worker: this process.
         journal: where records go.
         steps: steps of the whole run.
-        flops_per_image: floating-point operations of a training step a picture, for MFU; 0 leaves
-            MFU out.
-        peak_flops: of this device, a second; 0 where unknown.
+        peak_rate: pictures a second that would keep this worker's device fully busy, for the share
+            of it that is used (``mfu``); 0: unknown.
     """
 
     def __init__(
@@ -34,14 +33,12 @@ class Meter:
         journal: Journal,
         *,
         steps: int,
-        flops_per_image: float = 0.0,
-        peak_flops: float = 0.0,
+        peak_rate: float,
     ) -> None:
         self.worker = worker
         self.journal = journal
         self.steps = steps
-        self.flops_per_image = flops_per_image
-        self.peak_flops = peak_flops
+        self.peak_rate = peak_rate
         self.phase = "starting"
         self._told = 0.0
         self._last: dict[str, float] = {}
@@ -84,9 +81,8 @@ class Meter:
             "steps_per_s": self._count / elapsed,
         }
         values |= {f"{phase}_s": s / self._count for phase, s in sorted(self._seconds.items())}
-        if self.peak_flops and self.flops_per_image:
-            rate_of_work = values["images_per_s"] / self.worker.world * self.flops_per_image
-            values["mfu"] = rate_of_work / self.peak_flops
+        if self.peak_rate:
+            values["mfu"] = values["images_per_s"] / self.worker.world / self.peak_rate
         if self.worker.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         if self.worker.leads:

@@ -38,7 +38,8 @@ class Size:
     Attributes:
         parameters: numbers that are trained.
         multiply_adds: of a picture's forward pass, by network: all matrix products.
-        state_gb: weights, gradients, AdamW's moments and averages of a worker, 10^9 bytes.
+        state_gb: weights, gradients, AdamW's moments and averages of a worker, 10^9 bytes; where
+            they are sharded, with the fewest workers.
         workers: most workers.
         share: pictures a step of the worker with most.
         accumulation: micro-batches a step.
@@ -153,10 +154,11 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
     start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
     micro = config.optim.micro_batch or stop - start
     per_epoch = len(train) // config.optim.global_batch
+    holders = max(1, config.worker_range[0]) if config.sharded else 1
     return Size(
         parameters=trained,
         multiply_adds=adds,
-        state_gb=BYTES * (state + 3 * trained) / 1e9,
+        state_gb=BYTES * (state + 3 * trained) / 1e9 / holders,
         workers=workers,
         share=stop - start,
         accumulation=math.ceil((stop - start) / micro),

@@ -15,16 +15,20 @@ from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.training.checkpoint import CheckpointStore
 from itpn_ray.training.journal import Journal
+from itpn_ray.training.sharding import load_network, load_optimizer, whole
 from itpn_ray.training.worker import Worker
 
 
 def whole_state(
     network: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: ExperimentConfig
 ) -> dict[str, Any]:
-    """What a checkpoint holds: ``network`` with its averages, ``optimizer``, ``progress``."""
+    """What a checkpoint holds: ``network`` with its averages, ``optimizer``, ``progress``.
+
+    Every worker calls it: where the network is sharded, its tensors are gathered.
+    """
     return {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "network": whole(network.state_dict()),
+        "optimizer": whole(optimizer.state_dict()),
         "progress": {"step": step, "config": to_dict(config)},
     }
 
@@ -50,8 +54,8 @@ def restore(
     checkpoint = chosen or store.load(step)
     state = checkpoint.load()
     try:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        load_network(network, state["network"])
+        load_optimizer(optimizer, state["optimizer"])
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
             checkpoint.uri,

@@ -17,6 +17,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict
 from itpn_ray.ray_env import start_ray
 from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.training.checkpoint import STAGING
 from itpn_ray.training.config import VerifyConfig
 from itpn_ray.training.faults import kill
 from itpn_ray.training.folder import CONFIG
@@ -98,13 +99,17 @@ class Killer:
         config: the run; its last step bounds the choice.
         kills: how many.
         seed: of the choice.
+        during_save: strike while a checkpoint is being written.
     """
 
-    def __init__(self, config: ExperimentConfig, kills: int, *, seed: int) -> None:
+    def __init__(
+        self, config: ExperimentConfig, kills: int, *, seed: int, during_save: bool = False
+    ) -> None:
         self._random = random.Random(seed)
         last = round(config.optim.epochs * _steps_per_epoch(config))
         self._at = sorted(self._random.sample(range(1, last), kills))
         self._workers = config.worker_range[1]
+        self._during_save = during_save
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._folder = Path()
@@ -143,6 +148,8 @@ class Killer:
                         self._kill(record["step"])
 
     def _kill(self, step: int) -> None:
+        while self._during_save and not (self._folder / "checkpoints" / STAGING).exists():
+            time.sleep(0.0005)
         rank = self._random.randrange(self._workers)
         path = self._folder / STATUS / f"rank-{rank}.json"
         kill(json.loads(path.read_text())["pid"])

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+
+from itpn_ray.training.sharding import shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +56,29 @@ class Worker:
             tensor.copy_(held)
         return tensor
 
-    def parallel(self, network: nn.Module, *, compile: bool) -> nn.Module:
-        """The network as it is called in a step: compiled where asked, gradients averaged."""
+    def parallel(self, network: nn.Module, *, sharded: bool, compile: bool) -> nn.Module:
+        """The network as it is called in a step: compiled where asked, gradients averaged.
+
+        Args:
+            network: on this worker's device; FSDP2 replaces its parameters, DDP keeps them.
+            sharded: spread it over the workers (FSDP2) instead of repeating it on each (DDP).
+            compile: compile it.
+        """
+        if self.world > 1 and sharded:
+            shard(network, self.device, self.world)
         called: nn.Module = torch.compile(network) if compile else network  # type: ignore[assignment]
-        if self.world == 1:
+        if self.world == 1 or sharded:
             return called
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(called, device_ids=ids, gradient_as_bucket_view=True)
+
+    def average_gradients(self, model: nn.Module, network: nn.Module, now: bool) -> None:
+        """Whether the next backward pass averages gradients over workers, or only adds to them."""
+        if self.world > 1:
+            if isinstance(network, FSDPModule):
+                network.set_requires_gradient_sync(now)
+            else:
+                model.require_backward_grad_sync = now  # type: ignore[assignment]
 
     def autocast(self) -> Any:
         """bf16 on a GPU, float32 on a CPU."""

@@ -82,6 +82,8 @@ def test_counts_follow_from_the_configuration(train: ShardedDataset, tmp_path: P
     fixed = student.decoder_position.numel()
     assert size.parameters == trained
     assert size.state_gb == pytest.approx(4e-9 * (4 * trained + teacher + fixed), rel=1e-6)
+    spread = count(dataclasses.replace(config, sharded=True), train)
+    assert spread.state_gb == pytest.approx(size.state_gb / 2)
 
 
 def test_published_costs() -> None:

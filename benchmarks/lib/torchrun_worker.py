@@ -1,0 +1,26 @@
+"""A worker of a run that torchrun started: the loop that Ray Train's workers run, without Ray."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from itpn_ray.experiment import from_dict
+from itpn_ray.training.folder import run_folder
+from itpn_ray.training.journal import FileJournal
+from itpn_ray.training.work import work
+from itpn_ray.training.worker import Worker
+
+
+def main(path: str) -> None:
+    """Train by the configuration in a JSON file."""
+    config = from_dict(json.loads(Path(path).read_text()))
+    worker = Worker.in_group(gpu=config.gpus, threads=int(config.cpus_per_worker))
+    work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

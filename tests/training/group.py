@@ -1,0 +1,71 @@
+"""Runs by a group of processes without Ray, as torchrun starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch.multiprocessing as mp
+from torch import nn
+
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.training import loop
+from itpn_ray.training.folder import run_folder
+from itpn_ray.training.journal import FileJournal
+from itpn_ray.training.preemption import PreemptionNotice
+from itpn_ray.training.work import work
+from itpn_ray.training.worker import Worker
+from tests.s3 import free_port
+
+Prepare = Callable[[int], None]
+
+
+def train_in_group(config: ExperimentConfig, world: int, before: Prepare | None = None) -> None:
+    """Train with ``world`` processes; each calls ``before`` with its rank first.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: what the first process to fail raised.
+    """
+    FileJournal(run_folder(config))
+    mp.start_processes(_process, (world, free_port(), config, before), world, start_method="spawn")
+
+
+def _process(
+    rank: int, world: int, port: int, config: ExperimentConfig, before: Prepare | None
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    if before is not None:
+        before(rank)
+    worker = Worker.in_group(gpu=False, threads=1)
+    with contextlib.suppress(SystemExit):  # how a run leaves a machine that is taken away
+        work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
+
+
+def leave_after(steps: int, rank: int) -> None:
+    """Let this process be told, in its step number ``steps``, that its machine goes."""
+    del rank
+    asked = itertools.count(1)
+    PreemptionNotice.__call__ = lambda notice: next(asked) >= steps  # type: ignore[method-assign]
+
+
+def expect_half(rank: int) -> None:
+    """Let this process fail unless it holds about half of every network that it trains."""
+    del rank
+    make = loop.make_optimizer
+
+    def checked(network: nn.Module, *rest: Any) -> Any:
+        held = sum(cast(Any, p).to_local().numel() for p in network.parameters())
+        whole = sum(p.numel() for p in network.parameters())
+        assert held < 0.6 * whole, f"{held} of {whole}"
+        return make(network, *rest)
+
+    loop.make_optimizer = checked  # type: ignore[assignment]

@@ -1,0 +1,47 @@
+"""FSDP2: the same training as DDP, and checkpoints that do not know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.training.folder import run_folder
+from itpn_ray.training.journal import EVENTS, METRICS, read_lines
+from tests.training.group import expect_half, leave_after, train_in_group
+from tests.training.runs import classification, losses, tiny, train_alone
+
+
+def sharded(config: ExperimentConfig) -> ExperimentConfig:
+    """The run by two workers that share one state, with accumulation and clipping."""
+    optim = dataclasses.replace(config.optim, micro_batch=4, clip_norm=0.5)
+    return dataclasses.replace(config, workers="2", sharded=True, optim=optim)
+
+
+def alone(config: ExperimentConfig, out: Path) -> list[dict[str, Any]]:
+    return train_alone(dataclasses.replace(config, out=str(out), workers="0"))
+
+
+def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None:
+    config = sharded(classification(prepared, tmp_path / "two"))
+    train_in_group(config, 2, expect_half)
+    found = read_lines(run_folder(config) / METRICS)
+    expected = alone(config, tmp_path / "one")
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
+    for name in ("grad_norm", "top1"):
+        theirs = [r[name] for r in expected if name in r]
+        assert theirs
+        assert [r[name] for r in found if name in r] == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_sharded_run_stops_and_goes_on_alone(prepared: str, tmp_path: Path) -> None:
+    config = sharded(tiny(prepared, tmp_path / "parts"))
+    train_in_group(config, 2, functools.partial(leave_after, 5))
+    found = train_alone(config)
+    assert losses(found) == pytest.approx(losses(alone(config, tmp_path / "whole")), rel=1e-5)
+    resumed = [e for e in read_lines(run_folder(config) / EVENTS) if e["event"] == "resume"]
+    assert [event["step"] for event in resumed] == [5]
