@@ -1,0 +1,1 @@
+"""Detectors over a trunk with its pyramid; this file stays free of torch."""
