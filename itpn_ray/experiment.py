@@ -131,6 +131,9 @@ class ExperimentConfig:
     """Spread weights, averages and moments over the workers (FSDP2) instead of repeating them."""
     max_failures: int = 3
     """Restarts after a lost worker before the run fails; -1: no limit."""
+    hang_timeout_s: float = 600.0
+    """Seconds after which a worker that the others wait for is taken for hung, and the run
+    restarts. It must outlast what one worker does alone: draw, look for a checkpoint."""
     seed: int = 0
     """Seed of every random draw."""
     eval_every: int = 1
@@ -172,6 +175,7 @@ class ExperimentConfig:
         checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
         checks.in_range("eval_every", self.eval_every, -1, 1_000_000)
         checks.positive("log_every", self.log_every)
+        checks.positive("hang_timeout_s", self.hang_timeout_s)
 
     @property
     def worker_range(self) -> tuple[int, int]:

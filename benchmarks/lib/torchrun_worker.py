@@ -18,7 +18,7 @@ from itpn_ray.training.worker import Worker
 def main(path: str) -> None:
     """Train by the configuration in a JSON file."""
     config = from_dict(json.loads(Path(path).read_text()))
-    worker = Worker.in_group(gpu=config.gpus, threads=int(config.cpus_per_worker))
+    worker = Worker.in_group(config)
     work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
 
 

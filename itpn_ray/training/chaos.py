@@ -28,7 +28,9 @@ def chaos(config: ChaosConfig, console: Console) -> None:
     for number in range(config.kills):
         victim = chooser.choice(_workers(config.run))
         kill(victim["pid"])
-        console.say(f"killed worker {victim['rank']} (pid {victim['pid']}) near {victim['step']}")
+        console.say(
+            f"killed worker {victim['rank']} (pid {victim['pid']}) near step {victim['step']}"
+        )
         if number + 1 < config.kills:
             time.sleep(config.every_s)
     if config.full_disk_mb:

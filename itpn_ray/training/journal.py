@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -37,8 +38,9 @@ class Journal(ABC):
         self.write("event", {"time": time.time(), "event": name, **fields})
 
     def status(self, rank: int, **fields: Any) -> None:
-        """What a worker does right now; only the newest is kept."""
-        self.write("status", {"rank": rank, "time": time.time(), **fields})
+        """What a worker, this process, does right now; only the newest is kept."""
+        where = {"host": socket.gethostname(), "pid": os.getpid()}
+        self.write("status", {"rank": rank, "time": time.time(), **where, **fields})
 
     def file(self, name: str, content: bytes) -> None:
         """A small file for the run's folder, e.g. a picture for the report in plots/."""

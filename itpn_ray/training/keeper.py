@@ -5,8 +5,6 @@ Imports neither PyTorch nor Ray: the actor's process starts in a fraction of a w
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,4 @@ class RemoteJournal(Journal):
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
         """Send one record."""
-        if kind == "status":
-            record |= {"host": socket.gethostname(), "pid": os.getpid()}
         self._keeper.write.remote(kind, record)

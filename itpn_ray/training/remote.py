@@ -17,9 +17,6 @@ from itpn_ray.errors import ItpnError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.training.keeper import JournalKeeper, RemoteJournal
 
-COLLECTIVE_TIMEOUT_S = 600
-"""A rank that answers no collective for this long is taken for hung."""
-
 
 def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | None = None) -> None:
     """Train with Ray workers until the last epoch, restarting what is lost.
@@ -47,7 +44,7 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
             "reports": bool(callbacks),
         },
         torch_config=TorchConfig(
-            backend="nccl" if config.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+            backend="nccl" if config.gpus else "gloo", timeout_s=round(config.hang_timeout_s)
         ),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]
             num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]
@@ -90,7 +87,7 @@ def _worker(payload: dict[str, Any]) -> None:
     from itpn_ray.training.worker import Worker
 
     config = from_dict(payload["config"])
-    worker = Worker.in_group(gpu=config.gpus, threads=int(config.cpus_per_worker))
+    worker = Worker.in_group(config)
     report = ray.train.report if payload["reports"] else _ignore
     try:
         work(config, worker, RemoteJournal(keeper), report)

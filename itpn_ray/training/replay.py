@@ -18,6 +18,7 @@ from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.tasks.base import Batch
 from itpn_ray.training.journal import Journal
 from itpn_ray.training.setup import make_task
+from itpn_ray.training.sharding import whole
 
 BATCH = "batch."
 NETWORK = "network."
@@ -39,7 +40,8 @@ def stop_with_replay(
     """
     tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
     tensors |= {
-        f"{NETWORK}{name}": value.clone().cpu() for name, value in network.state_dict().items()
+        f"{NETWORK}{name}": value.clone().cpu()
+        for name, value in whole(network.state_dict()).items()
     }
     name = f"replay-step{step}-rank{rank}.safetensors"
     with tempfile.TemporaryDirectory() as folder:

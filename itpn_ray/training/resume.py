@@ -50,6 +50,8 @@ def restore(
     chosen = store.latest_good() if worker.leads else None
     step = int(worker.reduce(torch.tensor([0 if chosen is None else chosen.step])).item())
     if step == 0:
+        if worker.leads:
+            journal.rewind(0)  # what a run recorded that ended before its first checkpoint
         return 0
     checkpoint = chosen or store.load(step)
     state = checkpoint.load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.training.sharding import shard
 
 
@@ -36,12 +38,20 @@ class Worker:
         return _settle(0, 1, 0, gpu=gpu, threads=threads)
 
     @staticmethod
-    def in_group(*, gpu: bool, threads: int) -> Worker:
+    def in_group(config: ExperimentConfig) -> Worker:
         """A worker of the process group that Ray Train or torchrun has announced."""
+        gpu = config.gpus
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if gpu else "gloo")
-        return _settle(dist.get_rank(), dist.get_world_size(), local_rank, gpu=gpu, threads=threads)
+            patience = timedelta(seconds=config.hang_timeout_s)
+            dist.init_process_group("nccl" if gpu else "gloo", timeout=patience)
+        return _settle(
+            dist.get_rank(),
+            dist.get_world_size(),
+            local_rank,
+            gpu=gpu,
+            threads=int(config.cpus_per_worker),
+        )
 
     @property
     def leads(self) -> bool:

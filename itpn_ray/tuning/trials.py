@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.training.folder import claim
@@ -55,7 +56,10 @@ def run_trials(
                 metric=METRIC,
                 mode="max",
                 num_samples=config.trials,
-                max_concurrent_trials=config.concurrent,
+                # Seeded, so that a sweep killed before Tune's first snapshot draws the same trials.
+                search_alg=BasicVariantGenerator(
+                    random_state=config.seed, max_concurrent=config.concurrent
+                ),
                 scheduler=_scheduler(config),
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from itpn_ray.errors import DataError
-from itpn_ray.models import build, create_autoencoder, create_model
+from itpn_ray.models import build, create_autoencoder, create_distiller, create_model
 from itpn_ray.models.config import ClassifierConfig, TrunkConfig
 from itpn_ray.models.zoo import build_trunk
 
@@ -174,13 +174,34 @@ def test_classifiers_compile_to_one_graph_and_once(family):
     assert counter.frame_count == 1
 
 
-def test_autoencoders_compile_to_one_graph_and_once():
+def compiles_once(model, *arguments, **options):
     torch._dynamo.reset()
-    model = create_autoencoder("nano", image_size=64)
     counter = CompileCounter()
-    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    compiled = torch.compile(model.train(), fullgraph=True, backend=counter)
     for _ in range(3):
-        visible = torch.rand(2, 16).argsort(1)[:, :4]
-        mask = torch.ones(2, 16, dtype=torch.bool).scatter(1, visible, False)
-        compiled(torch.randn(2, 3, 64, 64), mask, visible=visible)["loss"].backward()
+        outputs = compiled(*arguments, **options)
+        sum(v.mean() for v in outputs.values() if isinstance(v, torch.Tensor)).backward()
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "relative"), [("nano", False), ("nano", True), ("itpn_base", True)]
+)
+def test_pretraining_networks_compile_to_one_graph_and_once(name, relative, checkpointing):
+    trunk = {"image_size": 64, "relative_position": relative, "drop_path": 0.1}
+    if name != "nano":
+        trunk |= {"width": 32, "heads": 2, "depths": (1, 1, 2)}
+    visible = torch.rand(2, 16).argsort(1)[:, :4]
+    mask = torch.ones(2, 16, dtype=torch.bool).scatter(1, visible, False)
+    images = torch.randn(2, 3, 64, 64)
+
+    autoencoder = create_autoencoder(name, decoder_width=32, decoder_depth=1, **trunk)
+    autoencoder.set_grad_checkpointing(checkpointing)
+    noise = torch.rand(2, autoencoder.num_drops)
+    compiles_once(autoencoder, images, mask, visible=visible, drop_noise=noise)
+
+    distiller = create_distiller(name, teacher_dim=24, **trunk)
+    distiller.set_grad_checkpointing(checkpointing)
+    noise = torch.rand(2, distiller.num_drops)
+    compiles_once(distiller, images, mask, drop_noise=noise)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.pretrain.pixel import PixelPretrainingTask
+from itpn_ray.tasks.base import Batch
 from itpn_ray.training import loop
 from itpn_ray.training.folder import run_folder
 from itpn_ray.training.journal import FileJournal
@@ -45,7 +48,7 @@ def _process(
     }
     if before is not None:
         before(rank)
-    worker = Worker.in_group(gpu=False, threads=1)
+    worker = Worker.in_group(config)
     with contextlib.suppress(SystemExit):  # how a run leaves a machine that is taken away
         work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
 
@@ -69,3 +72,32 @@ def expect_half(rank: int) -> None:
         return make(network, *rest)
 
     loop.make_optimizer = checked  # type: ignore[assignment]
+
+
+def poison(step: int, sick: int, rank: int) -> None:
+    """Let the pictures of one step of rank ``sick`` be no numbers."""
+    if rank != sick:
+        return
+    prepare, calls = PixelPretrainingTask.prepare, itertools.count(1)
+
+    def poisoned(task: PixelPretrainingTask, batch: Batch, epoch: int) -> Batch:
+        ready = prepare(task, batch, epoch)
+        if next(calls) == step:
+            ready["image"] = ready["image"] * float("nan")
+        return ready
+
+    PixelPretrainingTask.prepare = poisoned  # type: ignore[method-assign]
+
+
+def hang(step: int, sick: int, rank: int) -> None:
+    """Let rank ``sick`` fall asleep in its step number ``step``."""
+    if rank != sick:
+        return
+    prepare, calls = PixelPretrainingTask.prepare, itertools.count(1)
+
+    def hanging(task: PixelPretrainingTask, batch: Batch, epoch: int) -> Batch:
+        if next(calls) == step:
+            time.sleep(3600)
+        return prepare(task, batch, epoch)
+
+    PixelPretrainingTask.prepare = hanging  # type: ignore[method-assign]

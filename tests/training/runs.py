@@ -6,11 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.pretrain.config import PixelPretraining
 from itpn_ray.tasks.config import Classification, ModelConfig
 from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.training import loop
 from itpn_ray.training.folder import run_folder
 from itpn_ray.training.journal import METRICS, FileJournal, read_lines
 from itpn_ray.training.state import state_digest
@@ -63,3 +66,22 @@ def final_digest(config: ExperimentConfig) -> str:
 def losses(records: list[dict[str, Any]]) -> list[float]:
     """Training loss of every step."""
     return [record["loss"] for record in records if record["split"] == "train"]
+
+
+class Stop(Exception):
+    """Stands for a machine that dies."""
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the loop die once ``step`` optimiser steps are done."""
+    done = 0
+    agree = loop._agree
+
+    def dying(*arguments: object) -> object:
+        nonlocal done
+        if done == step:
+            raise Stop
+        done += 1
+        return agree(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_agree", dying)

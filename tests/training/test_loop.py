@@ -12,33 +12,21 @@ import torch
 from itpn_ray.errors import CheckpointError, RunError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.pretrain.pixel import MaskedPretrainingNetwork
-from itpn_ray.training import loop
 from itpn_ray.training.folder import run_folder
 from itpn_ray.training.journal import EVENTS, read_lines
 from itpn_ray.training.replay import replay
-from tests.training.runs import classification, final_digest, losses, tiny, train_alone
+from tests.training.runs import (
+    Stop,
+    classification,
+    final_digest,
+    losses,
+    stop_at,
+    tiny,
+    train_alone,
+)
 
 KINDS = pytest.mark.parametrize("make", [tiny, classification], ids=["pixel", "classification"])
 Make = Callable[..., ExperimentConfig]
-
-
-class Stop(Exception):
-    """Stands for a machine that dies."""
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Let the loop die once ``step`` optimiser steps are done."""
-    done = 0
-    agree = loop._agree
-
-    def dying(*arguments: object) -> object:
-        nonlocal done
-        if done == step:
-            raise Stop
-        done += 1
-        return agree(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "_agree", dying)
 
 
 @KINDS
@@ -66,6 +54,17 @@ def test_a_stopped_run_ends_bit_equal(
     assert final_digest(stopped) == final_digest(whole)
     resumed = [e for e in read_lines(run_folder(stopped) / EVENTS) if e["event"] == "resume"]
     assert [event["step"] for event in resumed] == [3]
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(prepared, tmp_path)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(Stop):
+            train_alone(config)
+    assert [r["step"] for r in train_alone(config) if r["split"] == "train"] == list(range(1, 9))
 
 
 @KINDS

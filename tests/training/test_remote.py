@@ -15,7 +15,7 @@ from itpn_ray.training.config import VerifyConfig
 from itpn_ray.training.folder import claim, run_folder
 from itpn_ray.training.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.training.verify import verify_resume
-from tests.training.runs import losses, tiny
+from tests.training.runs import losses, tiny, train_alone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -34,8 +34,8 @@ def train(config: ExperimentConfig) -> list[dict[str, Any]]:
     return read_lines(folder / METRICS)
 
 
-def test_one_and_two_workers_take_the_same_steps(prepared: str, tmp_path: Path) -> None:
-    one = losses(train(under_ray(prepared, tmp_path / "one", "1")))
+def test_two_workers_take_the_steps_of_a_process_alone(prepared: str, tmp_path: Path) -> None:
+    one = losses(train_alone(tiny(prepared, tmp_path / "one")))
     two = losses(train(under_ray(prepared, tmp_path / "two", "2")))
     assert len(one) == 8
     assert two == pytest.approx(one, rel=1e-5)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.training.journal import read_lines
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
 from tests.training.runs import classification, tiny
 
@@ -83,6 +87,45 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/metrics.jsonl")}
     sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [2.0, 20.0])
+def test_a_killed_sweep_goes_on(prepared: str, tmp_path: Path, after_s: float) -> None:
+    """Two times: before and after Tune's first snapshot of its own state."""
+    command = [
+        sys.executable, "-m", "itpn_ray.cli", "tune", "nano", f"--data={prepared}",
+        f"--out={tmp_path}", "--trials=3", "--feature-weight", "0.3", "--grace-epochs=40",
+        "--pretrain.optim.global-batch=16", "--pretrain.optim.epochs=1",
+        "--finetune.optim.global-batch=16", "--finetune.optim.epochs=40",
+        "--finetune.checkpoint.every-steps=4",
+    ]  # fmt: skip
+    folder = tmp_path / "tune"
+    driver = subprocess.Popen(command, start_new_session=True)
+    while not list(folder.glob("trials/*/metrics.jsonl")):
+        assert driver.poll() is None
+        time.sleep(0.1)
+    time.sleep(after_s)
+    driver.kill()
+    driver.wait()
+    begun = {
+        path.parent.name: json.loads((path.parent / "config.json").read_text())
+        for path in folder.glob("trials/*/metrics.jsonl")
+    }
+    subprocess.run(command, check=True)
+    rows = json.loads((folder / "results.json").read_text())["trials"]
+    assert [row["epoch"] for row in rows] == [40.0] * 3
+    for row in rows:
+        if row["trial"] in begun:
+            assert begun[row["trial"]]["optim"]["layer_decay"] == row["layer_decay"]
+            assert begun[row["trial"]]["model"]["migration"] == row["migration"]
+        events = read_lines(folder / "trials" / row["trial"] / "events.jsonl")
+        resumed = [event["step"] for event in events if event["event"] == "resume"]
+        assert bool(resumed) == (row["trial"] in begun)
+        records = read_lines(folder / "trials" / row["trial"] / "metrics.jsonl")
+        steps = [record["step"] for record in records if record["split"] == "train"]
+        assert steps == sorted(set(steps))
     assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
 
 
