@@ -1,8 +1,4 @@
-"""Shards -> host batches: this rank's share of each global batch, decoded in threads.
-
-What travels are read instructions (sample ids, eight bytes a picture): by Ray Data, or in this
-process. The pictures themselves are mapped, decoded and cropped by threads of the training
-process, straight into the batch.
+"""Shards -> host batches of square crops: this rank's share of each global batch.
 
 A host batch is a dict: ``image`` uint8 (B, 3, S, S), channels last in memory; ``label`` int64
 (B,); ``sample_id`` int64 (B,); with a teacher's features ``teacher`` float16 (B, L, T). In training
@@ -18,48 +14,33 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from itpn_ray.data.augment import make_policy, policy_draws
-from itpn_ray.data.cache import RemoteShards
-from itpn_ray.data.carrier import Carrier, ray_carrier, thread_carrier
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.crops import random_flips, random_resized_crops
-from itpn_ray.data.decode import centre_crop, crop_resize, decode_rgb
+from itpn_ray.data.decode import centre_crop, crop_resize
 from itpn_ray.data.features import Features
 from itpn_ray.data.order import Ids, TrainOrder, evaluation_rows, share
-from itpn_ray.data.pool import DecodePool, HostBatch, Pending, run_ahead
-from itpn_ray.data.shards import Shard, ShardedDataset
-from itpn_ray.errors import DataError
-from itpn_ray.storage import is_s3
+from itpn_ray.data.picture_reader import PictureReader
+from itpn_ray.data.pool import DecodePool, HostBatch, Pending
+from itpn_ray.data.shards import ShardedDataset
 
 Draw = Callable[[Ids, Ids, HostBatch], None]
 """Fills part of a batch for n sample ids and their rows."""
 CENTRE = 0.875
 """Side of an evaluation's crop over the shorter side of the resized picture: 224 of 256."""
-_CARRIERS: dict[str, Carrier] = {"ray": ray_carrier, "threads": thread_carrier}
 
 
-class _HostBatches:
-    """Fills host batches in the order of their instructions, a bounded number ahead."""
+class _Crops:
+    """Host batches of square crops, with a teacher's features beside them where there are any."""
 
     def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        image_size: int,
-        pin: bool,
-        features: Features | None = None,
+        self, reader: PictureReader, image_size: int, pin: bool, features: Features | None = None
     ) -> None:
-        self.dataset = dataset
-        self.config = config
-        self.image_size = image_size
-        self.pin = pin
-        self.features = features
-        self.widths = dataset.index.column("width").to_numpy()
-        self.heights = dataset.index.column("height").to_numpy()
-        self.remote = RemoteShards(dataset, config, Shard) if is_s3(dataset.uri) else None
-        self._pool: DecodePool | None = None
+        self._reader = reader
+        self._image_size = image_size
+        self._pin = pin
+        self._features = features
 
     def stream(
         self,
@@ -79,101 +60,55 @@ class _HostBatches:
         Raises:
             DataError: a picture cannot be decoded; it carries the picture's path.
         """
-        if not instructions:
-            return
-        pool = self._pool = self._pool or DecodePool(self.config.threads)
-        ahead = max(1, self.config.prefetch // max(len(ids) for ids in instructions))
-        begun = itertools.count()
-        features = None if self.features is None else self.features.fetch(view)
-        if self.remote is not None:
-            self.remote.plan([ids % len(self.dataset) for ids in (*instructions, *upcoming)])
-        if features is not None:
-            features.plan([ids % len(self.dataset) for ids in instructions])
+        features = self._features
+        count = len(self._reader.dataset)
 
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             part = {name: tensor[start:stop] for name, tensor in batch.items()}
             ids = part["sample_id"].numpy()
-            rows = ids % len(self.dataset)
+            rows = ids % count
             draw(ids, rows, part)
-            if self.features is not None:
-                self.features.read(view, rows, part["teacher"])
+            if features is not None:
+                features.read(view, rows, part["teacher"])
 
-        def begin(ids: Ids) -> Pending:
-            number = next(begun)
-            for remote in (self.remote, features):
-                if remote is not None:
-                    remote.advance(number, number - ahead)
+        def begin(pool: DecodePool, ids: Ids) -> Pending:
             return pool.start(self._empty(ids), fill)
 
-        carried = _CARRIERS[self.config.carrier](instructions)
-        yield from run_ahead(carried, begin, ahead)
+        beside = None if features is None else features.fetch(view)
+        yield from self._reader.stream(instructions, begin, upcoming, beside)
 
-    def decode(self, row: int) -> Tensor:
-        """One stored picture, (3, H, W) uint8.
-
-        Raises:
-            DataError: it cannot be decoded, or is not of the size that the index says.
-        """
-        shard, inside = self.dataset.locate(row)
-        try:
-            picture = decode_rgb(self._shard(shard).image(inside))
-        except RuntimeError as error:
-            raise self._broken(row, str(error).splitlines()[0]) from error
-        expected = (int(self.heights[row]), int(self.widths[row]))
-        if picture.shape[1:] != expected:
-            raise self._broken(row, f"has {tuple(picture.shape[1:])} pixels, not {expected}")
-        return picture
-
-    def _shard(self, index: int) -> Shard:
-        return self.dataset.shard(index) if self.remote is None else self.remote.shard(index)
-
-    def _broken(self, row: int, cause: str) -> DataError:
-        shard, inside = self.dataset.locate(row)
-        return DataError(
-            self._shard(shard).row(inside)["path"],
-            None,
-            f"row {row} of {self.dataset.split} cannot be decoded: {cause}",
-            f"Check the data with `itpn-ray doctor {self.dataset.uri}`, or prepare it again",
-        )
+    def _empty(self, ids: Ids) -> HostBatch:
+        size, dataset, features = self._image_size, self._reader.dataset, self._features
+        pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self._pin)
+        teacher = {} if features is None else {"teacher": features.empty(len(ids), self._pin)}
+        return teacher | {
+            "image": pixels.permute(0, 3, 1, 2),  # (B, 3, S, S), channels last in memory
+            "label": torch.from_numpy(dataset.labels[ids % len(dataset)].astype(np.int64)),
+            "sample_id": torch.from_numpy(ids.astype(np.int64)),
+        }
 
     def close(self) -> None:
         """Stop the threads for good, and close remote shards."""
-        if self._pool is not None:
-            self._pool.close()
-        if self.remote is not None:
-            self.remote.close()
-        if self.features is not None:
-            self.features.close()
-
-    def _empty(self, ids: Ids) -> HostBatch:
-        size = self.image_size
-        pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self.pin)
-        features = self.features
-        teacher = {} if features is None else {"teacher": features.empty(len(ids), self.pin)}
-        return teacher | {
-            "image": pixels.permute(0, 3, 1, 2),  # (B, 3, S, S), channels last in memory
-            "label": torch.from_numpy(
-                self.dataset.labels[ids % len(self.dataset)].astype(np.int64)
-            ),
-            "sample_id": torch.from_numpy(ids.astype(np.int64)),
-        }
+        self._reader.close()
+        if self._features is not None:
+            self._features.close()
 
 
 class _Views:
     """What training sees of pictures: a function of (seed, epoch, sample id)."""
 
-    def __init__(self, host: _HostBatches, augment: AugmentConfig, seed: int) -> None:
-        self._host = host
+    def __init__(self, reader: PictureReader, augment: AugmentConfig, seed: int) -> None:
+        self._reader = reader
         self._augment = augment
         self._policy = make_policy(augment)
         self._seed = seed
 
     def draw(self, epoch: int, ids: Ids, rows: Ids, out: HostBatch) -> None:
         """Decode, crop, flip and recolour the pictures of ``rows`` into ``out``."""
-        host, augment, seed = self._host, self._augment, self._seed
+        reader, augment, seed = self._reader, self._augment, self._seed
         boxes = random_resized_crops(
-            host.widths[rows],
-            host.heights[rows],
+            reader.widths[rows],
+            reader.heights[rows],
             ids,
             seed=seed,
             epoch=epoch,
@@ -183,7 +118,7 @@ class _Views:
         draws = policy_draws(augment, seed, epoch, ids)
         for i, row in enumerate(rows.tolist()):
             box = tuple(boxes[i].tolist())
-            crop = crop_resize(host.decode(row), box, host.image_size, bool(flips[i]))
+            crop = crop_resize(reader.decode(row), box, out["image"].shape[-1], bool(flips[i]))
             out["image"][i] = crop if self._policy is None else self._policy(crop, draws[i])
 
 
@@ -228,9 +163,11 @@ class TrainLoader:
             window=config.window,
         )
         self._share = slice(*share(global_batch, rank, world))
-        self._host = _HostBatches(dataset, config, image_size, pin, features)
+        self._reader = PictureReader(dataset, config)
+        self._crops = _Crops(self._reader, image_size, pin, features)
+        self._features = features
         view_seed = seed if features is None else features.manifest.settings.seed
-        self._views = _Views(self._host, augment, view_seed)
+        self._views = _Views(self._reader, augment, view_seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -244,17 +181,17 @@ class TrainLoader:
             DataError: a picture cannot be decoded; it carries the picture's path.
         """
         ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        features = self._host.features
+        features = self._features
         view = epoch if features is None else epoch % features.views
         # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._host.remote is not None
+        remote = self._reader.remote is not None
         upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
         draw = partial(self._views.draw, view)
-        yield from self._host.stream(list(ids), draw, upcoming, view)
+        yield from self._crops.stream(list(ids), draw, upcoming, view)
 
     def close(self) -> None:
         """Stop the threads; the loader is not used again."""
-        self._host.close()
+        self._crops.close()
 
 
 class EvalLoader:
@@ -288,7 +225,8 @@ class EvalLoader:
         self._rows = evaluation_rows(len(dataset), rank, world)
         self._batch = batch
         self._crop = crop
-        self._host = _HostBatches(dataset, config, image_size, pin, features)
+        self._reader = PictureReader(dataset, config)
+        self._crops = _Crops(self._reader, image_size, pin, features)
 
     def __len__(self) -> int:
         """Batches of this rank; ranks may differ by one."""
@@ -302,12 +240,12 @@ class EvalLoader:
         """
         size = self._batch
         batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        draw = partial(_draw_centres, self._host, self._crop)
-        yield from self._host.stream(batches, draw)
+        draw = partial(_draw_centres, self._reader, self._crop)
+        yield from self._crops.stream(batches, draw)
 
     def close(self) -> None:
         """Stop the threads; the loader is not used again."""
-        self._host.close()
+        self._crops.close()
 
 
 class ViewLoader:
@@ -333,8 +271,9 @@ class ViewLoader:
         seed: int,
     ) -> None:
         self._batch = batch
-        self._host = _HostBatches(dataset, replace(config, carrier="threads"), image_size, False)
-        self._views = None if augment is None else _Views(self._host, augment, seed)
+        self._reader = PictureReader(dataset, replace(config, carrier="threads"))
+        self._crops = _Crops(self._reader, image_size, False)
+        self._views = None if augment is None else _Views(self._reader, augment, seed)
 
     def rows(self, start: int, stop: int, view: int) -> Iterator[HostBatch]:
         """Yield the rows from ``start`` to ``stop`` in order, as epoch ``view`` shows them.
@@ -345,17 +284,17 @@ class ViewLoader:
         edges = [*range(start, stop, self._batch), stop]
         batches = [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise(edges)]
         if self._views is None:
-            draw: Draw = partial(_draw_centres, self._host, CENTRE)
+            draw: Draw = partial(_draw_centres, self._reader, CENTRE)
         else:
             draw = partial(self._views.draw, view)
-        yield from self._host.stream(batches, draw)
+        yield from self._crops.stream(batches, draw)
 
     def close(self) -> None:
         """Stop the threads; the loader is not used again."""
-        self._host.close()
+        self._crops.close()
 
 
-def _draw_centres(host: _HostBatches, crop: float, ids: Ids, rows: Ids, out: HostBatch) -> None:
+def _draw_centres(reader: PictureReader, crop: float, ids: Ids, rows: Ids, out: HostBatch) -> None:
     """Decode the pictures of ``rows`` and cut out their centres into ``out``."""
     for i, row in enumerate(rows.tolist()):
-        out["image"][i] = centre_crop(host.decode(row), host.image_size, crop)
+        out["image"][i] = centre_crop(reader.decode(row), out["image"].shape[-1], crop)

@@ -32,7 +32,7 @@ def remote(
     local: ShardedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ShardedDataset:
     """A copy of the data set that the loaders take for a remote one."""
-    monkeypatch.setattr("itpn_ray.data.loader.is_s3", lambda uri: "remote" in uri)
+    monkeypatch.setattr("itpn_ray.data.picture_reader.is_s3", lambda uri: "remote" in uri)
     shutil.copytree(local.uri, tmp_path / "remote")
     return open_dataset(str(tmp_path / "remote"), "train")
 

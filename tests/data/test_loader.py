@@ -238,8 +238,8 @@ def test_a_picture_of_another_size_than_the_index_says_is_refused(tmp_path: Path
 def test_no_more_than_the_prefetch_is_decoded_ahead(train: ShardedDataset) -> None:
     decoded = []
     loader = make_loader(train, LoaderConfig(carrier="threads", threads=2, prefetch=36))
-    decode = loader._host.decode
-    loader._host.decode = lambda row: decoded.append(row) or decode(row)
+    decode = loader._reader.decode
+    loader._reader.decode = lambda row: decoded.append(row) or decode(row)
     stream = loader.epoch(0)
     next(stream)
     loader.close()
