@@ -40,6 +40,9 @@ class Stream(IntEnum):
     SIZE = 9
     SHARDS = 10
     REDUCTION = 10
+    ANCHORS = 11
+    REGIONS = 12
+    DENOISING = 13
 
 
 def uniform(

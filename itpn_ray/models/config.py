@@ -6,10 +6,7 @@ module built from it has exactly these parameters, and a weight file carries it 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration import Acceleration
@@ -209,13 +206,29 @@ class DistillerConfig:
     """Blocks of the auxiliary branch that leaves the trunk at three quarters of its depth."""
 
 
-ModelConfig = ClassifierConfig | DenseConfig | AutoencoderConfig | DistillerConfig
-_KINDS: dict[str, type[Any]] = {
-    "classifier": ClassifierConfig,
-    "dense": DenseConfig,
-    "autoencoder": AutoencoderConfig,
-    "distiller": DistillerConfig,
-}
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """A dense trunk with a head that finds objects; `detection/` has a config for each head."""
+
+    kind: str = field(default="", init=False)
+    trunk: TrunkConfig
+    pyramid: PyramidConfig
+    num_classes: int
+    """Classes of objects; nothing is none of them."""
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ConfigError(
+                "num_classes", self.num_classes, "there is nothing to find", "use 1 or more"
+            )
+
+    @property
+    def dense(self) -> DenseConfig:
+        """The dense trunk: five maps, strides 32 and 64 by average pooling (the authors' neck)."""
+        return DenseConfig(trunk=self.trunk, pyramid=self.pyramid)
+
+
+ModelConfig = ClassifierConfig | DenseConfig | AutoencoderConfig | DistillerConfig | DetectorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,32 +298,3 @@ def find_size(name: str) -> Size:
         known = ", ".join([*SIZES, *ALIASES])
         raise ConfigError("model", name, "no network of that name", f"use one of {known}")
     return SIZES[full]
-
-
-def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """`config` as plain data that JSON can hold."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(data: Mapping[str, Any]) -> ModelConfig:
-    """The config that `to_dict` described.
-
-    Raises:
-        ConfigError: unknown kind, or fields that the kind does not have.
-    """
-    kind = data.get("kind") if isinstance(data, Mapping) else data
-    if not isinstance(data, Mapping) or kind not in _KINDS:
-        raise ConfigError("kind", kind, "no such kind of network", f"use one of {list(_KINDS)}")
-    fields = {key: value for key, value in data.items() if key != "kind"}
-    try:
-        trunk = dict(fields["trunk"])
-        trunk["acceleration"] = Acceleration(**trunk.get("acceleration", {}))
-        fields["trunk"] = TrunkConfig(**trunk)
-        if "pyramid" in fields:
-            fields["pyramid"] = PyramidConfig(**fields["pyramid"])
-        config: ModelConfig = _KINDS[kind](**fields)
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            kind, dict(data), f"not a full description ({error})", "use a file saved by itpn_ray"
-        ) from error
-    return config

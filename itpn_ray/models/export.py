@@ -136,8 +136,8 @@ def _network(config: ExportConfig) -> Classifier | DenseTrunk:
         raise ConfigError(
             "file",
             config.file,
-            f"holds a pre-training network ({network.config.kind})",
-            "fine-tune it first, or load its weights into a classifier or dense network",
+            f"holds neither a classifier nor a dense network ({network.config.kind})",
+            "fine-tune it first, or load its weights into one of them",
         )
     size = config.image_size
     if size is not None and size != network.config.trunk.image_size:

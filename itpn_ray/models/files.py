@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from itpn_ray.errors import CheckpointError, ConfigError
-from itpn_ray.models.config import from_dict, to_dict
+from itpn_ray.models.kinds import from_dict, to_dict
 from itpn_ray.models.network import Network
 from itpn_ray.models.position import resize_relative_table, resize_table, table_side
 from itpn_ray.models.zoo import build
@@ -28,7 +28,9 @@ from itpn_ray.models.zoo import build
 METADATA_KEY = "itpn_ray"
 ENOUGH = 0.95  # share of tensors below which loading refuses
 # Parts that fine-tuning makes anew: a classifier's head and norm, and what token gathering learns.
+# Of a detector all is new but trunk and pyramid.
 _NEW = ("head.", "norm.", "trunk.gathering.")
+_KEPT = ("trunk.", "pyramid.")
 _NEW_TABLES = ".relative"  # of offsets, zero at first: iTPN learns them in fine-tuning only
 # A trunk's tensors by our names, and by the authors' where `convert` found no place for them.
 _TRUNK = ("trunk.", "blocks.", "patch_embed.")
@@ -67,7 +69,7 @@ def save_model(
     """Write a network of this package so that `load_model` needs nothing but the file.
 
     Args:
-        module: a classifier, dense trunk, autoencoder or distiller.
+        module: the network.
         path: file to write; its folder is made. An older file is replaced only once the new one
             is complete.
         extra: further metadata, such as the class names.
@@ -115,8 +117,9 @@ def load_weights(
     source: str | os.PathLike[str] | Mapping[str, Tensor],
     *,
     partial: bool = False,
+    pyramid: bool = True,
 ) -> LoadReport:
-    """Copy weights of the same names from a file or state dict, e.g. autoencoder -> classifier.
+    """Copy weights of the same names from a file or state dict, e.g. autoencoder -> detector.
 
     Position tables made for another picture size are resized. The share that must be reached
     counts tensors on both sides: those of the module that the source has, not asking for what
@@ -127,32 +130,54 @@ def load_weights(
         module: a network of this package.
         source: a file that `save_model` wrote, or a state dict with this package's names.
         partial: load what fits even if it is less than 95 %.
+        pyramid: whether the pyramid's weights are taken too (paper Table 8 compares).
 
     Raises:
         CheckpointError: the file cannot be read, or less than 95 % fits and `partial` is False;
             the module is then unchanged.
     """
     if isinstance(source, Mapping):
-        return place(module, source, subject="state dict", partial=partial)
-    return place(module, read_file(source)[1], subject=str(source), partial=partial)
+        tensors, subject = source, "state dict"
+    else:
+        tensors, subject = read_file(source)[1], str(source)
+    return place(module, tensors, subject=subject, partial=partial, pyramid=pyramid)
 
 
 def place(
-    module: Network, tensors: Mapping[str, Tensor], *, subject: str, partial: bool
+    module: Network,
+    tensors: Mapping[str, Tensor],
+    *,
+    subject: str,
+    partial: bool,
+    pyramid: bool = True,
 ) -> LoadReport:
     """Copy `tensors` into `module` and report; see `load_weights`."""
+    names = _names(module, tensors)  # the module's name -> the file's
+    left = () if pyramid else (f"{module.prefix}pyramid.",)
     own = module.state_dict()
     fitting: dict[str, Tensor] = {}
     resized, mismatched = [], []
-    for name in own.keys() & tensors.keys():
-        tensor = _resize(module, name, tensors[name], own[name])
+    for name in own.keys() & names.keys():
+        if name.startswith(left):
+            continue
+        given = tensors[names[name]]
+        tensor = _resize(module, name, given, own[name])
         if tensor is None:
             mismatched.append(name)
             continue
-        if tensor is not tensors[name]:
+        if tensor is not given:
             resized.append(name)
         fitting[name] = tensor
-    report = _report(own, tensors, fitting, resized, mismatched)
+    wanted = [name for name in own if _is_wanted(module, name) and not name.startswith(left)]
+    offered = [name for name in names if name.removeprefix(module.prefix).startswith(_TRUNK)]
+    report = LoadReport(
+        loaded=tuple(sorted(fitting)),
+        missing=tuple(name for name in own if name not in fitting),
+        unexpected=tuple(names[name] for name in names if name not in own),
+        resized=tuple(sorted(resized)),
+        mismatched=tuple(sorted(mismatched)),
+        share=min(_share(wanted, fitting), _share(offered, fitting)),
+    )
     if report.share < ENOUGH and not partial:
         raise CheckpointError(
             subject,
@@ -164,27 +189,25 @@ def place(
     return report
 
 
-def _report(
-    own: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    fitting: Mapping[str, Tensor],
-    resized: list[str],
-    mismatched: list[str],
-) -> LoadReport:
-    wanted = [n for n in own if not n.startswith(_NEW) and not n.endswith(_NEW_TABLES)]
-    offered = [name for name in tensors if name.startswith(_TRUNK)]
-    shares = [
-        sum(name in fitting for name in names) / len(names) if names else 0.0
-        for names in (wanted, offered)
-    ]
-    return LoadReport(
-        loaded=tuple(sorted(fitting)),
-        missing=tuple(name for name in own if name not in fitting),
-        unexpected=tuple(name for name in tensors if name not in own),
-        resized=tuple(sorted(resized)),
-        mismatched=tuple(sorted(mismatched)),
-        share=min(shares),
-    )
+def _names(module: Network, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """`module`'s name of each tensor -> the name it has, whichever kind of network it is from."""
+    held = "trunk." if any(name.startswith("trunk.trunk.") for name in tensors) else ""
+    names = {}
+    for name in tensors:
+        bare = name.removeprefix(held)
+        names[module.prefix + bare if bare.startswith(_KEPT) else name] = name
+    return names
+
+
+def _is_wanted(module: Network, name: str) -> bool:
+    """Whether another network's file should have this tensor: fine-tuning does not make it anew."""
+    bare = name.removeprefix(module.prefix)
+    shared = name.startswith(module.prefix) and not bare.startswith(_NEW)
+    return shared and not name.endswith(_NEW_TABLES)
+
+
+def _share(names: list[str], fitting: Mapping[str, Tensor]) -> float:
+    return sum(name in fitting for name in names) / len(names) if names else 0.0
 
 
 def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor | None:
@@ -196,7 +219,7 @@ def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor |
         return None
     if last == "position" and table_side(tensor) ** 2 == tensor.shape[1]:
         side = table_side(own)
-        return resize_table(tensor.float(), (side, side), module.trunk.position_offset)
+        return resize_table(tensor.float(), (side, side), module.body.position_offset)
     if last == "decoder_position" and table_side(tensor) ** 2 == tensor.shape[1]:
         side = table_side(own)
         return resize_table(tensor.float(), (side, side), 0.0)

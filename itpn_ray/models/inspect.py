@@ -14,6 +14,7 @@ from itpn_ray.models.config import (
     AutoencoderConfig,
     ClassifierConfig,
     DenseConfig,
+    DetectorConfig,
     DistillerConfig,
     ModelConfig,
     TrunkConfig,
@@ -116,6 +117,8 @@ def _behind_the_trunk(config: ModelConfig) -> list[tuple[str, str]]:
     elif isinstance(config, DistillerConfig):
         rows.append(("decoder", "no"))
         rows.append(("predicts", f"a teacher of width {config.teacher_dim}"))
+    elif isinstance(config, DetectorConfig):
+        rows.append(("classes", str(config.num_classes)))
     elif isinstance(config, DenseConfig):
         rows.append(("decoder", "no"))
         rows.append(("maps", f"{config.levels}, from stride 4"))

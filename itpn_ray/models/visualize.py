@@ -34,7 +34,7 @@ def visualize(config: VisualizeConfig) -> Path:
         DataError: the picture cannot be read.
         ConfigError: no such block or token.
     """
-    trunk = open_network(config.file).trunk
+    trunk = open_network(config.file).body
     size = config.image_size or trunk.config.image_size
     pixels = read_pixels(config.picture, size)
     images = normalise_pixels(pixels[None])

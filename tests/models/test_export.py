@@ -107,7 +107,7 @@ def test_a_difference_is_seen(files, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_exported_is_refused_early(files, tmp_path):
-    with pytest.raises(ConfigError, match="pre-training network"):
+    with pytest.raises(ConfigError, match="neither a classifier"):
         export(ExportConfig(file=files["autoencoder"], out=str(tmp_path / "a.onnx")))
     with pytest.raises(ConfigError, match="2 at a time"):
         export(

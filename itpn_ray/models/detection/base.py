@@ -6,10 +6,20 @@ Shapes: B pictures, M places for objects a picture, n detections of one picture.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
+
+from itpn_ray.draws import Stream, uniform_torch
+from itpn_ray.models.acceleration import Accelerated, Acceleration
+from itpn_ray.models.config import DetectorConfig
+from itpn_ray.models.dense import DenseTrunk
+from itpn_ray.models.network import Network
+from itpn_ray.models.trunk import Trunk
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
 MAX_DETECTIONS = 100  # a picture: what COCO's evaluation looks at
@@ -44,3 +54,64 @@ class Detections:
     """(n,) int64 classes from 0."""
     masks: Tensor | None
     """(n, 28, 28) float32 probabilities, each spread over its own box; None without masks."""
+
+
+class Detector(Accelerated, Network, ABC):
+    """A dense trunk with a head that finds objects.
+
+    Args:
+        config: the detector.
+        dense: the trunk with its pyramid that `config.dense` describes.
+
+    Attributes:
+        trunk: the dense trunk; `body` is the trunk inside it.
+    """
+
+    prefix: ClassVar[str] = "trunk."
+    config: DetectorConfig
+    trunk: DenseTrunk  # type: ignore[assignment]  # other networks hold a bare trunk there
+
+    def __init__(self, config: DetectorConfig, dense: DenseTrunk) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = dense
+        self.num_drops = dense.num_drops
+
+    @property
+    def body(self) -> Trunk:
+        """The trunk inside the dense trunk."""
+        return self.trunk.trunk
+
+    def set_acceleration(self, acceleration: Acceleration) -> None:
+        """See `Accelerated.set_acceleration`."""
+        self.trunk.set_acceleration(acceleration)
+        self.config = replace(self.config, trunk=self.body.config)
+
+    def maps(self, images: Tensor, seeds: Tensor | None = None) -> OrderedDict[int, Tensor]:
+        """Feature maps by stride, see `DenseTrunk.forward`.
+
+        Args:
+            images: (B, 3, H, W) float, normalised.
+            seeds: (B,) int64, decide stochastic depth in training; None where none is drawn.
+        """
+        noise = None
+        if seeds is not None:
+            noise = uniform_torch(0, 0, seeds, Stream.DROP_PATH, self.num_drops)
+        return self.trunk(images, drop_noise=noise)
+
+    @abstractmethod
+    def losses(
+        self, images: Tensor, sizes: Tensor, targets: Targets, mean: Mean
+    ) -> dict[str, Tensor]:
+        """The parts of the loss, each a scalar to be added to the others.
+
+        Args:
+            images: (B, 3, H, W) float, normalised; H and W multiples of 32, at least 64.
+            sizes: (B, 2) int64, height and width of each picture's valid part.
+            targets: the objects.
+            mean: averages a normaliser over workers.
+        """
+
+    @abstractmethod
+    def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
+        """What is in each picture; `images` and `sizes` as in `losses`. Call in eval mode."""
