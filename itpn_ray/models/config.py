@@ -154,6 +154,8 @@ class DenseConfig:
     pyramid: PyramidConfig
     levels: int = 5
     """Maps that come out: 3 for strides 4 to 16, 4 and 5 add 32 and 64 by pooling stride 16."""
+    finest: int = 4
+    """Stride of the first map; with 8 there is no map of stride 4, nor what only it needs."""
     pool: str = "avg"
     """How strides 32 and 64 are pooled: "avg" (detection) or "max" (segmentation)."""
     join_trunk: bool = False
@@ -162,6 +164,8 @@ class DenseConfig:
     def __post_init__(self) -> None:
         if self.levels not in (3, 4, 5):
             raise ConfigError("levels", self.levels, "no such number of maps", "use 3, 4 or 5")
+        if self.finest not in (4, 8):
+            raise ConfigError("finest", self.finest, "no first map of that stride", "use 4 or 8")
         if self.pool not in ("avg", "max"):
             raise ConfigError("pool", self.pool, "no such pooling", 'use "avg" or "max"')
 

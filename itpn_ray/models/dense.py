@@ -35,12 +35,14 @@ class DenseTrunk(Accelerated, Network):
         super().__init__()
         self.config = config
         self.trunk = trunk
-        self.pyramid = Pyramid(config.pyramid, trunk.widths)
-        self.strides = (4, 8, 16, 32, 64)[: config.levels]
+        self.pyramid = Pyramid(config.pyramid, trunk.widths, finest=config.finest)
+        strides = (4, 8, 16, 32, 64)[: config.levels]
+        self.strides = tuple(stride for stride in strides if stride >= config.finest)
         extra = (*trunk.widths, trunk.widths[2], trunk.widths[2]) if config.join_trunk else (0,) * 5
         self.channels = {
             stride: config.pyramid.width + more
-            for stride, more in zip(self.strides, extra, strict=False)
+            for stride, more in zip(strides, extra, strict=False)
+            if stride in self.strides
         }
         self.num_drops = trunk.num_drops
 
@@ -66,9 +68,11 @@ class DenseTrunk(Accelerated, Network):
         pyramid = self.pyramid(*stages)
         maps: OrderedDict[int, Tensor] = OrderedDict()
         for stride, stage in zip(STRIDES, stages, strict=True):
+            if stride < self.config.finest:
+                continue
             joined = [pyramid[stride], stage] if self.config.join_trunk else [pyramid[stride]]
             maps[stride] = to_map(torch.cat(joined, dim=-1), grid)
         pool = F.avg_pool2d if self.config.pool == "avg" else F.max_pool2d
-        for stride in self.strides[3:]:
+        for stride in self.strides[self.strides.index(16) + 1 :]:
             maps[stride] = pool(maps[stride // 2], kernel_size=2, stride=2)
         return maps

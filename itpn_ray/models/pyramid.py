@@ -31,11 +31,15 @@ class Pyramid(nn.Module):
     Args:
         config: the pyramid.
         widths: of the trunk's stages, d/4, d/2, d.
+        finest: stride of the first map; 8 leaves out V1 and what only it needs.
     """
 
-    def __init__(self, config: PyramidConfig, widths: tuple[int, int, int]) -> None:
+    def __init__(
+        self, config: PyramidConfig, widths: tuple[int, int, int], *, finest: int = 4
+    ) -> None:
         super().__init__()
         self.config = config
+        self.finest = finest
         width = config.width
         # A trunk as wide as the pyramid needs no projection, and the authors have none there.
         self.lateral3 = nn.Linear(widths[2], width) if widths[2] != width else nn.Identity()
@@ -49,6 +53,8 @@ class Pyramid(nn.Module):
         self.out2 = self._block()
         self.out1 = self._block()
         initialise(self)
+        if finest > STRIDES[0]:
+            del self.lateral1, self.split2, self.blocks1, self.out1
 
     def _block(self) -> EarlyBlock:
         width = self.config.width
@@ -57,9 +63,12 @@ class Pyramid(nn.Module):
     def forward(self, u1: Tensor, u2: Tensor, u3: Tensor) -> dict[int, Tensor]:
         """The maps by stride: {4: V1 (B, N, 4, 4, P), 8: V2 (.., 2, 2, P), 16: V3 (.., 1, 1, P)}.
 
-        The way down starts at U3 itself, in the trunk's width (as the authors' code has it).
+        From stride `finest` on. The way down starts at U3 itself, in the trunk's width (as the
+        authors' code has it).
         """
         x2 = self.blocks2(self.split3(u3) + self.lateral2(u2))
+        if self.finest > STRIDES[0]:
+            return {8: self.out2(x2), 16: self.out3(self.lateral3(u3))}
         x1 = self.blocks1(self.split2(x2) + self.lateral1(u1))
         maps = (self.out1(x1), self.out2(x2), self.out3(self.lateral3(u3)))
         return dict(zip(STRIDES, maps, strict=True))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from itpn_ray.errors import ConfigError, DataError
-from itpn_ray.models import create_dense
+from itpn_ray.models import build, create_dense, load_weights
 from itpn_ray.models.config import PyramidConfig
 from itpn_ray.models.pyramid import Fold, Pyramid
 
@@ -71,6 +73,23 @@ def test_dense_maps(pool):
         torch.testing.assert_close(joined.flatten(2).mT, model.trunk.stages(images)[2][:, :, 0, 0])
     with pytest.raises(DataError, match="too small"):
         model(torch.zeros(1, 3, 96, 48))
+
+
+@pytest.mark.parametrize("levels", [3, 5])
+def test_without_the_finest_map_the_others_stay(levels):
+    torch.manual_seed(0)
+    whole = create_dense("nano", image_size=64, levels=levels).eval()
+    part = build(replace(whole.config, finest=8)).eval()
+    report = load_weights(part, whole.state_dict())
+    assert all(name.startswith("pyramid.") for name in report.unexpected)
+    assert not report.missing
+    images = torch.randn(1, 3, 64, 128)
+    maps, fewer = whole(images), part(images)
+    assert list(fewer) == list(part.channels) == list(maps)[1:]
+    for stride, features in fewer.items():
+        torch.testing.assert_close(features, maps[stride])
+    sum(features.sum() for features in fewer.values()).backward()
+    assert all(p.grad is not None for p in part.pyramid.parameters())
 
 
 @pytest.mark.parametrize("wrong", [{"levels": 6}, {"pool": "mean"}, {"pyramid_width": -1}])
