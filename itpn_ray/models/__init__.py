@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from itpn_ray.models.config import SIZES
     from itpn_ray.models.convert import load_official, to_official
     from itpn_ray.models.dense import DenseTrunk
+    from itpn_ray.models.detection.rcnn import Rcnn, create_rcnn
     from itpn_ray.models.distillation import ClipDistiller
     from itpn_ray.models.files import LoadReport, load_model, load_weights, save_model
     from itpn_ray.models.layer_decay import layer_ids, no_weight_decay
@@ -37,6 +38,7 @@ _HOMES = {
     "classifier": ("Classifier",),
     "config": ("SIZES",),
     "dense": ("DenseTrunk",),
+    "detection.rcnn": ("Rcnn", "create_rcnn"),
     "distillation": ("ClipDistiller",),
     "convert": ("load_official", "to_official"),
     "files": ("LoadReport", "load_model", "load_weights", "save_model"),
@@ -61,12 +63,14 @@ __all__ = [
     "DenseTrunk",
     "LoadReport",
     "PixelAutoencoder",
+    "Rcnn",
     "Trunk",
     "build",
     "create_autoencoder",
     "create_dense",
     "create_distiller",
     "create_model",
+    "create_rcnn",
     "create_trunk",
     "layer_ids",
     "load_model",

@@ -22,6 +22,7 @@ from itpn_ray.models.config import (
     find_size,
 )
 from itpn_ray.models.dense import DenseTrunk
+from itpn_ray.models.detection.rcnn_config import RcnnConfig
 from itpn_ray.models.distillation import ClipDistiller
 from itpn_ray.models.fast_itpn import FastItpn
 from itpn_ray.models.itpn import Itpn
@@ -43,6 +44,11 @@ def build(config: ModelConfig) -> Network:
         return DenseTrunk(config, trunk)
     if isinstance(config, AutoencoderConfig):
         return PixelAutoencoder(config, trunk)
+    if isinstance(config, RcnnConfig):
+        from itpn_ray.models.detection.rcnn import Rcnn
+
+        return Rcnn(config, DenseTrunk(config.dense, trunk))
+    assert isinstance(config, DistillerConfig)
     return ClipDistiller(config, trunk)
 
 
@@ -103,7 +109,7 @@ def create_dense(
     trunk = trunk_config(name, image_size=image_size, **changes)
     config = DenseConfig(
         trunk=trunk,
-        pyramid=_pyramid(name, pyramid_width, pyramid_depth),
+        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
         levels=levels,
         pool=pool,
         join_trunk=join_trunk,
@@ -127,7 +133,7 @@ def create_autoencoder(
     width = decoder_width or width
     config = AutoencoderConfig(
         trunk=trunk,
-        pyramid=_pyramid(name, pyramid_width, pyramid_depth),
+        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
         decoder_width=width,
         decoder_depth=decoder_depth or depth,
         decoder_heads=decoder_heads(width),
@@ -148,11 +154,12 @@ def create_distiller(
     trunk = trunk_config(name, image_size=image_size, **changes)
     config = DistillerConfig(
         trunk=trunk,
-        pyramid=_pyramid(name, pyramid_width, pyramid_depth),
+        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
         teacher_dim=teacher_dim,
     )
     return ClipDistiller(config, build_trunk(trunk))
 
 
-def _pyramid(name: str, width: int | None, depth: int) -> PyramidConfig:
+def pyramid_config(name: str, width: int | None = None, depth: int = 1) -> PyramidConfig:
+    """The pyramid of a named size; None takes the size's own width."""
     return PyramidConfig(width=width or find_size(name).pyramid_width, depth=depth)

@@ -1,0 +1,97 @@
+"""Objects of one picture, and what heads see of the maps and masks inside boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_area, roi_align
+
+from itpn_ray.models.detection.base import Targets
+
+REGION_STRIDES = (4, 8, 16, 32)
+FINEST_SIDE = 56  # pixels from which on a box is read from stride 8, twice this: 16, and so on
+
+Size = tuple[int, int]
+"""Height and width of the valid part of a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """The objects of one picture."""
+
+    boxes: Tensor
+    """(m, 4) float32."""
+    labels: Tensor
+    """(m,) int64."""
+    masks: Tensor | None
+    """(m, 112, 112) uint8, see `Targets`."""
+    seed: Tensor
+    """(1,) int64."""
+
+
+def objects_of(targets: Targets) -> list[Objects]:
+    """The objects of each picture, without the padding."""
+    objects = []
+    for i, labels in enumerate(targets.labels):
+        real = labels >= 0
+        objects.append(
+            Objects(
+                boxes=targets.boxes[i, real].float(),
+                labels=labels[real],
+                masks=None if targets.masks is None else targets.masks[i, real],
+                seed=targets.seeds[i : i + 1],
+            )
+        )
+    return objects
+
+
+def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int) -> Tensor:
+    """What lies in each box, each read from the map that suits its size (FPN, eq. 1).
+
+    Bilinear samples lie about one map cell apart, the more the larger the box; corners of cells,
+    not their centres, have whole coordinates (the authors' RoIAlign).
+
+    Args:
+        maps: stride -> (B, C, H / stride, W / stride); strides 4 to 32 are read.
+        boxes: (n, 4) of each of the B pictures.
+        side: of the output.
+
+    Returns:
+        (R, C, side, side) float32, R boxes in order.
+    """
+    numbered = torch.cat([F.pad(x, (1, 0), value=i) for i, x in enumerate(boxes)])  # (R, 5)
+    level = (box_area(numbered[:, 1:]).sqrt() / FINEST_SIDE + 1e-6).log2().floor()
+    level = level.clamp(0, len(REGION_STRIDES) - 1)
+    pooled = maps[4].new_zeros(len(numbered), maps[4].shape[1], side, side, dtype=torch.float32)
+    for number, stride in enumerate(REGION_STRIDES):
+        index = (level == number).nonzero()[:, 0]
+        pooled[index] = roi_align(
+            maps[stride].float(), numbered[index], side, 1 / stride, sampling_ratio=0, aligned=True
+        )
+    return pooled
+
+
+def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """What of each object's mask lies in a box near it.
+
+    Args:
+        masks: (n, S, S) 0 or 1, each spread over its object's box; outside it there is nothing.
+        objects: (n, 4) boxes of the objects.
+        boxes: (n, 4) where to look.
+        side: of the output.
+
+    Returns:
+        (n, side, side) float32, 0 or 1: whether half a cell or more is covered.
+    """
+    scale = masks.shape[-1] / (objects[:, 2:] - objects[:, :2])  # mask cells a pixel, (n, 2)
+    # RoIAlign repeats the outermost cells, so the mask gets a rim of nothing, one cell wide.
+    corners = (boxes - objects[:, :2].repeat(1, 2)) * scale.repeat(1, 2) + 1
+    number = torch.arange(len(boxes), device=boxes.device)[:, None]
+    rimmed = F.pad(masks.float(), (1, 1, 1, 1))[:, None]  # (n, 1, S + 2, S + 2)
+    regions = torch.cat([number, corners], dim=1)
+    covered = roi_align(rimmed, regions, side, 1.0, sampling_ratio=0, aligned=True)
+    return (covered[:, 0] >= 0.5).float()
