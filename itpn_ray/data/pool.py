@@ -23,16 +23,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A batch that threads are filling."""
+    """A batch that threads are filling; ``finish`` makes the whole of what they found."""
 
     batch: HostBatch
     tasks: list[Future[None]]
+    finish: Callable[[HostBatch], HostBatch] | None = None
 
     def result(self) -> HostBatch:
         """Wait until the batch is full; raises what a thread raised."""
         for task in self.tasks:
             task.result()
-        return self.batch
+        return self.batch if self.finish is None else self.finish(self.batch)
 
     def cancel(self) -> None:
         """Take back the tasks that have not begun."""
@@ -57,12 +58,12 @@ class DecodePool:
         started.wait()
         torch.set_num_threads(compute_threads)
 
-    def start(self, batch: HostBatch, fill: Fill) -> Pending:
-        """Begin to fill a batch in chunks."""
+    def start(self, batch: HostBatch, fill: Fill, chunk: int = _CHUNK) -> Pending:
+        """Begin to fill a batch, ``chunk`` pictures a task."""
         size = len(batch["sample_id"])
         tasks = [
-            self._executor.submit(fill, batch, start, min(start + _CHUNK, size))
-            for start in range(0, size, _CHUNK)
+            self._executor.submit(fill, batch, start, min(start + chunk, size))
+            for start in range(0, size, chunk)
         ]
         return Pending(batch=batch, tasks=tasks)
 

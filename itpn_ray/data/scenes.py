@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from itpn_ray.data import drawing
 from itpn_ray.data.drawing import Array, Bar, Thing
+from itpn_ray.data.polygons import clip
 
 _APART = 1.4
 _TRIES = 20
@@ -71,23 +72,6 @@ def visible_parts(outline: Array, bars: list[Bar], width: int, height: int) -> l
         above = [clip(part, -hidden.normal, -hidden.high) for part in parts]
         parts = below + above
     return [part for part in parts if len(part) > 2 and area(part) >= _LEAST_AREA]
-
-
-def clip(outline: Array, normal: Array, limit: float) -> Array:
-    """The part of a polygon where normal . (x, y) <= limit; no corners where there is none.
-
-    A polygon that falls into several pieces stays one, joined along the cut by lines without area.
-    """
-    corners: list[Array] = []
-    depth = outline @ normal - limit
-    for here, there, a, b in zip(
-        outline, np.roll(outline, -1, axis=0), depth, np.roll(depth, -1), strict=True
-    ):
-        if a <= 0:
-            corners.append(here)
-        if (a < 0 < b) or (b < 0 < a):
-            corners.append(here + (there - here) * (a / (a - b)))
-    return np.array(corners).reshape(-1, 2)
 
 
 def area(outline: Array) -> float:

@@ -141,6 +141,15 @@ class Shard:
         batch, inside = self._locate(row)
         return self._batches[batch].slice(inside, 1).to_pylist()[0]
 
+    def fields(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of a row as Python values.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        batch, inside = self._locate(row)
+        return self._batches[batch].slice(inside, 1).select(list(columns)).to_pylist()[0]
+
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The shard, or some columns of it, as a table over the map."""
         table = pa.Table.from_batches(self._batches)

@@ -1,0 +1,186 @@
+"""COCO's average precision and recall, of boxes and of masks.
+
+The figures are those of COCO's own evaluation (https://cocodataset.org/#detection-eval): averages
+over ten overlaps 0.50:0.05:0.95, at most 100 detections a picture, crowds ignored; small objects
+have less than 32², large ones more than 96² square pixels. faster-coco-eval computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itpn_ray.data.objects import ObjectReader
+from itpn_ray.evaluation.coco_format import Entry, image_entry, result_entries, truth_entries
+from itpn_ray.evaluation.leader import on_leader
+
+if TYPE_CHECKING:
+    from itpn_ray.models.detection.base import Detections
+
+KINDS = {"box": "bbox", "mask": "segm"}
+"""What is compared -> COCO's name of it."""
+_SIZES = ("small", "medium", "large")
+_FIGURES = (
+    *("AP", "AP50", "AP75", *(f"AP_{size}" for size in _SIZES)),
+    *("AR1", "AR10", "AR100", *(f"AR_{size}" for size in _SIZES)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoFigures:
+    """What an evaluation found; all figures are shares in [0, 1].
+
+    Attributes:
+        metrics: COCO's twelve figures for each kind: ``box_AP``, ``box_AP50``, ``box_AP75``,
+            ``box_AP_small``, ..., ``box_AR1``, ``box_AR10``, ``box_AR100``, ``box_AR_small``, ...,
+            likewise ``mask_AP``, ...; one that no object counts for is left out.
+        per_class: a row a class: ``name``, ``count`` of its objects without crowds, and for each
+            kind ``box_AP``, ``box_AP50``, ``box_AP_small``, ``box_AP_medium``, ``box_AP_large``;
+            None where no object counts.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[dict[str, object]]
+
+
+class CocoAP:
+    """Collects the detections of this worker's pictures, and evaluates those of all workers.
+
+    Args:
+        truth: the objects of the split.
+        masks: evaluate masks besides boxes.
+
+    Attributes:
+        results: after :meth:`compute`, on rank 0 only: all detections as COCO's results.
+    """
+
+    def __init__(self, truth: ObjectReader, *, masks: bool) -> None:
+        self.results: list[Entry] = []
+        self._truth = truth
+        self._kinds = ("box", "mask") if masks else ("box",)
+        manifest = truth.dataset.manifest
+        self._class_ids = manifest.class_ids or tuple(range(1, len(manifest.classes) + 1))
+        self._pictures: dict[int, _Picture] = {}
+
+    def add(self, sample_ids: Tensor, detections: Sequence[Detections]) -> None:
+        """Add pictures.
+
+        Args:
+            sample_ids: (B,) int64.
+            detections: of each picture, on the CPU, in pixels of the stored picture
+                (`itpn_ray.evaluation.pasting.in_picture`).
+        """
+        for sample_id, found in zip(sample_ids.tolist(), detections, strict=True):
+            objects = self._truth[sample_id]
+            self._pictures[sample_id] = _Picture(
+                image=image_entry(objects),
+                truth=truth_entries(objects, self._class_ids),
+                results=result_entries(found, objects.image_id, objects.size, self._class_ids),
+            )
+
+    def compute(self) -> CocoFigures:
+        """Evaluate the pictures of all workers, each of which must call this; a picture that
+        several workers saw counts once.
+        """
+        return on_leader(self._pictures, self._evaluate)
+
+    def _evaluate(self, parts: list[dict[int, _Picture]]) -> CocoFigures:
+        pictures = {sample_id: picture for part in parts for sample_id, picture in part.items()}
+        # In the order of the split, so that equal scores rank alike for any number of workers.
+        ordered = [pictures[sample_id] for sample_id in sorted(pictures)]
+        names = self._truth.dataset.classes
+        truth = {
+            "images": [picture.image for picture in ordered],
+            "annotations": [entry for picture in ordered for entry in picture.truth],
+            "categories": [
+                {"id": number, "name": name}
+                for number, name in zip(self._class_ids, names, strict=True)
+            ],
+        }
+        self.results = [entry for picture in ordered for entry in picture.results]
+        return coco_figures(truth, self.results, self._kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """One picture in COCO's form: its entry, its annotations, and what was detected."""
+
+    image: Entry
+    truth: list[Entry]
+    results: list[Entry]
+
+
+def coco_figures(
+    truth: dict[str, list[Entry]], results: Sequence[Entry], kinds: Sequence[str]
+) -> CocoFigures:
+    """Evaluate COCO results against COCO annotations; neither is changed.
+
+    Args:
+        truth: ``images``, ``annotations`` and ``categories``. An annotation without a
+            ``segmentation`` does not count where masks are compared.
+        results: entries of a results file.
+        kinds: of `KINDS`.
+    """
+    metrics: dict[str, float] = {}
+    categories = sorted(truth["categories"], key=lambda category: category["id"])
+    counts = {category["id"]: 0 for category in categories}
+    for entry in truth["annotations"]:
+        counts[entry["category_id"]] += not entry.get("iscrowd", 0)
+    rows: list[dict[str, object]] = [
+        {"name": category["name"], "count": counts[category["id"]]} for category in categories
+    ]
+    for kind in kinds:
+        figures, precision = _run(truth, results, kind)
+        for name, value in zip(_FIGURES, figures, strict=True):
+            if value > -1:  # COCO's mark of a figure that no object counts for
+                metrics[f"{kind}_{name}"] = value
+        for number, row in enumerate(rows):
+            row |= _of_class(precision[:, :, number, :, -1], kind)
+    return CocoFigures(metrics=metrics, per_class=rows)
+
+
+def _run(
+    truth: dict[str, list[Entry]], results: Sequence[Entry], kind: str
+) -> tuple[list[float], NDArray[np.float64]]:
+    """The twelve figures, and precisions (overlaps, recalls, classes, sizes, detections)."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    masks = kind == "mask"
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    # Number 0 would stand for "no match" in the evaluation, so annotations are numbered anew.
+    annotations = [
+        _comparable(entry, sizes, masks) | {"id": number}
+        for number, entry in enumerate(truth["annotations"], 1)
+    ]
+    # Given both, it would take the sizes of masks from their boxes.
+    left_out = "bbox" if masks else "segmentation"
+    found = [{k: v for k, v in entry.items() if k != left_out} for entry in results]
+    compared = COCO({**truth, "annotations": annotations})
+    evaluation = COCOeval_faster(compared, compared.loadRes(found), KINDS[kind])
+    evaluation.run()
+    figures: list[float] = evaluation.stats.tolist()
+    return figures, np.asarray(evaluation.eval["precision"])
+
+
+def _comparable(entry: Entry, sizes: dict[int, tuple[int, int]], masks: bool) -> dict[str, Any]:
+    """An annotation as the evaluation takes it: without a mask it is an empty crowd."""
+    if not masks or entry.get("segmentation"):
+        return dict(entry)
+    height, width = sizes[entry["image_id"]]
+    empty = {"size": [height, width], "counts": [height * width]}
+    return {**entry, "segmentation": empty, "iscrowd": 1}
+
+
+def _of_class(precision: NDArray[np.float64], kind: str) -> dict[str, float | None]:
+    """A class's row from its precisions (overlaps, recalls, sizes)."""
+    parts = {"AP": precision[..., 0], "AP50": precision[0, :, 0]}
+    parts |= {f"AP_{size}": precision[..., n] for n, size in enumerate(_SIZES, 1)}
+    return {
+        f"{kind}_{name}": float(part[part > -1].mean()) if (part > -1).any() else None
+        for name, part in parts.items()
+    }

@@ -1,0 +1,19 @@
+"""Prepared data for detection, of pictures that the tests draw themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare_config import PicturesConfig
+from itpn_ray.data.synthetic import generate
+from tests.data.made_files import config
+
+
+def write_scenes(folder: Path, **options: Any) -> str:
+    """Draw scenes with boxes, outlines and crowds, and prepare them; returns the data's path."""
+    sizes = {"train": 21, "val": 11, "side": 96, **options}
+    pictures = PicturesConfig(out=str(folder / "raw"), layout="coco", num_workers=0, **sizes)
+    prepare(config(generate(pictures), folder / "set"))
+    return str(folder / "set")
