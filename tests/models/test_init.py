@@ -11,7 +11,7 @@ import itpn_ray.models as package
 def test_every_public_name_can_be_imported_from_where_it_is_said_to_live():
     tree = ast.parse(Path(package.__file__).read_text())
     declared = {
-        alias.name: node.module.rsplit(".", 1)[-1]
+        alias.name: node.module.removeprefix("itpn_ray.models.")
         for block in tree.body
         if isinstance(block, ast.If)
         for node in block.body

@@ -13,7 +13,7 @@ from torchvision.ops import box_area, roi_align
 from itpn_ray.models.detection.base import Targets
 
 REGION_STRIDES = (4, 8, 16, 32)
-FINEST_SIDE = 56  # pixels from which on a box is read from stride 8, twice this: 16, and so on
+FINEST_SIDE = 56  # pixels; stride 4 serves boxes up to twice this, stride 8 twice those, and so on
 
 Size = tuple[int, int]
 """Height and width of the valid part of a picture."""

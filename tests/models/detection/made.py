@@ -1,0 +1,82 @@
+"""Small detectors, and pictures of coloured shapes with their boxes and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from itpn_ray.models import Rcnn, create_rcnn
+from itpn_ray.models.detection.base import MASK_SIDE, Targets
+
+CLASSES = 3
+SMALL = {"image_size": 64, "pyramid_width": 32, "fc_width": 64, "regions": 32, "proposals": 64}
+
+Shape = tuple[int, tuple[int, int, int, int]]
+"""Class (0 rectangle, 1 ellipse) and box."""
+
+
+def rcnn(**changes: Any) -> Rcnn:
+    """A nano detector of three classes for pictures of 64 pixels."""
+    torch.manual_seed(0)
+    return create_rcnn("nano", **{"num_classes": CLASSES, **SMALL, **changes})
+
+
+def full_mask(shape: Shape, height: int, width: int) -> Tensor:
+    """(H, W) float, 1 inside the shape."""
+    label, (x1, y1, x2, y2) = shape
+    y = torch.arange(height)[:, None] + 0.5
+    x = torch.arange(width)[None, :] + 0.5
+    if label == 0:
+        return ((x > x1) & (x < x2) & (y > y1) & (y < y2)).float()
+    across, down = (x - (x1 + x2) / 2) / ((x2 - x1) / 2), (y - (y1 + y2) / 2) / ((y2 - y1) / 2)
+    return (across**2 + down**2 < 1).float()
+
+
+def box_mask(shape: Shape) -> Tensor:
+    """(112, 112) uint8: the shape, cut to its box and resized."""
+    box = torch.tensor([shape[1]], dtype=torch.float32)
+    mask = full_mask(shape, shape[1][3] + 1, shape[1][2] + 1)[None, None]
+    cut = roi_align(mask, [box], MASK_SIDE, aligned=True, sampling_ratio=1)
+    return (cut[0, 0] >= 0.5).to(torch.uint8)
+
+
+def targets(pictures: list[list[Shape]], seeds: list[int] | None = None) -> Targets:
+    """What `Targets` says of pictures with these shapes."""
+    most = max(1, *map(len, pictures))
+    boxes = torch.zeros(len(pictures), most, 4)
+    labels = torch.full((len(pictures), most), -1)
+    masks = torch.zeros(len(pictures), most, MASK_SIDE, MASK_SIDE, dtype=torch.uint8)
+    for i, shapes in enumerate(pictures):
+        for j, shape in enumerate(shapes):
+            boxes[i, j] = torch.tensor(shape[1])
+            labels[i, j] = shape[0]
+            masks[i, j] = box_mask(shape)
+    return Targets(
+        boxes=boxes,
+        labels=labels,
+        masks=masks,
+        seeds=torch.tensor(seeds or range(len(pictures))),
+    )
+
+
+def images(pictures: list[list[Shape]], side: int = 64) -> Tensor:
+    """(B, 3, side, side): grey noise, rectangles bright in one channel and ellipses in another."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = 0.2 * torch.randn(len(pictures), 3, side, side, generator=generator)
+    for picture, shapes in zip(drawn, pictures, strict=True):
+        for shape in shapes:
+            picture[shape[0]] += 2 * full_mask(shape, side, side)
+    return drawn
+
+
+def sizes(batch: int, height: int = 64, width: int = 64) -> Tensor:
+    """(B, 2) of equal sizes."""
+    return torch.tensor([[height, width]]).repeat(batch, 1)
+
+
+def alone(x: Tensor) -> Tensor:
+    """The mean over one worker."""
+    return x
