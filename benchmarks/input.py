@@ -101,7 +101,7 @@ def available(wanted: list[str]) -> tuple[list[str], list[str]]:
 
 
 def run_child(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """One measurement in a process of its own, in the middle half of its third epoch."""
+    """One measurement in a process of its own, in the middle half of its second epoch."""
     data = options.data / f"{PIPELINES[name].format}-{options.count}"
     numbers = [options.batch, options.workers, options.count // 4, options.count // 2]
     return start_child(name, str(data), *numbers)()

@@ -22,12 +22,12 @@ from benchmarks.lib.input_pipelines import PIPELINES, Setting
 
 
 def measure(name: str, setting: Setting, skipped: int, measured: int) -> dict[str, float]:
-    """Time the beginning of two epochs and a stretch in the middle of the third.
+    """Time the beginning of two epochs and a stretch in the middle of the second.
 
     Args:
         name: in ``PIPELINES``.
         setting: data, batch, workers.
-        skipped: pictures of the third epoch before the stretch.
+        skipped: pictures of the second epoch before the stretch.
         measured: pictures of the stretch.
     """
     begin = time.perf_counter()
@@ -45,9 +45,7 @@ def measure(name: str, setting: Setting, skipped: int, measured: int) -> dict[st
     batches = iter(epochs(1))
     next(batches)
     figures["next_epoch_s"] = time.perf_counter() - begin
-    for _ in batches:  # Ray's own processes take seconds to start beside threads that decode
-        pass
-    batches = iter(epochs(2))
+    _settle()
     _take(batches, skipped // setting.batch)
     cpu, wall = _cpu_seconds(), time.perf_counter()
     pictures = _take(batches, measured // setting.batch)
@@ -55,6 +53,22 @@ def measure(name: str, setting: Setting, skipped: int, measured: int) -> dict[st
     figures["images_per_s"] = pictures / (time.perf_counter() - wall)
     figures["memory_mb"] = _memory_mb()
     return figures
+
+
+def _settle(quiet: float = 0.1, patience: float = 60.0) -> None:
+    """Wait until all is read ahead that may be, and what starts in the background has started.
+
+    Ray's workers have a low priority: beside threads that decode they take half a minute to start,
+    and would be counted as the price of a picture.
+    """
+    end = time.monotonic() + patience
+    used = _cpu_seconds()
+    while time.monotonic() < end:
+        time.sleep(1)
+        before, used = used, _cpu_seconds()
+        if used - before < quiet:
+            return
+    raise SystemExit(f"something still computes after {patience:g} s in which nothing was asked")
 
 
 def _take(batches: Iterator[Tensor], count: int) -> int:
