@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from itpn_ray.models.config import SIZES
     from itpn_ray.models.convert import load_official, to_official
     from itpn_ray.models.dense import DenseTrunk
+    from itpn_ray.models.detection.dino import Dino, create_dino
     from itpn_ray.models.detection.rcnn import Rcnn, create_rcnn
     from itpn_ray.models.distillation import ClipDistiller
     from itpn_ray.models.files import LoadReport, load_model, load_weights, save_model
@@ -38,6 +39,7 @@ _HOMES = {
     "classifier": ("Classifier",),
     "config": ("SIZES",),
     "dense": ("DenseTrunk",),
+    "detection.dino": ("Dino", "create_dino"),
     "detection.rcnn": ("Rcnn", "create_rcnn"),
     "distillation": ("ClipDistiller",),
     "convert": ("load_official", "to_official"),
@@ -61,6 +63,7 @@ __all__ = [
     "Classifier",
     "ClipDistiller",
     "DenseTrunk",
+    "Dino",
     "LoadReport",
     "PixelAutoencoder",
     "Rcnn",
@@ -68,6 +71,7 @@ __all__ = [
     "build",
     "create_autoencoder",
     "create_dense",
+    "create_dino",
     "create_distiller",
     "create_model",
     "create_rcnn",

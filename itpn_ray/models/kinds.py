@@ -17,6 +17,7 @@ from itpn_ray.models.config import (
     PyramidConfig,
     TrunkConfig,
 )
+from itpn_ray.models.detection.dino_config import DinoConfig
 from itpn_ray.models.detection.rcnn_config import RcnnConfig
 
 _KINDS: dict[str, type[Any]] = {
@@ -25,6 +26,7 @@ _KINDS: dict[str, type[Any]] = {
     "autoencoder": AutoencoderConfig,
     "distiller": DistillerConfig,
     "rcnn": RcnnConfig,
+    "dino": DinoConfig,
 }
 
 

@@ -22,6 +22,7 @@ from itpn_ray.models.config import (
     find_size,
 )
 from itpn_ray.models.dense import DenseTrunk
+from itpn_ray.models.detection.dino_config import DinoConfig
 from itpn_ray.models.detection.rcnn_config import RcnnConfig
 from itpn_ray.models.distillation import ClipDistiller
 from itpn_ray.models.fast_itpn import FastItpn
@@ -48,6 +49,10 @@ def build(config: ModelConfig) -> Network:
         from itpn_ray.models.detection.rcnn import Rcnn
 
         return Rcnn(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, DinoConfig):
+        from itpn_ray.models.detection.dino import Dino
+
+        return Dino(config, DenseTrunk(config.dense, trunk))
     assert isinstance(config, DistillerConfig)
     return ClipDistiller(config, trunk)
 
