@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_SHARE = re.compile(r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|miou|mfu)($|[_/@\d])", re.I)
+_SHARE = re.compile(
+    r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|ar|miou|mfu)($|[_/@\d])", re.I
+)
 _WHOLE = re.compile(r"images_per_s$|^(pictures|count|params|parameters|steps?)$")
 _CHOSEN = re.compile(r"^(migration|feature_weight|layer_decay|lr|epochs?)$")
 

@@ -6,7 +6,6 @@ pixels, and masks (n, H, W) bool.
 
 from __future__ import annotations
 
-import colorsys
 import dataclasses
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from itpn_ray.data.crops import random_resized_crops
 from itpn_ray.data.decode import decode_rgb
 from itpn_ray.data.loader import TrainLoader
 from itpn_ray.data.order import TrainOrder
+from itpn_ray.data.palette import class_colour
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.data.views import training_views
 from itpn_ray.storage import is_s3
@@ -142,7 +142,7 @@ def _detection_sights(dataset: ShardedDataset, config: LookConfig) -> Iterator[S
         picture = _decoded(row)
         boxes = torch.tensor(row["boxes"], dtype=torch.float64).reshape(-1, 4)
         masks = _masks(row)
-        colours = [_colour(label) for label in row["classes"]]
+        colours = [class_colour(label) for label in row["classes"]]
         moved, kept = view.boxes(boxes)
         names = [dataset.classes[label] for label in dict.fromkeys(row["classes"])]
         yield Sight(
@@ -218,9 +218,3 @@ def _draw(
     out = io.BytesIO()
     image.save(out, "JPEG", quality=88)
     return out.getvalue()
-
-
-def _colour(label: int) -> tuple[int, int, int]:
-    """A colour of its own for each class: hues a golden angle apart."""
-    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)

@@ -34,35 +34,43 @@ def box_masks(
     Raises:
         DataError: an object has no mask; it carries the picture's path.
     """
-    masks = np.zeros((len(chosen), side, side), dtype=np.uint8)
+    masks = np.zeros((len(chosen), side, side), dtype=np.bool_)
     for mask, number, box in zip(masks, chosen.tolist(), boxes, strict=True):
-        if objects.runs[number]:
-            mask[:] = _sampled(objects.runs[number], objects.size, box, side)
-        elif objects.polygons[number]:
-            scale = side / (box[2:] - box[:2])
-            parts = [
-                (polygons.clip_to_box(np.array(part).reshape(-1, 2), box) - box[:2]) * scale
-                for part in objects.polygons[number]
-            ]
-            mask[:] = polygons.fill(parts, side, side)
-        else:
+        if not has_mask(objects, number):
             raise DataError(
                 objects.path,
                 None,
                 f"its object {objects.ids[number]} has no mask",
                 "Train a detector of boxes, or prepare data with masks",
             )
-    return torch.from_numpy(masks)
+        mask[:] = part_mask(objects, number, box, side, side)
+    return torch.from_numpy(masks).to(torch.uint8)
 
 
-def _sampled(
-    runs: list[int], size: tuple[int, int], box: NDArray[np.float64], side: int
+def has_mask(objects: Objects, number: int) -> bool:
+    """Whether an object has an outline or run lengths."""
+    return bool(objects.runs[number] or objects.polygons[number])
+
+
+def part_mask(
+    objects: Objects, number: int, box: NDArray[np.float64], height: int, width: int
 ) -> NDArray[np.bool_]:
-    """(side, side): what lies under the centres of the square's cells."""
-    whole = run_lengths.decode(runs, *size)
-    share = (np.arange(side) + 0.5) / side
-    columns, rows = (
-        np.clip((box[axis] + share * (box[axis + 2] - box[axis])).astype(int), 0, limit - 1)
-        for axis, limit in ((0, size[1]), (1, size[0]))
-    )
-    return whole[np.ix_(rows, columns)]
+    """What of an object's mask lies in a box, resized to (height, width); nothing without one."""
+    cells = np.array([width, height])
+    if objects.runs[number]:
+        whole = run_lengths.decode(objects.runs[number], *objects.size)
+        columns, rows = (
+            np.clip(
+                (low + (np.arange(count) + 0.5) * ((high - low) / count)).astype(int), 0, limit - 1
+            )
+            for low, high, count, limit in zip(
+                box[:2], box[2:], cells, objects.size[::-1], strict=True
+            )
+        )
+        return whole[np.ix_(rows, columns)]
+    scale = cells / (box[2:] - box[:2])
+    parts = [
+        (polygons.clip_to_box(np.array(part).reshape(-1, 2), box) - box[:2]) * scale
+        for part in objects.polygons[number]
+    ]
+    return polygons.fill(parts, height, width)

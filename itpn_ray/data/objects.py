@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from itpn_ray.data.decode import decode_rgb
 from itpn_ray.data.schema import OBJECT_COLUMNS
 from itpn_ray.data.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
@@ -67,7 +69,7 @@ def read_objects(shard: Shard, row: int) -> Objects:
 
 
 class ObjectReader:
-    """Objects of any picture of a split, for whoever needs no pixels.
+    """Objects of any picture of a split, for evaluation and drawing.
 
     Args:
         dataset: a split of detection; where it is remote, opened with a ``local_path``.
@@ -83,10 +85,18 @@ class ObjectReader:
         self._open: tuple[int, Shard] | None = None
 
     def __getitem__(self, sample_id: int) -> Objects:
+        return read_objects(*self._locate(sample_id))
+
+    def picture(self, sample_id: int) -> Tensor:
+        """The stored picture, (3, H, W) uint8."""
+        shard, row = self._locate(sample_id)
+        return decode_rgb(shard.image(row))
+
+    def _locate(self, sample_id: int) -> tuple[Shard, int]:
         index, row = self.dataset.locate(sample_id)
         if self._open is None or self._open[0] != index:
             self._open = index, self.dataset.shard(index)
-        return read_objects(self._open[1], row)
+        return self._open[1], row
 
 
 def check_detection(dataset: ShardedDataset) -> None:

@@ -6,6 +6,7 @@ Shapes: outlines (n, 2) float64 corners (x, y) in pixels, (0, 0) the upper left 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,5 +45,5 @@ def fill(outlines: Iterable[Array], height: int, width: int) -> NDArray[np.bool_
     parts = [outline.reshape(-1).tolist() for outline in outlines if len(outline) > 2]
     if not parts:
         return np.zeros((height, width), dtype=np.bool_)
-    drawn: NDArray[np.uint8] = coco.decode(coco.merge(coco.frPyObjects(parts, height, width)))
-    return drawn.astype(np.bool_)
+    runs: Any = coco.frPyObjects(parts, height, width)
+    return coco.decode(coco.merge(runs)).astype(np.bool_)

@@ -22,8 +22,8 @@ from itpn_ray.evaluation.leader import on_leader
 if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
 
-KINDS = {"box": "bbox", "mask": "segm"}
-"""What is compared -> COCO's name of it."""
+KINDS = ("box", "mask")
+"""What is compared."""
 _SIZES = ("small", "medium", "large")
 _FIGURES = (
     *("AP", "AP50", "AP75", *(f"AP_{size}" for size in _SIZES)),
@@ -62,7 +62,7 @@ class CocoAP:
     def __init__(self, truth: ObjectReader, *, masks: bool) -> None:
         self.results: list[Entry] = []
         self._truth = truth
-        self._kinds = ("box", "mask") if masks else ("box",)
+        self._kinds = KINDS if masks else KINDS[:1]
         manifest = truth.dataset.manifest
         self._class_ids = manifest.class_ids or tuple(range(1, len(manifest.classes) + 1))
         self._pictures: dict[int, _Picture] = {}
@@ -161,10 +161,9 @@ def _run(
     left_out = "bbox" if masks else "segmentation"
     found = [{k: v for k, v in entry.items() if k != left_out} for entry in results]
     compared = COCO({**truth, "annotations": annotations})
-    evaluation = COCOeval_faster(compared, compared.loadRes(found), KINDS[kind])
+    evaluation = COCOeval_faster(compared, compared.loadRes(found), "segm" if masks else "bbox")
     evaluation.run()
-    figures: list[float] = evaluation.stats.tolist()
-    return figures, np.asarray(evaluation.eval["precision"])
+    return [float(value) for value in evaluation.stats], evaluation.eval["precision"]
 
 
 def _comparable(entry: Entry, sizes: dict[int, tuple[int, int]], masks: bool) -> dict[str, Any]:
