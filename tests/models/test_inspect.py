@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from itpn_ray.errors import CheckpointError
-from itpn_ray.models import create_autoencoder, create_dense, create_model, save_model, to_official
+from itpn_ray.models import (
+    create_autoencoder,
+    create_dense,
+    create_model,
+    create_rcnn,
+    save_model,
+    to_official,
+)
 from itpn_ray.models.acceleration import Acceleration
 from itpn_ray.models.commands import InspectConfig
 from itpn_ray.models.inspect import inspect_file
@@ -39,6 +46,15 @@ def test_pyramid_and_decoder(tmp_path):
     assert rows["decoder"] == "no"
     assert rows["maps"] == "5, from stride 4"
     assert rows["size"].startswith("custom")
+
+
+def test_a_detector(tmp_path):
+    model = create_rcnn("nano", num_classes=5, fc_width=16)
+    save_model(model, tmp_path / "r.safetensors")
+    rows = rows_of(tmp_path / "r.safetensors")
+    assert rows["network"] == "Fast-iTPN, rcnn"
+    assert rows["pyramid"] == "width 64, depth 1"
+    assert rows["classes"] == "5"
 
 
 def test_a_file_of_the_authors_with_notes(tmp_path):

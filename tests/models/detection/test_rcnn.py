@@ -169,6 +169,17 @@ def test_trunk_and_pyramid_come_from_pre_training_and_only_the_head_is_new(tmp_p
     assert "mask_token" in report.unexpected
 
 
+def test_a_deeper_pyramid_gives_its_first_blocks_and_the_rest_is_told():
+    source = create_autoencoder("nano", image_size=64, pyramid_width=32)  # depth 2
+    model = rcnn()
+    report = load_weights(model, source.state_dict())
+    assert report.share == 1
+    assert "trunk.pyramid.blocks2.0.mlp.fc1.weight" in report.loaded
+    assert "pyramid.blocks2.1.mlp.fc1.weight" in report.unexpected
+    deep = load_weights(rcnn(pyramid_depth=2), source.state_dict())
+    assert not any(name.startswith("pyramid.") for name in deep.unexpected)
+
+
 def test_the_pyramid_can_be_left_new():
     source = create_autoencoder("nano", image_size=64, pyramid_width=32, pyramid_depth=1)
     model = rcnn()
