@@ -10,7 +10,7 @@ torch is imported only where a torch function is called.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ _MIX1 = 0xBF58476D1CE4E5B9
 _MIX2 = 0x94D049BB133111EB
 
 
+@unique
 class Stream(IntEnum):
     """What a draw is for; two purposes never share numbers. Values are fixed: append only."""
 
@@ -39,10 +40,10 @@ class Stream(IntEnum):
     INIT = 8
     SIZE = 9
     SHARDS = 10
-    REDUCTION = 10
     ANCHORS = 11
     REGIONS = 12
     DENOISING = 13
+    REDUCTION = 14
 
 
 def uniform(
