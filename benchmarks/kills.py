@@ -2,22 +2,23 @@
 
     python benchmarks/kills.py
 
-Each run is disturbed once, at a random step, every third worker while a checkpoint is written, and
-must end with the weights, averages and moments of the run left alone, bit by bit. Takes about
-15 minutes on two cores.
+Each run is disturbed several times at random steps, in every second run while a checkpoint is being
+written, and must end with the weights, averages and moments of the run left alone, bit by bit. Takes
+about 15 minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -35,12 +36,14 @@ from itpn_ray.training.state import state_digest  # noqa: E402
 from itpn_ray.training.verify import Killer, run_short  # noqa: E402
 from itpn_ray.training.work import open_store  # noqa: E402
 
-STEPS_AN_EPOCH, EPOCHS, SAVE_EVERY = 16, 3, 4
+STEPS_AN_EPOCH, EPOCHS, SAVE_EVERY = 16, 4, 4
+EACH = 5
+"""Kills a run."""
 PATIENCE_S = 180.0
 
 
 def command(data: Path, out: Path, run: str) -> list[str]:
-    """A pre-training of 48 steps by two workers."""
+    """A pre-training of 64 steps by two workers."""
     return [
         sys.executable, "-m", "itpn_ray.cli", "pretrain", "nano",
         f"--data={data}", f"--out={out}", f"--run={run}", "--workers=2",
@@ -66,51 +69,65 @@ def digest(run: Path) -> str:
 
 
 def kill_workers(whole: Path, count: int, expected: str) -> None:
-    """Kill one worker of each of ``count`` runs in a Ray that lives on."""
+    """Kill ``count`` workers, some in each of several runs, in a Ray that lives on."""
     plain = json.loads((whole / CONFIG).read_text())
     plain.pop("command")
-    equal, lost, restarts = 0, [], []
+    equal, lost, restarts = [], [], []
     with start_ray(RayConfig(health_check_interval_s=0.2)):
-        for number in range(count):
+        for number in range(math.ceil(count / EACH)):
+            kills = min(EACH, count - number * EACH)
             config = from_dict({**plain, "run": f"worker-{number}"})
-            killer = Killer(config, 1, seed=number, during_save=number % 3 == 2)
-            equal += run_short(config, killer) == expected
-            assert len(killer.kills) == 1, "the run ended before its worker was killed"
-            steps = [record["step"] for record in killer.seen]
-            lost.append(len(steps) - len(set(steps)))
+            config = dataclasses.replace(config, max_failures=kills + 1)
+            saving = number % 2 == 1
+            killer = Killer(config, kills, seed=number, during_save=saving)
+            equal.append(run_short(config, killer) == expected)
+            assert len(killer.kills) == kills, "the run ended before its workers were killed"
+            events = read_lines(Path(config.out) / config.run / EVENTS)
+            resumed = [event["step"] for event in events if event["event"] == "resume"]
+            resumed = [0] * (kills - len(resumed)) + resumed  # killed before the first checkpoint
+            lost += [step - at for (step, _), at in zip(killer.kills, resumed, strict=True)]
             restarts += killer.restarts()
-            print(f"  worker {number}: at {killer.kills[0]}, lost {lost[-1]} steps", flush=True)
-    tell("worker", equal, count, lost)
+            when = "while saving" if saving else "at any time"
+            print(f"  run {number}: {when}, (step, rank) {killer.kills}", flush=True)
+    tell("worker", equal, lost)
     print(f"{'':8} kill to next step: median {statistics.median(restarts):.1f} s", flush=True)
 
 
-def kill_process(
-    kind: str, find: Callable[[psutil.Process], psutil.Process], data: Path, out: Path,
-    count: int, expected: str,
-) -> None:  # fmt: skip
-    """Kill a process of the run's own Ray, wait for the rest to go, repeat the command."""
-    chooser, equal, lost = random.Random(kind), 0, []
-    for number in range(count):
-        run = out / f"{kind}-{number}"
+def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
+    """Kill the driver and the raylet of its own Ray in turn, and repeat the command each time."""
+    chooser = random.Random(0)
+    equal, lost = [], []
+    last = STEPS_AN_EPOCH * EPOCHS
+    for number in range(math.ceil(count / EACH)):
+        kills = min(EACH, count - number * EACH)
+        run = out / f"driver-{number}"
         arguments = command(data, out, run.name)
-        at = chooser.randrange(1, STEPS_AN_EPOCH * EPOCHS)
-        driver = subprocess.Popen(
-            arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        done = wait_for_step(run, at, driver)
-        find(psutil.Process(driver.pid)).kill()
-        try:
-            code = driver.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            driver.kill()
-            raise SystemExit(f"{kind} {number}: the driver did not end") from None
-        assert code != 0, f"{kind} {number}: nobody noticed"
+        for turn, at in enumerate(sorted(chooser.sample(range(1, last), kills))):
+            driver = subprocess.Popen(
+                arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            done = wait_for_step(run, at, driver)
+            this = psutil.Process(driver.pid)
+            kind, victim = ("raylet", raylet_of(this)) if turn % 2 else ("driver", this)
+            victim.kill()
+            try:
+                code = driver.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                driver.kill()
+                raise SystemExit(f"the driver did not end after its {kind} was killed") from None
+            assert code != 0, f"nobody noticed that the {kind} was killed"
+            saved = newest_checkpoint(run)
+            lost.append(done - saved)
+            print(f"  run {number}: {kind} at step {done}, exit code {code}", flush=True)
         train(arguments)
-        resumed = [e["step"] for e in read_lines(run / EVENTS) if e["event"] == "resume"]
-        lost.append(done - resumed[-1] if resumed else done)
-        equal += digest(run) == expected
-        print(f"  {kind} {number}: at step {done}, exit code {code}, lost {lost[-1]}", flush=True)
-    tell(kind, equal, count, lost)
+        equal.append(digest(run) == expected)
+    tell("driver or raylet", equal, lost)
+
+
+def newest_checkpoint(run: Path) -> int:
+    """Its step; 0 where there is none."""
+    names = [path.parent.name for path in run.glob("checkpoints/step-*/manifest.json")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
 def wait_for_step(run: Path, step: int, driver: subprocess.Popen[bytes]) -> int:
@@ -128,11 +145,12 @@ def raylet_of(driver: psutil.Process) -> psutil.Process:
     return next(p for p in driver.children(recursive=True) if p.name() == "raylet")
 
 
-def tell(kind: str, equal: int, count: int, lost: list[int]) -> None:
+def tell(kind: str, equal: list[bool], lost: list[int]) -> None:
     """One row of the table."""
     print(
-        f"{kind:8} killed {count} times: {equal}/{count} bit-equal, lost steps "
-        f"median {statistics.median(lost):g}, most {max(lost)} (saved every {SAVE_EVERY})",
+        f"{kind} killed {len(lost)} times in {len(equal)} runs: {sum(equal)}/{len(equal)} runs end "
+        f"bit-equal, lost steps median {statistics.median(lost):g}, most {max(lost)} "
+        f"(saved every {SAVE_EVERY})",
         flush=True,
     )
 
@@ -140,13 +158,12 @@ def tell(kind: str, equal: int, count: int, lost: list[int]) -> None:
 def main() -> None:
     """Play all kinds in a folder that is removed afterwards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=20, help="runs that lose a worker")
-    parser.add_argument("--drivers", type=int, default=5, help="runs that lose their driver")
-    parser.add_argument("--raylets", type=int, default=5, help="runs that lose their raylet")
-    parser.add_argument("--quick", action="store_true", help="one run of each kind")
+    parser.add_argument("--workers", type=int, default=20, help="workers killed")
+    parser.add_argument("--drivers", type=int, default=10, help="drivers and raylets killed")
+    parser.add_argument("--quick", action="store_true", help="two of each")
     asked = parser.parse_args()
     if asked.quick:
-        asked.workers = asked.drivers = asked.raylets = 1
+        asked.workers = asked.drivers = 2
     with tempfile.TemporaryDirectory() as folder:
         data = prepared_pictures(Path(folder), 32 * STEPS_AN_EPOCH)
         out = Path(folder) / "out"
@@ -154,8 +171,7 @@ def main() -> None:
         expected = digest(out / "whole")
         print(f"left alone: {expected}", flush=True)
         kill_workers(out / "whole", asked.workers, expected)
-        kill_process("driver", lambda driver: driver, data, out, asked.drivers, expected)
-        kill_process("raylet", raylet_of, data, out, asked.raylets, expected)
+        kill_drivers(data, out, asked.drivers, expected)
 
 
 if __name__ == "__main__":

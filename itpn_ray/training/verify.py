@@ -150,6 +150,7 @@ class Killer:
     def _kill(self, step: int) -> None:
         while self._during_save and not (self._folder / "checkpoints" / STAGING).exists():
             time.sleep(0.0005)
+        step = max(r["step"] for r in read_lines(self._folder / METRICS) if r["split"] == "train")
         rank = self._random.randrange(self._workers)
         path = self._folder / STATUS / f"rank-{rank}.json"
         kill(json.loads(path.read_text())["pid"])
