@@ -2,9 +2,9 @@
 
     python benchmarks/kills.py
 
-Each run is disturbed several times at random steps, in every second run while a checkpoint is being
-written, and must end with the weights, averages and moments of the run left alone, bit by bit. Takes
-about 15 minutes on two cores.
+Each run is disturbed several times at random steps, in every second run while a checkpoint is
+being written, and must end with the weights, averages and moments of the run left alone, bit by
+bit. Takes about 15 minutes on two cores.
 """
 
 from __future__ import annotations
