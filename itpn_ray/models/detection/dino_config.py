@@ -15,6 +15,16 @@ from itpn_ray.models.config import DenseConfig, DetectorConfig
 
 NORM_GROUPS = 32  # groups of the normalisation behind each level's projection
 
+_COUNTS = (
+    "channels",
+    "attention_heads",
+    "mlp_width",
+    "encoder_layers",
+    "decoder_layers",
+    "queries",
+    "denoising",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DinoConfig(DetectorConfig):
@@ -48,19 +58,18 @@ class DinoConfig(DetectorConfig):
         super().__post_init__()
         if self.levels not in (4, 5):
             raise ConfigError("levels", self.levels, "no such number of maps", "use 4 or 5")
-        for name in ("attention_heads", "mlp_width", "encoder_layers", "decoder_layers"):
+        for name in _COUNTS:
             positive(name, getattr(self, name))
-        positive("queries", self.queries)
-        positive("denoising", self.denoising)
         in_range("label_noise", self.label_noise, 0.0, 2.0)
         in_range("box_noise", self.box_noise, 0.0, 1.0)
-        if self.channels < 1 or self.channels % NORM_GROUPS or self.channels % self.attention_heads:
+        # At least two channels a group: the coarsest map may have one token.
+        if self.channels % (2 * NORM_GROUPS) or self.channels % self.attention_heads:
             raise ConfigError(
                 "channels",
                 self.channels,
-                f"maps are normalised in {NORM_GROUPS} groups, and {self.attention_heads} heads "
-                "share the channels",
-                f"use a multiple of {NORM_GROUPS} and of the heads, such as 256",
+                f"maps are normalised in {NORM_GROUPS} groups of several channels, and "
+                f"{self.attention_heads} heads share the channels",
+                f"use a multiple of {2 * NORM_GROUPS} and of the heads, such as 256",
             )
 
     @property

@@ -25,7 +25,7 @@ class Selection:
     predictions: Predictions
     """What the encoder itself says of them: one set."""
     anchors: Tensor
-    """(B, Q, 4): its boxes, without their gradient, for the decoder to begin with."""
+    """(B, Q, 4): its boxes, for the decoder to begin with."""
     usable: Tensor
     """(B, Q) bool: False where a picture has fewer tokens than there are queries."""
 
@@ -56,7 +56,7 @@ class Select(nn.Module):
         boxes = (self.box_head(tokens).float() + logit(_take(guesses, best))).sigmoid()
         return Selection(
             predictions=Predictions(logits=logits[None], boxes=boxes[None]),
-            anchors=boxes.detach(),
+            anchors=boxes,
             usable=allowed.gather(1, best),
         )
 
