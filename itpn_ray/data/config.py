@@ -23,7 +23,7 @@ class LoaderConfig:
     """What carries the read instructions: ``ray`` (Ray Data) or ``threads`` (this process)."""
     threads: int = 4
     """Decoding threads of each worker."""
-    prefetch: int = 1024
+    prefetch: int = 512
     """Pictures decoded ahead of the training step; at least one whole batch."""
     window: int = 0
     """Shards shuffled together; 0: all. For remote data larger than the cache, e.g. 16."""
