@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -82,15 +83,23 @@ def kill_workers(whole: Path, count: int, expected: str) -> None:
             killer = Killer(config, kills, seed=number, during_save=saving)
             equal.append(run_short(config, killer) == expected)
             assert len(killer.kills) == kills, "the run ended before its workers were killed"
-            events = read_lines(Path(config.out) / config.run / EVENTS)
-            resumed = [event["step"] for event in events if event["event"] == "resume"]
-            resumed = [0] * (kills - len(resumed)) + resumed  # killed before the first checkpoint
-            lost += [step - at for (step, _), at in zip(killer.kills, resumed, strict=True)]
+            lost += repeated(Path(config.out) / config.run, killer.seen)
             restarts += killer.restarts()
             when = "while saving" if saving else "at any time"
             print(f"  run {number}: {when}, (step, rank) {killer.kills}", flush=True)
-    tell("worker", equal, lost)
+    tell("worker", count, equal, lost)
     print(f"{'':8} kill to next step: median {statistics.median(restarts):.1f} s", flush=True)
+
+
+def repeated(run: Path, seen: list[dict[str, Any]]) -> list[int]:
+    """Steps that each resume of a run did again, from all records that were seen of it."""
+    lost, before = [], 0.0
+    for event in read_lines(run / EVENTS):
+        if event["event"] == "resume":
+            done = [r["step"] for r in seen if before < r["time"] < event["time"]]
+            lost.append(max([event["step"], *done]) - event["step"])
+            before = event["time"]
+    return lost
 
 
 def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
@@ -103,10 +112,11 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
         run = out / f"driver-{number}"
         arguments = command(data, out, run.name)
         for turn, at in enumerate(sorted(chooser.sample(range(1, last), kills))):
+            begin = time.time()
             driver = subprocess.Popen(
                 arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            done = wait_for_step(run, at, driver)
+            done = wait_for_step(run, at, driver, begin)
             this = psutil.Process(driver.pid)
             kind, victim = ("raylet", raylet_of(this)) if turn % 2 else ("driver", this)
             victim.kill()
@@ -121,7 +131,7 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
             print(f"  run {number}: {kind} at step {done}, exit code {code}", flush=True)
         train(arguments)
         equal.append(digest(run) == expected)
-    tell("driver or raylet", equal, lost)
+    tell("driver or raylet", count, equal, lost)
 
 
 def newest_checkpoint(run: Path) -> int:
@@ -130,11 +140,11 @@ def newest_checkpoint(run: Path) -> int:
     return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
-def wait_for_step(run: Path, step: int, driver: subprocess.Popen[bytes]) -> int:
-    """Wait until a step is recorded; the newest one."""
+def wait_for_step(run: Path, step: int, driver: subprocess.Popen[bytes], begin: float) -> int:
+    """Wait until a step is recorded that was done since ``begin``; the newest one."""
     while driver.poll() is None:
         records = read_lines(run / METRICS)
-        if records and records[-1]["step"] >= step:
+        if records and records[-1]["step"] >= step and records[-1]["time"] > begin:
             return int(records[-1]["step"])
         time.sleep(0.01)
     raise SystemExit(f"{run} ended before step {step}")
@@ -145,11 +155,11 @@ def raylet_of(driver: psutil.Process) -> psutil.Process:
     return next(p for p in driver.children(recursive=True) if p.name() == "raylet")
 
 
-def tell(kind: str, equal: list[bool], lost: list[int]) -> None:
+def tell(kind: str, kills: int, equal: list[bool], lost: list[int]) -> None:
     """One row of the table."""
     print(
-        f"{kind} killed {len(lost)} times in {len(equal)} runs: {sum(equal)}/{len(equal)} runs end "
-        f"bit-equal, lost steps median {statistics.median(lost):g}, most {max(lost)} "
+        f"{kind} killed {kills} times in {len(equal)} runs: {sum(equal)}/{len(equal)} runs end "
+        f"bit-equal, repeated steps median {statistics.median(lost):g}, most {max(lost)} "
         f"(saved every {SAVE_EVERY})",
         flush=True,
     )
@@ -170,7 +180,8 @@ def main() -> None:
         train(command(data, out, "whole"))
         expected = digest(out / "whole")
         print(f"left alone: {expected}", flush=True)
-        kill_workers(out / "whole", asked.workers, expected)
+        if asked.workers:
+            kill_workers(out / "whole", asked.workers, expected)
         kill_drivers(data, out, asked.drivers, expected)
 
 
