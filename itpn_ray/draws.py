@@ -44,6 +44,7 @@ class Stream(IntEnum):
     REGIONS = 12
     DENOISING = 13
     REDUCTION = 14
+    PICTURE = 15
 
 
 def uniform(
@@ -97,6 +98,23 @@ def uniform_torch(
     if dtype == torch.float64:
         return _shift_right(words, 11).to(torch.float64) * 2.0**-53
     return _shift_right(words, 40).to(torch.float32) * 2.0**-24
+
+
+def picture_seeds(seed: int, epoch: int, ids: torch.Tensor) -> torch.Tensor:
+    """A seed for each picture's own draws in an epoch, where there are many of several kinds.
+
+    Args:
+        seed: the run's seed; any integer.
+        epoch: the epoch.
+        ids: (B,) int64 sample ids on any device.
+
+    Returns:
+        (B,) int64 below 2^53.
+    """
+    import torch
+
+    draws = uniform_torch(seed, epoch, ids, Stream.PICTURE, 1, torch.float64)[:, 0]
+    return (draws * 2.0**53).to(torch.int64)
 
 
 def permutation(

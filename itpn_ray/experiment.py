@@ -11,24 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from itpn_ray import checks
-from itpn_ray.data.config import AugmentConfig, LoaderConfig
+from itpn_ray.data.config import AugmentConfig, DetectionAugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.ray_config import RayConfig
-from itpn_ray.tasks.config import Classification, ModelConfig
+from itpn_ray.tasks.config import Classification, Detection, ModelConfig
 from itpn_ray.tracking.config import TrackingConfig
 
 TASKS: dict[str, type] = {
     "pixel_pretraining": PixelPretraining,
     "clip_pretraining": ClipPretraining,
     "classification": Classification,
+    "detection": Detection,
 }
 """Name of a task in a saved configuration -> its settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay (paper, 5.1 and 5.2).
+    """AdamW with linear warm-up, then cosine decay (paper, 5.1 and 5.2) or steps (5.3).
 
     Raises:
         ConfigError: a value lies outside its range.
@@ -42,10 +43,14 @@ class OptimConfig:
     """Length of the run, epochs."""
     warmup_epochs: float = 40.0
     """Epochs of linear warm-up."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up, in the place of ``warmup_epochs``; 0: those count."""
     lr: float = 1.5e-4
     """Peak learning rate, absolute."""
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""
+    drops: tuple[float, ...] = ()
+    """Shares of the run after which the rate falls to a tenth; with any there is no cosine."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices; vectors have none."""
     beta1: float = 0.9
@@ -54,6 +59,8 @@ class OptimConfig:
     """Decay of the second moment."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one below it; 1: none."""
+    trunk_scale: float = 1.0
+    """Factor on the learning rate of everything below pyramid and heads."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0: no clipping."""
     max_skipped_steps: int = 5
@@ -62,11 +69,13 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for name in ("global_batch", "epochs", "lr", "max_skipped_steps"):
             checks.positive(f"optim.{name}", getattr(self, name))
-        for name in ("micro_batch", "warmup_epochs", "min_lr", "weight_decay", "clip_norm"):
+        for name in ("micro_batch", "warmup_epochs", "warmup_steps", "min_lr", "weight_decay"):
             checks.not_negative(f"optim.{name}", getattr(self, name))
+        checks.not_negative("optim.clip_norm", self.clip_norm)
         for name in ("beta1", "beta2"):
             checks.in_range(f"optim.{name}", getattr(self, name), 0.0, 1.0, open_high=True)
-        checks.in_range("optim.layer_decay", self.layer_decay, 0.01, 1.0)
+        for name in ("layer_decay", "trunk_scale"):
+            checks.in_range(f"optim.{name}", getattr(self, name), 0.01, 1.0)
         if self.micro_batch % 2 or self.global_batch % 2:
             odd = "micro_batch" if self.micro_batch % 2 else "global_batch"
             raise ConfigError(
@@ -75,12 +84,31 @@ class OptimConfig:
                 "is odd, and pictures are mixed in pairs",
                 "Use an even number",
             )
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ConfigError(
                 "optim.warmup_epochs",
                 self.warmup_epochs,
                 f"is longer than the run of {self.epochs:g} epochs",
                 "Shorten the warm-up with --optim.warmup-epochs",
+            )
+        if self.warmup_steps and self.warmup_epochs:
+            raise ConfigError(
+                "optim.warmup_steps",
+                self.warmup_steps,
+                f"there are {self.warmup_epochs:g} warm-up epochs too",
+                "Add --optim.warmup-epochs 0, or leave the steps out",
+            )
+        for share in self.drops:
+            checks.in_range("optim.drops", share, 0.0, 1.0, open_high=True)
+        if self.drops and self.min_lr:
+            raise ConfigError(
+                "optim.min_lr",
+                self.min_lr,
+                "is where a cosine ends, but the rate falls in steps",
+                "Leave it out, or leave out --optim.drops",
             )
 
 
@@ -141,11 +169,11 @@ class ExperimentConfig:
     log_every: int = 10
     """Steps between records of the training loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: PixelPretraining | ClipPretraining | Classification = field(
+    task: PixelPretraining | ClipPretraining | Classification | Detection = field(
         default_factory=PixelPretraining
     )
     optim: OptimConfig = field(default_factory=OptimConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig | DetectionAugmentConfig = field(default_factory=AugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -164,18 +192,40 @@ class ExperimentConfig:
                 "needs Ray, which a run in this process (workers 0) does not start",
                 "Add --loader.carrier threads, or use one worker",
             )
-        if self.model.migration and isinstance(self.task, PixelPretraining | ClipPretraining):
-            raise ConfigError(
-                "model.migration",
-                self.model.migration,
-                "is for fine-tuning and evaluation: pre-training keeps every token (paper, 3.4)",
-                "Leave it out here",
-            )
+        self._check_task()
         checks.positive("cpus_per_worker", self.cpus_per_worker)
         checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
         checks.in_range("eval_every", self.eval_every, -1, 1_000_000)
         checks.positive("log_every", self.log_every)
         checks.positive("hang_timeout_s", self.hang_timeout_s)
+
+    def _check_task(self) -> None:
+        """Refuse what does not go with the task."""
+        if isinstance(self.task, PixelPretraining | ClipPretraining):
+            for name in ("migration", "window"):
+                if getattr(self.model, name):
+                    raise ConfigError(
+                        f"model.{name}",
+                        getattr(self.model, name),
+                        "is for fine-tuning and evaluation: pre-training keeps every token and "
+                        "its attention (paper, 3.4)",
+                        "Leave it out here",
+                    )
+        detects = isinstance(self.task, Detection)
+        if detects != isinstance(self.augment, DetectionAugmentConfig):
+            raise ConfigError(
+                "augment",
+                type(self.augment).__name__,
+                f"does not go with {type(self.task).__name__}",
+                f"Use {'DetectionAugmentConfig' if detects else 'AugmentConfig'}",
+            )
+        if detects and self.model.compile:
+            raise ConfigError(
+                "model.compile",
+                True,
+                "would compile anew for each size of a batch's views",
+                "Leave it out for detection",
+            )
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -241,14 +291,30 @@ def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:
         if name not in names:
             raise ConfigError(prefix + name, value, "is no field", checks.nearest(name, names))
         hint = hints[name]
-        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-            value = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
+        if isinstance(value, dict) and (settings := _settings(hint, value)) is not None:
+            value = _build(settings, value, f"{prefix}{name}.")
         elif _is_tuple(hint) and isinstance(value, list):
             value = tuple(value)
         values[name] = value
     return cls(**values)
 
 
+def _settings(hint: Any, plain: dict[str, Any]) -> type | None:
+    """The settings class that a dict was made of: of several, the one that has most of its names.
+
+    None where the hint names no settings.
+    """
+    known = {
+        option: sum(field.name in plain for field in dataclasses.fields(option))
+        for option in _options(hint)
+        if dataclasses.is_dataclass(option)
+    }
+    return typing.cast(type, max(known, key=lambda option: known[option])) if known else None
+
+
 def _is_tuple(hint: Any) -> bool:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return any(typing.get_origin(option) is tuple for option in options)
+    return any(typing.get_origin(option) is tuple for option in _options(hint))
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -62,6 +62,19 @@ def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return floats.sub_(mean).mul_(scale).to(dtype)
 
 
+def normalise_views(images: Tensor, sizes: Tensor) -> Tensor:
+    """As `normalise`, and zero where a view does not fill its image (detection).
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        sizes: (B, 2) int64, height and width of each view.
+    """
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=sizes.device) < sizes[:, :1]  # (B, H)
+    columns = torch.arange(width, device=sizes.device) < sizes[:, 1:]  # (B, W)
+    return normalise(images).mul_((rows[:, :, None] & columns[:, None, :])[:, None])
+
+
 def mix(
     images: Tensor,
     targets: Tensor,

@@ -113,3 +113,23 @@ def check_detection(dataset: ShardedDataset) -> None:
             f"was prepared for {kind}, but boxes are needed",
             "Prepare a folder with COCO or Objects365 annotations",
         )
+
+
+def check_masks(dataset: ShardedDataset) -> None:
+    """Refuse data whose first shard has an object without a mask, crowds excepted.
+
+    Raises:
+        DataError: there is one; it carries its picture's path and its id.
+    """
+    shard = dataset.shard(0)
+    for row in range(len(shard)):
+        objects = read_objects(shard, row)
+        outlines = zip(objects.polygons, objects.runs, objects.crowds.tolist(), strict=True)
+        for number, (polygons, runs, crowd) in enumerate(outlines):
+            if not (polygons or runs or crowd):
+                raise DataError(
+                    objects.path,
+                    None,
+                    f"its object {objects.ids[number]} has no mask",
+                    "Train on boxes alone with --task.masks false",
+                )

@@ -8,6 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from itpn_ray.models.autoencoder import PixelAutoencoder
 from itpn_ray.models.config import PATCH
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.detection.count import run_through
 from itpn_ray.models.distillation import ClipDistiller
 from itpn_ray.models.network import Network
 from itpn_ray.models.trunk import Trunk
@@ -25,7 +27,8 @@ def multiply_adds(
 ) -> int:
     """Multiply-adds of one picture's forward pass: all matrix products, attention's among them.
 
-    Nothing is computed: a twin of the network runs on the meta device.
+    Nothing is computed: a twin of the network runs on the meta device. Of a detector, the boxes
+    that it learns from in training count, noisy copies excepted.
 
     Args:
         network: a network of this package, or a trunk, as it is now accelerated.
@@ -40,12 +43,18 @@ def multiply_adds(
         images = torch.empty(1, 3, height, width)
         mask = torch.empty(1, tokens, dtype=torch.bool)
         seen = torch.empty(1, visible or max(1, tokens // 4), dtype=torch.int64)
-        if isinstance(network, Trunk):
-            build_trunk(network.config).eval().stages(images, seen if visible else None)
-        elif isinstance(network, PixelAutoencoder):
-            build(network.config).eval()(images, mask, visible=seen)
-        elif isinstance(network, ClipDistiller):
-            build(network.config).eval()(images, mask)
+        twin: Network | Trunk = (
+            build_trunk(network.config) if isinstance(network, Trunk) else build(network.config)
+        )
+        twin.eval().requires_grad_(False)
+        if isinstance(twin, Trunk):
+            twin.stages(images, seen if visible else None)
+        elif isinstance(twin, PixelAutoencoder):
+            twin(images, mask, visible=seen)
+        elif isinstance(twin, ClipDistiller):
+            twin(images, mask)
+        elif isinstance(twin, Detector):
+            run_through(twin, images)
         else:
-            build(network.config).eval()(images)
+            twin(images)
     return counter.get_total_flops() // 2

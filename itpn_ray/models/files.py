@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from itpn_ray.errors import CheckpointError, ConfigError
+from itpn_ray.models.config import ClassifierConfig, PyramidConfig
 from itpn_ray.models.kinds import from_dict, to_dict
 from itpn_ray.models.network import Network
 from itpn_ray.models.position import resize_relative_table, resize_table, table_side
@@ -237,6 +238,24 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     with _opened(path) as file:
         return dict(file.metadata() or {})
+
+
+def read_pyramid(path: str | os.PathLike[str]) -> PyramidConfig | None:
+    """The pyramid of the network in a weight file; None where it has none or does not say.
+
+    Raises:
+        CheckpointError: no such file, not safetensors, or its description is damaged.
+    """
+    told = read_metadata(path).get(METADATA_KEY)
+    if told is None:
+        return None
+    try:
+        config = from_dict(json.loads(told))
+    except (ConfigError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            str(path), None, f"its description is damaged ({error})", "export it anew"
+        ) from error
+    return None if isinstance(config, ClassifierConfig) else config.pyramid
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -90,7 +90,9 @@ class ClipPretrainingTask(Task):
             **self.model.trunk_changes(),
         )
         if self.model.init:
-            load_weights(distiller, self.model.init, partial=self.model.partial_init)
+            self.load_report = load_weights(
+                distiller, self.model.init, partial=self.model.partial_init
+            )
         distiller.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = distiller.num_drops
         return DistillationNetwork(distiller, self.config.loss)

@@ -96,7 +96,9 @@ class PixelPretrainingTask(Task):
             **self.model.trunk_changes(),
         )
         if self.model.init:
-            load_weights(autoencoder, self.model.init, partial=self.model.partial_init)
+            self.load_report = load_weights(
+                autoencoder, self.model.init, partial=self.model.partial_init
+            )
         autoencoder.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = autoencoder.num_drops
         return MaskedPretrainingNetwork(autoencoder, self.config)

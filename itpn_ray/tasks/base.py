@@ -6,15 +6,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from itpn_ray.models import LoadReport
 
 Batch = dict[str, Tensor]
 """Tensors by name, pictures along the first axis; see ``itpn_ray.data.schema``."""
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all workers, in place, and returns it."""
+
+
+class TrainBatches(Protocol):
+    """A worker's shares of the global batches, in an order that (seed, epoch) decides."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterable[Batch]:
+        """The host batches of an epoch from a step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +51,12 @@ class Task(ABC):
 
     The network that :meth:`build` returns maps a prepared batch to a dict of loss terms, scalars
     averaged over the batch's pictures; the entry ``loss`` is minimised, all are logged.
+
+    Attributes:
+        load_report: what :meth:`build` took from the initial weights; None where there are none.
     """
+
+    load_report: LoadReport | None = None
 
     @abstractmethod
     def build(self) -> nn.Module:

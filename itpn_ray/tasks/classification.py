@@ -85,11 +85,13 @@ class ClassificationTask(Task):
             self.model.name,
             num_classes=len(self.classes),
             image_size=self.model.image_size,
-            migration=self.model.migration,
+            acceleration=self.model.acceleration,
             **self.model.trunk_changes(),
         )
         if self.model.init:
-            load_weights(classifier, self.model.init, partial=self.model.partial_init)
+            self.load_report = load_weights(
+                classifier, self.model.init, partial=self.model.partial_init
+            )
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
         return ClassificationNetwork(classifier, self.config.ema_decay)

@@ -7,6 +7,9 @@ from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
+from itpn_ray.models.acceleration import Acceleration
+
+HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +23,16 @@ class ModelConfig:
     name: str = "fast_itpn_base"
     """Name in the table of sizes, e.g. fast_itpn_nano, fast_itpn_base, itpn_large."""
     image_size: int = 224
-    """Side of the square input, pixels; a multiple of 16."""
+    """Side of the square input, pixels; a multiple of 16. Detection, whose pictures have any
+    size, has learned positions for a picture of this side, and resizes them."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
     migration: float = 0.0
     """r, the share of stage-3 tokens that has migrated by the last block (paper, 4.1)."""
+    window: int = 0
+    """Largest side of an attention window in stage 3, tokens; 0: the whole map (paper, 4.2)."""
+    gathering: bool = False
+    """Give each window a gathering token, through which windows see each other (paper, 4.2)."""
     layer_scale: float | None = None
     """First value of the learned scale on each residual branch; None: the size's own (0.1 for
     Fast-iTPN, no scale for iTPN)."""
@@ -51,8 +59,26 @@ class ModelConfig:
             )
         checks.in_range("model.drop_path", self.drop_path, 0.0, 1.0, open_high=True)
         checks.in_range("model.migration", self.migration, 0.0, 0.9)
+        checks.not_negative("model.window", self.window)
+        if self.gathering and not self.window:
+            raise ConfigError(
+                "model.gathering",
+                True,
+                "gathering tokens belong to windows",
+                "Add --model.window 16",
+            )
         if self.layer_scale is not None:
             checks.positive("model.layer_scale", self.layer_scale)
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """Migration, windows and gathering of the trunk."""
+        return Acceleration(
+            reduction="migration" if self.migration else "none",
+            ratio=self.migration,
+            window=self.window,
+            gathering=self.gathering,
+        )
 
     def trunk_changes(self) -> dict[str, Any]:
         """What the trunk has other than the named size, without acceleration."""
@@ -85,3 +111,35 @@ class Classification:
         checks.not_negative("task.cutmix", self.cutmix)
         for field in ("label_smoothing", "random_erasing", "ema_decay"):
             checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Object detection and instance segmentation (paper, 5.3).
+
+    Raises:
+        ConfigError: a value lies outside its range, or DINO is asked for masks.
+    """
+
+    head: str = "mask_rcnn"
+    """What finds the objects: ``mask_rcnn``, ``cascade_mask_rcnn`` or ``dino``."""
+    masks: bool = True
+    """Find masks besides boxes; DINO has none."""
+    small_head: bool = False
+    """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""
+    init_pyramid: bool = True
+    """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""
+    short_side: int = 800
+    """Shorter side of a picture in evaluation, pixels, unless its longer one gets too long."""
+    long_side: int = 1333
+    """Longest side of a picture in evaluation, pixels."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+
+    def __post_init__(self) -> None:
+        checks.one_of("task.head", self.head, HEADS)
+        if self.masks and self.head == "dino":
+            raise ConfigError("task.masks", True, "DINO finds boxes only", "Add --task.masks false")
+        checks.positive("task.short_side", self.short_side)
+        checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
+        checks.in_range("task.ema_decay", self.ema_decay, 0.0, 1.0, open_high=True)

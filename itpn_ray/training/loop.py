@@ -6,9 +6,10 @@ workers, so that a run can stop at any step and go on with more or fewer of them
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from itpn_ray.data.device import prefetch
-from itpn_ray.data.loader import EvalLoader, TrainLoader
-from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.tasks.base import Batch, Task
+from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.tasks.base import Batch, Task, TrainBatches
 from itpn_ray.training.checkpoint import CheckpointStore
 from itpn_ray.training.journal import PLOTS, Journal
 from itpn_ray.training.meter import Meter
@@ -54,8 +54,8 @@ class Parts:
     worker: Worker
     journal: Journal
     store: CheckpointStore
-    train: TrainLoader
-    val: EvalLoader
+    train: TrainBatches
+    val: Iterable[Batch]
     preempted: Callable[[], bool]
     evaluated: Callable[[dict[str, float]], None]
 
@@ -147,17 +147,28 @@ def _gradients(
     They are averaged over workers, so a micro-batch of m of the G pictures counts m · world / G.
     """
     share = len(batch["sample_id"])
-    size = config.optim.micro_batch or share
+    count = micro_batches(config.optim, worker.world)
     terms: dict[str, Tensor] = {}
-    for begin in range(0, share, size):
-        micro = {name: tensor[begin : begin + size] for name, tensor in batch.items()}
-        part = len(micro["sample_id"]) / config.optim.global_batch
-        worker.average_gradients(model, network, begin + size >= share)
+    for number in range(count):
+        begin, end = number * share // count, (number + 1) * share // count
+        micro = {name: tensor[begin:end] for name, tensor in batch.items()}
+        part = (end - begin) / config.optim.global_batch
+        worker.average_gradients(model, network, number + 1 == count)
         with worker.autocast():
             terms = model(micro)
         (terms["loss"] * (part * worker.world)).backward()
         meter.add(terms, part)
     return terms
+
+
+def micro_batches(optim: OptimConfig, world: int) -> int:
+    """Parts that each worker's share is cut into, as even as they can be.
+
+    As many on all workers, though shares may differ by a pair: networks may sum over the workers
+    in each part.
+    """
+    largest = 2 * math.ceil(optim.global_batch // 2 / world)
+    return math.ceil(largest / (optim.micro_batch or largest))
 
 
 def _agree(

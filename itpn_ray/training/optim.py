@@ -17,7 +17,8 @@ def parameter_groups(
     """Groups of trainable parameters that share learning-rate scale and weight decay.
 
     A parameter of depth i among depths 0..top learns at ``layer_decay ** (top - i)`` times the
-    rate. ``undecayed`` names those without weight decay.
+    rate, and ``trunk_scale`` times that where i < top. ``undecayed`` names those without weight
+    decay.
 
     Returns:
         Dicts for the optimiser with ``params``, ``names``, ``weight_decay`` and ``lr_scale``, in an
@@ -36,7 +37,8 @@ def parameter_groups(
                 "params": [],
                 "names": [],
                 "weight_decay": config.weight_decay if decays else 0.0,
-                "lr_scale": config.layer_decay ** (top - depth),
+                "lr_scale": config.layer_decay ** (top - depth)
+                * (config.trunk_scale if depth < top else 1.0),
             },
         )
         group["params"].append(parameter)

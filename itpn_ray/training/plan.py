@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import resource
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.figures import show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.training.journal import EVENTS, METRICS, FileJournal, read_lines
+from itpn_ray.training.loop import micro_batches
 from itpn_ray.training.plan_config import PlanConfig
 from itpn_ray.training.prices import find_machine
 from itpn_ray.training.schedule import total_steps
@@ -98,7 +98,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
     problems = find_problems(experiment, size)
     timing = None
     try:
-        check_fit(experiment, train)
+        check_fit(experiment, train, val)
         if config.measured_steps:
             check_teacher(experiment, train, val)
             timing = measure(experiment, size, config.measured_steps)
@@ -152,7 +152,6 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
     state = sum(t.numel() for t in network.state_dict().values())
     workers = max(1, config.worker_range[1])
     start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
-    micro = config.optim.micro_batch or stop - start
     per_epoch = len(train) // config.optim.global_batch
     holders = max(1, config.worker_range[0]) if config.sharded else 1
     return Size(
@@ -161,7 +160,7 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
         state_gb=BYTES * (state + 3 * trained) / 1e9 / holders,
         workers=workers,
         share=stop - start,
-        accumulation=math.ceil((stop - start) / micro),
+        accumulation=micro_batches(config.optim, workers),
         per_epoch=per_epoch,
         steps=total_steps(config.optim, per_epoch),
     )
@@ -183,11 +182,11 @@ def find_problems(config: ExperimentConfig, size: Size) -> list[str]:
             f"a batch of {batch:,} does not divide among {size.workers} workers: shares of "
             f"{shares[0]} and {shares[-1]} pictures, and all wait for the largest"
         )
-    micro = config.optim.micro_batch
-    if micro and size.share > micro and size.share % micro:
+    if size.share % size.accumulation:
+        least = size.share // size.accumulation
         problems.append(
-            f"a share of {size.share} does not divide into micro-batches of {micro}: the last has "
-            f"{size.share % micro}"
+            f"a share of {size.share} does not divide into {size.accumulation} micro-batches: they "
+            f"have {least} or {least + 1} pictures"
         )
     return problems
 
@@ -249,7 +248,11 @@ def _trial(
         eval_every=-1,
         log_every=1,
         optim=dataclasses.replace(
-            config.optim, global_batch=size.share, epochs=epochs, warmup_epochs=0
+            config.optim,
+            global_batch=size.share,
+            epochs=epochs,
+            warmup_epochs=0,
+            warmup_steps=0,
         ),
         loader=dataclasses.replace(config.loader, carrier="threads"),
         checkpoint=dataclasses.replace(config.checkpoint, uri=""),

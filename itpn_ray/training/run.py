@@ -8,10 +8,11 @@ from pathlib import Path
 from itpn_ray.console import Console
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
+from itpn_ray.models import LoadReport
 from itpn_ray.ray_env import chatter_to, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.storage import check_writable
-from itpn_ray.tasks.config import Classification
+from itpn_ray.tasks.config import Classification, Detection
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import RunStatus, flatten
 from itpn_ray.training.folder import CONFIG, claim, run_folder
@@ -26,8 +27,11 @@ EXPORT = "exported/model.safetensors"
 RAY_LOG = "ray.log"
 
 
-def preflight(config: ExperimentConfig) -> None:
+def preflight(config: ExperimentConfig) -> LoadReport | None:
     """Find in seconds, before a process is started, what would end the run later.
+
+    Returns:
+        What the network takes from the initial weights; None where there are none.
 
     Raises:
         ConfigError: a name, size or place that cannot be used.
@@ -38,18 +42,22 @@ def preflight(config: ExperimentConfig) -> None:
 
     find_size(config.model.name)
     train_split, val_split = open_splits(config)
-    check_fit(config, train_split)
+    check_fit(config, train_split, val_split)
     check_teacher(config, train_split, val_split)
+    report = None
     if config.model.init and "://" not in config.model.init:
         if not Path(config.model.init).is_file():
             raise CheckpointError(
                 config.model.init, None, "does not exist", "Give a weight file with --model.init"
             )
         # Building once on the driver tells sizes that do not fit, in this process, in seconds.
-        make_task(config, train_split.classes).build()
+        task = make_task(config, train_split.classes)
+        task.build()
+        report = task.load_report
     check_writable(config.out)
     if config.checkpoint.uri:
         check_writable(config.checkpoint.uri)
+    return report
 
 
 def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
@@ -62,13 +70,15 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
         ItpnError: what ``preflight`` finds, a name in use, or an error within the run.
     """
     config = with_absolute_paths(config)
-    preflight(config)
+    report = preflight(config)
     with Lease(config.checkpoint.uri or str(run_folder(config)), name=config.run) as lease:
         folder, began = claim(config, command)
         console.log_to(folder / "train.log")
         if (folder / EXPORT).exists():
             console.say(f"run {config.run} is complete; nothing to do")
         else:
+            if report is not None:
+                console.say(f"{config.model.init}: {report}")
             _train(config, folder, began, console, lease)
     tracker = create_tracker(config.tracking, config.out)
     console.summary(folder, load_lines(config, folder), where={"tracking": tracker.where})
@@ -77,8 +87,11 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
 
 def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     """The Python that loads what a run has trained."""
-    fine_tuned = isinstance(config.task, Classification)
-    use = "logits = model(images)" if fine_tuned else "u1, u2, u3 = model.trunk.stages(images)"
+    use = "u1, u2, u3 = model.trunk.stages(images)"
+    if isinstance(config.task, Classification):
+        use = "logits = model(images)"
+    elif isinstance(config.task, Detection):
+        use = "found = model.detect(images, sizes)"
     return [
         "from itpn_ray.models import load_model",
         f'model = load_model("{folder / EXPORT}")',

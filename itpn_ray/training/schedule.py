@@ -1,4 +1,4 @@
-"""Learning rate by step: linear warm-up, then half a cosine (paper, 5.1)."""
+"""Learning rate by step: linear warm-up, then half a cosine (paper, 5.1) or steps (5.3)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import math
 
 from itpn_ray.experiment import OptimConfig
 
+DROP = 0.1
+"""What is left of the rate after each of ``OptimConfig.drops``."""
+
 
 def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """Learning rate of a step, before layer decay.
 
     Args:
-        config: peak and final rate, warm-up and length in epochs.
+        config: peak and final rate, warm-up, drops and length.
         step: 0 at the first step of the run.
         steps_per_epoch: whole global batches an epoch.
     """
-    warmup = config.warmup_epochs * steps_per_epoch
+    warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     total = config.epochs * steps_per_epoch
+    if config.drops:
+        passed = sum(step >= round(share * total) for share in config.drops)
+        return config.lr * DROP**passed * min(1.0, (step + 1) / max(warmup, 1))
     if step < warmup:
         return config.lr * (step + 1) / max(warmup, 1)
     progress = min(1.0, (step - warmup) / max(total - warmup, 1))

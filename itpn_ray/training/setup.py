@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TypedDict
 
+from itpn_ray.data.cache import local_copies
+from itpn_ray.data.config import AugmentConfig, DetectionAugmentConfig, LoaderConfig
+from itpn_ray.data.detection_loader import DetectionEvalLoader, DetectionTrainLoader
 from itpn_ray.data.features import Features
 from itpn_ray.data.loader import EvalLoader, TrainLoader
+from itpn_ray.data.objects import check_detection, check_masks
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.experiment import ExperimentConfig
@@ -15,8 +21,12 @@ from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.pretrain.masking import visible_count
 from itpn_ray.pretrain.pixel import PixelPretrainingTask
 from itpn_ray.pretrain.teacher import load_teacher
-from itpn_ray.tasks.base import Task
+from itpn_ray.storage import is_s3
+from itpn_ray.tasks.base import Batch, Task, TrainBatches
 from itpn_ray.tasks.classification import ClassificationTask
+from itpn_ray.tasks.config import Detection
+from itpn_ray.tasks.detection import DetectionTask
+from itpn_ray.training.schedule import total_steps
 from itpn_ray.training.worker import Worker
 
 
@@ -26,14 +36,52 @@ def make_task(config: ExperimentConfig, classes: Sequence[str]) -> Task:
         return PixelPretrainingTask(config.task, config.model, seed=config.seed)
     if isinstance(config.task, ClipPretraining):
         return ClipPretrainingTask(config.task, config.model, seed=config.seed)
+    if isinstance(config.task, Detection):
+        assert isinstance(config.augment, DetectionAugmentConfig)
+        return DetectionTask(
+            config.task,
+            config.model,
+            classes=classes,
+            seed=config.seed,
+            augment=config.augment,
+            truth=partial(open_truth, config.data, "val", config.loader),
+        )
     return ClassificationTask(config.task, config.model, classes=classes, seed=config.seed)
+
+
+def open_truth(uri: str, split: str, loader: LoaderConfig) -> ShardedDataset:
+    """A split whose rows can be read one by one; remote shards are fetched into the cache."""
+    return open_dataset(uri, split, local_path=local_copies(loader) if is_s3(uri) else None)
 
 
 def make_loaders(
     config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset, worker: Worker
-) -> tuple[TrainLoader, EvalLoader]:
+) -> tuple[TrainBatches, Iterable[Batch]]:
     """The worker's share of the training and of the held-out pictures."""
-    pin = worker.device.type == "cuda"
+    here = _Here(rank=worker.rank, world=worker.world, pin=worker.device.type == "cuda")
+    batch = eval_batch(config, worker.world)
+    if isinstance(config.task, Detection):
+        assert isinstance(config.augment, DetectionAugmentConfig)
+        return (
+            DetectionTrainLoader(
+                train,
+                config.loader,
+                augment=config.augment,
+                seed=config.seed,
+                global_batch=config.optim.global_batch,
+                masks=config.task.masks,
+                **here,
+            ),
+            DetectionEvalLoader(
+                val,
+                config.loader,
+                batch=batch,
+                short_side=config.task.short_side,
+                long_side=config.task.long_side,
+                **here,
+            ),
+        )
+    assert isinstance(config.augment, AugmentConfig)
     return (
         TrainLoader(
             train,
@@ -42,22 +90,26 @@ def make_loaders(
             augment=config.augment,
             seed=config.seed,
             global_batch=config.optim.global_batch,
-            rank=worker.rank,
-            world=worker.world,
-            pin=pin,
             features=open_features(config, train),
+            **here,
         ),
         EvalLoader(
             val,
             config.loader,
             image_size=config.model.image_size,
-            batch=eval_batch(config, worker.world),
-            rank=worker.rank,
-            world=worker.world,
-            pin=pin,
+            batch=batch,
             features=open_features(config, val),
+            **here,
         ),
     )
+
+
+class _Here(TypedDict):
+    """Where a loader's batches go."""
+
+    rank: int
+    world: int
+    pin: bool
 
 
 def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features | None:
@@ -84,6 +136,7 @@ def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features
                 f"the features in {task.features} were written with {written!r}",
                 "Use the same value, or write the features again with itpn-ray teach",
             )
+    assert isinstance(config.augment, AugmentConfig)
     if config.augment.repeats != 1:
         raise ConfigError(
             "augment.repeats",
@@ -135,12 +188,14 @@ def open_splits(config: ExperimentConfig) -> tuple[ShardedDataset, ShardedDatase
     return open_dataset(config.data, "train"), open_dataset(config.data, "val")
 
 
-def check_fit(config: ExperimentConfig, train: ShardedDataset) -> None:
+def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset) -> None:
     """Refuse, before anything starts, what could not train.
 
     Raises:
-        ConfigError: an epoch has no step, or the masks leave nothing to hide or to see.
-        DataError: classification has fewer than two classes.
+        ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, or the
+            masks of pre-training leave nothing to hide or to see.
+        DataError: classification has fewer than two classes; detection has no boxes, or no masks
+            where it learns them.
     """
     batch = config.optim.global_batch
     if len(train) < batch:
@@ -158,10 +213,23 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset) -> None:
             f"a global batch of {batch} has pairs for {batch // 2} workers",
             "Use fewer workers or a larger --optim.global-batch",
         )
+    steps = total_steps(config.optim, len(train) // batch)
+    if config.optim.warmup_steps >= steps:
+        raise ConfigError(
+            "optim.warmup_steps",
+            config.optim.warmup_steps,
+            f"the run has {steps} steps",
+            "Warm up for fewer with --optim.warmup-steps",
+        )
     if isinstance(config.task, PixelPretraining):
         visible_count((config.model.image_size // 16) ** 2, config.task.mask_ratio)
     elif isinstance(config.task, ClipPretraining):
         masked_count((config.model.image_size // 16) ** 2, config.task.mask_ratio)
+    elif isinstance(config.task, Detection):
+        for dataset in (train, val):
+            check_detection(dataset)
+        if config.task.masks:
+            check_masks(open_truth(config.data, "train", config.loader))
     elif len(train.classes) < 2:
         raise DataError(
             config.data,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from itpn_ray.console import Console
 from itpn_ray.counter import counting
+from itpn_ray.data.config import AugmentConfig
 from itpn_ray.data.features import FeatureManifest, FeatureSettings
 from itpn_ray.data.teach import Encode, FeatureJob, write_features
 from itpn_ray.errors import ConfigError
@@ -76,6 +77,7 @@ def feature_settings(config: ExperimentConfig, views: int) -> FeatureSettings:
     """
     task = config.task
     assert isinstance(task, ClipPretraining)
+    assert isinstance(config.augment, AugmentConfig)
     # Loading it here tells a file that does not fit before any worker starts.
     load_teacher(task.teacher, task.teacher_model, config.model.image_size)
     return FeatureSettings(

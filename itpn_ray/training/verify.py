@@ -177,7 +177,9 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         eval_every=-1,
         log_every=1,
         max_failures=config.kills + 1,
-        optim=dataclasses.replace(base.optim, epochs=config.steps / per_epoch, warmup_epochs=0.0),
+        optim=dataclasses.replace(
+            base.optim, epochs=config.steps / per_epoch, warmup_epochs=0.0, warmup_steps=0
+        ),
         checkpoint=dataclasses.replace(
             base.checkpoint, uri="", every_steps=config.every_steps, keep_every=0
         ),

@@ -122,7 +122,11 @@ def make_size(**changes: Any) -> Size:
         ({}, "2", []),
         ({"micro_batch": 4}, "2", ["3 steps, fewer than the 4 micro-batches"]),
         ({}, "3", ["32 does not divide among 3 workers: shares of 10 and 12"]),
-        ({"micro_batch": 6}, "2", ["16 does not divide into micro-batches of 6: the last has 4"]),
+        (
+            {"micro_batch": 6},
+            "2",
+            ["16 does not divide into 3 micro-batches: they have 5 or 6 pictures"],
+        ),
         ({"micro_batch": 64}, "1", []),
         ({}, "2..8", []),
     ],
