@@ -112,13 +112,13 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
         run = out / f"driver-{number}"
         arguments = command(data, out, run.name)
         for turn, at in enumerate(sorted(chooser.sample(range(1, last), kills))):
-            begin = time.time()
             driver = subprocess.Popen(
                 arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            done = wait_for_step(run, at, driver, begin)
             this = psutil.Process(driver.pid)
-            kind, victim = ("raylet", raylet_of(this)) if turn % 2 else ("driver", this)
+            raylet = wait_for_raylet(this)  # what the killed one left behind is gone by then
+            done = wait_for_step(run, at, driver, time.time())
+            kind, victim = ("raylet", raylet) if turn % 2 else ("driver", this)
             victim.kill()
             try:
                 code = driver.wait(PATIENCE_S)
@@ -150,9 +150,14 @@ def wait_for_step(run: Path, step: int, driver: subprocess.Popen[bytes], begin: 
     raise SystemExit(f"{run} ended before step {step}")
 
 
-def raylet_of(driver: psutil.Process) -> psutil.Process:
-    """The raylet of a driver's private Ray."""
-    return next(p for p in driver.children(recursive=True) if p.name() == "raylet")
+def wait_for_raylet(driver: psutil.Process) -> psutil.Process:
+    """The raylet of a driver's private Ray, once it runs."""
+    while driver.is_running():
+        for process in driver.children(recursive=True):
+            if process.name() == "raylet":
+                return process
+        time.sleep(0.1)
+    raise SystemExit("the driver ended before it started Ray")
 
 
 def tell(kind: str, kills: int, equal: list[bool], lost: list[int]) -> None:
