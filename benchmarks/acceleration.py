@@ -154,7 +154,8 @@ def plot(lines: list[dict[str, Any]], title: str, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
         panel.axhline(0, color="black", lw=0.8)
     panels[0].set_ylabel("speed over the plain network, %")
-    panels[0].legend(frameon=False)
+    marks = max((panel.get_legend_handles_labels() for panel in panels), key=lambda m: len(m[0]))
+    panels[0].legend(*marks, frameon=False)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, metadata={"Software": None})
 
