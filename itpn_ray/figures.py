@@ -8,6 +8,7 @@ _SHARE = re.compile(
     r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|ar|miou|mfu)($|[_/@\d])", re.I
 )
 _WHOLE = re.compile(r"images_per_s$|^(pictures|count|params|parameters|steps?)$")
+_DETAIL = re.compile(r"^(box|mask)_(AR\w*|AP_\w+)$")
 _CHOSEN = re.compile(r"^(migration|feature_weight|layer_decay|lr|epochs?)$")
 
 _LABELS = {
@@ -37,10 +38,17 @@ def is_share(name: str) -> bool:
     return bool(_SHARE.search(name))
 
 
+def is_detail(name: str) -> bool:
+    """Whether this is one of COCO's figures that only a whole list needs: recalls, and by size."""
+    return bool(_DETAIL.match(name))
+
+
 def show_figure(name: str, value: float) -> str:
     """A figure as text: ``top1`` 0.8125 -> ``81.2 %``, ``loss`` 0.41234 -> ``0.4123``."""
     if is_share(name) and 0 <= value <= 1:
         return f"{100 * value:.1f} %"
+    if name.endswith("images_per_s") and abs(value) < 10:
+        return f"{value:.3g}"
     if _CHOSEN.search(name):
         return f"{value:.4g}"
     if _WHOLE.search(name) or (value == int(value) if abs(value) < 1e15 else False):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.figures import show_duration, show_figure
+from itpn_ray.figures import is_detail, show_duration, show_figure
 
 Record = Mapping[str, Any]
 _STAMPS = {"step", "epoch", "split", "time"}
@@ -108,7 +108,7 @@ def metrics_line(record: Record) -> str:
     figures = ", ".join(
         f"{name} {show_figure(name, value)}"
         for name, value in record.items()
-        if name not in _STAMPS and isinstance(value, int | float)
+        if name not in _STAMPS and isinstance(value, int | float) and not is_detail(name)
     )
     return f"{record['split']} at step {record['step']}: {figures}"
 

@@ -101,6 +101,8 @@ def test_lines_of_records() -> None:
     assert event_line({"event": "end", "time": 1.0}) == "end"
     record = {"split": "probe", "step": 3, "epoch": 1.0, "time": 1.0, "knn_top1": 0.5}
     assert metrics_line(record) == "probe at step 3: knn_top1 50.0 %"
+    record = {"split": "val", "step": 3, "box_AP": 0.25, "box_AP_small": 0.1, "mask_AR100": 0.5}
+    assert metrics_line(record) == "val at step 3: box_AP 25.0 %"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,7 @@ def test_lines_of_records() -> None:
         ("loss", float("nan"), "nan"),
         ("lr", 1.5e-4, "0.00015"),
         ("images_per_s", 1234.5, "1,234"),
+        ("images_per_s", 0.4567, "0.457"),
         ("parameters", 24_220_000, "24,220,000"),
         ("r", 0.0, "0"),
         ("grad_norm", 12.3456, "12.35"),

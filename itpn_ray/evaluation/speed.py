@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -65,44 +66,55 @@ def compare_speed(
 ) -> dict[Key, float]:
     """Images a second of several networks in inference, measured in turn.
 
-    Each repeat times every network once, so that whatever else the machine does falls on all of
-    them alike; the median over the repeats counts.
-
     Args:
         models: networks by any key, each on its own device; they map float (B, 3, S, S).
         image_size: S, pixels.
         batch: B.
-        repeats: how often each is timed, after two untimed rounds.
+        repeats: how often each is timed, see `seconds_in_turn`.
 
     Returns:
         Images a second by key.
     """
     modes = {key: model.training for key, model in models.items()}
-    inputs = {key: _images(model, image_size, batch) for key, model in models.items()}
-    seconds: dict[Key, list[float]] = {key: [] for key in models}
-    for model in models.values():
-        model.eval()
-    for turn in range(WARM_UP + repeats):
-        for key, model in models.items():
-            spent = _time(model, inputs[key])
-            if turn >= WARM_UP:
-                seconds[key].append(spent)
+    calls = {}
+    for key, model in models.items():
+        images = _images(model, image_size, batch)
+        calls[key] = partial(finish, partial(model.eval(), images), images.device)
+    seconds = seconds_in_turn(calls, repeats=repeats)
     for key, model in models.items():
         model.train(modes[key])
-    return {key: batch / statistics.median(times) for key, times in seconds.items()}
+    return {key: batch / spent for key, spent in seconds.items()}
+
+
+def seconds_in_turn(
+    calls: Mapping[Key, Callable[[], object]], *, repeats: int = REPEATS
+) -> dict[Key, float]:
+    """Seconds that each of several calls takes, the median over the repeats.
+
+    Each repeat times every call once, so that whatever else the machine does falls on all of them
+    alike; two untimed rounds come first.
+
+    Args:
+        calls: by any key; each returns when the device's work is done too, see `finish`.
+        repeats: how often each is timed.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in calls}
+    for turn in range(WARM_UP + repeats):
+        for key, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            if turn >= WARM_UP:
+                seconds[key].append(time.perf_counter() - begin)
+    return {key: statistics.median(times) for key, times in seconds.items()}
+
+
+def finish(call: Callable[[], object], device: torch.device) -> None:
+    """Call, and wait for the device's work."""
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _images(model: nn.Module, image_size: int, batch: int) -> Tensor:
     device = next(model.parameters()).device
     return torch.rand(batch, 3, image_size, image_size, device=device)
-
-
-def _time(model: nn.Module, images: Tensor) -> float:
-    """Seconds of one forward, the device's work included."""
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
-    begin = time.perf_counter()
-    model(images)
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
-    return time.perf_counter() - begin

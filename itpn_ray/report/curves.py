@@ -10,6 +10,7 @@ _PACE = ("images_per_s", "mfu", "gpu_memory_gb")
 _OPTIMISER = ("lr", "grad_norm")
 _NOISY = ("images_per_s", "grad_norm")
 _LEFT_OUT = ("steps_per_s",)
+_FOUND = {"box": "boxes", "mask": "masks"}
 
 
 def learning_charts(record: RunRecord) -> list[str]:
@@ -37,16 +38,26 @@ def learning_charts(record: RunRecord) -> list[str]:
 
 def accuracy_charts(record: RunRecord) -> list[str]:
     """Shares of right answers on held-out pictures, a chart for each kind of evaluation."""
-    titles = {"val": "accuracy on held-out pictures", "probe": "probe of the features"}
     charts = []
     for split in dict.fromkeys(r["split"] for r in record.metrics):
-        lines = [
-            Series(name=label(name), points=record.series(split, name))
-            for name in record.names(split)
-            if is_share(name) and name not in _PACE
-        ]
-        charts.append(line_chart(titles.get(split, split), lines, figure="top1"))
+        groups: dict[str, list[str]] = {}
+        for name in record.names(split):
+            if is_share(name) and name not in _PACE:
+                groups.setdefault(_chart_of(name, split), []).append(name)
+        for title, names in groups.items():
+            lines = [Series(name=label(name), points=record.series(split, name)) for name in names]
+            charts.append(line_chart(title, lines, figure="top1") if title else "")
     return [chart for chart in charts if chart]
+
+
+def _chart_of(name: str, split: str) -> str:
+    """The title of the chart that a share belongs into; empty: into none."""
+    kind, _, figure = name.partition("_")
+    if kind in _FOUND:
+        precision = f"average precision of {_FOUND[kind]} on held-out pictures"
+        return precision if figure.startswith("AP") else ""
+    titles = {"val": "accuracy on held-out pictures", "probe": "probe of the features"}
+    return titles.get(split, split)
 
 
 def pace_charts(record: RunRecord) -> list[str]:

@@ -47,12 +47,13 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """``pretrain``, ``finetune``, ``evaluate``, ``tune``, ``demo`` or ``prepare``, or empty."""
+        """What ran, a key of ``sections.KINDS``; empty where unknown."""
         task = str(self.config.get("task", {}).get("kind", ""))
         signs = {
             "demo": "stages" in self.results,
             "prepare": bool(self.manifest),
             "pretrain": task.endswith("pretraining"),
+            "detect": task == "detection",
             "finetune": bool(task),
             "tune": "trials" in self.config,
             "evaluate": "weights" in self.config,

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from itpn_ray.figures import label, show_duration, show_figure, show_value
+from itpn_ray.figures import is_detail, label, show_duration, show_figure, show_value
 from itpn_ray.report.chart import Mark, bar_chart, scatter_chart
 from itpn_ray.report.curves import accuracy_charts, learning_charts, pace_charts
 from itpn_ray.report.html import details, esc, image, pairs, section, table, tiles
@@ -20,15 +20,21 @@ from itpn_ray.tracking.redact import redact_value
 KINDS = {
     "pretrain": "Pre-training",
     "finetune": "Fine-tuning",
+    "detect": "Detection",
     "evaluate": "Evaluation",
     "tune": "Sweep",
     "demo": "Demo",
     "prepare": "Prepared pictures",
 }
-_TILES = ("top1", "top5", "mean_recall", "knn_top1", "loss")
+_TILES = (
+    *("top1", "top5", "mean_recall", "knn_top1", "loss"),
+    *("box_AP", "box_AP50", "mask_AP", "mask_AP50"),
+)
+_MAIN = ("top1", "box_AP")  # what a network is judged by
 _CAPTIONS = {
     "reconstruction": "Input, what the network saw of it, and its reconstruction",
     "confusion": "Confusion: share of each label's pictures, in per cent",
+    "detections": "What was found, and beside it what is annotated",
 }
 _DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours
 _PLOTS = ("confusion.png",)
@@ -107,16 +113,19 @@ def speed_charts(record: RunRecord) -> list[str]:
         if "images_per_s" in t and "top1" in t
         for front in [bool(t.get("front"))]
     ]
+    rows = record.results.get("migration", [])
+    figure = _main_figure(rows)
     ratios = [
         Mark(
-            x=r["images_per_s"], y=r["top1"], name=f"r = {r['migration']:g}", front=True, named=True
+            x=r["images_per_s"], y=r[figure], name=f"r = {r['migration']:g}", front=True, named=True
         )
-        for r in record.results.get("migration", [])
+        for r in rows
+        if figure in r
     ]
-    axes = {"x": "images_per_s", "y": "top1"}
+    charts = (("trials", trials, "top1", True), ("migration ratios", ratios, figure, False))
     return [
-        scatter_chart(title, marks, steps=steps, **axes)
-        for title, marks, steps in (("trials", trials, True), ("migration ratios", ratios, False))
+        scatter_chart(title, marks, steps=steps, x="images_per_s", y=y)
+        for title, marks, y, steps in charts
         if len(marks) > 1
     ]
 
@@ -142,8 +151,12 @@ def migration(record: RunRecord) -> str:
     if not rows:
         return ""
     base = rows[0]["images_per_s"]
-    shown = [{**row, "speed-up": f"{row['images_per_s'] / base:.2f}x"} for row in rows]
-    return section("Token migration", table(shown, bars=("top1",)))
+    columns = [name for name in rows[0] if not is_detail(name)]
+    shown = [
+        {n: row.get(n) for n in columns} | {"speed-up": f"{row['images_per_s'] / base:.2f}x"}
+        for row in rows
+    ]
+    return section("Token migration", table(shown, bars=(_main_figure(rows),)))
 
 
 def curves(record: RunRecord) -> str:
@@ -170,14 +183,19 @@ def gallery(record: RunRecord) -> str:
 
 
 def per_class(record: RunRecord) -> str:
-    """The per-class table, worst recall first."""
-    rows = sorted(record.results.get("per_class", []), key=lambda row: row["recall"])
+    """The per-class table, the worst first; of detection, classes without objects last."""
+    rows = record.results.get("per_class", [])
     if not rows:
         return ""
-    headings = {"name": "class", "count": "pictures", "recall": "recall", "precision": "precision"}
+    detects = "box_AP" in rows[0]
+    main = "box_AP" if detects else "recall"
+    rows = sorted(rows, key=lambda row: (row[main] is None, row[main]))
+    headings = {name: label(name) for name in rows[0]}
+    headings |= {"name": "class", "count": "objects" if detects else "pictures"}
+    bars = [name for name in headings if name in (main, "precision", "mask_AP")]
 
     def part(chosen: Sequence[Mapping[str, object]]) -> str:
-        return table(chosen, headings=headings, bars=("recall", "precision"))
+        return table(chosen, headings=headings, bars=bars)
 
     rest = rows[_MOST_CLASSES:]
     return section(
@@ -284,6 +302,11 @@ def _data_figures(manifest: Mapping[str, Any]) -> dict[str, str]:
     if "classes" in manifest:
         figures["classes"] = f"{len(manifest['classes']):,}"
     return figures
+
+
+def _main_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What networks of these rows are judged by."""
+    return next((name for name in _MAIN if rows and name in rows[0]), _MAIN[0])
 
 
 def _timeline(record: RunRecord) -> Timeline:

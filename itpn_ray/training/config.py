@@ -20,15 +20,20 @@ class EvaluateConfig:
     """
 
     weights: Annotated[str, tyro.conf.Positional]
-    """A run's folder, or an exported .safetensors file of a classifier."""
+    """A run's folder, or an exported .safetensors file of a classifier or a detector."""
     data: str
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
     split: str = "val"
     """Split to evaluate on."""
     migration: tuple[float, ...] = (0.0,)
     """Migration ratios r (paper, 4.1), e.g. --migration 0 0.1 0.3."""
-    batch: int = 64
-    """Pictures a forward pass."""
+    window: int | None = None
+    """Largest side of an attention window, tokens; 0: the whole map (paper, 4.2). None: as it was
+    trained."""
+    gathering: bool = False
+    """Give the windows named by ``window`` gathering tokens."""
+    batch: int = 0
+    """Pictures a forward pass; 0: 64 of a classifier, 1 of a detector."""
     threads: int = 2
     """Compute threads on a CPU."""
     gpu: bool = False
@@ -41,8 +46,13 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         for r in self.migration:
             checks.in_range("migration", r, 0.0, 0.9)
-        for field in ("batch", "threads"):
-            checks.positive(field, getattr(self, field))
+        checks.not_negative("window", self.window or 0)
+        if self.gathering and not self.window:
+            raise ConfigError(
+                "gathering", True, "gathering tokens belong to windows", "Add --window 16"
+            )
+        checks.not_negative("batch", self.batch)
+        checks.positive("threads", self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)

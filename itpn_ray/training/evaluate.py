@@ -1,31 +1,28 @@
-"""Evaluation of a classifier from its weight file alone, at any migration ratio."""
+"""Evaluation of a classifier or detector from its weight file alone, at any migration ratio."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
 
 from itpn_ray.console import Console
-from itpn_ray.data.config import LoaderConfig
-from itpn_ray.data.device import prefetch
-from itpn_ray.data.loader import EvalLoader
-from itpn_ray.data.shards import ShardedDataset, open_dataset
+from itpn_ray.data.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
-from itpn_ray.evaluation.speed import compare_speed
+from itpn_ray.figures import label, show_figure
 from itpn_ray.models import Classifier, load_model
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.files import read_metadata
 from itpn_ray.report import write_report
-from itpn_ray.tasks.classification import ClassificationTask
-from itpn_ray.tasks.config import Classification, ModelConfig
 from itpn_ray.training.config import EvaluateConfig
 from itpn_ray.training.folder import CONFIG
 from itpn_ray.training.journal import PLOTS, FileJournal
 from itpn_ray.training.run import EXPORT
+from itpn_ray.training.subjects import Classifiers, Detectors, Place, Subject
 from itpn_ray.training.worker import Worker
 
 
@@ -33,10 +30,11 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     """Measure accuracy and images/s at each ratio; write the run's folder.
 
     Raises:
-        CheckpointError: the weights are no classifier of ours.
-        DataError: the data has other classes than the classifier.
+        CheckpointError: the weights are no classifier or detector of ours.
+        DataError: the data has other classes than the network.
     """
-    model, classes = load_classifier(config.weights)
+    model, metadata = load_evaluated(config.weights)
+    classes = json.loads(metadata["classes"])
     dataset = open_dataset(config.data, config.split)
     if list(dataset.classes) != classes:
         raise DataError(
@@ -48,39 +46,31 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     if config.gpu and not torch.cuda.is_available():
         raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
     folder = Path(config.out).expanduser().absolute() / config.run
+    worker = Worker.alone(gpu=config.gpu, threads=config.threads)
+    place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
+    subject = _subject(model, classes, metadata, place)
     journal = FileJournal(folder)
     (folder / CONFIG).write_text(
         json.dumps({**dataclasses.asdict(config), "command": command}, indent=1)
     )
     console.log_to(folder / "train.log")
     journal.event("start")
-    worker = Worker.alone(gpu=config.gpu, threads=config.threads)
-    size = model.config.trunk.image_size
-    networks: dict[float, nn.Module] = {}
+    networks: dict[float, Classifier | Detector] = {}
     rows: list[dict[str, Any]] = []
     details: dict[str, object] = {}
     for r in config.migration:
-        network = load_classifier(config.weights)[0].to(worker.device)
-        network.set_migration(r)
-        networks[r] = network
-        task = ClassificationTask(
-            Classification(), ModelConfig(image_size=size), classes=classes, seed=0
-        )
-        batches = prefetch(_loader(dataset, config, size), worker.device)
+        networks[r] = _at(config, r).to(worker.device)
         with torch.no_grad(), worker.autocast():
-            found = task.evaluate_model(network, batches, worker.reduce)
+            found = subject.evaluate(networks[r], r)
         rows.append({"migration": r, **found.metrics})
         if not details:
             details = {**found.metrics, **found.details}
-            task.draw(network, folder / PLOTS)
+            subject.draw(networks[r], folder / PLOTS)
     with worker.autocast():
-        speeds = compare_speed(networks, image_size=size, batch=config.batch)
+        speeds = subject.speeds(networks)
     for row in rows:
-        row["images_per_s"] = round(speeds[row["migration"]], 1)
-        console.say(
-            f"r = {row['migration']:<4g} top-1 {row['top1']:.2%}  top-5 {row['top5']:.2%}  "
-            f"{row['images_per_s']:,.0f} images/s"
-        )
+        row["images_per_s"] = round(speeds[row["migration"]], 3)
+        console.say(_line(row, subject.headline))
     journal.result(migration=rows, pictures=len(dataset), **details)
     journal.event("end", status="FINISHED")
     write_report(folder)
@@ -88,8 +78,8 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     return folder
 
 
-def load_classifier(weights: str) -> tuple[Classifier, list[str]]:
-    """A classifier and its class names, from a run's folder or an exported file.
+def load_evaluated(weights: str) -> tuple[Classifier | Detector, dict[str, str]]:
+    """A network and its file's metadata, from a run's folder or an exported file.
 
     Raises:
         CheckpointError: there is no such file, or it holds something else.
@@ -104,24 +94,36 @@ def load_classifier(weights: str) -> tuple[Classifier, list[str]]:
             "does not exist",
             "Give a run's folder or an exported .safetensors file",
         )
-    model = load_model(path)
-    with safe_open(path, framework="pt") as file:
-        named = file.metadata().get("classes")
-    if not isinstance(model, Classifier) or named is None:
+    model, metadata = load_model(path), read_metadata(path)
+    if not isinstance(model, Classifier | Detector) or "classes" not in metadata:
         raise CheckpointError(
             str(path),
             type(model).__name__,
-            "is no classifier with class names",
-            "Give the weights of a fine-tuning run",
+            "is no classifier or detector with class names",
+            "Give the weights of a fine-tuning or detection run",
         )
-    return model, json.loads(named)
+    return model, metadata
 
 
-def _loader(dataset: ShardedDataset, config: EvaluateConfig, size: int) -> EvalLoader:
-    return EvalLoader(
-        dataset,
-        LoaderConfig(carrier="threads"),
-        image_size=size,
-        batch=config.batch,
-        pin=config.gpu,
-    )
+def _subject(
+    model: Classifier | Detector, classes: list[str], metadata: Mapping[str, str], place: Place
+) -> Subject[Any]:
+    if isinstance(model, Detector):
+        return Detectors(model, classes, metadata, place)
+    return Classifiers(model, classes, place)
+
+
+def _at(config: EvaluateConfig, ratio: float) -> Classifier | Detector:
+    """The network with its migration ratio, and other windows where they are named."""
+    network, _ = load_evaluated(config.weights)
+    torch.manual_seed(0)  # a gathering token that was not trained is drawn
+    if config.window is not None:
+        network.set_gathering(config.window, gathering=config.gathering)
+    network.set_migration(ratio)
+    return network
+
+
+def _line(row: Mapping[str, float], headline: tuple[str, ...]) -> str:
+    shown = [f"{label(n)} {show_figure(n, row[n])}" for n in headline if n in row]
+    speed = show_figure("images_per_s", row["images_per_s"])
+    return f"r = {row['migration']:<4g} {'  '.join(shown)}  {speed} images/s"
