@@ -86,8 +86,9 @@ def split_recipe(arguments: list[str], verb: str, recipes: Any) -> tuple[str, li
         return arguments[0], arguments[1:]
     if "-h" in arguments or "--help" in arguments:
         print(f"usage: itpn-ray {verb} RECIPE [OPTIONS]\n\nrecipes:")
+        width = max(map(len, recipes))
         for name, recipe in recipes.items():
-            print(f"  {name:24} {(recipe.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:{width}}  {(recipe.__doc__ or '').splitlines()[0]}")
         print(f"\nitpn-ray {verb} RECIPE --help lists the options.")
         raise SystemExit(0)
     raise ConfigError("recipe", None, "is missing", f"Known: {', '.join(recipes)}")
@@ -114,6 +115,10 @@ def _pretrain(arguments: list[str], verbose: bool) -> int:
 
 def _finetune(arguments: list[str], verbose: bool) -> int:
     return _train("finetune", arguments, verbose)
+
+
+def _detect(arguments: list[str], verbose: bool) -> int:
+    return _train("detect", arguments, verbose)
 
 
 def _console(verbose: bool) -> Console:
@@ -159,7 +164,7 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
         )
     if manifest.quarantined:
         console.warn(
-            f"{manifest.quarantined:,} files are no usable pictures: "
+            f"{manifest.quarantined:,} pictures or objects cannot be used: "
             f"see {config.out}/quarantine.csv"
         )
     console.say(f"the prepared data lie in {config.out}")
@@ -167,13 +172,14 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
 
 
 def _plan(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.recipes import finetune, named, pretrain
+    from itpn_ray.recipes import detect, finetune, named, pretrain
     from itpn_ray.training.plan_config import PlanConfig
 
     recipes = {**finetune.RECIPES, **pretrain.RECIPES}
     verb, rest = "plan", arguments
-    if arguments[:1] == ["finetune"]:  # some networks have a recipe of the same name in both
-        verb, rest, recipes = "plan finetune", arguments[1:], finetune.RECIPES
+    for kind, own in (("finetune", finetune.RECIPES), ("detect", detect.RECIPES)):
+        if arguments[:1] == [kind]:  # some networks have a recipe of the same name in several
+            verb, rest, recipes = f"plan {kind}", arguments[1:], own
     name, rest = split_recipe(rest, verb, recipes)
     config = parse(PlanConfig, rest, f"{verb} {name}", PlanConfig(experiment=named(recipes, name)))
     from itpn_ray.training.plan import plan
@@ -290,14 +296,21 @@ def _chaos(arguments: list[str], verbose: bool) -> int:
 
 
 def _doctor(arguments: list[str], verbose: bool) -> int:
-    data, _ = _place(arguments, "doctor")
-    from itpn_ray.data.doctor import doctor
+    from itpn_ray.data.doctor_config import DoctorConfig
 
-    health = doctor(data)
+    config = parse(DoctorConfig, arguments, "doctor")
+    from itpn_ray.counter import counting
+    from itpn_ray.data.annotation_doctor import is_annotated, source_doctor
+    from itpn_ray.data.doctor import doctor
+    from itpn_ray.data.faults import FaultList
+
     console = _console(verbose)
+    examine = source_doctor if is_annotated(config.data) else doctor
+    with FaultList(config.out) as faults, counting(console, "examining pictures") as count:
+        health = examine(config.data, faults, threads=config.threads, count=count)
     for line in health.lines():
         console.say(line)
-    return 0 if health.whole else 1
+    return 0 if health.sound else 1
 
 
 def _look(arguments: list[str], verbose: bool) -> int:
@@ -368,12 +381,13 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "teach": (_teach, "write a CLIP teacher's features once, for runs to read back"),
     "pretrain": (_pretrain, "pre-train by masked image and feature modelling"),
     "finetune": (_finetune, "fine-tune a classifier from pre-trained weights"),
-    "evaluate": (_evaluate, "accuracy and images/s of a classifier, at any migration ratio"),
+    "detect": (_detect, "train a detector from pre-trained weights, trunk and pyramid"),
+    "evaluate": (_evaluate, "accuracy and images/s from weights alone, at any migration ratio"),
     "tune": (_tune, "sweep λ, layer decay and r: accuracy against images/s"),
     "inspect": (_inspect, "what a weight file holds"),
     "export": (_export, "weights for other programs: safetensors, torch.export, ONNX"),
     "visualize": (_visualize, "attention or migration drawn over a picture"),
-    "doctor": (_doctor, "look prepared data over: balance, sizes, broken files, duplicates"),
+    "doctor": (_doctor, "look annotations or prepared data over: faults, balance, duplicates"),
     "look": (_look, "a contact sheet of prepared pictures as the network sees them"),
     "verify-resume": (_verify_resume, "the kill test on a run's own configuration"),
     "chaos": (_chaos, "faults on request: killed workers, a full disk, a flaky S3"),

@@ -6,7 +6,7 @@ lengths (`itpn_ray.data.run_lengths`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from itpn_ray.data import run_lengths
 from itpn_ray.data.normalise import Picture, RejectedError
+from itpn_ray.data.object_faults import FaultError, check_in_picture
+from itpn_ray.data.schema import OBJECT_COLUMNS
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -41,12 +43,11 @@ _TURN_MASK: dict[int, Callable[[Mask], Mask]] = {
 }
 
 
-def follow(row: dict[str, Any], picture: Picture) -> dict[str, Any]:
-    """The columns of the objects of a row, moved with the picture.
+def framed(row: Mapping[str, Any], picture: Picture) -> tuple[tuple[int, int], int]:
+    """What the annotations of a row mean: a picture's width and height, and the turn to upright.
 
     Args:
-        row: ``frame_width`` and ``frame_height`` (the size that the annotations mean, or None), and
-            the columns of `itpn_ray.data.schema.OBJECT_COLUMNS`.
+        row: ``frame_width`` and ``frame_height``, the size as annotated, or None.
         picture: what became of the picture. Annotations of its upright size follow the shrinking
             only; those of the size before turning are turned too.
 
@@ -57,16 +58,50 @@ def follow(row: dict[str, Any], picture: Picture) -> dict[str, Any]:
     stored = upright[::-1] if picture.turn >= 5 else upright
     frame = (row["frame_width"] or upright[0], row["frame_height"] or upright[1])
     if frame == upright:
-        turn = 1
-    elif frame == stored:
-        turn = picture.turn
-    else:
-        raise RejectedError(
-            f"annotated as {frame[0]} x {frame[1]} pixels, but has {upright[0]} x {upright[1]}"
-        )
-    if any(runs and sum(runs) != frame[0] * frame[1] for runs in row["runs"]):
-        raise RejectedError("a mask of its objects is of another size")
-    move = _Move(frame, turn, upright, (picture.width, picture.height))
+        return frame, 1
+    if frame == stored:
+        return frame, picture.turn
+    raise RejectedError(
+        f"annotated as {frame[0]} x {frame[1]} pixels, but has {upright[0]} x {upright[1]}"
+    )
+
+
+def leave_out_faulty(
+    row: dict[str, Any], picture: Picture
+) -> tuple[dict[str, Any], list[tuple[int, FaultError]]]:
+    """A row without the objects of which its picture shows nothing, and these: number and fault.
+
+    Raises:
+        RejectedError: as `framed`.
+    """
+    (width, height), _ = framed(row, picture)
+    faults = {}
+    for n, shape in enumerate(zip(row["boxes"], row["polygons"], row["runs"], strict=True)):
+        try:
+            check_in_picture(*shape, width=width, height=height)
+        except FaultError as fault:
+            faults[n] = fault
+    if not faults:
+        return row, []
+    left = {
+        name: [v for n, v in enumerate(row[name]) if n not in faults] for name in OBJECT_COLUMNS
+    }
+    return {**row, **left}, [(row["object_ids"][n], fault) for n, fault in faults.items()]
+
+
+def follow(row: dict[str, Any], picture: Picture) -> dict[str, Any]:
+    """The columns of the objects of a row, moved with the picture.
+
+    Args:
+        row: ``frame_width`` and ``frame_height`` (the size that the annotations mean, or None), and
+            the columns of `itpn_ray.data.schema.OBJECT_COLUMNS`.
+        picture: what became of the picture; see `framed`.
+
+    Raises:
+        RejectedError: the annotations belong to a picture of another size.
+    """
+    frame, turn = framed(row, picture)
+    move = _Move(frame, turn, picture.source_size, (picture.width, picture.height))
     return {
         **row,
         "boxes": [move.box(box) for box in row["boxes"]],

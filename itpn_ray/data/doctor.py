@@ -1,4 +1,4 @@
-"""Looks a prepared data set over: is it whole, balanced, free of pictures that are there twice?"""
+"""Looks a prepared data set over: is it whole, sound, balanced, free of duplicates?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +18,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from itpn_ray.data import kinds_of_fault as kinds
+from itpn_ray.data.faults import Count, Fault, FaultList
 from itpn_ray.data.manifest import QUARANTINE, Manifest, ShardInfo, read_manifest
+from itpn_ray.data.object_doctor import Numbers, Repeats, check_objects_of
+from itpn_ray.data.picture_doctor import check_shard
 from itpn_ray.data.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
 from itpn_ray.storage import ObjectStore, open_store
 
 _SHOWN = 10
+_CHANGED = "its content has changed since it was written"
 
 Digests = NDArray[np.uint64]
 """The first 8 bytes of each picture's SHA-256."""
@@ -59,7 +64,8 @@ class Health:
         duplicates: groups of pictures with the same bytes, as ``split/path``; the first ten.
         duplicate_pictures: pictures in such groups, beyond the first of each.
         leaked: pictures of other splits that are in train too.
-        quarantine: reason -> pictures.
+        quarantine: reason -> pictures and objects.
+        faults: pictures and objects that cannot be used.
     """
 
     uri: str
@@ -69,6 +75,12 @@ class Health:
     duplicate_pictures: int
     leaked: int
     quarantine: dict[str, int]
+    faults: FaultList
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is whole and everything in it can be used."""
+        return self.whole and not self.faults.faults
 
     @property
     def whole(self) -> bool:
@@ -97,15 +109,25 @@ class Health:
             yield f"  {' = '.join(group)}"
         if self.leaked:
             yield f"LEAK: {self.leaked} pictures of other splits are in train too"
-        yield "whole" if self.whole else "NOT WHOLE: remove the folder and prepare the data again"
+        yield from self.faults.table()
+        if not self.whole:
+            yield "NOT WHOLE: remove the folder and prepare the data again"
+        elif not self.sound:
+            yield f"{self.faults.faults:,} FAULTS: mend them and prepare the data again"
+        else:
+            yield "whole"
 
 
-def doctor(uri: str, *, threads: int = 4) -> Health:
-    """Read every shard of a prepared data set and compare it with its manifest.
+def doctor(
+    uri: str, faults: FaultList, *, threads: int = 4, count: Count = lambda done, total: None
+) -> Health:
+    """Read every shard of a prepared data set, compare it with its manifest, decode its pictures.
 
     Args:
         uri: the data set, local or remote; remote shards are fetched one by one.
+        faults: takes what cannot be used.
         threads: shards looked at at once.
+        count: told how many pictures are done, and how many there are.
 
     Raises:
         DataError: there is no prepared data set.
@@ -114,15 +136,22 @@ def doctor(uri: str, *, threads: int = 4) -> Health:
     store = open_store(uri)
     splits: dict[str, SplitHealth] = {}
     digests: dict[str, Digests] = {}
+    total = sum(split.count for split in manifest.splits.values())
+    done = 0
     with ThreadPoolExecutor(threads) as pool:
         for name, split in manifest.splits.items():
-            found = list(pool.map(partial(_examine, store, name), split.shards))
-            digests[name] = np.concatenate([part for part, _ in found])
-            broken = [
-                (shard.file, reason)
-                for shard, (_, reason) in zip(split.shards, found, strict=True)
-                if reason
-            ]
+            parts: list[Digests] = []
+            broken: list[tuple[str, str]] = []
+            repeats = Repeats()
+            examined = pool.map(partial(_examine, store, name, manifest), split.shards)
+            for shard, found in zip(split.shards, examined, strict=True):
+                parts.append(found.digests)
+                broken += [(shard.file, found.broken)] if found.broken else []
+                for fault in found.all_faults(repeats):
+                    faults.add(name, fault)
+                done += shard.rows
+                count(done, total)
+            digests[name] = np.concatenate(parts)
             splits[name] = SplitHealth(
                 count=split.count,
                 bytes=sum(shard.bytes for shard in split.shards),
@@ -139,24 +168,54 @@ def doctor(uri: str, *, threads: int = 4) -> Health:
         duplicate_pictures=duplicates,
         leaked=leaked,
         quarantine=_quarantine(store),
+        faults=faults,
     )
 
 
-def _examine(store: ObjectStore, split: str, info: ShardInfo) -> tuple[Digests, str]:
-    """Digests of a shard's pictures (0 if it is broken), and what is wrong with it."""
-    nothing = np.zeros(info.rows, dtype=np.uint64)
+@dataclass(frozen=True, kw_only=True)
+class _ShardFindings:
+    """One shard: digests of its pictures (0 if it is broken), and what is wrong with it."""
+
+    digests: Digests
+    broken: str = ""
+    faults: Sequence[Fault] = ()
+    numbers: Sequence[Numbers] = ()
+
+    def all_faults(self, repeats: Repeats) -> Iterator[Fault]:
+        """Its own, and numbers that earlier shards of the split had."""
+        yield from self.faults
+        for numbers in self.numbers:
+            yield from repeats.find(numbers)
+
+
+def _examine(store: ObjectStore, split: str, manifest: Manifest, info: ShardInfo) -> _ShardFindings:
+    key = f"{split}/{info.file}"
     try:
-        with _local(store, f"{split}/{info.file}") as path:
+        with _local(store, key) as path:
             with path.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != info.sha256:
-                return nothing, "its content has changed since it was written"
-            shard = Shard(path)
-            pictures = (shard.image(row) for row in range(len(shard)))
-            heads = b"".join(hashlib.sha256(picture.data).digest()[:8] for picture in pictures)
-            return np.frombuffer(heads, dtype=np.uint64), ""
+                raise DataError(key, None, _CHANGED, "Prepare the data again")
+            return _examine_rows(Shard(path), manifest)
     except (OSError, DataError) as error:
-        return nothing, str(error)
+        reason = error.cause if isinstance(error, DataError) else str(error)
+        return _ShardFindings(
+            digests=np.zeros(info.rows, dtype=np.uint64),
+            broken=reason,
+            faults=[Fault(file=key, entry="", kind=kinds.SHARD, reason=reason)],
+        )
+
+
+def _examine_rows(shard: Shard, manifest: Manifest) -> _ShardFindings:
+    pictures = (shard.image(row) for row in range(len(shard)))
+    heads = b"".join(hashlib.sha256(picture.data).digest()[:8] for picture in pictures)
+    numbers: list[Numbers] = []
+    faults = list(check_shard(shard))
+    if manifest.kind == "detection":
+        numbers, faulty = check_objects_of(shard, len(manifest.classes))
+        faults += faulty
+    digests = np.frombuffer(heads, dtype=np.uint64)
+    return _ShardFindings(digests=digests, faults=faults, numbers=numbers)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def write_results(
                 f"{split} has no usable picture; {path}: {reason}",
                 "Check the pictures",
             )
-        quarantine += [row for part in parts for row in part.quarantine]
+        quarantine += [row for part in parts for row in (*part.quarantine, *part.left_out)]
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
     quarantine = list(dict.fromkeys(quarantine))
     mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))

@@ -55,7 +55,7 @@ class Manifest:
         splits: by name: ``train``, ``val``, ``test``.
         channel_mean: mean of R, G, B over a sample of the training pictures, 0..1.
         channel_std: standard deviation likewise.
-        quarantined: pictures listed in quarantine.csv.
+        quarantined: pictures and objects listed in quarantine.csv.
         settings: what shaped the pictures (max_side, quality, ...).
         plan: SHA-256 of the list of inputs and the settings.
     """

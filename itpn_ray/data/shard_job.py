@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from itpn_ray.data.annotations import follow
+from itpn_ray.data.annotations import follow, leave_out_faulty
 from itpn_ray.data.manifest import ShardInfo
 from itpn_ray.data.normalise import Picture, PictureRules, RejectedError, normalise
+from itpn_ray.data.object_faults import FaultError
 from itpn_ray.data.plan import from_bytes
 from itpn_ray.data.schema import shard_schema
 from itpn_ray.data.shards import ShardWriter
@@ -31,6 +32,8 @@ from itpn_ray.storage import ObjectStore, open_store
 WORK = "_work"
 # One picture in so many gives the channel statistics.
 STATISTICS_EVERY = 32
+# Objects left out that the record of a shard names: where nearly all are faulty, some tell why.
+_MOST_LEFT_OUT = 1000
 
 
 @dataclass(kw_only=True)
@@ -43,6 +46,7 @@ class ShardRecord:
         labels, widths, heights: of its rows.
         class_counts: pictures or objects by class number.
         quarantine: [path, reason] of pictures left out.
+        left_out: [path and number, reason] of objects left out of the other pictures.
         kept: pictures stored with the file's own bytes.
         pixels: pixels in the channel statistics.
         sums, squares: of R, G, B over these, 0..1.
@@ -55,6 +59,7 @@ class ShardRecord:
     heights: list[int] = field(default_factory=list)
     class_counts: dict[int, int] = field(default_factory=dict)
     quarantine: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     kept: int = 0
     pixels: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 3)
@@ -64,6 +69,12 @@ class ShardRecord:
         """The record as it is stored."""
         shard = asdict(self.shard) if self.shard else None
         return json.dumps({**vars(self), "shard": shard}).encode()
+
+    def leave_out(self, path: str, faults: Sequence[tuple[int, FaultError]]) -> None:
+        """Note objects of a picture that are left out; of very many only the first."""
+        room = _MOST_LEFT_OUT - len(self.left_out)
+        told = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
+        self.left_out += told
 
     def count(self, row: Mapping[str, Any], picture: Picture) -> None:
         """Add a stored picture and its row."""
@@ -131,6 +142,8 @@ class ShardJob:
                     raise RejectedError(data.strerror)
                 picture = normalise(data, self.rules, measured=measured)
                 if self.kind == "detection":
+                    row, faults = leave_out_faulty(row, picture)
+                    record.leave_out(row["path"], faults)
                     row = follow(row, picture)
             except RejectedError as error:
                 record.quarantine.append((row["path"], str(error)))
@@ -164,7 +177,8 @@ def read_record(data: bytes) -> ShardRecord:
     found = json.loads(data)
     shard = found.pop("shard")
     found["class_counts"] = {int(label): n for label, n in found["class_counts"].items()}
-    found["quarantine"] = [(path, reason) for path, reason in found["quarantine"]]
+    for name in ("quarantine", "left_out"):
+        found[name] = [(path, reason) for path, reason in found[name]]
     return ShardRecord(**found, shard=ShardInfo(**shard) if shard else None)
 
 

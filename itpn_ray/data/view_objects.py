@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itpn_ray.data.object_faults import faults_of
 from itpn_ray.data.object_masks import box_masks
 from itpn_ray.data.objects import Objects
 from itpn_ray.data.views import View
@@ -65,22 +66,14 @@ def check_objects(objects: Objects, classes: int) -> None:
         classes: how many there are.
 
     Raises:
-        DataError: a box is no number, has no area or lies outside of the picture, or a class does
-            not exist; it carries the picture's path and the object's id.
+        DataError: a box is no number, has no area or lies outside of the picture, a mask is of
+            another size, or a class does not exist; it carries the picture's path and the object's
+            id.
     """
-    low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
-    size = np.array(objects.size[::-1])
-    faults = {
-        "has a box that is not finite": ~np.isfinite(objects.boxes).all(1),
-        "has a box without area": ~(high > low).all(1),
-        "has a box outside of the picture": ((low >= size) | (high <= 0)).any(1),
-        f"is of a class beyond the {classes}": (objects.classes < 0) | (objects.classes >= classes),
-    }
-    for cause, bad in faults.items():
-        if bad.any():
-            raise DataError(
-                objects.path,
-                None,
-                f"its object {objects.ids[bad][0]} {cause}",
-                "Find all such objects with `itpn-ray doctor`, mend them and prepare the data",
-            )
+    for number, fault in faults_of(objects, classes, masked=False):
+        raise DataError(
+            objects.path,
+            None,
+            f"its object {number} {fault.reason}",
+            "Find all such objects with `itpn-ray doctor`, mend them and prepare the data",
+        )

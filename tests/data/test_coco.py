@@ -26,6 +26,7 @@ from itpn_ray.data.prepare_config import PicturesConfig
 from itpn_ray.data.sources.detect import detect
 from itpn_ray.data.synthetic import generate
 from itpn_ray.errors import DataError
+from tests.data.made_coco import item, write_coco
 from tests.data.made_files import config, image_bytes, prepared
 
 Mask = NDArray[np.bool_]
@@ -188,40 +189,6 @@ def test_annotations_of_another_size_are_rejected() -> None:
         follow(row_for(48, 32), picture)
 
 
-def write_coco(root: Path, items: list[dict[str, Any]], images: int = 4, **top: Any) -> Path:
-    content = {
-        "images": [
-            {"id": 10 + n, "file_name": f"{n}.jpg", "width": 40, "height": 32}
-            for n in range(images)
-        ],
-        "annotations": items,
-        "categories": [{"id": 7, "name": " Wild Bird "}, {"id": 3, "name": "Moniter/TV"}],
-        **top,
-    }
-    for split in ("train", "val"):
-        (root / f"{split}2017").mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            (root / f"{split}2017/{number}.jpg").write_bytes(image_bytes(number))
-    (root / "annotations").mkdir(exist_ok=True)
-    for split in ("train", "val"):
-        path = root / f"annotations/instances_{split}2017.json"
-        path.write_text(json.dumps(content))
-    return root
-
-
-def item(number: int, **fields: Any) -> dict[str, Any]:
-    return {
-        "id": number,
-        "image_id": 10,
-        "category_id": 7,
-        "bbox": [1.0, 2.0, 3.0, 4.0],
-        "area": 12.0,
-        "iscrowd": 0,
-        "segmentation": [[1.0, 2.0, 4.0, 2.0, 4.0, 6.0]],
-        **fields,
-    }
-
-
 def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     bad = {
         1: {"bbox": [1, 2, 0, 4]},
@@ -240,9 +207,9 @@ def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     text = "\n".join(listed)
     for number in bad:
         assert f"annotation {number}," in text
-    assert "picture 99 is not listed" in text
-    assert "category 5 is not listed" in text
-    assert "box has 0 x 4 pixels" in text
+    assert "is of picture 99, which is not listed" in text
+    assert "is of category 5, which is not listed" in text
+    assert "has a box without area: 0 x 4 pixels" in text
 
 
 def test_optional_fields_may_be_missing(tmp_path: Path) -> None:
@@ -311,8 +278,7 @@ def test_objects365_paths(tmp_path: Path) -> None:
         ("cut off", "cannot be read"),
         ("no categories", "lists no categories"),
         ("no images", "lists no pictures"),
-        ("no file name", "an entry has no 'file_name'"),
-        ("id twice", "is the id of two pictures"),
+        ("category twice", "category 7: is dog and Wild Bird"),
         ("other categories", "other categories than train"),
     ],
 )
@@ -326,10 +292,8 @@ def test_a_bad_data_set_is_told(tmp_path: Path, change: str, cause: str) -> None
         content["categories"] = []
     elif change == "no images":
         content["images"] = []
-    elif change == "no file name":
-        del content["images"][2]["file_name"]
-    elif change == "id twice":
-        content["images"][1]["id"] = 10
+    elif change == "category twice":
+        content["categories"].append({"id": 7, "name": "dog"})
     elif change == "other categories":
         content["categories"][0]["name"] = "dog"
     text = json.dumps(content)
@@ -360,7 +324,10 @@ def peak(boxes):
                 box = {"id": n, "image_id": n % 500, "category_id": 1, "bbox": [1, 1, 5, 5]}
                 out.write((", " if n else "") + json.dumps(box))
             out.write("]}")
-        objects = CocoObjects(str(path), (1,), ids)
+        frames = np.full((500, 2), 9, np.int32)
+        objects = CocoObjects(
+            uri=str(path), class_ids=(1,), image_ids=ids, frames=frames, masked=False
+        )
         pieces = objects.join(pa.table({"image_id": ids}), list(range(0, 501, 5)), Path(folder))
         seen = 0
         for piece, problems in pieces:

@@ -5,10 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.data.doctor import doctor
+from itpn_ray.data.doctor import Health
+from itpn_ray.data.doctor import doctor as examine
+from itpn_ray.data.faults import FaultList
 from itpn_ray.data.prepare import prepare
 from itpn_ray.errors import DataError
 from tests.data.made_files import config, image_bytes, write_folders
+
+
+def doctor(uri: str) -> Health:
+    with FaultList(Path(uri).parent / "doctor.csv") as faults:
+        return examine(uri, faults)
 
 
 @pytest.fixture
@@ -26,6 +33,7 @@ def data(tmp_path: Path) -> Path:
 def test_counts_duplicates_and_leaks(data: Path) -> None:
     found = doctor(str(data))
     assert found.whole
+    assert found.sound
     assert {name: split.count for name, split in found.splits.items()} == {"train": 17, "val": 6}
     assert found.splits["train"].class_counts == (13, 4)
     assert found.splits["val"].sides == (40, 40, 40)

@@ -441,6 +441,7 @@ def test_nothing_temporary_is_left(tmp_path: Path) -> None:
 
 def test_s3_in_and_out(tmp_path: Path, s3_uri: str) -> None:
     from itpn_ray.data.doctor import doctor
+    from itpn_ray.data.faults import FaultList
     from itpn_ray.storage import open_store
 
     written = write_folders(tmp_path / "raw", FOLDERS)
@@ -455,7 +456,8 @@ def test_s3_in_and_out(tmp_path: Path, s3_uri: str) -> None:
         ours = open_dataset(str(tmp_path / "out"), split)
         assert theirs.shards == ours.shards
     assert remote.splits["train"].class_counts == local.splits["train"].class_counts
-    assert doctor(f"{s3_uri}/out").whole
+    with FaultList(tmp_path / "doctor.csv") as faults:
+        assert doctor(f"{s3_uri}/out", faults).sound
     assert prepare(config(f"{s3_uri}/raw", f"{s3_uri}/out")) == remote
 
 

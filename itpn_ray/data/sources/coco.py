@@ -11,39 +11,20 @@ Any COCO-like set is understood whose annotation files lie in ``annotations/``, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
-from posixpath import basename, relpath, splitext
-from typing import Any
+from posixpath import relpath
 
-import numpy as np
-import pyarrow as pa
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem
 
-from itpn_ray.data.sources.base import (
-    LISTING_SCHEMA,
-    Annotations,
-    Listing,
-    Rows,
-    Source,
-    split_of,
-)
-from itpn_ray.data.sources.objects import CocoObjects, read_arrays
+from itpn_ray.data import kinds_of_fault as kinds
+from itpn_ray.data.sources.base import Listing, Source, split_of
+from itpn_ray.data.sources.coco_file import CocoFile, read_coco_file
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
 _PREFIXES = ("instances_", "zhiyuan_objv2_")
-_SCHEMA = pa.schema(
-    [
-        *LISTING_SCHEMA,
-        ("image_id", pa.int64()),
-        ("frame_width", pa.int32()),  # as annotated; null where the file does not say
-        ("frame_height", pa.int32()),
-    ]
-)
-# Pictures looked for when guessing where they lie; some may be missing.
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -58,32 +39,37 @@ class CocoSource(Source):
 
     def listing(self) -> Listing:
         """See `Source.listing`; pictures in the order of the annotation file."""
-        fs, root = filesystem(self.uri)
-        splits: dict[str, pa.Table] = {}
-        annotations: dict[str, Annotations] = {}
-        origins: dict[str, str] = {}
-        classes: tuple[str, ...] = ()
-        class_ids: tuple[int, ...] = ()
-        for split, name in self._annotation_files(fs, root).items():
-            uri = join(self.uri, name)
-            ids, names, table = _read(fs, root, name, uri)
-            if class_ids and (ids, names) != (class_ids, classes):
-                raise DataError(uri, None, "lists other categories than train", "Make them equal")
-            class_ids, classes = ids, names
-            image_ids = np.sort(table.column("image_id").to_numpy())
-            twice = image_ids[:-1][image_ids[1:] == image_ids[:-1]]
-            if len(twice):
-                raise DataError(uri, int(twice[0]), "is the id of two pictures", "Make ids unique")
-            splits[split], origins[split] = table, name
-            annotations[split] = CocoObjects(uri, class_ids, image_ids)
+        files = dict(self.files())
+        classes = next(iter(files.values())).categories
+        for file in files.values():
+            for fault in file.faults:
+                if fault.kind == kinds.CATEGORY_TWICE:
+                    raise DataError(fault.place, None, fault.reason, "Make ids unique")
         return Listing(
             kind="detection",
-            classes=classes,
-            class_ids=class_ids,
-            splits=splits,
-            origins=origins,
-            annotations=annotations,
+            classes=tuple(classes.values()),
+            class_ids=tuple(classes),
+            splits={split: file.rows for split, file in files.items()},
+            origins={split: file.name for split, file in files.items()},
+            skipped=tuple((f.place, f.reason) for file in files.values() for f in file.faults),
+            annotations={split: file.objects for split, file in files.items()},
         )
+
+    def files(self) -> Iterator[tuple[str, CocoFile]]:
+        """Each split with its annotation file, read but for the objects; train first.
+
+        Raises:
+            DataError: there is none, or one is not understood.
+        """
+        fs, root = filesystem(self.uri)
+        classes: dict[int, str] = {}
+        for split, name in self._annotation_files(fs, root).items():
+            uri = join(self.uri, name)
+            file = read_coco_file(fs, root, name, uri)
+            classes = classes or file.categories
+            if file.categories != classes:
+                raise DataError(uri, None, "lists other categories than train", "Make them equal")
+            yield split, file
 
     def _annotation_files(self, fs: FileSystem, root: str) -> dict[str, str]:
         """Split -> annotation file, relative to the root; train first."""
@@ -111,71 +97,3 @@ class CocoSource(Source):
                 "Check the folder",
             )
         return {split: found[split] for split in ("train", "val", "test") if split in found}
-
-
-def _read(
-    fs: FileSystem, root: str, name: str, uri: str
-) -> tuple[tuple[int, ...], tuple[str, ...], pa.Table]:
-    """Category numbers, ascending, their names without stray blanks, and the listing of a split."""
-    categories: list[tuple[int, str]] = []
-    rows = Rows(_SCHEMA)
-    waiting: list[dict[str, Any]] = []
-    place: tuple[str, int] | None = None
-    try:
-        for key, item in read_arrays(uri, ("categories", "images")):
-            if key == "categories":
-                categories.append((item["id"], item["name"].strip()))
-                continue
-            waiting.append(item)
-            if place is not None or len(waiting) == _TRIES:
-                place = place or _place(fs, root, name, waiting)
-                _list(rows, root, place, waiting)
-        if waiting:
-            _list(rows, root, place or _place(fs, root, name, waiting), waiting)
-    except (KeyError, AttributeError) as error:
-        raise DataError(uri, None, f"an entry has no {error}", "Check the file") from error
-    if not categories or not len(rows):
-        cause = "lists no pictures" if categories else "lists no categories"
-        raise DataError(uri, None, cause, "Check the file")
-    categories.sort()
-    return tuple(n for n, _ in categories), tuple(text for _, text in categories), rows.table()
-
-
-def _list(rows: Rows, root: str, place: tuple[str, int], waiting: list[dict[str, Any]]) -> None:
-    """Move pictures from ``waiting`` to the listing."""
-    for item in waiting:
-        path = _path(place[0], item["file_name"], place[1])
-        rows.add(
-            path,
-            f"{root}/{path}",
-            image_id=item["id"],
-            frame_width=item.get("width"),
-            frame_height=item.get("height"),
-        )
-    waiting.clear()
-
-
-def _place(fs: FileSystem, root: str, name: str, pictures: list[dict[str, Any]]) -> tuple[str, int]:
-    """The folder of the pictures, and how many last parts of their names count (0: all).
-
-    Raises:
-        DataError: none of the pictures is in any of the usual folders.
-    """
-    files = [item["file_name"] for item in pictures]
-    stem = splitext(basename(name))[0].rpartition("_")[2]  # train2017, train
-    folders = ["", stem, f"images/{stem}", split_of(stem) or stem, "images", f"{stem}/images"]
-    for file, folder, tail in product(files, dict.fromkeys(folders), (0, 2, 1)):
-        path = _path(folder, file, tail)
-        if fs.get_file_info(f"{root}/{path}").type == FileType.File:
-            return folder, tail
-    raise DataError(
-        join(root, name),
-        files[0],
-        f"is in none of the usual folders ({stem}/, images/{stem}/, {stem}/patch0/, ...)",
-        "Put the pictures beside annotations/",
-    )
-
-
-def _path(folder: str, file_name: str, tail: int) -> str:
-    parts = [part for part in file_name.split("/") if part not in ("", ".", "..")]
-    return "/".join([*filter(None, [folder]), *parts[-tail:]])

@@ -6,8 +6,7 @@ their picture, into one file on disk; each shard then gathers its own from a mem
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from itpn_ray.data import run_lengths
+from itpn_ray.data import kinds_of_fault as kinds
+from itpn_ray.data.faults import Fault
+from itpn_ray.data.id_book import IdBook
 from itpn_ray.data.json_stream import stream_object
+from itpn_ray.data.object_faults import FaultError
 from itpn_ray.data.schema import OBJECT_COLUMNS
+from itpn_ray.data.sources.coco_entries import Frame, Remark, parse_object, whole
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
@@ -29,44 +32,94 @@ _SPILL = pa.schema([("position", pa.int64()), *OBJECT_COLUMNS.items()])
 Problems = list[tuple[str, str]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An object that can be used.
+
+    Attributes:
+        image_id: the number of its picture.
+        values: of `itpn_ray.data.schema.OBJECT_COLUMNS`.
+        remarks: what is odd about it.
+    """
+
+    image_id: int
+    values: dict[str, Any]
+    remarks: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CocoObjects:
     """The objects of one annotation file.
 
     Attributes:
         uri: the file.
         class_ids: its category numbers, in the order of our labels.
-        image_ids: the numbers of all its pictures, sorted: of this split and of others.
+        image_ids: (n,) the numbers of all its pictures, sorted: of this split and of others.
+        frames: (n, 2) int32 width and height of each, 0 where the file does not say.
+        masked: whether its objects have masks.
     """
 
     uri: str
     class_ids: tuple[int, ...]
     image_ids: NDArray[np.int64]
+    frames: NDArray[np.int32]
+    masked: bool
 
     def join(
         self, rows: pa.Table, edges: Sequence[int], scratch: Path
     ) -> Iterator[tuple[pa.Table, Problems]]:
         """See `itpn_ray.data.sources.base.Annotations.join`."""
         spill = _Spill(rows.column("image_id").to_numpy(), np.asarray(edges), scratch)
-        number = {found: n for n, found in enumerate(self.class_ids)}
         problems: Problems = []
-        for _, item in read_arrays(self.uri, ("annotations",)):
-            try:
-                image_id = _whole(item, "image_id")
-                at = np.searchsorted(self.image_ids, image_id)
-                if at == len(self.image_ids) or self.image_ids[at] != image_id:
-                    raise ValueError(f"its picture {image_id} is not listed")
-                spill.add(image_id, parse_object(item, number))
-            except (ValueError, TypeError) as error:
-                problems.append((f"{self.uri}#annotation {item.get('id')}", str(error)))
-        if len(problems) > _MOST_PROBLEMS:
-            rest = len(problems) - _MOST_PROBLEMS
-            problems[_MOST_PROBLEMS:] = [(self.uri, f"{rest} more objects cannot be used")]
+        left_out = 0
+        for found in self.examine():
+            if isinstance(found, Found):
+                spill.add(found.image_id, found.values)
+                continue
+            left_out += 1
+            if left_out <= _MOST_PROBLEMS:
+                problems.append((found.place, found.reason))
+        if left_out > _MOST_PROBLEMS:
+            rest = left_out - _MOST_PROBLEMS
+            problems.append((self.uri, f"{rest} more objects cannot be used: see itpn-ray doctor"))
         for piece, columns in enumerate(spill.pieces()):
             part = rows.slice(edges[piece], edges[piece + 1] - edges[piece])
             for name, column in columns.items():
                 part = part.append_column(name, column)
             yield part, problems if piece == 0 else []
+
+    def examine(self) -> Iterator[Found | Fault]:
+        """Every object of the file, in its order; of several with one number the first counts.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        labels = {found: n for n, found in enumerate(self.class_ids)}
+        seen = IdBook()
+        for _, item in read_arrays(self.uri, ("annotations",)):
+            entry = f"annotation {item.get('id')}"
+            try:
+                frame = self._frame(image_id := whole(item, "image_id"))
+                values, remarks = parse_object(item, labels, frame, masked=self.masked)
+                if not seen.add(values["object_ids"]):
+                    raise FaultError(kinds.OBJECT_TWICE, "has the id of an earlier annotation")
+            except FaultError as fault:
+                yield Fault(file=self.uri, entry=entry, kind=fault.kind, reason=fault.reason)
+                continue
+            yield Found(image_id=image_id, values=values, remarks=self._told(entry, remarks))
+
+    def _frame(self, image_id: int) -> Frame | None:
+        """Width and height of a picture, where the file says so."""
+        at = int(np.searchsorted(self.image_ids, image_id))
+        if at == len(self.image_ids) or self.image_ids[at] != image_id:
+            raise FaultError(kinds.PICTURE, f"is of picture {image_id}, which is not listed")
+        width, height = self.frames[at].tolist()
+        return (width, height) if width and height else None
+
+    def _told(self, entry: str, remarks: Sequence[Remark]) -> tuple[Fault, ...]:
+        return tuple(
+            Fault(file=self.uri, entry=entry, kind=kind, reason=reason) for kind, reason in remarks
+        )
 
 
 def read_arrays(uri: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,49 +138,6 @@ def read_arrays(uri: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, 
                     yield key, value
     except (OSError, ValueError) as error:
         raise DataError(uri, None, f"cannot be read: {error}", "Download it again") from error
-
-
-def parse_object(item: Mapping[str, Any], number: Mapping[int, int]) -> dict[str, Any]:
-    """One COCO annotation as values of `itpn_ray.data.schema.OBJECT_COLUMNS`.
-
-    Raises:
-        ValueError, TypeError: it cannot be used; the message says why.
-    """
-    category = _whole(item, "category_id")
-    if category not in number:
-        raise ValueError(f"its category {category} is not listed")
-    x, y, width, height = (float(value) for value in item.get("bbox", ()))
-    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
-        raise ValueError(f"its box has {width:g} x {height:g} pixels at ({x:g}, {y:g})")
-    polygons, runs = _mask(item.get("segmentation"))
-    return {
-        "object_ids": _whole(item, "id"),
-        "classes": number[category],
-        "boxes": [x, y, x + width, y + height],
-        "areas": float(item.get("area", width * height)),
-        "crowds": bool(item.get("iscrowd", 0)),
-        "polygons": polygons,
-        "runs": runs,
-    }
-
-
-def _mask(found: Any) -> tuple[list[list[float]], list[int]]:
-    """Polygons and run lengths of a segmentation; parts of less than three corners are no area."""
-    if isinstance(found, dict):
-        counts = found["counts"]
-        runs = run_lengths.from_text(counts) if isinstance(counts, str) else list(counts)
-        if sum(runs) != math.prod(found["size"]):
-            raise ValueError("the run lengths of its mask do not add up to the picture")
-        return [], runs
-    parts = [[float(value) for value in part] for part in found or ()]
-    return [part for part in parts if len(part) >= 6 and len(part) % 2 == 0], []
-
-
-def _whole(item: Mapping[str, Any], key: str) -> int:
-    value = item.get(key)
-    if not isinstance(value, int):
-        raise TypeError(f"its {key} is {value!r}")
-    return value
 
 
 class _Spill:

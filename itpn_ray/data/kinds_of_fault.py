@@ -1,0 +1,21 @@
+"""The kinds of faults that a scan of a data set tells apart, as its table names them."""
+
+FILE_MISSING = "file missing"
+UNREADABLE = "unreadable picture"
+WRONG_SIZE = "size differs from the file"
+PICTURE_TWICE = "picture id twice"
+OBJECT_TWICE = "annotation id twice"
+CATEGORY_TWICE = "category id twice"
+PICTURE = "unknown picture"
+CATEGORY = "unknown category"
+BOX_NOT_FINITE = "box not finite"
+BOX_WITHOUT_AREA = "box without area"
+BOX_OUTSIDE = "box outside of the picture"
+NO_MASK = "empty or degenerate mask"
+RUN_LENGTHS = "bad run lengths"
+ENTRY = "malformed entry"
+SHARD = "broken shard"
+
+# What is used all the same.
+BOX_CUT = "box beyond the border"
+PART_LEFT_OUT = "part of an outline without area"
