@@ -164,7 +164,7 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
         )
     if manifest.quarantined:
         console.warn(
-            f"{manifest.quarantined:,} files are no usable pictures: "
+            f"{manifest.quarantined:,} pictures or objects cannot be used: "
             f"see {config.out}/quarantine.csv"
         )
     console.say(f"the prepared data lie in {config.out}")
@@ -296,14 +296,21 @@ def _chaos(arguments: list[str], verbose: bool) -> int:
 
 
 def _doctor(arguments: list[str], verbose: bool) -> int:
-    data, _ = _place(arguments, "doctor")
-    from itpn_ray.data.doctor import doctor
+    from itpn_ray.data.doctor_config import DoctorConfig
 
-    health = doctor(data)
+    config = parse(DoctorConfig, arguments, "doctor")
+    from itpn_ray.counter import counting
+    from itpn_ray.data.annotation_doctor import is_annotated, source_doctor
+    from itpn_ray.data.doctor import doctor
+    from itpn_ray.data.faults import FaultList
+
     console = _console(verbose)
+    examine = source_doctor if is_annotated(config.data) else doctor
+    with FaultList(config.out) as faults, counting(console, "examining pictures") as count:
+        health = examine(config.data, faults, threads=config.threads, count=count)
     for line in health.lines():
         console.say(line)
-    return 0 if health.whole else 1
+    return 0 if health.sound else 1
 
 
 def _look(arguments: list[str], verbose: bool) -> int:
@@ -380,7 +387,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "inspect": (_inspect, "what a weight file holds"),
     "export": (_export, "weights for other programs: safetensors, torch.export, ONNX"),
     "visualize": (_visualize, "attention or migration drawn over a picture"),
-    "doctor": (_doctor, "look prepared data over: balance, sizes, broken files, duplicates"),
+    "doctor": (_doctor, "look annotations or prepared data over: faults, balance, duplicates"),
     "look": (_look, "a contact sheet of prepared pictures as the network sees them"),
     "verify-resume": (_verify_resume, "the kill test on a run's own configuration"),
     "chaos": (_chaos, "faults on request: killed workers, a full disk, a flaky S3"),
