@@ -60,6 +60,8 @@ def test_the_name_of_the_first_job_is_in_use(head):
 def test_an_interrupt_leaves_the_job_running(head):
     script = (
         "from jobs.config import SubmitConfig; from jobs.submit import run_command; import sys;"
+        # Where the tests run in the background, the shell has them ignore interrupts.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"config = SubmitConfig(address={head.jobs_address!r});"
         "sys.exit(run_command(config, 'long', 'echo it began; sleep 600'))"
     )
