@@ -212,6 +212,16 @@ def _evaluate(arguments: list[str], verbose: bool) -> int:
     return 0
 
 
+def _predict(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.training.predict_config import PredictConfig
+
+    config = parse(PredictConfig, arguments, "predict")
+    from itpn_ray.training.predict import predict
+
+    predict(config, console=_console(verbose))
+    return 0
+
+
 def _tune(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.recipes import named
     from itpn_ray.recipes.tune import RECIPES
@@ -383,6 +393,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "finetune": (_finetune, "fine-tune a classifier from pre-trained weights"),
     "detect": (_detect, "train a detector from pre-trained weights, trunk and pyramid"),
     "evaluate": (_evaluate, "accuracy and images/s from weights alone, at any migration ratio"),
+    "predict": (_predict, "a folder of pictures -> what is in them, as JSON and drawn"),
     "tune": (_tune, "sweep λ, layer decay and r: accuracy against images/s"),
     "inspect": (_inspect, "what a weight file holds"),
     "export": (_export, "weights for other programs: safetensors, torch.export, ONNX"),

@@ -24,6 +24,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
@@ -39,6 +40,12 @@ from itpn_ray.data.views import View, training_views, whole_view
 Choose = Callable[[Ids], list[View]]
 """The views of n sample ids."""
 _MULTIPLE, _LEAST = 32, 64  # of the sides of a batch's images, pixels
+
+
+def padded_sides(sizes: NDArray[np.int64]) -> tuple[int, int]:
+    """Height and width of a batch's images, from those of its views (B, 2)."""
+    height, width = np.maximum(_LEAST, -(-sizes.max(0) // _MULTIPLE) * _MULTIPLE).tolist()
+    return height, width
 
 
 class _ViewBatches:
@@ -87,7 +94,7 @@ class _ViewBatches:
     def _empty(self, ids: Ids, views: Sequence[View]) -> HostBatch:
         reader = self._reader
         sizes = np.array([(view.out_height, view.out_width) for view in views], dtype=np.int64)
-        height, width = np.maximum(_LEAST, -(-sizes.max(0) // _MULTIPLE) * _MULTIPLE).tolist()
+        height, width = padded_sides(sizes)
         pixels = torch.zeros(len(ids), height, width, 3, dtype=torch.uint8, pin_memory=self._pin)
         originals = np.stack([reader.heights[ids], reader.widths[ids]], axis=1)  # (B, 2)
         return {

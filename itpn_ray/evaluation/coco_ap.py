@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from itpn_ray.data.objects import ObjectReader
-from itpn_ray.evaluation.coco_format import Entry, image_entry, result_entries, truth_entries
+from itpn_ray.evaluation.coco_format import (
+    Entry,
+    class_numbers,
+    image_entry,
+    result_entries,
+    truth_entries,
+)
 from itpn_ray.evaluation.leader import on_leader
 
 if TYPE_CHECKING:
@@ -63,8 +69,7 @@ class CocoAP:
         self.results: list[Entry] = []
         self._truth = truth
         self._kinds = KINDS if masks else KINDS[:1]
-        manifest = truth.dataset.manifest
-        self._class_ids = manifest.class_ids or tuple(range(1, len(manifest.classes) + 1))
+        self._class_ids = class_numbers(truth.dataset.manifest)
         self._pictures: dict[int, _Picture] = {}
 
     def add(self, sample_ids: Tensor, detections: Sequence[Detections]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itpn_ray.data.manifest import Manifest
 from itpn_ray.data.objects import Objects
 from itpn_ray.evaluation.pasting import encode, paste
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
 
 Entry = dict[str, Any]
+
+
+def class_numbers(manifest: Manifest) -> tuple[int, ...]:
+    """The annotation file's numbers of the classes; from 1 where it has none."""
+    return manifest.class_ids or tuple(range(1, len(manifest.classes) + 1))
 
 
 def image_entry(objects: Objects) -> Entry:

@@ -73,9 +73,12 @@ def detection_grid(scenes: Sequence[Scene], names: Sequence[str], path: str | Pa
     return out
 
 
-def draw_picture(scene: Scene, names: Sequence[str], side: int) -> Image.Image:
+def draw_picture(
+    scene: Scene, names: Sequence[str], side: int, *, min_score: float = MIN_SCORE
+) -> Image.Image:
     """One picture with what was found in it, at most ``side`` pixels wide and high."""
-    return _drawn(scene, _scaled(scene.picture, side, side), names, truth=False)
+    size = _scaled(scene.picture, side, side)
+    return _drawn(scene, size, names, truth=False, min_score=min_score)
 
 
 def _panels(scene: Scene, names: Sequence[str]) -> Image.Image:
@@ -102,14 +105,19 @@ def _scaled(picture: Tensor, widest: int, highest: int) -> tuple[int, int]:
 
 
 def _drawn(
-    scene: Scene, size: tuple[int, int], names: Sequence[str], *, truth: bool
+    scene: Scene,
+    size: tuple[int, int],
+    names: Sequence[str],
+    *,
+    truth: bool,
+    min_score: float = MIN_SCORE,
 ) -> Image.Image:
     pixels = Image.fromarray(scene.picture.permute(1, 2, 0).contiguous().numpy()).resize(size)
     scale = size[0] / scene.picture.shape[2]
     if truth and scene.truth is not None:
         marks = list(_annotated(scene.truth, names, scale, size))
     else:
-        marks = list(_found(scene.found, names, scale, size))
+        marks = list(_found(scene.found, names, scale, size, min_score))
     for mark in marks:
         if mark.mask is not None:
             _tint(pixels, mark)
@@ -125,11 +133,15 @@ def _drawn(
 
 
 def _found(
-    found: Detections, names: Sequence[str], scale: float, size: tuple[int, int]
+    found: Detections,
+    names: Sequence[str],
+    scale: float,
+    size: tuple[int, int],
+    min_score: float,
 ) -> Iterator[_Mark]:
     """The surest detections, the surest last: it is drawn over the others."""
     order = found.scores.argsort(descending=True, stable=True)[:_MOST]
-    order = order[found.scores[order] >= MIN_SCORE].flip(0)
+    order = order[found.scores[order] >= min_score].flip(0)
     boxes = found.boxes[order] * scale
     masks: Sequence[NDArray[np.uint8] | None] = [None] * len(order)
     if found.masks is not None:

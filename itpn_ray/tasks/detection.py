@@ -18,7 +18,7 @@ from itpn_ray.data.objects import ObjectReader
 from itpn_ray.data.shards import ShardedDataset
 from itpn_ray.draws import picture_seeds
 from itpn_ray.evaluation.coco_ap import CocoAP
-from itpn_ray.evaluation.coco_format import Entry
+from itpn_ray.evaluation.coco_format import Entry, class_numbers
 from itpn_ray.evaluation.draw_detections import Scene, detection_grid
 from itpn_ray.evaluation.pasting import in_picture
 from itpn_ray.models import (
@@ -247,12 +247,13 @@ class DetectionTask(Task):
         return {"detector": multiply_adds(detector, (height, width))}
 
     def export(self, network: nn.Module, path: Path) -> None:
-        """Write the evaluated detector, with its class names and the size it was evaluated at."""
+        """Write the evaluated detector, with its classes and the size it was evaluated at."""
         save_model(
             cast(DetectionNetwork, network).evaluated,
             path,
             {
                 "classes": json.dumps(self.classes),
+                "class_ids": json.dumps(class_numbers(self._truth().manifest)),
                 "view": json.dumps([self.config.short_side, self.config.long_side]),
             },
         )
