@@ -96,3 +96,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
     generate(PicturesConfig(out=pictures, train=64, val=30, side=40, num_workers=0))
     prepare(PrepareConfig(source=pictures, out=shards, num_workers=0))
     return shards
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Prepared pictures with boxes, masks and crowds: 8 to train on, 5 held out."""
+    from tests.data.made_objects import write_scenes
+
+    return write_scenes(tmp_path_factory.mktemp("scenes"), train=8, val=5)

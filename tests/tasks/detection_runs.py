@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.data.config import DetectionAugmentConfig
+from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.tasks.config import Detection, ModelConfig
+from itpn_ray.tasks.detection import DetectionTask
+from itpn_ray.training.setup import open_truth
 from tests.training.runs import tiny
 
 AUGMENT = DetectionAugmentConfig(
     short_sides=(64, 80), long_side=96, crop_short_sides=(64, 72), crop_size=(48, 64)
 )
+CLASSES = ("cup", "pen", "ball")
 
 
-def detection(scenes: str, out: Path, **changes: Any) -> ExperimentConfig:
-    """Six steps of a nano Mask R-CNN on pictures of 64 to 96 px, with everything random on."""
-    base = tiny(scenes, out)
+def detection(scenes: str, out: Path, head: str = "mask_rcnn", **changes: Any) -> ExperimentConfig:
+    """Four steps of a nano detector on pictures of 64 to 96 px, with everything random on."""
     config = dataclasses.replace(
-        base,
+        tiny(scenes, out),
         model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.2),
-        task=Detection(small_head=True, short_side=64, long_side=96, ema_decay=0.5),
+        task=Detection(
+            head=head,
+            masks=head != "dino",
+            small_head=True,
+            short_side=64,
+            long_side=96,
+            ema_decay=0.5,
+        ),
         optim=OptimConfig(
-            global_batch=4, epochs=1.5, warmup_epochs=0, warmup_steps=2, lr=1e-3, drops=(0.8,)
+            global_batch=2, epochs=1, warmup_epochs=0, warmup_steps=2, lr=1e-3, drops=(0.7,)
         ),
         augment=AUGMENT,
     )
     return dataclasses.replace(config, **changes)
+
+
+def task(head: str = "mask_rcnn", *, scenes: str = "", **model: Any) -> DetectionTask:
+    """A detection task by itself; ``scenes`` is what it evaluates on."""
+    plain = {"name": "fast_itpn_nano", "image_size": 64}
+    return DetectionTask(
+        Detection(head=head, masks=head != "dino", small_head=True, short_side=64, long_side=96),
+        ModelConfig(**{**plain, **model}),
+        classes=CLASSES,
+        seed=3,
+        augment=AUGMENT,
+        truth=partial(open_truth, scenes, "val", LoaderConfig(carrier="threads")),
+    )

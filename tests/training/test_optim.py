@@ -1,5 +1,7 @@
 """Parameter groups: layer decay and weight decay."""
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -27,6 +29,12 @@ def test_groups_scale_by_depth_and_spare_the_undecayed() -> None:
         ("1.weight",): (1.0, 0.1),
         ("1.bias",): (1.0, 0.0),
     }
+
+
+def test_the_trunk_learns_at_a_rate_of_its_own() -> None:
+    slow = dataclasses.replace(CONFIG, layer_decay=1.0, trunk_scale=0.1)
+    groups = parameter_groups(network(), IDS, set(), slow)
+    assert {group["names"][0][0]: group["lr_scale"] for group in groups} == {"0": 0.1, "1": 1.0}
 
 
 def test_frozen_parameters_are_left_out() -> None:

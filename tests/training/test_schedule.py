@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import OptimConfig
 from itpn_ray.training.schedule import learning_rate, total_steps
 
@@ -27,6 +28,34 @@ def test_cosine_ends_at_the_lowest_rate() -> None:
 
 def test_no_warmup() -> None:
     assert learning_rate(config(warmup_epochs=0), 0, 5) == pytest.approx(1.0)
+
+
+def test_drops_take_the_place_of_the_cosine() -> None:
+    dropping = config(warmup_epochs=0, drops=(9 / 12, 11 / 12), epochs=12)
+    rates = [learning_rate(dropping, step, 5) for step in range(60)]
+    assert rates == pytest.approx([1.0] * 45 + [0.1] * 10 + [0.01] * 5)
+
+
+def test_warmup_in_steps() -> None:
+    for more in ({}, {"drops": (0.9,)}):
+        rates = [
+            learning_rate(config(warmup_epochs=0, warmup_steps=4, **more), s, 5) for s in (0, 3)
+        ]
+        assert rates == pytest.approx([0.25, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"warmup_steps": 5}, "optim.warmup_steps"),
+        ({"drops": (0.5,), "min_lr": 0.1}, "optim.min_lr"),
+        ({"drops": (1.0,)}, "optim.drops"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict, field: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(**changes)
+    assert refused.value.subject == field
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(10, 50), (0.5, 2), (0.01, 1)])

@@ -1,0 +1,30 @@
+"""Detection by two workers: the same steps and the same figures as by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from itpn_ray.training.folder import run_folder
+from itpn_ray.training.journal import METRICS, read_lines
+from tests.tasks.detection_runs import detection
+from tests.training.group import train_in_group
+from tests.training.runs import losses, train_alone
+
+
+def test_two_workers_take_the_steps_of_one(scenes: str, tmp_path: Path) -> None:
+    """With shares of two and four pictures, joint normalisation and joint normalisers."""
+    alone = detection(scenes, tmp_path / "one")
+    optim = dataclasses.replace(alone.optim, global_batch=6, epochs=2)
+    alone = dataclasses.replace(alone, optim=optim)
+    records = train_alone(alone)
+    together = dataclasses.replace(alone, out=str(tmp_path / "two"), workers="2")
+    train_in_group(together, 2)
+    found = read_lines(run_folder(together) / METRICS)
+    assert losses(found) == pytest.approx(losses(records), rel=1e-3)
+    (first,), (second,) = ([r for r in part if r["split"] == "val"] for part in (records, found))
+    assert second.keys() == first.keys()
+    for name in ("box_AP", "mask_AP"):
+        assert second[name] == pytest.approx(first[name], abs=0.01)
