@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from itpn_ray.data.folder_pictures import FolderJob, Predict, answer_folder, lis
 from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.predictors import ClassPredictor, DetectionPredictor, Drawing, Placed
 from itpn_ray.models.detection.base import Detector
+from itpn_ray.ray_config import RayConfig
 from itpn_ray.storage import check_writable, join, open_store
 from itpn_ray.training.evaluate import load_evaluated
 from itpn_ray.training.predict_config import PredictConfig
@@ -56,7 +58,9 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         threads=config.threads,
         make_predictor=partial(make_predictor, config),
     )
-    outcomes = answer_folder(job, rows, workers=config.workers, gpus=config.gpu, ray=config.ray)
+    outcomes = answer_folder(
+        job, rows, workers=config.workers, gpus=config.gpu, ray=with_room(config)
+    )
     categories = _categories(metadata) if detects else None
     with (
         counting(console, "looking at pictures") as count,
@@ -90,6 +94,14 @@ def make_predictor(config: PredictConfig) -> Predict:
         placed=placed,
         drawing=drawing,
     )
+
+
+def with_room(config: PredictConfig) -> RayConfig:
+    """The Ray to run on; a private one has CPUs for all workers, which would wait for them else."""
+    if config.ray.address or config.ray.num_cpus is not None:
+        return config.ray
+    slots = config.workers * config.threads + 1
+    return replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
 
 
 def _categories(metadata: Mapping[str, str]) -> list[dict[str, Any]]:

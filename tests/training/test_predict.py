@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from itpn_ray.data.views import whole_view
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
 from itpn_ray.evaluation.draw_classes import draw_classes
 from itpn_ray.models import load_model, save_model
+from itpn_ray.ray_config import RayConfig
 from itpn_ray.storage import open_store
-from itpn_ray.training.predict import predict
+from itpn_ray.training.predict import predict, with_room
 from itpn_ray.training.predict_config import PredictConfig
 from itpn_ray.training.prediction_files import PredictionFiles, drawn_name
 from tests.data.made import jpeg, picture
@@ -184,6 +186,13 @@ def test_ray_gives_the_same(detector: str, folder: Path, tmp_path: Path, ray_clu
     assert shared == alone
     for name in ("images.json", "unreadable.csv", "drawn/a.jpg", "drawn/deep/down/c.JPG"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_a_private_ray_has_room_for_all_workers() -> None:
+    config = PredictConfig(weights="w", folder="f", workers=6, threads=20)
+    assert with_room(config).num_cpus == 121
+    cluster = RayConfig(address="head:6379")
+    assert with_room(replace(config, ray=cluster)) == cluster
 
 
 def test_the_verb(
