@@ -18,7 +18,7 @@ class DoctorConfig:
         ConfigError: a value lies outside its range.
     """
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE_OR_DATA")]
     """Prepared data, or raw pictures with COCO or Objects365 annotations: a folder or URI."""
     out: str = "doctor.csv"
     """File for the list of faults, replaced whole."""

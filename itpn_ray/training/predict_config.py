@@ -19,9 +19,9 @@ class PredictConfig:
         ConfigError: a value lies outside its range.
     """
 
-    weights: Annotated[str, tyro.conf.Positional]
+    weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")]
     """A run's folder, or an exported .safetensors file, of a classifier or detector."""
-    folder: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder with pictures, and folders of pictures: a local path or ``s3://bucket/prefix``."""
     out: str = "predictions"
     """Folder for the results: a local path or ``s3://bucket/prefix``."""
