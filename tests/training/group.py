@@ -101,3 +101,9 @@ def hang(step: int, sick: int, rank: int) -> None:
         return prepare(task, batch, epoch)
 
     PixelPretrainingTask.prepare = hanging  # type: ignore[method-assign]
+
+
+def leave_after_half(steps: int, rank: int) -> None:
+    """`expect_half` and `leave_after` together."""
+    expect_half(rank)
+    leave_after(steps, rank)

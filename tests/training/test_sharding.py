@@ -12,7 +12,7 @@ import pytest
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.training.folder import run_folder
 from itpn_ray.training.journal import EVENTS, METRICS, read_lines
-from tests.training.group import expect_half, leave_after, train_in_group
+from tests.training.group import expect_half, leave_after_half, train_in_group
 from tests.training.runs import classification, losses, tiny, train_alone
 
 
@@ -26,6 +26,7 @@ def alone(config: ExperimentConfig, out: Path) -> list[dict[str, Any]]:
     return train_alone(dataclasses.replace(config, out=str(out), workers="0"))
 
 
+@pytest.mark.slow
 def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None:
     config = sharded(classification(prepared, tmp_path / "two"))
     train_in_group(config, 2, expect_half)
@@ -40,7 +41,7 @@ def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None
 
 def test_a_sharded_run_stops_and_goes_on_alone(prepared: str, tmp_path: Path) -> None:
     config = sharded(tiny(prepared, tmp_path / "parts"))
-    train_in_group(config, 2, functools.partial(leave_after, 5))
+    train_in_group(config, 2, functools.partial(leave_after_half, 5))
     found = train_alone(config)
     assert losses(found) == pytest.approx(losses(alone(config, tmp_path / "whole")), rel=1e-5)
     resumed = [e for e in read_lines(run_folder(config) / EVENTS) if e["event"] == "resume"]
