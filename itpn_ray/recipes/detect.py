@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
@@ -108,7 +108,7 @@ def nano_dino() -> ExperimentConfig:
     base = nano()
     return dataclasses.replace(
         base,
-        task=dataclasses.replace(base.task, head="dino", masks=False),
+        task=dataclasses.replace(cast(Detection, base.task), head="dino", masks=False),
         optim=dataclasses.replace(base.optim, lr=5e-4, weight_decay=1e-4, clip_norm=0.1),
     )
 
