@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from itpn_ray.figures import show_duration, show_value
+from itpn_ray.figures import show_duration, show_figure, show_value
 from itpn_ray.progress import Progress, RunFolder
 from itpn_ray.tracking.redact import redact
 
@@ -192,12 +192,13 @@ def render(progress: Progress, title: str, elapsed: float) -> Group:
     steps = f"{first['step']}/{first.get('steps', '?')}" if "step" in first else "starting"
     bar = ProgressBar(total=1.0, completed=progress.fraction, width=32)
     head.add_row(Text(title, "bold"), bar, f"{100 * progress.fraction:3.0f} %", steps)
-    figures = [("epoch", "{:.2f}"), ("loss", "{:.4f}"), ("images_per_s", "{:,.0f}")]
     shown = [
-        f"{name.replace('_per_s', '/s')} {form.format(first[name])}"
-        for name, form in figures
+        f"{name} {form.format(first[name])}"
+        for name, form in (("epoch", "{:.2f}"), ("loss", "{:.4f}"))
         if first.get(name) is not None
     ]
+    if first.get("images_per_s") is not None:
+        shown.append(f"images/s {show_figure('images_per_s', first['images_per_s'])}")
     eta = "…" if progress.eta is None else show_duration(progress.eta)
     shown += [f"ETA {eta}", f"elapsed {show_duration(elapsed)}"]
     workers = progress.worker_lines(time.time()) or ["waiting for the workers"]

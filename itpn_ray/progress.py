@@ -85,7 +85,7 @@ class Progress:
         if first.get("loss") is not None:
             parts.append(f"loss {first['loss']:.4f}")
         if first.get("images_per_s"):
-            parts.append(f"{first['images_per_s']:,.0f} images/s")
+            parts.append(f"{show_figure('images_per_s', first['images_per_s'])} images/s")
         if self.eta is not None:
             parts.append(f"ETA {show_duration(self.eta)}")
         return "  ".join([*parts, "[" + ", ".join(self._phases(now)) + "]"])

@@ -87,15 +87,15 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
 
 def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     """The Python that loads what a run has trained."""
-    use = "u1, u2, u3 = model.trunk.stages(images)"
+    use, normalise = "u1, u2, u3 = model.trunk.stages(images)", "normalise"
     if isinstance(config.task, Classification):
         use = "logits = model(images)"
     elif isinstance(config.task, Detection):
-        use = "found = model.detect(images, sizes)"
+        use, normalise = "found = model.detect(images, sizes)", "normalise_views"
     return [
         "from itpn_ray.models import load_model",
         f'model = load_model("{folder / EXPORT}")',
-        f"{use}  # images: float (B, 3, H, W), normalised by itpn_ray.data.device.normalise",
+        f"{use}  # images: float (B, 3, H, W), normalised by itpn_ray.data.device.{normalise}",
     ]
 
 

@@ -161,6 +161,27 @@ def finetuning(folder: Path, *, status: str = "FINISHED") -> Path:
     return folder
 
 
+def detection(folder: Path) -> Path:
+    found = {"box_AP": 0.31, "box_AP50": 0.52, "box_AP_small": 0.12, "box_AR100": 0.44}
+    found |= {"mask_AP": 0.28, "mask_AP50": 0.49, "mask_AR100": 0.4}
+    records = [
+        {"step": step, "epoch": step / 10, "time": BEGAN + step, "split": "val"}
+        | {name: value * step / 20 for name, value in found.items()}
+        for step in (10, 20)
+    ]
+    write_lines(folder / "metrics.jsonl", records)
+    rows = [
+        {"name": "cup", "count": 12, "box_AP": 0.4, "box_AP_small": None, "mask_AP": 0.35},
+        {"name": "pen", "count": 0, "box_AP": None, "box_AP_small": None, "mask_AP": None},
+        {"name": "ball", "count": 9, "box_AP": 0.22, "box_AP_small": 0.2, "mask_AP": 0.21},
+    ]
+    ratios = [{"migration": r, **found, "images_per_s": 5 + 4 * r} for r in (0.0, 0.3)]
+    write_json(folder / "results.json", {**found, "per_class": rows, "migration": ratios})
+    command = "itpn-ray detect nano"
+    write_json(folder / "config.json", config(folder.name, command, task={"kind": "detection"}))
+    return folder
+
+
 def evaluation(folder: Path) -> Path:
     rows = [
         {

@@ -49,7 +49,15 @@ def page_of(folder: Path) -> Page:
 
 @pytest.mark.parametrize(
     "make",
-    [runs.pretraining, runs.finetuning, runs.evaluation, runs.sweep, runs.prepared, runs.demo],
+    [
+        runs.pretraining,
+        runs.finetuning,
+        runs.detection,
+        runs.evaluation,
+        runs.sweep,
+        runs.prepared,
+        runs.demo,
+    ],
 )
 def test_every_kind_of_run_gets_one_file_that_needs_nothing_else(make, tmp_path: Path) -> None:
     path = write_report(make(tmp_path / "run"))
@@ -98,6 +106,18 @@ def test_finetuning_shows_the_classes_worst_first(tmp_path: Path) -> None:
     assert order == sorted(order)
     assert "80.5 %" in page.text
     assert "s3://***@bucket/w" in page.text
+
+
+def test_detection_shows_average_precision_and_the_classes_worst_first(tmp_path: Path) -> None:
+    page = page_of(runs.detection(tmp_path / "nano"))
+    assert "Detection" in page.text
+    assert "average precision of boxes on held-out pictures" in page.text
+    assert "average precision of masks on held-out pictures" in page.text
+    assert "AR100" not in page.text  # of 24 figures those are shown that sum the others up
+    assert "31.0 %" in page.text
+    assert "1.24x" in page.text
+    order = [page.text.rindex(name) for name in ("ball", "cup", "pen")]
+    assert order == sorted(order)
 
 
 def test_many_classes_are_folded_away(tmp_path: Path) -> None:
