@@ -192,7 +192,7 @@ def _set_environment(config: RayConfig, verbose: bool) -> None:
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     # A worker for each CPU, started with the first driver: training workers have environments of
     # their own and take none of them, and each costs 0.8 s of a core.
-    os.environ["RAY_prestart_worker_first_driver"] = "0"
+    os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  Ray reads this case
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(config.health_check_interval_s)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.worker_start_timeout_s)
     # Spot machines give 30 s or two minutes; Ray's own interval of 5 s is a good part of that.
