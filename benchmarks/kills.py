@@ -33,6 +33,7 @@ from itpn_ray.ray_config import RayConfig  # noqa: E402
 from itpn_ray.ray_env import start_ray  # noqa: E402
 from itpn_ray.training.folder import CONFIG  # noqa: E402
 from itpn_ray.training.journal import EVENTS, METRICS, read_lines  # noqa: E402
+from itpn_ray.training.run import EXPORT  # noqa: E402
 from itpn_ray.training.state import state_digest  # noqa: E402
 from itpn_ray.training.verify import Killer, run_short  # noqa: E402
 from itpn_ray.training.work import open_store  # noqa: E402
@@ -125,6 +126,8 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
             except subprocess.TimeoutExpired:
                 driver.kill()
                 raise SystemExit(f"the driver did not end after its {kind} was killed") from None
+            ended = (run / EXPORT).exists()  # the last steps may outlive their raylet
+            assert code != 0 or ended, f"nobody noticed that the {kind} was killed"
             lost.append(max(0, done - newest_checkpoint(run)))
             print(f"  run {number}: {kind} at step {done}, exit code {code}", flush=True)
         train(arguments)  # which does nothing where the last steps were done without the raylet

@@ -180,7 +180,6 @@ def test_a_classifier_names_the_five_likeliest_classes(
         assert len(given) == 5
 
 
-@pytest.mark.slow
 def test_ray_gives_the_same(detector: str, folder: Path, tmp_path: Path, ray_cluster: str) -> None:
     alone = predicted(detector, folder, tmp_path / "alone", min_score=0.0, batch=2)
     shared = predicted(detector, folder, tmp_path / "ray", min_score=0.0, batch=2, workers=2)

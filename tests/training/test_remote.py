@@ -34,7 +34,6 @@ def train(config: ExperimentConfig) -> list[dict[str, Any]]:
     return read_lines(folder / METRICS)
 
 
-@pytest.mark.slow
 def test_two_workers_take_the_steps_of_a_process_alone(prepared: str, tmp_path: Path) -> None:
     one = losses(train_alone(tiny(prepared, tmp_path / "one")))
     two = losses(train(under_ray(prepared, tmp_path / "two", "2")))
@@ -55,7 +54,6 @@ def test_a_killed_run_ends_bit_equal(prepared: str, tmp_path: Path) -> None:
     assert [e["event"] for e in read_lines(killed / EVENTS)].count("resume") == 1
 
 
-@pytest.mark.slow
 def test_an_error_that_stays_ends_the_run_at_once(prepared: str, tmp_path: Path) -> None:
     config = under_ray(prepared, tmp_path, "1")
     config = dataclasses.replace(config, data=str(tmp_path / "gone"), max_failures=3)

@@ -1,4 +1,4 @@
-"""A run whose pictures and checkpoints lie in an S3 that refuses requests."""
+"""A run whose pictures and checkpoints lie in an S3 that refuses three requests in ten."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_stopped_run_on_s3_ends_as_one_on_disk(
     for path in Path(prepared).rglob("*"):
         if path.is_file():
             store.put_file(path, path.relative_to(prepared).as_posix())
-    server = flaky_s3(refuse=0.15)
+    server = flaky_s3(refuse=0.3)
     remote = tiny(
         f"{s3_uri}/data",
         tmp_path / "remote",
@@ -48,7 +48,7 @@ def test_a_stopped_run_on_s3_ends_as_one_on_disk(
         time.sleep(0.1)  # the save of step 3 is under way
     assert losses(train_alone(remote)) == expected
     assert final_digest(remote) == final_digest(local)
-    assert server.counts["refused"] > 3
+    assert server.counts["refused"] > 5
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"canary" not in path.read_bytes(), path
     for key in open_store(s3_uri).list():

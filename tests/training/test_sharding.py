@@ -26,7 +26,6 @@ def alone(config: ExperimentConfig, out: Path) -> list[dict[str, Any]]:
     return train_alone(dataclasses.replace(config, out=str(out), workers="0"))
 
 
-@pytest.mark.slow
 def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None:
     config = sharded(classification(prepared, tmp_path / "two"))
     train_in_group(config, 2, expect_half)
