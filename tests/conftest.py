@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from itpn_ray.training.faults import FlakyServer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests under Ray first: they are the longest, and those processes that end early help out."""
+    items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
     """One private Ray for all tests that need one; the value is its address."""
