@@ -21,7 +21,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.crops import random_resized_crops
-from itpn_ray.data.decode import crop_resize, decode_rgb
+from itpn_ray.data.decode import decode_box, resize_square
 from itpn_ray.data.loader import TrainLoader
 from itpn_ray.data.shards import open_dataset
 from itpn_ray.ray_config import RayConfig
@@ -83,7 +83,8 @@ def plain_threads(setting: Setting) -> Epochs:
 
     def fill(out: Tensor, rows: np.ndarray, boxes: np.ndarray) -> None:
         for place, row, box in zip(out, rows.tolist(), boxes.tolist(), strict=True):
-            place.copy_(crop_resize(decode_rgb(images[row]), tuple(box), SIZE, row % 2 == 0))
+            _, part = decode_box(images[row], tuple(box))
+            place.copy_(resize_square(part, SIZE, row % 2 == 0))
 
     def epoch(number: int) -> Iterator[Tensor]:
         order = random.permutation(len(images))

@@ -15,8 +15,8 @@ from itpn_ray.data.order import Ids
 
 Carrier = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
 
-_BLOCK_STEPS = 64
-_PREFETCH = 8
+_ITEM_BATCHES = 64
+"""Batches of one item: handing over an item takes Ray Data some milliseconds, whatever it holds."""
 
 
 def thread_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
@@ -36,13 +36,18 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # from_items makes its blocks in this process. from_arrow sends a task for each, which waits
     # for a free CPU, and for ever where the training workers hold them all.
-    items = [{"ids": ids.astype(np.int64).tobytes()} for ids in batches]
-    dataset = ray.data.from_items(items, override_num_blocks=max(1, -(-len(items) // _BLOCK_STEPS)))
+    items = [
+        {
+            "ids": np.concatenate(batches[i : i + _ITEM_BATCHES]).astype(np.int64).tobytes(),
+            "ends": np.cumsum([len(ids) for ids in batches[i : i + _ITEM_BATCHES]]).tolist(),
+        }
+        for i in range(0, len(batches), _ITEM_BATCHES)
+    ]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     dataset.context.print_on_execution_start = False
-    instructions = dataset.iterator().iter_batches(
-        batch_size=1, batch_format="pyarrow", prefetch_batches=_PREFETCH
-    )
-    for instruction in instructions:
-        yield np.frombuffer(instruction.column("ids")[0].as_py(), dtype=np.int64)
+    for item in dataset.iterator().iter_batches(batch_size=1, batch_format="pyarrow"):
+        ids = np.frombuffer(item.column("ids")[0].as_py(), dtype=np.int64)
+        ends = item.column("ends")[0].as_py()
+        yield from np.split(ids, ends[:-1])

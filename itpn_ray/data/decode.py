@@ -15,6 +15,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from itpn_ray.data import region_decoder
+
+Box = tuple[int, int, int, int]
+"""Top, left, height and width of a part of a picture, pixels."""
+
 
 def decode_rgb(image: npt.NDArray[np.uint8]) -> Tensor:
     """Decode a JPEG, (bytes,) uint8, to (3, H, W) uint8 RGB, channels last in memory.
@@ -26,17 +31,36 @@ def decode_rgb(image: npt.NDArray[np.uint8]) -> Tensor:
     return cast(Tensor, decode_jpeg(torch.from_numpy(image.copy()), mode=ImageReadMode.RGB))
 
 
+def decode_box(image: npt.NDArray[np.uint8], box: Box) -> tuple[tuple[int, int], Tensor]:
+    """Decode a part of a JPEG, (bytes,) uint8: the pixels of ``decode_rgb``, cut out.
+
+    Returns:
+        Height and width of the whole picture; and (3, height, width) uint8 RGB, channels last in
+        memory.
+
+    Raises:
+        RuntimeError: the bytes are no JPEG that can be decoded.
+    """
+    if region_decoder.installed():
+        size, part = region_decoder.decode_part(image, box)
+        if part is not None:
+            return size, torch.from_numpy(part).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
+    whole = decode_rgb(image)  # which tells what is wrong with broken data
+    top, left, height, width = box
+    part_of_whole = whole[:, top : top + height, left : left + width]
+    return (whole.shape[1], whole.shape[2]), part_of_whole
+
+
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
     """Resize (3, H, W) uint8 to (3, height, width), bicubic with antialiasing."""
     batch = picture[None].contiguous(memory_format=torch.channels_last)
     return interpolate(batch, (height, width), mode="bicubic", antialias=True)[0]
 
 
-def crop_resize(picture: Tensor, box: tuple[int, int, int, int], size: int, flip: bool) -> Tensor:
-    """Crop (3, H, W) uint8 to a box (top, left, height, width) and resize to (3, size, size)."""
-    top, left, height, width = box
-    crop = resize(picture[:, top : top + height, left : left + width], size, size)
-    return crop.flip(-1) if flip else crop
+def resize_square(crop: Tensor, size: int, flip: bool) -> Tensor:
+    """Resize (3, h, w) uint8 to (3, size, size), mirrored if ``flip``."""
+    square = resize(crop, size, size)
+    return square.flip(-1) if flip else square
 
 
 def centre_crop(picture: Tensor, size: int, share: float) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from itpn_ray.data.augment import make_policy, policy_draws
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.crops import random_flips, random_resized_crops
-from itpn_ray.data.decode import centre_crop, crop_resize
+from itpn_ray.data.decode import centre_crop, resize_square
 from itpn_ray.data.features import Features
 from itpn_ray.data.order import Ids, TrainOrder, evaluation_rows, share
 from itpn_ray.data.picture_reader import PictureReader
@@ -117,8 +117,8 @@ class _Views:
         flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
         draws = policy_draws(augment, seed, epoch, ids)
         for i, row in enumerate(rows.tolist()):
-            box = tuple(boxes[i].tolist())
-            crop = crop_resize(reader.decode(row), box, out["image"].shape[-1], bool(flips[i]))
+            part = reader.decode_box(row, tuple(boxes[i].tolist()))
+            crop = resize_square(part, out["image"].shape[-1], bool(flips[i]))
             out["image"][i] = crop if self._policy is None else self._policy(crop, draws[i])
 
 

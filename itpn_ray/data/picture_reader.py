@@ -16,7 +16,7 @@ from torch import Tensor
 from itpn_ray.data.cache import RemoteShards
 from itpn_ray.data.carrier import Carrier, ray_carrier, thread_carrier
 from itpn_ray.data.config import LoaderConfig
-from itpn_ray.data.decode import decode_rgb
+from itpn_ray.data.decode import Box, decode_box, decode_rgb
 from itpn_ray.data.order import Ids
 from itpn_ray.data.pool import DecodePool, HostBatch, Pending, run_ahead
 from itpn_ray.data.shards import Shard, ShardedDataset
@@ -100,10 +100,27 @@ class PictureReader:
             picture = decode_rgb(shard.image(inside))
         except RuntimeError as error:
             raise self._broken(row, str(error).splitlines()[0]) from error
-        expected = (int(self.heights[row]), int(self.widths[row]))
-        if picture.shape[1:] != expected:
-            raise self._broken(row, f"has {tuple(picture.shape[1:])} pixels, not {expected}")
+        self._check_size(row, (picture.shape[1], picture.shape[2]))
         return picture
+
+    def decode_box(self, row: int, box: Box) -> Tensor:
+        """A part (top, left, height, width) of one stored picture, (3, height, width) uint8.
+
+        Raises:
+            DataError: it cannot be decoded, or is not of the size that the index says.
+        """
+        shard, inside = self.locate(row)
+        try:
+            size, part = decode_box(shard.image(inside), box)
+        except RuntimeError as error:
+            raise self._broken(row, str(error).splitlines()[0]) from error
+        self._check_size(row, size)
+        return part
+
+    def _check_size(self, row: int, size: tuple[int, int]) -> None:
+        expected = (int(self.heights[row]), int(self.widths[row]))
+        if size != expected:
+            raise self._broken(row, f"has {size} pixels, not {expected}")
 
     def locate(self, row: int) -> tuple[Shard, int]:
         """The open shard that holds a row of a batch under way, and the row in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,10 @@ def picture(row: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(((np.stack(waves, axis=-1) + 1) * 127.5).astype(np.uint8))
 
 
-def jpeg(image: Image.Image, quality: int = 92) -> bytes:
-    """The picture as JPEG bytes."""
+def jpeg(image: Image.Image, quality: int = 92, **options: Any) -> bytes:
+    """The picture as JPEG bytes; ``options`` are those of Pillow's writer."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality)
+    image.save(out, "JPEG", quality=quality, **options)
     return out.getvalue()
 
 
