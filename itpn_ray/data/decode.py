@@ -53,7 +53,9 @@ def decode_box(image: npt.NDArray[np.uint8], box: Box) -> tuple[tuple[int, int],
 
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
     """Resize (3, H, W) uint8 to (3, height, width), bicubic with antialiasing."""
-    batch = picture[None].contiguous(memory_format=torch.channels_last)
+    # (3, H, W) -> (1, H, W, 3) -> (1, 3, H, W): picture[None] has strides in which PyTorch does not
+    # see that channels lie last, and it would unpack them.
+    batch = picture.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     return interpolate(batch, (height, width), mode="bicubic", antialias=True)[0]
 
 

@@ -98,6 +98,7 @@ def test_crop_and_resize_equal_torchvisions(flip: bool) -> None:
         decoded, 5, 11, 40, 60, [32, 32], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
     assert torch.equal(ours, theirs.flip(-1) if flip else theirs)
+    assert ours.stride() == (1, 3 * 32, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(90, 61), (61, 90), (50, 50), (33, 200)])
