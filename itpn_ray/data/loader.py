@@ -116,8 +116,8 @@ class _Views:
         )
         flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
         draws = policy_draws(augment, seed, epoch, ids)
-        for i, row in enumerate(rows.tolist()):
-            part = reader.decode_box(row, tuple(boxes[i].tolist()))
+        for i, (row, box) in enumerate(zip(rows.tolist(), boxes.tolist(), strict=True)):
+            part = reader.decode_box(row, tuple(box))
             crop = resize_square(part, out["image"].shape[-1], bool(flips[i]))
             out["image"][i] = crop if self._policy is None else self._policy(crop, draws[i])
 
