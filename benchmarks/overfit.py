@@ -74,6 +74,7 @@ def command(head: str, data: Path, out: Path, steps: int) -> list[str]:
         "--task.short-side", str(SHORT), "--task.long-side", str(LONG),
         "--augment.short-sides", str(SHORT), "--augment.long-side", str(LONG),
         "--augment.crop", "0", "--augment.flip", "0", "--tracking.kind", "none",
+        "--loader.carrier", "threads", "--loader.threads", "1",
     ]  # fmt: skip
 
 
