@@ -29,9 +29,9 @@ from itpn_ray.training.journal import METRICS, read_lines  # noqa: E402
 
 PICTURES = 8
 BARS = {"box_AP50": 0.9, "mask_AP50": 0.8}
-SHORT, LONG = 320, 448
-STEPS = {"mask_rcnn": 600, "cascade_mask_rcnn": 600, "dino": 1000}
-"""One step an epoch: all eight pictures."""
+BATCH = 2
+SHORT, LONG = 256, 384
+EPOCHS = {"mask_rcnn": 150, "cascade_mask_rcnn": 150, "dino": 300}
 EVALUATIONS = 10
 HEADS: dict[str, list[str]] = {
     "mask_rcnn": ["nano", "--task.head", "mask_rcnn"],
@@ -62,14 +62,14 @@ def choose(coco: Path, folder: Path) -> None:
             shutil.copy(coco / "train2017" / image["file_name"], folder / split)
 
 
-def command(head: str, data: Path, out: Path, steps: int) -> list[str]:
+def command(head: str, data: Path, out: Path, epochs: int) -> list[str]:
     """The training of one head."""
     return [
         "detect", *HEADS[head],
         "--data", str(data), "--out", str(out), "--run", head, "--workers", "0",
-        "--optim.global-batch", str(PICTURES), "--optim.epochs", str(steps),
-        "--optim.warmup-epochs", "20", "--eval-every", str(steps // EVALUATIONS),
-        "--checkpoint.every-steps", str(steps // EVALUATIONS), "--log-every", "10",
+        "--optim.global-batch", str(BATCH), "--optim.epochs", str(epochs),
+        "--optim.warmup-epochs", "5", "--eval-every", str(epochs // EVALUATIONS),
+        "--checkpoint.every-steps", "100", "--log-every", "10",
         "--model.image-size", str(SHORT), "--model.drop-path", "0",
         "--task.short-side", str(SHORT), "--task.long-side", str(LONG),
         "--augment.short-sides", str(SHORT), "--augment.long-side", str(LONG),
@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--coco", type=Path, required=True, help="folder in COCO's layout")
     parser.add_argument("--work", type=Path, default=Path("out/overfit"), help="data and runs")
     parser.add_argument("--heads", nargs="*", default=list(HEADS), choices=list(HEADS))
-    parser.add_argument("--steps", type=int, help="of each head, in place of its own number")
+    parser.add_argument("--epochs", type=int, help="of each head, in place of its own number")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     data = options.work / "data"
@@ -121,7 +121,7 @@ def main() -> int:
     run(["prepare", "--source", str(options.work / "coco"), "--out", str(data), "--num-workers=0"])
     records, lines, met = {}, {}, True
     for head in options.heads:
-        arguments = command(head, data, options.work, options.steps or STEPS[head])
+        arguments = command(head, data, options.work, options.epochs or EPOCHS[head])
         run(arguments)
         records[head] = read_lines(options.work / head / METRICS)
         reached = {name: curve(records[head], name)[1] for name in BARS}
