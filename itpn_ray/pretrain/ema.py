@@ -18,12 +18,17 @@ def update_average(average: nn.Module, source: nn.Module, momentum: float) -> No
         momentum: share of the old average that stays, in [0, 1].
     """
     followed = dict(source.state_dict(keep_vars=True))
-    averages, values = [], []
+    # Apart, since sharding spreads parameters over the workers and leaves buffers whole.
+    parameters, buffers = [], []
     for name, tensor in average.state_dict(keep_vars=True).items():
         value = followed[name].detach()
-        if tensor.is_floating_point():
-            averages.append(tensor)
-            values.append(value)
+        if isinstance(tensor, nn.Parameter):
+            parameters.append((tensor, value))
+        elif tensor.is_floating_point():
+            buffers.append((tensor, value))
         else:
             tensor.copy_(value)
-    torch._foreach_lerp_(averages, values, 1.0 - momentum)
+    for pairs in (parameters, buffers):
+        if pairs:
+            averages, values = zip(*pairs, strict=True)
+            torch._foreach_lerp_(averages, values, 1.0 - momentum)

@@ -14,13 +14,14 @@ from tests.training.group import train_in_group
 from tests.training.runs import losses, train_alone
 
 
-def test_two_workers_take_the_steps_of_one(scenes: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_workers_take_the_steps_of_one(scenes: str, tmp_path: Path, sharded: bool) -> None:
     """With shares of two and four pictures, joint normalisation and joint normalisers."""
     alone = detection(scenes, tmp_path / "one")
     optim = dataclasses.replace(alone.optim, global_batch=6, epochs=2)
     alone = dataclasses.replace(alone, optim=optim)
     records = train_alone(alone)
-    together = dataclasses.replace(alone, out=str(tmp_path / "two"), workers="2")
+    together = dataclasses.replace(alone, out=str(tmp_path / "two"), workers="2", sharded=sharded)
     train_in_group(together, 2)
     found = read_lines(run_folder(together) / METRICS)
     assert losses(found) == pytest.approx(losses(records), rel=1e-3)
