@@ -33,12 +33,11 @@ from itpn_ray.data.config import LoaderConfig  # noqa: E402
 from itpn_ray.experiment import (  # noqa: E402
     CheckpointConfig,
     ExperimentConfig,
-    OptimConfig,
     to_dict,
 )
 from itpn_ray.ray_config import RayConfig  # noqa: E402
 from itpn_ray.ray_env import start_ray  # noqa: E402
-from itpn_ray.tasks.config import ModelConfig  # noqa: E402
+from itpn_ray.recipes import pretrain  # noqa: E402
 from itpn_ray.tracking.config import TrackingConfig  # noqa: E402
 from itpn_ray.training.faults import kill  # noqa: E402
 from itpn_ray.training.folder import run_folder  # noqa: E402
@@ -60,15 +59,18 @@ class Cost:
 
 
 def pretraining(data: Path, out: Path, workers: int, epochs: float) -> ExperimentConfig:
-    """A pixel pre-training of the nano network at 64 px, saved twice an epoch."""
-    return ExperimentConfig(
+    """The nano recipe at 64 px, saved twice an epoch."""
+    recipe = pretrain.nano()
+    return dataclasses.replace(
+        recipe,
+        run="run",
         data=str(data),
         out=str(out),
         workers=str(workers),
+        cpus_per_worker=1.0,
         eval_every=-1,
         log_every=LOG_EVERY,
-        model=ModelConfig(name="fast_itpn_nano", image_size=64),
-        optim=OptimConfig(global_batch=BATCH, epochs=epochs, warmup_epochs=0),
+        optim=dataclasses.replace(recipe.optim, global_batch=BATCH, epochs=epochs, warmup_epochs=0),
         loader=LoaderConfig(carrier="threads", threads=1),
         checkpoint=CheckpointConfig(every_steps=PER_EPOCH // 2),
         tracking=TrackingConfig(kind="none"),

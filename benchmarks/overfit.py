@@ -131,6 +131,7 @@ def main() -> int:
             if values:
                 met &= values[-1] >= BARS[name]
                 print(f"{head}: {name} {values[-1]:.3f} (bar {BARS[name]})", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     draw(records, options.out / "overfit.png")
     write_json(options.out / "overfit.json", {"machine": machine("cpu"), "heads": lines})
     return 0 if met else 1
