@@ -74,7 +74,6 @@ def pretraining(data: Path, out: Path, workers: int, epochs: float) -> Experimen
         loader=LoaderConfig(carrier="threads", threads=1),
         checkpoint=CheckpointConfig(every_steps=PER_EPOCH // 2),
         tracking=TrackingConfig(kind="none"),
-        ray=RayConfig(health_check_interval_s=0.2),
     )
 
 
@@ -118,10 +117,10 @@ def measure(config: ExperimentConfig, how: Callable[[ExperimentConfig, Path], No
     )
 
 
-def compare(data: Path, out: Path, repeats: int, epochs: float) -> None:
-    """The table of both launchers, one and two workers, in turns."""
+def compare(data: Path, out: Path, counts: list[int], repeats: int, epochs: float) -> None:
+    """The table of both launchers, in turns."""
     print(f"{'':22} {'start s':>8} {'steps/s':>8} {'save ms':>8}")
-    for workers in (1, 2):
+    for workers in counts:
         config = pretraining(data, out, workers, epochs)
         costs: dict[str, list[Cost]] = {"torchrun": [], "Ray Train": []}
         for _ in range(repeats):
@@ -200,7 +199,8 @@ def main() -> None:
     """Measure in a folder that is removed afterwards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=4.0)
+    parser.add_argument("--epochs", type=float, default=12.0)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--quick", action="store_true", help="one short run of each")
     asked = parser.parse_args()
     if asked.quick:
@@ -208,9 +208,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = prepared_pictures(folder, BATCH * PER_EPOCH)
+        with start_ray():
+            compare(data, folder / "out", asked.workers, asked.repeats, asked.epochs)
+        ours, rays = [], []
         with start_ray(RayConfig(health_check_interval_s=0.2)):
-            compare(data, folder / "out", asked.repeats, asked.epochs)
-            ours, rays = [], []
             for number in range(asked.repeats):
                 ours.append(restart_of_ours(data, folder / "out", number))
                 rays.append(restart_of_ray(folder))
