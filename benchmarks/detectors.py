@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.acceleration import VARIANTS
+from benchmarks.acceleration import VARIANTS, wanted
 from benchmarks.lib.interleave import (
     DTYPES,
     Case,
@@ -76,7 +76,8 @@ def cases(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str, int]]
     images = images.to(device, dtype)
     made: dict[str, Case] = {}
     work = {}
-    for variant, acceleration in VARIANTS.items():
+    for variant in (name for name in VARIANTS if wanted(name, options)):
+        acceleration = VARIANTS[variant]
         torch.manual_seed(0)
         detector = create_rcnn(name, num_classes=CLASSES, acceleration=acceleration)
         prefer_first(detector.roi.boxes[0].logits, 0)
@@ -111,7 +112,9 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    options = parse(new_parser(__doc__.splitlines()[0]))
+    parser = new_parser(__doc__.splitlines()[0])
+    parser.add_argument("--variants", nargs="+", default=[""], help="parts of variants' names")
+    options = parse(parser)
     made, work = cases(options)
     with torch.inference_mode():
         for name, case in made.items():
