@@ -24,7 +24,7 @@ from itpn_ray.training.folder import run_folder
 from itpn_ray.training.run import preflight
 from itpn_ray.training.subjects import LOADER
 from tests.tasks.detection_runs import CLASSES, detection, task
-from tests.training.runs import Stop, final_digest, losses, stop_at, train_alone
+from tests.training.runs import final_digest, losses, train_alone, train_and_stop
 
 HEADS = pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn", "dino"])
 
@@ -116,10 +116,7 @@ def test_a_stopped_run_ends_bit_equal(
     whole = detection(scenes, tmp_path / "whole", head)
     records = train_alone(whole)
     stopped = detection(scenes, tmp_path / "stopped", head)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3)
-        with pytest.raises(Stop):
-            train_alone(stopped)
+    train_and_stop(stopped, monkeypatch, 3)
     assert losses(train_alone(stopped)) == losses(records)
     assert final_digest(stopped) == final_digest(whole)
 

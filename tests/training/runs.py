@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,13 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         return agree(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "_agree", dying)
+
+
+def train_and_stop(config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Die once ``step`` steps are done, and let the save come to its end that is under way then."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Stop):
+            train_alone(config)
+    while not open_store(config).steps():
+        time.sleep(0.05)

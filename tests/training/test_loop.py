@@ -23,6 +23,7 @@ from tests.training.runs import (
     stop_at,
     tiny,
     train_alone,
+    train_and_stop,
 )
 
 KINDS = pytest.mark.parametrize("make", [tiny, classification], ids=["pixel", "classification"])
@@ -46,10 +47,7 @@ def test_a_stopped_run_ends_bit_equal(
     whole = make(prepared, tmp_path / "whole")
     expected = losses(train_alone(whole))
     stopped = make(prepared, tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 5)
-        with pytest.raises(Stop):
-            train_alone(stopped)
+    train_and_stop(stopped, monkeypatch, 5)
     assert losses(train_alone(stopped)) == expected
     assert final_digest(stopped) == final_digest(whole)
     resumed = [e for e in read_lines(run_folder(stopped) / EVENTS) if e["event"] == "resume"]

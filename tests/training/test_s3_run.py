@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import CheckpointConfig
 from itpn_ray.storage import open_store
-from itpn_ray.training.checkpoint import CheckpointStore
 from itpn_ray.training.faults import FlakyServer
-from tests.training.runs import Stop, final_digest, losses, stop_at, tiny, train_alone
+from tests.training.runs import final_digest, losses, tiny, train_alone, train_and_stop
 
 
 def test_a_stopped_run_on_s3_ends_as_one_on_disk(
@@ -40,12 +38,7 @@ def test_a_stopped_run_on_s3_ends_as_one_on_disk(
         loader=loader,
         checkpoint=CheckpointConfig(uri=f"{s3_uri}/checkpoints", every_steps=3),
     )
-    with monkeypatch.context() as patch:
-        stop_at(patch, 5)
-        with pytest.raises(Stop):
-            train_alone(remote)
-    while not CheckpointStore(remote.checkpoint.uri).steps():
-        time.sleep(0.1)  # the save of step 3 is under way
+    train_and_stop(remote, monkeypatch, 5)
     assert losses(train_alone(remote)) == expected
     assert final_digest(remote) == final_digest(local)
     assert server.counts["refused"] > 5
