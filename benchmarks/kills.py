@@ -41,7 +41,7 @@ STEPS_AN_EPOCH, EPOCHS, SAVE_EVERY = 16, 4, 4
 EACH = 5
 """Kills a run."""
 OUTLIVED = 20
-"""Steps before the end in which no raylet is killed: its workers take some more before they go."""
+"""Steps before the end in which drivers are killed alone: a raylet's workers outlive it by some."""
 PATIENCE_S = 180.0
 
 
@@ -113,14 +113,15 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
         kills = min(EACH, count - number * EACH)
         run = out / f"driver-{number}"
         arguments = command(data, out, run.name)
-        for turn, at in enumerate(sorted(chooser.sample(range(1, last - OUTLIVED), kills))):
+        for turn, at in enumerate(sorted(chooser.sample(range(1, last - SAVE_EVERY), kills))):
             driver = subprocess.Popen(
                 arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             this = psutil.Process(driver.pid)
             raylet = wait_for_raylet(driver)  # what the killed one left behind is gone by then
             done = wait_for_step(run, at, driver, time.time())
-            kind, victim = ("raylet", raylet) if turn % 2 else ("driver", this)
+            of_raylet = turn % 2 == 1 and at < last - OUTLIVED
+            kind, victim = ("raylet", raylet) if of_raylet else ("driver", this)
             victim.kill()
             try:
                 code = driver.wait(PATIENCE_S)
