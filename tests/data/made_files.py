@@ -11,6 +11,9 @@ from itpn_ray.data.prepare_config import PrepareConfig
 from itpn_ray.data.shards import open_dataset
 from tests.data.made import jpeg, picture
 
+FOLDERS = {"train/cat": 11, "train/dog": 9, "val/cat": 3, "val/dog": 4}
+"""Pictures in each folder of the usual raw data set."""
+
 
 def image_bytes(number: int, width: int = 40, height: int = 32) -> bytes:
     """A small JPEG; each number gives another one."""
@@ -43,4 +46,13 @@ def prepared(source: Path | str, out: Path | str, **fields: Any) -> dict[str, li
     return {
         split: [dataset[number] for number in range(len(dataset))]
         for split, dataset in datasets.items()
+    }
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What lies below a folder: path relative to it -> bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
     }

@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from itpn_ray.data import run_lengths
 from itpn_ray.data.annotations import follow
-from itpn_ray.data.json_stream import stream_object
 from itpn_ray.data.manifest import read_manifest
 from itpn_ray.data.normalise import PictureRules, RejectedError, normalise
 from itpn_ray.data.prepare import prepare
@@ -341,71 +337,3 @@ print(-peak(70_000) + peak(280_000))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert int(done.stdout) < 40_000  # kB; the boxes as Python values would take 150 MB more
-
-
-# JSON by the piece
-
-
-@settings(deadline=None)
-@given(
-    st.dictionaries(
-        st.text(),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-            max_leaves=20,
-        ),
-    ),
-    st.sampled_from([None, 1]),
-)
-def test_json_by_the_piece_is_the_same(value: dict[str, Any], indent: int | None) -> None:
-    class Slow(io.BytesIO):
-        """Gives a byte or two at a time, so that every place is a cut once."""
-
-        def read(self, size: int | None = -1, /) -> bytes:
-            return super().read(2)
-
-    found: dict[str, Any] = {key: [] for key, inner in value.items() if inner == []}
-    for key, inner in stream_object(Slow(json.dumps(value, indent=indent).encode())):
-        if isinstance(value[key], list):
-            found.setdefault(key, []).append(inner)
-        else:
-            found[key] = inner
-    assert found == value
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": [1, 2', '{"a": 1', '{"a" 1}', '{"a": [1 2]}'])
-def test_what_is_not_json_raises(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 (json's own words or ours)
-        list(stream_object(io.BytesIO(text.encode())))
-
-
-# Run lengths
-
-
-@settings(deadline=None)
-@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
-def test_run_lengths_agree_with_coco(mask: Mask) -> None:
-    runs = run_lengths.encode(mask)
-    np.testing.assert_array_equal(run_lengths.decode(runs, *mask.shape), mask)
-    theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    text = theirs["counts"].decode()
-    assert run_lengths.to_text(runs) == text
-    assert run_lengths.from_text(text) == runs
-
-
-def test_large_runs_have_a_text_form() -> None:
-    mask = np.zeros((3000, 2000), bool)
-    mask[1000:2900, 1500:1600] = True
-    theirs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    assert run_lengths.to_text(run_lengths.encode(mask)) == theirs
-    np.testing.assert_array_equal(
-        run_lengths.decode(run_lengths.from_text(theirs), 3000, 2000), mask
-    )
-
-
-def test_wrong_runs_raise() -> None:
-    with pytest.raises(ValueError, match="run lengths of 5 pixels for 2 x 3"):
-        run_lengths.decode([2, 3], 3, 2)
-    with pytest.raises(ValueError, match="end in the middle"):
-        run_lengths.from_text("P")

@@ -4,10 +4,6 @@ import csv
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +14,10 @@ from itpn_ray.data.manifest import read_manifest
 from itpn_ray.data.prepare import Progress, prepare
 from itpn_ray.data.prepare_config import PrepareConfig
 from itpn_ray.data.shards import open_dataset
-from itpn_ray.errors import ConfigError, DataError, ItpnError
+from itpn_ray.errors import DataError, ItpnError
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import start_ray
-from tests.data.made_files import config, image_bytes, prepared, write_folders
-
-FOLDERS = {"train/cat": 11, "train/dog": 9, "val/cat": 3, "val/dog": 4}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+from tests.data.made_files import FOLDERS, config, files, image_bytes, prepared, write_folders
 
 
 def test_every_picture_arrives_with_its_label(tmp_path: Path) -> None:
@@ -164,216 +150,11 @@ def test_progress_counts_pictures_and_shards(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_done_twice(tmp_path: Path) -> None:
-    write_folders(tmp_path / "raw", FOLDERS)
-    first = prepare(config(tmp_path / "raw", tmp_path / "out"))
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    calls: list[Progress] = []
-    assert prepare(config(tmp_path / "raw", tmp_path / "out"), calls.append) == first
-    assert not calls
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-
-
-def test_another_preparation_is_not_overwritten(tmp_path: Path) -> None:
-    write_folders(tmp_path / "raw", FOLDERS)
-    prepare(config(tmp_path / "raw", tmp_path / "out"))
-    with pytest.raises(ConfigError, match="holds another preparation"):
-        prepare(config(tmp_path / "raw", tmp_path / "out", max_side=16))
-    write_folders(tmp_path / "raw", {"train/cat": 12})
-    with pytest.raises(ConfigError, match="holds another preparation"):
-        prepare(config(tmp_path / "raw", tmp_path / "out"))
-
-
-KILLED = """
-import os, signal, sys
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PrepareConfig
-from itpn_ray.data import shards
-limit = int(sys.argv[3])
-append = shards.ShardWriter.append
-def counted(self, row, seen=[0]):
-    seen[0] += 1
-    if seen[0] == limit:
-        os.kill(os.getpid(), signal.SIGKILL)
-    append(self, row)
-shards.ShardWriter.append = counted
-prepare(PrepareConfig(source=sys.argv[1], out=sys.argv[2], num_workers=0, shard_rows=8))
-"""
-
-
-@pytest.mark.parametrize("at", [3, 17])
-def test_killed_and_repeated_ends_in_the_same_bytes(tmp_path: Path, at: int) -> None:
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    write_folders(raw, FOLDERS)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(raw), str(out), str(at)], check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
-    with pytest.raises(DataError, match=r"no manifest.json"):
-        open_dataset(str(out), "train")
-    finished = {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*.arrow")}
-    assert len(finished) == at // 8
-    prepare(config(raw, out))
-    for path, written in finished.items():
-        assert path.stat().st_mtime_ns == written
-    prepare(config(raw, tmp_path / "whole"))
-    assert files(out) == files(tmp_path / "whole")
-
-
-def test_a_damaged_shard_is_made_again_on_resume(tmp_path: Path) -> None:
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    write_folders(raw, FOLDERS)
-    subprocess.run([sys.executable, "-c", KILLED, str(raw), str(out), "17"], check=False)
-    damaged = next(out.glob("*/shard-*.arrow"))
-    damaged.write_bytes(damaged.read_bytes()[:-10])
-    prepare(config(raw, out))
-    prepare(config(raw, tmp_path / "whole"))
-    assert files(out) == files(tmp_path / "whole")
-
-
-def test_shards_of_an_unfinished_plan_do_not_stay(tmp_path: Path) -> None:
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    write_folders(raw, FOLDERS)
-    subprocess.run([sys.executable, "-c", KILLED, str(raw), str(out), "26"], check=False)
-    assert len(list(out.glob("*/shard-*.arrow"))) == 3
-    prepare(config(raw, out, shard_rows=100))
-    prepare(config(raw, tmp_path / "whole", shard_rows=100))
-    assert files(out) == files(tmp_path / "whole")
-
-
 def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folders(tmp_path / "raw", FOLDERS)
     monkeypatch.chdir(tmp_path)
     assert prepare(config("raw", "out")).splits["train"].count == 20
     assert len(open_dataset("out", "train")) == 20
-
-
-def bad_source(tmp_path: Path, name: str) -> tuple[Path, str]:
-    raw = tmp_path / "raw"
-    if name == "missing":
-        return raw, "does not exist"
-    raw.mkdir()
-    if name == "empty":
-        return raw, "is empty"
-    if name == "no pictures":
-        (raw / "notes.txt").write_text("")
-        return raw, "holds no pictures"
-    if name == "empty classes":
-        (raw / "train/cat").mkdir(parents=True)
-        (raw / "train/dog").mkdir(parents=True)
-        return raw, "holds no pictures"
-    if name == "one class":
-        write_folders(raw, {"train/cat": 3})
-        return raw, "one class"
-    if name == "pictures beside classes":
-        write_folders(raw, {"cat": 2, "dog": 2, "": 1})
-        return raw, "pictures beside them"
-    if name == "val has another class":
-        write_folders(raw, {"train/cat": 2, "train/dog": 2, "val/emu": 1})
-        return raw, "val has classes that train has not: emu"
-    if name == "val without labels":
-        write_folders(raw, {"train/cat": 2, "train/dog": 2, "val": 1})
-        return raw, "lies in no class folder"
-    if name == "one picture":
-        write_folders(raw, {"": 1})
-        return raw, "only picture"
-    if name == "all broken":
-        for path in ("a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"):
-            (raw / path).parent.mkdir(exist_ok=True)
-            (raw / path).write_bytes(b"")
-        return raw, "no usable picture"
-    path = raw / "file.jpg"
-    path.write_bytes(image_bytes(0))
-    return path, "is not a folder"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "missing",
-        "empty",
-        "no pictures",
-        "empty classes",
-        "one class",
-        "pictures beside classes",
-        "val has another class",
-        "val without labels",
-        "one picture",
-        "all broken",
-        "a file",
-    ],
-)
-def test_a_bad_source_is_told_in_one_line(tmp_path: Path, name: str) -> None:
-    source, cause = bad_source(tmp_path, name)
-    start = time.monotonic()
-    with pytest.raises(DataError, match=cause) as caught:
-        prepare(config(source, tmp_path / "out", max_broken=1.0))
-    assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 5
-    assert not (tmp_path / "out/manifest.json").exists()
-    if name != "all broken":
-        assert not (tmp_path / "out").exists()
-
-
-def test_a_bad_output_is_told(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    write_folders(raw, FOLDERS)
-    (tmp_path / "file").write_text("")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.tex").write_text("")
-    for out, cause in (
-        (tmp_path / "file" / "out", "cannot be written"),
-        (tmp_path / "mine", "holds something else already"),
-        (raw / "out", "lies in the source"),
-        (raw, "lies in the source"),
-    ):
-        with pytest.raises(ConfigError, match=cause):
-            prepare(config(raw, out))
-    assert (tmp_path / "mine/thesis.tex").exists()
-
-
-def test_a_full_disk_says_that_finished_shards_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from itpn_ray.data.shard_job import ShardJob
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    write_folders(tmp_path / "raw", FOLDERS)
-    monkeypatch.setattr(ShardJob, "make", full)
-    with pytest.raises(DataError, match=r"No space left.*finished shards are kept"):
-        prepare(config(tmp_path / "raw", tmp_path / "out"))
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"format": "voc"},
-        {"holdout": 0.0},
-        {"holdout": 1.0},
-        {"max_side": 4},
-        {"quality": 0},
-        {"max_pixels": 10**9},
-        {"shard_rows": 0},
-        {"shard_mb": 0},
-        {"max_broken": 1.5},
-        {"seed": -1},
-        {"num_workers": -1},
-    ],
-)
-def test_config_is_checked(field: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"prepare.{next(iter(field))}"):
-        PrepareConfig(source="a", out="b", **field)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("field", "form"), [("labels", "csv"), ("unlabelled", "coco"), ("classes", "coco")]
-)
-def test_a_field_that_would_be_ignored_is_refused(tmp_path: Path, field: str, form: str) -> None:
-    value = True if field == "unlabelled" else "list.txt"
-    with pytest.raises(ConfigError, match=f"is not used with the format {form}"):
-        prepare(config(tmp_path, tmp_path / "out", format=form, **{field: value}))
 
 
 def test_what_real_folders_hold_does_no_harm(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from itpn_ray.models import layers
 from itpn_ray.models.layers import (
     Attention,
     Block,
@@ -114,3 +115,26 @@ def test_weights_are_drawn_as_the_table_says():
     assert module[1].weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
     assert module[1].bias.any()
     assert torch.equal(module[2].weight, torch.ones(7))
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 64])
+def test_an_mlp_in_parts_is_the_mlp(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    block = layers.EarlyBlock(layers.Mlp(8, 24, sub_norm=True), 8, layer_scale=0.5)
+    seen: list[int] = []
+    block.mlp.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    x = torch.randn(2, tokens, 8)
+    whole = block(x)  # with gradients: at once
+    assert seen == [2]
+    monkeypatch.setattr(layers, "PART_BYTES", 10 * 8 * 4)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), whole)
+    assert seen[1:] == [10] * (2 * tokens // 10) + [2 * tokens % 10]
+
+
+def test_a_part_is_never_less_than_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "PART_BYTES", 1)
+    block = layers.EarlyBlock(layers.Mlp(8, 24), 8)
+    x = torch.randn(3, 2, 8)
+    with torch.no_grad():
+        parts = block(x)
+    torch.testing.assert_close(parts, block(x))

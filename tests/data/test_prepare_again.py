@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from itpn_ray.data.prepare import Progress, prepare
+from itpn_ray.data.shards import open_dataset
+from itpn_ray.errors import ConfigError, DataError
+from tests.data.made_files import FOLDERS, config, files, write_folders
+
+
+def test_nothing_is_done_twice(tmp_path: Path) -> None:
+    write_folders(tmp_path / "raw", FOLDERS)
+    first = prepare(config(tmp_path / "raw", tmp_path / "out"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    calls: list[Progress] = []
+    assert prepare(config(tmp_path / "raw", tmp_path / "out"), calls.append) == first
+    assert not calls
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+
+
+def test_another_preparation_is_not_overwritten(tmp_path: Path) -> None:
+    write_folders(tmp_path / "raw", FOLDERS)
+    prepare(config(tmp_path / "raw", tmp_path / "out"))
+    with pytest.raises(ConfigError, match="holds another preparation"):
+        prepare(config(tmp_path / "raw", tmp_path / "out", max_side=16))
+    write_folders(tmp_path / "raw", {"train/cat": 12})
+    with pytest.raises(ConfigError, match="holds another preparation"):
+        prepare(config(tmp_path / "raw", tmp_path / "out"))
+
+
+KILLED = """
+import os, signal, sys
+from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data import shards
+limit = int(sys.argv[3])
+append = shards.ShardWriter.append
+def counted(self, row, seen=[0]):
+    seen[0] += 1
+    if seen[0] == limit:
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(self, row)
+shards.ShardWriter.append = counted
+prepare(PrepareConfig(source=sys.argv[1], out=sys.argv[2], num_workers=0, shard_rows=8))
+"""
+
+
+@pytest.mark.parametrize("at", [3, 17])
+def test_killed_and_repeated_ends_in_the_same_bytes(tmp_path: Path, at: int) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_folders(raw, FOLDERS)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(raw), str(out), str(at)], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(DataError, match=r"no manifest.json"):
+        open_dataset(str(out), "train")
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*.arrow")}
+    assert len(finished) == at // 8
+    prepare(config(raw, out))
+    for path, written in finished.items():
+        assert path.stat().st_mtime_ns == written
+    prepare(config(raw, tmp_path / "whole"))
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_damaged_shard_is_made_again_on_resume(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_folders(raw, FOLDERS)
+    subprocess.run([sys.executable, "-c", KILLED, str(raw), str(out), "17"], check=False)
+    damaged = next(out.glob("*/shard-*.arrow"))
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    prepare(config(raw, out))
+    prepare(config(raw, tmp_path / "whole"))
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_shards_of_an_unfinished_plan_do_not_stay(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_folders(raw, FOLDERS)
+    subprocess.run([sys.executable, "-c", KILLED, str(raw), str(out), "26"], check=False)
+    assert len(list(out.glob("*/shard-*.arrow"))) == 3
+    prepare(config(raw, out, shard_rows=100))
+    prepare(config(raw, tmp_path / "whole", shard_rows=100))
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_full_disk_says_that_finished_shards_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itpn_ray.data.shard_job import ShardJob
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_folders(tmp_path / "raw", FOLDERS)
+    monkeypatch.setattr(ShardJob, "make", full)
+    with pytest.raises(DataError, match=r"No space left.*finished shards are kept"):
+        prepare(config(tmp_path / "raw", tmp_path / "out"))
