@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from itpn_ray.training.pages import keep_pages
+
 Case = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -77,6 +79,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     options.dtype = options.dtype or ("bfloat16" if options.device == "cuda" else "float32")
     options.repeats = options.repeats or (3 if options.quick else 9)
     options.out = options.out or Path("out/benchmarks" if options.quick else "benchmarks/results")
+    if options.device == "cpu":
+        keep_pages()  # as training does; every network in the run has it
     torch._dynamo.config.recompile_limit = 64  # one form of the network a case
     return options
 

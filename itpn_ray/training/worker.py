@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.training.pages import keep_pages
 from itpn_ray.training.sharding import shard
 
 
@@ -100,6 +101,7 @@ class Worker:
 def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) -> Worker:
     """Choose the device and its numerics."""
     if not gpu:
+        keep_pages()
         torch.set_num_threads(max(1, threads))
         return Worker(rank=rank, world=world, device=torch.device("cpu"))
     # Under Ray each worker sees its own GPU alone, or all of the node's in order of local rank.
