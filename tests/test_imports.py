@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "itpn_ray"
 
 LEVELS: list[set[str]] = [
-    {"errors", "checks", "draws", "figures"},
+    {"errors", "checks", "draws", "figures", "pages"},
     {"storage", "ray_config", "ray_env"},
     {"models", "data", "tracking"},
     {"progress", "console", "counter", "report"},

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from itpn_ray.pages import keep_pages
+
 HostBatch = dict[str, Tensor]
 _CHUNK = 32  # pictures of one task: small enough to spread a batch, large enough to vectorise
 
@@ -45,6 +47,7 @@ class DecodePool:
     """Decoding threads; each uses one core, whatever torch's thread count elsewhere is."""
 
     def __init__(self, threads: int) -> None:
+        keep_pages()
         started = threading.Barrier(threads + 1)
 
         def begin() -> None:

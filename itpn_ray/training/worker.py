@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.training.pages import keep_pages
+from itpn_ray.pages import keep_pages
 from itpn_ray.training.sharding import shard
 
 

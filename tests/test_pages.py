@@ -6,7 +6,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from itpn_ray.training.pages import keep_pages
+from itpn_ray.pages import keep_pages
 if sys.argv[1] == "kept":
     keep_pages()
 def step():
