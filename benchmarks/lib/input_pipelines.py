@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import start_ray
 
 SIZE = 224
+_RUNNING = ExitStack()
+"""Keeps Ray up as long as this process: dropped, Ray Data starts one of its own, all servers on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +51,7 @@ Epochs = Callable[[int], Iterable[Tensor]]
 
 def ours_by_ray(setting: Setting) -> Epochs:
     """Arrow shards, references through Ray Data, threads."""
-    running = start_ray(RayConfig(num_gpus=0))
-    running.__enter__()  # Ray goes with the process
+    _RUNNING.enter_context(start_ray(RayConfig(num_gpus=0)))
     return _ours(setting, "ray")
 
 
