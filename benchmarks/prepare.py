@@ -41,6 +41,8 @@ from itpn_ray.data.synthetic import generate
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_OF_LIMIT = 0.8
 LEAST_SPEEDUP = 1.9
+LEAST_PICTURES = 1024
+"""In shards of 256: fewer have no steady stretch between the first shard and the last."""
 CASES = {"keep the bytes": 0, "shrink to 256": 256}
 
 
@@ -51,6 +53,9 @@ def main() -> int:
     pictures = options.pictures or generate(
         PicturesConfig(out=str(folder / "large"), train=options.large, val=64, side=480)
     )
+    count = sum(1 for _ in pictures.rglob("*.[jJ][pP]*[gG]"))
+    if count < LEAST_PICTURES:
+        raise SystemExit(f"{pictures} holds {count} JPEGs; give at least {LEAST_PICTURES}")
     speed = {name: measure_speed(pictures, folder, side, options) for name, side in CASES.items()}
     scaling = measure_scaling(pictures, folder)
     heap = generate(
