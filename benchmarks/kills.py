@@ -109,8 +109,8 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
     chooser = random.Random(0)
     equal, lost = [], []
     last = STEPS_AN_EPOCH * EPOCHS
-    for number in range(math.ceil(count / EACH)):
-        kills = min(EACH, count - number * EACH)
+    while len(lost) < count:
+        number, kills = len(equal), min(EACH, count - len(lost))
         run = out / f"driver-{number}"
         arguments = command(data, out, run.name)
         for turn, at in enumerate(sorted(chooser.sample(range(1, last - SAVE_EVERY), kills))):
@@ -120,6 +120,8 @@ def kill_drivers(data: Path, out: Path, count: int, expected: str) -> None:
             this = psutil.Process(driver.pid)
             raylet = wait_for_raylet(driver)  # what the killed one left behind is gone by then
             done = wait_for_step(run, at, driver, time.time())
+            if done is None:
+                break
             of_raylet = turn % 2 == 1 and at < last - OUTLIVED
             kind, victim = ("raylet", raylet) if of_raylet else ("driver", this)
             victim.kill()
@@ -142,14 +144,22 @@ def newest_checkpoint(run: Path) -> int:
     return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
-def wait_for_step(run: Path, step: int, driver: subprocess.Popen[bytes], begin: float) -> int:
-    """Wait until a step is recorded that was done since ``begin``; the newest one."""
+def wait_for_step(
+    run: Path, step: int, driver: subprocess.Popen[bytes], begin: float
+) -> int | None:
+    """Wait until a step is recorded that was done since ``begin``; the newest one.
+
+    None if there was none left to do: workers outlive their driver by a few steps, and may have
+    come to the end of the run.
+    """
     while driver.poll() is None:
         records = read_lines(run / METRICS)
         if records and records[-1]["step"] >= step and records[-1]["time"] > begin:
             return int(records[-1]["step"])
         time.sleep(0.01)
-    raise SystemExit(f"{run} ended before step {step}")
+    if driver.returncode == 0 and newest_checkpoint(run) == STEPS_AN_EPOCH * EPOCHS:
+        return None
+    raise SystemExit(f"{run} ended before step {step}, with code {driver.returncode}")
 
 
 def wait_for_raylet(driver: subprocess.Popen[bytes]) -> psutil.Process:
