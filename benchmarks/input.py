@@ -57,7 +57,8 @@ def main() -> int:
     bars = check(medians)
     table = markdown(medians, bars, missing)
     print(table)
-    setting = {"pictures": str(options.pictures), "count": options.count, "batch": options.batch}
+    kind = options.pictures.name if options.pictures else "drawn"  # a path says where, not what
+    setting = {"pictures": kind, "count": options.count, "batch": options.batch}
     setting |= {"workers": options.workers, "rounds": options.repeats}
     write_json(
         options.out / "input.json",

@@ -69,7 +69,8 @@ def main() -> int:
     bars = check(found)
     table = markdown(found, bars)
     print(table)
-    setting = {"pictures": str(options.pictures), "large": options.large, "small": options.small}
+    kind = options.pictures.name if options.pictures else "drawn"  # a path says where, not what
+    setting = {"pictures": kind, "large": options.large, "small": options.small}
     write_json(
         options.out / "prepare.json",
         {"machine": machine("cpu"), "cpus": os.cpu_count(), "setting": setting, **found},
