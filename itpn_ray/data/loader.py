@@ -116,10 +116,11 @@ class _Views:
         )
         flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
         draws = policy_draws(augment, seed, epoch, ids)
-        for i, (row, box) in enumerate(zip(rows.tolist(), boxes.tolist(), strict=True)):
+        seen = zip(rows.tolist(), boxes.tolist(), flips.tolist(), draws, out["image"], strict=True)
+        for row, box, flip, draw, place in seen:
             part = reader.decode_box(row, tuple(box))
-            crop = resize_square(part, out["image"].shape[-1], bool(flips[i]))
-            out["image"][i] = crop if self._policy is None else self._policy(crop, draws[i])
+            crop = resize_square(part, place.shape[-1], flip)
+            place.copy_(crop if self._policy is None else self._policy(crop, draw))
 
 
 class TrainLoader:
@@ -296,5 +297,5 @@ class ViewLoader:
 
 def _draw_centres(reader: PictureReader, crop: float, ids: Ids, rows: Ids, out: HostBatch) -> None:
     """Decode the pictures of ``rows`` and cut out their centres into ``out``."""
-    for i, row in enumerate(rows.tolist()):
-        out["image"][i] = centre_crop(reader.decode(row), out["image"].shape[-1], crop)
+    for row, place in zip(rows.tolist(), out["image"], strict=True):
+        place.copy_(centre_crop(reader.decode(row), place.shape[-1], crop))

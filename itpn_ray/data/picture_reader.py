@@ -118,9 +118,9 @@ class PictureReader:
         return part
 
     def _check_size(self, row: int, size: tuple[int, int]) -> None:
-        expected = (int(self.heights[row]), int(self.widths[row]))
+        expected = (self.heights[row], self.widths[row])
         if size != expected:
-            raise self._broken(row, f"has {size} pixels, not {expected}")
+            raise self._broken(row, f"has {size} pixels, not ({expected[0]}, {expected[1]})")
 
     def locate(self, row: int) -> tuple[Shard, int]:
         """The open shard that holds a row of a batch under way, and the row in it."""

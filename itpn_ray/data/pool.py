@@ -51,6 +51,9 @@ class DecodePool:
         started = threading.Barrier(threads + 1)
 
         def begin() -> None:
+            # A thread takes the process's count when it is first asked for, and keeps what is set
+            # after that; otherwise the first resize would bring a helper thread for each decoder.
+            torch.get_num_threads()
             torch.set_num_threads(1)
             started.wait()
 

@@ -19,7 +19,7 @@ from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.crops import random_flips, random_resized_crops
 from itpn_ray.data.decode import centre_crop, decode_rgb, resize_square
 from itpn_ray.data.loader import EvalLoader, TrainLoader
-from itpn_ray.data.pool import HostBatch
+from itpn_ray.data.pool import DecodePool, HostBatch
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.pretrain.masking import random_mask
@@ -272,6 +272,21 @@ def test_decoding_threads_leave_the_compute_threads_alone(train: ShardedDataset)
         assert seen == [3]
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_decoding_thread_computes_alone() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    found = []
+    pool = DecodePool(2)
+    try:
+        batch = {"sample_id": torch.arange(4)}
+        # What a thread is asked to do decides its count; a resize asks just as this does.
+        pool.start(batch, lambda *_: found.append(torch.get_num_threads()), chunk=1).result()
+    finally:
+        pool.close()
+        torch.set_num_threads(threads)
+    assert found == [1, 1, 1, 1]
 
 
 def test_a_split_smaller_than_a_global_batch_is_refused(val: ShardedDataset) -> None:
