@@ -5,7 +5,8 @@
     python benchmarks/prepare.py --quick                    # two minutes, writes under out/
 
 1. Speed: CPU time a picture without workers against the limit (read, decode, shrink, encode and
-   nothing else), in turn, medians; then pictures a second with 1 and with 2 Ray workers.
+   nothing else), in turn, medians; then pictures a second with 1 and with 2 Ray workers, beside
+   what this machine gains at most: one and two processes that work at the limit.
 2. Scale: many small pictures with 2 workers: peak memory of the driver and of the largest worker.
 3. Kill: the same again, killed at a random point and repeated: the digests must be the same.
 4. Boxes: an annotation file like that of Objects365, two million boxes, over the small pictures:
@@ -57,7 +58,7 @@ def main() -> int:
     if count < LEAST_PICTURES:
         raise SystemExit(f"{pictures} holds {count} JPEGs; give at least {LEAST_PICTURES}")
     speed = {name: measure_speed(pictures, folder, side, options) for name, side in CASES.items()}
-    scaling = measure_scaling(pictures, folder)
+    scaling = measure_scaling(pictures, folder, options.repeats)
     heap = generate(
         PicturesConfig(out=str(folder / "small"), train=options.small, val=options.small // 10)
     )
@@ -90,7 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
-    options.large = 500 if options.quick else 4000
+    options.large = 1200 if options.quick else 4000
     options.small = options.small or (5000 if options.quick else 100_000)
     options.boxes = 100_000 if options.quick else 2_000_000
     options.repeats = options.repeats or (1 if options.quick else 5)
@@ -137,20 +138,30 @@ def measure_speed(
     return {**medians, "of_limit": medians["limit_cpu_ms"] / medians["ours_cpu_ms"]}
 
 
-def steady(told: list[dict[str, float]], what: str, skip: int = 0) -> float:
-    """Seconds a picture, from the first finished shards to the last: without the start."""
-    first, last = told[skip], told[-1]
+def steady(told: list[dict[str, float]], what: str, workers: int = 1) -> float:
+    """Seconds a picture while all workers are busy: without the start, or the wait for the last."""
+    first, last = told[workers - 1], told[-workers]
     return (last[what] - first[what]) / (last["pictures"] - first["pictures"])
 
 
-def measure_scaling(pictures: Path, folder: Path) -> dict[str, float]:
-    """Pictures a second with one and two workers, from the first finished shard to the last."""
-    rates = {}
-    for workers in (1, 2):
-        out = fresh(folder / "scaling")
-        told = [*lines(start("ours", pictures, out, workers, 256))]
-        rates[f"images_per_s_{workers}"] = 1 / steady(told, "seconds", skip=workers - 1)
-    return {**rates, "speedup": rates["images_per_s_2"] / rates["images_per_s_1"]}
+def measure_scaling(pictures: Path, folder: Path, repeats: int) -> dict[str, float]:
+    """Pictures a second with one and two workers and what the machine allows, in turn, medians."""
+    rates: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for workers in (1, 2):
+            told = [*lines(start("ours", pictures, fresh(folder / "scaling"), workers, 256))]
+            rates.setdefault(f"images_per_s_{workers}", []).append(
+                1 / steady(told, "seconds", workers)
+            )
+            children = [start("limit", pictures, folder, 0, 256) for _ in range(workers)]
+            seconds = [next(lines(child))["seconds"] for child in children]
+            rates.setdefault(f"limit_per_s_{workers}", []).append(sum(1 / s for s in seconds))
+    found = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        **found,
+        "speedup": found["images_per_s_2"] / found["images_per_s_1"],
+        "limit_speedup": found["limit_per_s_2"] / found["limit_per_s_1"],
+    }
 
 
 def measure_memory(heap: Path, out: Path) -> dict[str, float]:
@@ -248,9 +259,9 @@ def check(found: dict[str, Any]) -> list[tuple[str, bool]]:
         for name, case in found["speed"].items()
     ]
     speedup = found["scaling"]["speedup"]
-    bars.append(
-        (f"two workers {speedup:.2f}x one (bar {LEAST_SPEEDUP}x)", speedup >= LEAST_SPEEDUP)
-    )
+    allowed = found["scaling"]["limit_speedup"]
+    told = f"two workers {speedup:.2f}x one (bar {LEAST_SPEEDUP}x; this machine {allowed:.2f}x)"
+    bars.append((told, speedup >= LEAST_SPEEDUP))
     bars.append(("killed and repeated: the same digests", found["resume"]["same_digests"]))
     return bars
 
