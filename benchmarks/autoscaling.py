@@ -6,7 +6,7 @@ Ray's autoscaler runs over a simulated market: its nodes are processes of this m
 nodes can be out of stock. A pre-training for one to three workers is sent as a job to a head
 without room for any of them. What must follow: nodes appear and the run starts; spot nodes come and
 it grows; one is killed while the market is dry and it shrinks; it ends with exit code 0, and the
-nodes go. Prints when each of these happened, and fails if one did not. Takes about five minutes on
+nodes go. Prints when each of these happened, and fails if one did not. Takes five to ten minutes on
 two cores.
 """
 
