@@ -139,7 +139,11 @@ def measure_speed(
 
 
 def steady(told: list[dict[str, float]], what: str, workers: int = 1) -> float:
-    """Seconds a picture while all workers are busy: without the start, or the wait for the last."""
+    """Seconds a picture, from the first finished shards to the last ones but for the tail.
+
+    Counts whole shards between two moments, seen by the driver: uncertain by a shard a worker. Of
+    sixteen that is a tenth; the six of ``--quick`` tell nothing of two workers (2.3x was seen).
+    """
     first, last = told[workers - 1], told[-workers]
     return (last[what] - first[what]) / (last["pictures"] - first["pictures"])
 
