@@ -1,6 +1,6 @@
 """One preparation, or the limit of it, in a process of its own; prints JSON lines.
 
-    python -m benchmarks.lib.prepare_child MODE SOURCE OUT WORKERS MAX_SIDE
+    python -m benchmarks.lib.prepare_child MODE SOURCE OUT WORKERS MAX_SIDE SHARD_ROWS
 
 Modes: ``ours`` prepares and prints a line {seconds, pictures, cpu_s} a shard; ``limit`` does
 nothing but read, decode, shrink and encode the same pictures, and prints {cpu_ms, seconds}, both a
@@ -43,7 +43,7 @@ def limit(source: Path, max_side: int | None) -> None:
     print(json.dumps(found))
 
 
-def ours(source: Path, out: Path, workers: int, max_side: int | None) -> None:
+def ours(source: Path, out: Path, workers: int, max_side: int | None, rows: int) -> None:
     """A whole preparation; CPU time means something without workers only."""
     begin = time.perf_counter()
 
@@ -52,15 +52,15 @@ def ours(source: Path, out: Path, workers: int, max_side: int | None) -> None:
         print(json.dumps({**line, "cpu_s": time.process_time()}), flush=True)
 
     config = PrepareConfig(
-        source=str(source), out=str(out), num_workers=workers, max_side=max_side, shard_rows=256
+        source=str(source), out=str(out), num_workers=workers, max_side=max_side, shard_rows=rows
     )
     prepare(config, tell)
 
 
 if __name__ == "__main__":
-    mode, source, out, workers, max_side = sys.argv[1:]
+    mode, source, out, workers, max_side, rows = sys.argv[1:]
     side = int(max_side) or None
     if mode == "limit":
         limit(Path(source), side)
     else:
-        ours(Path(source), Path(out), int(workers), side)
+        ours(Path(source), Path(out), int(workers), side, int(rows))

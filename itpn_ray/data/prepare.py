@@ -1,8 +1,9 @@
 """From raw pictures to shards with a manifest: the driver.
 
 The driver lists the source, plans the shards and writes the plan beside the output; Ray Data
-spreads the plan over the cluster, each task making whole shards; the driver gathers the records and
-writes the manifest last. Repeating a command that was killed redoes unfinished shards only.
+spreads the plan over the cluster, each task making a few whole shards; the driver gathers the
+records and writes the manifest last. Repeating a command that was killed redoes unfinished shards
+only.
 
 Memory: the driver holds the listing (about 150 bytes a picture); a task holds one picture decoded
 and up to 64 pictures or 32 MB encoded.
@@ -14,9 +15,11 @@ import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 from pyarrow.fs import FileType
 
 from itpn_ray.data.gather import write_results
@@ -26,11 +29,14 @@ from itpn_ray.data.plan import ShardPlan, hold_out, plan_shards
 from itpn_ray.data.prepare_config import PrepareConfig
 from itpn_ray.data.shard_job import (
     WORK,
+    Made,
+    Place,
     ShardJob,
     ShardRecord,
     plan_key,
     read_record,
     record_key,
+    remove_work,
 )
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.walk import children
@@ -51,6 +57,7 @@ class Progress:
     quarantined: int
 
 
+_MOST_OF_A_TASK = 8
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -83,7 +90,7 @@ def prepare(
         digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
         if store.exists(MANIFEST):
             manifest = _finished(config, digest)
-            _remove_work(store)
+            remove_work(store)
             return manifest
         check_writable(config.out)
         job = ShardJob(
@@ -98,7 +105,7 @@ def prepare(
     problems = [problem for plan in plans for problem in plan.problems]
     manifest = write_results(store, listing, records, problems, config, digest)
     _remove_strays(store, manifest)
-    _remove_work(store)
+    remove_work(store)
     return manifest
 
 
@@ -112,21 +119,20 @@ def _make_shards(
     """Records of all shards, making those that are not there yet."""
     store = open_store(job.out)
     tally = _Tally(config, plans, progress)
-    waiting: list[ShardPlan] = []
+    waiting: list[Place] = []
     for plan in plans:
-        record = _record_of(store, plan)
+        place = plan.split, plan.index, plan.digest
+        record = job.made(*place)
         if record is not None:
             tally.add(plan.split, plan.index, record)
         else:
             store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
-            waiting.append(plan)
+            waiting.append(place)
+    workers = config.num_workers
     try:
-        if config.num_workers == 0:
-            for plan in waiting:
-                tally.add(plan.split, plan.index, job.make(plan.split, plan.index, plan.digest))
-        else:
-            for split, index, record in _make_on_ray(job, waiting, config.num_workers, ray):
-                tally.add(split, index, record)
+        made = _make_on_ray(job, waiting, workers, ray) if workers != 0 else job.make(waiting)
+        for split, index, record in made:
+            tally.add(split, index, record)
     except OSError as error:
         raise DataError(
             "prepare.out",
@@ -189,45 +195,62 @@ class _Tally:
 
 
 def _make_on_ray(
-    job: ShardJob,
-    waiting: Sequence[ShardPlan],
-    workers: int | None,
-    config: RayConfig | None,
-) -> Iterator[tuple[str, int, ShardRecord]]:
-    """Make shards in Ray Data tasks, one shard a task, in whatever order they finish."""
-    if not waiting:
+    job: ShardJob, places: Sequence[Place], workers: int | None, config: RayConfig | None
+) -> Iterator[Made]:
+    """Make shards in Ray Data tasks, in whatever order they finish."""
+    if not places:
         return
     with start_ray(config):
         import ray
 
-        strategy = ray.data.TaskPoolStrategy(size=workers)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         store = open_store(job.out)
 
-        def make(row: dict[str, object]) -> dict[str, object]:
+        def make(task: pa.Table) -> Iterator[dict[str, list[object]]]:
             # An error is handed back, not raised: Ray Data wraps what a task raises, and the
             # wrapping does not keep the error of ours inside it.
-            failed = b""
             try:
-                job.make(str(row["split"]), int(str(row["index"])), str(row["digest"]))
+                for split, index, _ in job.make(zip(*task.to_pydict().values(), strict=True)):
+                    yield {"split": [split], "index": [index], "failed": [b""]}
             except (ItpnError, OSError) as error:
-                failed = pickle.dumps(error)
-            return {"split": row["split"], "index": row["index"], "failed": failed}
+                yield {"split": [""], "index": [0], "failed": [pickle.dumps(error)]}
 
-        items = [
-            {"split": plan.split, "index": plan.index, "digest": plan.digest} for plan in waiting
-        ]
-        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        cpus = int(ray.cluster_resources().get("CPU", 0))  # none yet where workers start on demand
+        sizes = task_sizes(len(places), workers or max(cpus, 1))
+        ends = [0, *accumulate(sizes)]
+        columns = [pa.array(column) for column in zip(*places, strict=True)]
+        table = pa.table(columns, names=["split", "index", "digest"])
+        tasks = [table.slice(start, stop - start) for start, stop in pairwise(ends)]
+        dataset = ray.data.from_arrow(tasks)
+        dataset.context.target_max_block_size = 1  # tell of each shard, not of whole tasks
+        made = dataset.map_batches(
+            make,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(size=workers),
+        )
         try:
-            for row in dataset.map(make, compute=strategy).iter_rows():
+            for row in made.iter_rows():
                 if row["failed"]:
                     raise pickle.loads(row["failed"])
                 key = record_key(row["split"], row["index"])
                 yield row["split"], row["index"], read_record(store.read_bytes(key))
         except ray.exceptions.RayError as error:
             raise cause_of(error) from error
+
+
+def task_sizes(shards: int, workers: int) -> Iterator[int]:
+    """How many shards each task makes: several, as a new one waits 0.1 s for Ray Data; one at last.
+
+    Guided self-scheduling: each takes half of a worker's share of what is left, so that all end at
+    about the same time. At most eight, for workers that join later.
+    """
+    while shards:
+        size = min(max(shards // (2 * workers), 1), _MOST_OF_A_TASK)
+        shards -= size
+        yield size
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -239,21 +262,6 @@ def cause_of(error: BaseException) -> BaseException:
             return inner
         inner = cause if isinstance(cause, BaseException) else inner.__cause__
     return error
-
-
-def _record_of(store: ObjectStore, plan: ShardPlan) -> ShardRecord | None:
-    """The record of a shard that is there already and is the one the plan asks for."""
-    try:
-        record = read_record(store.read_bytes(record_key(plan.split, plan.index)))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or of another version
-        return None
-    if record.digest != plan.digest:
-        return None
-    if record.shard is not None:
-        path = store.local_path(f"{plan.split}/{record.shard.file}")
-        if path is not None and not (path.is_file() and path.stat().st_size == record.shard.bytes):
-            return None
-    return record
 
 
 def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
@@ -283,12 +291,6 @@ def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
 
 
 _OURS = (WORK, QUARANTINE, "train", "val", "test")
-
-
-def _remove_work(store: ObjectStore) -> None:
-    """Remove the plan and the records."""
-    for key in store.list(f"{WORK}/"):
-        store.delete(key)
 
 
 def _remove_strays(store: ObjectStore, manifest: Manifest) -> None:

@@ -1,7 +1,7 @@
-"""Makes one shard: read its pictures, normalise them, write the shard, then the record of it.
+"""Makes shards: of each read its pictures, normalise them, write the shard, then the record of it.
 
 Runs in a Ray task, or in the driver. The record (a small JSON file) is written after the shard is
-whole, so a shard with a record is finished; a killed task leaves nothing but a temporary file.
+whole, so a shard with a record is finished; a killed task leaves nothing but temporary files.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,6 +94,12 @@ class ShardRecord:
             self.squares = (self.squares + picture.histogram @ values**2).tolist()
 
 
+Place = tuple[str, int, str]
+"""Split and number of a shard, and the digest of its plan."""
+Made = tuple[str, int, ShardRecord]
+"""Split, number and record of a shard that is whole."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardJob:
     """Everything that is the same for all shards of a preparation."""
@@ -101,34 +109,80 @@ class ShardJob:
     kind: str
     rules: PictureRules
 
-    def make(self, split: str, index: int, digest: str) -> ShardRecord:
-        """Make one shard from its plan and record it.
+    def made(self, split: str, index: int, digest: str) -> ShardRecord | None:
+        """The record of a shard that is there already and is the one its plan asks for."""
+        store = open_store(self.out)
+        try:
+            record = read_record(store.read_bytes(record_key(split, index)))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or another version's
+            return None
+        if record.digest != digest:
+            return None
+        if record.shard is not None:
+            path = store.local_path(f"{split}/{record.shard.file}")
+            size = record.shard.bytes
+            if path is not None and not (path.is_file() and path.stat().st_size == size):
+                return None
+        return record
+
+    def make(self, places: Iterable[Place]) -> Iterator[Made]:
+        """Make shards from their plans and record them; those that are there come as they are.
+
+        While one is brought to the disk or into the bucket, the next one is being made.
 
         Raises:
             OSError: the source or the output fails; a single unreadable file does not raise.
         """
+        with ThreadPoolExecutor(1) as background:
+            before: Future[Made] | None = None
+            for place in places:
+                record = self.made(*place)
+                if record is not None:
+                    yield *place[:2], record
+                    continue
+                draft = self._write(*place)
+                kept = background.submit(self._keep, *place[:2], *draft)
+                if before is not None:
+                    yield before.result()
+                before = kept
+            if before is not None:
+                yield before.result()
+
+    def _write(self, split: str, index: int, digest: str) -> tuple[ShardRecord, Path]:
+        """Write a shard to a file of its own; the file is empty if no picture was usable."""
         store = open_store(self.out)
         rows = from_bytes(store.read_bytes(plan_key(split, index)))
         record = ShardRecord(digest=digest)
-        key = f"{split}/shard-{index:05d}.arrow"
-        with scratch_file(store) as path:
-            with path.open("wb") as out:
-                with ShardWriter(out, shard_schema(self.kind)) as writer:
-                    for row, picture in self._pictures(rows, split, record):
-                        writer.append(row)
-                        record.count(row, picture)
-                out.flush()
-                os.fsync(out.fileno())
-            if writer.rows:
-                record.shard = ShardInfo(
-                    file=key.split("/")[1],
-                    rows=writer.rows,
-                    bytes=writer.bytes,
-                    sha256=writer.sha256,
-                )
-                store.put_file(path, key, move=True)
-        store.write_bytes(record_key(split, index), record.to_json())
-        return record
+        path = scratch_path(store)
+        try:
+            with path.open("wb") as out, ShardWriter(out, shard_schema(self.kind)) as writer:
+                for row, picture in self._pictures(rows, split, record):
+                    writer.append(row)
+                    record.count(row, picture)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        if writer.rows:
+            record.shard = ShardInfo(
+                file=f"shard-{index:05d}.arrow",
+                rows=writer.rows,
+                bytes=writer.bytes,
+                sha256=writer.sha256,
+            )
+        return record, path
+
+    def _keep(self, split: str, index: int, record: ShardRecord, path: Path) -> Made:
+        """Bring a written shard to its place, then record it."""
+        store = open_store(self.out)
+        try:
+            if record.shard is not None:
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+                store.put_file(path, f"{split}/{record.shard.file}", move=True)
+            store.write_bytes(record_key(split, index), record.to_json())
+        finally:
+            path.unlink(missing_ok=True)
+        return split, index, record
 
     def _pictures(
         self, rows: pa.Table, split: str, record: ShardRecord
@@ -182,14 +236,30 @@ def read_record(data: bytes) -> ShardRecord:
     return ShardRecord(**found, shard=ShardInfo(**shard) if shard else None)
 
 
+def remove_work(store: ObjectStore) -> None:
+    """Remove plans and records, and what killed processes have left of them."""
+    for key in store.list(f"{WORK}/"):
+        store.delete(key)
+    folder = store.local_path(WORK)
+    if folder is not None and folder.exists():
+        shutil.rmtree(folder)  # a killed process leaves hidden files
+
+
 @contextmanager
 def scratch_file(store: ObjectStore) -> Iterator[Path]:
-    """A path to write a shard to: beside the output where that is local, so that it can move."""
-    path = store.local_path(f"{WORK}/{secrets.token_hex(8)}.tmp")
-    if path is None:
-        path = Path(tempfile.gettempdir()) / f"itpn_ray-{secrets.token_hex(8)}.tmp"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A path to write a file for the store to; it is gone at the end unless it has moved."""
+    path = scratch_path(store)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def scratch_path(store: ObjectStore) -> Path:
+    """A new file's path: beside the output where that is local, so that the file can move."""
+    name = f"{secrets.token_hex(8)}.tmp"
+    path = store.local_path(f"{WORK}/{name}")
+    if path is None:
+        return Path(tempfile.gettempdir()) / f"itpn_ray-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

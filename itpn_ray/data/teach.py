@@ -29,7 +29,7 @@ from itpn_ray.data.features import (
 from itpn_ray.data.loader import ViewLoader
 from itpn_ray.data.manifest import MANIFEST, ShardInfo
 from itpn_ray.data.prepare import cause_of
-from itpn_ray.data.shard_job import WORK, scratch_file
+from itpn_ray.data.shard_job import WORK, remove_work, scratch_file
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_config import RayConfig
@@ -183,8 +183,7 @@ def write_features(
         },
     )
     store.write_bytes(MANIFEST, manifest.to_json().encode())
-    for key in store.list(f"{WORK}/"):
-        store.delete(key)
+    remove_work(store)
     return manifest
 
 

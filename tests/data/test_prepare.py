@@ -7,12 +7,16 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from itpn_ray.data.manifest import read_manifest
-from itpn_ray.data.prepare import Progress, prepare
+from itpn_ray.data.prepare import Progress, prepare, task_sizes
 from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.shard_job import read_record
 from itpn_ray.data.shards import open_dataset
 from itpn_ray.errors import DataError, ItpnError
 from itpn_ray.ray_config import RayConfig
@@ -258,6 +262,37 @@ def test_ray_gives_the_same_bytes_and_errors(tmp_path: Path) -> None:
             prepare(config(raw, tmp_path / "fail", num_workers=2))
     assert files(tmp_path / "alone") == files(tmp_path / "ray")
     assert calls[-1].pictures == 27
+
+
+def test_a_worker_that_dies_loses_no_finished_shard(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_folders(raw, FOLDERS)
+    prepare(config(raw, tmp_path / "alone", shard_rows=1))
+    finished: dict[Path, int] = {}
+
+    def kill_a_worker(progress: Progress) -> None:
+        if progress.shards == 2:
+            shards = [read_record(p.read_bytes()).shard for p in out.glob("_work/done/train*.json")]
+            paths = [out / "train" / shard.file for shard in shards if shard]
+            finished.update({path: path.stat().st_mtime_ns for path in paths})
+            workers = [p for p in psutil.Process().children(recursive=True) if "MapB" in p.name()]
+            assert len(workers) == 1
+            workers[0].kill()
+
+    with start_ray(RayConfig(num_cpus=2)):
+        prepare(config(raw, out, num_workers=1, shard_rows=1), kill_a_worker)
+    assert len(finished) >= 2
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+    assert files(out) == files(tmp_path / "alone")
+
+
+@given(shards=st.integers(0, 3000), workers=st.integers(1, 200))
+def test_tasks_become_smaller_until_each_makes_one_shard(shards: int, workers: int) -> None:
+    sizes = list(task_sizes(shards, workers))
+    assert sum(sizes) == shards
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(sizes) <= set(range(1, 9))
+    assert set(sizes[-workers:]) <= {1}
 
 
 def test_config_travels_as_a_plain_dictionary() -> None:
