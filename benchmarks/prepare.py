@@ -155,12 +155,13 @@ def steady(told: list[dict[str, float]], what: str, workers: int = 1) -> float:
 
 
 def repeat(pictures: Path, folder: Path, count: int) -> Path:
-    """A heap of ``count`` links to pictures, each several times."""
-    heap = fresh(folder) / "all"
-    heap.mkdir(parents=True)
+    """A folder with ``count`` links to pictures, each several times, by class."""
+    fresh(folder)
     paths = itertools.cycle(sorted(pictures.absolute().rglob("*.[jJ][pP]*[gG]")))
     for number, path in enumerate(itertools.islice(paths, count)):
-        (heap / f"{number:06d}.jpg").symlink_to(path)
+        link = folder / path.parent.name / f"{number:06d}.jpg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
     return folder
 
 
