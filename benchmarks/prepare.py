@@ -2,7 +2,7 @@
 
     python benchmarks/prepare.py                            # pictures drawn by this project
     python benchmarks/prepare.py --pictures /data/imagenet  # your own JPEGs for the speed
-    python benchmarks/prepare.py --quick                    # two minutes, writes under out/
+    python benchmarks/prepare.py --quick                    # three minutes, writes under out/
 
 1. Speed: CPU time a picture without workers against the limit (read, decode, shrink, encode and
    nothing else), in turn, medians; then pictures a second with 1 and with 2 Ray workers, beside
@@ -60,7 +60,7 @@ def main() -> int:
     if count < LEAST_PICTURES:
         raise SystemExit(f"{pictures} holds {count} JPEGs; give at least {LEAST_PICTURES}")
     speed = {name: measure_speed(pictures, folder, side, options) for name, side in CASES.items()}
-    rows = 32 if options.quick else SHARD_ROWS
+    rows = 128 if options.quick else SHARD_ROWS
     many = repeat(pictures, folder / "many", rows * SHARDS)
     scaling = measure_scaling(many, pictures, folder, rows, options.repeats)
     heap = generate(
