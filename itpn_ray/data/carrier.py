@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 import numpy as np
 
 from itpn_ray.data.order import Ids
+from itpn_ray.data.ray_tasks import blocks_of
 
 Carrier = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
 
@@ -47,7 +49,7 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     dataset.context.print_on_execution_start = False
-    for item in dataset.iterator().iter_batches(batch_size=1, batch_format="pyarrow"):
-        ids = np.frombuffer(item.column("ids")[0].as_py(), dtype=np.int64)
-        ends = item.column("ends")[0].as_py()
-        yield from np.split(ids, ends[:-1])
+    with closing(blocks_of(dataset)) as blocks:
+        for item in (item for block in blocks for item in block.to_pylist()):
+            ids = np.frombuffer(item["ids"], dtype=np.int64)
+            yield from np.split(ids, item["ends"][:-1])

@@ -6,12 +6,12 @@ pixels or is told; nothing a picture holds can end the run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from posixpath import relpath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from itpn_ray.data.decode import decode_rgb
 from itpn_ray.data.normalise import PictureRules, RejectedError, normalise
-from itpn_ray.data.prepare import cause_of
+from itpn_ray.data.plan import from_bytes, to_bytes
 from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.ray_tasks import Work, run_on_ray
 from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows
 from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
@@ -31,7 +32,7 @@ from itpn_ray.storage import filesystem
 
 _RULES = PictureRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
 _SCHEMA = pa.schema([*LISTING_SCHEMA, ("number", pa.int64())])
-_BATCHES_A_BLOCK = 8  # batches that travel to an actor together
+_BATCHES_A_TASK = 8  # batches that travel to an actor together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,19 +150,10 @@ class FolderWorker:
             for row, pixels in zip(found, decoded, strict=True)
         ]
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """As :meth:`answer`, in the form that travels between Ray's processes."""
-        outcomes = self.answer(rows)
-        columns = {
-            "told": [
-                json.dumps(
-                    [one.number, one.path, one.size, one.problem, one.answer.entries],
-                )
-                for one in outcomes
-            ],
-            "drawn": [one.answer.drawn for one in outcomes],
-        }
-        return pa.table(columns, schema=pa.schema([("told", pa.string()), ("drawn", pa.binary())]))
+    def answers(self, rows: pa.Table) -> Iterator[list[Outcome]]:
+        """The outcomes of any number of rows, a batch at a time."""
+        for start in range(0, len(rows), self._job.batch):
+            yield self.answer(rows.slice(start, self._job.batch))
 
 
 def _decode(data: bytes | OSError) -> Tensor | str:
@@ -197,42 +189,29 @@ def answer_folder(
         ray: the Ray to run on, unless this process is connected to one.
     """
     if workers == 0:
-        worker = FolderWorker(job)
-        for start in range(0, len(rows), job.batch):
-            yield from worker.answer(rows.slice(start, job.batch))
+        for outcomes in FolderWorker(job).answers(rows):
+            yield from outcomes
         return
-    with start_ray(ray):
-        yield from _answer_on_ray(job, rows, workers, gpus)
+    size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * workers)))
+    tasks = [to_bytes(rows.slice(start, size)) for start in range(0, len(rows), size)]
 
+    def make_work() -> Work:
+        worker = FolderWorker(job)
+        return lambda task: worker.answers(from_bytes(task))
 
-def _answer_on_ray(job: FolderJob, rows: pa.Table, workers: int, gpus: bool) -> Iterator[Outcome]:
-    import ray
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    block = job.batch * min(_BATCHES_A_BLOCK, -(-len(rows) // (job.batch * workers)))
-    blocks = [rows.slice(start, block) for start in range(0, len(rows), block)]
-    dataset = ray.data.from_arrow(blocks)
-    dataset.context.execution_options.preserve_order = True
-    answered = dataset.map_batches(
-        cast(Any, FolderWorker),  # Ray's annotation knows functions only
-        fn_constructor_args=(job,),
-        batch_size=job.batch,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(blocks))),
-        num_cpus=job.threads,
-        num_gpus=1 if gpus else 0,
-    )
-    try:
-        for row in answered.iter_rows():
-            number, path, size, problem, entries = json.loads(row["told"])
-            yield Outcome(
-                number=number,
-                path=path,
-                size=tuple(size),
-                problem=problem,
-                answer=Answer(entries=entries, drawn=row["drawn"]),
+    with (
+        start_ray(ray),
+        closing(
+            run_on_ray(
+                make_work,
+                tasks,
+                workers=workers,
+                actors=True,
+                ordered=True,
+                cpus=job.threads,
+                gpus=int(gpus),
             )
-    except ray.exceptions.RayError as error:
-        raise cause_of(error) from error
+        ) as answers,
+    ):
+        for outcomes in answers:
+            yield from outcomes

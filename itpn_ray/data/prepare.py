@@ -12,14 +12,13 @@ and up to 64 pictures or 32 MB encoded.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow as pa
 from pyarrow.fs import FileType
 
 from itpn_ray.data.gather import write_results
@@ -27,6 +26,7 @@ from itpn_ray.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_m
 from itpn_ray.data.normalise import PictureRules
 from itpn_ray.data.plan import ShardPlan, hold_out, plan_shards
 from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.ray_tasks import run_on_ray
 from itpn_ray.data.shard_job import (
     WORK,
     Made,
@@ -34,13 +34,11 @@ from itpn_ray.data.shard_job import (
     ShardJob,
     ShardRecord,
     plan_key,
-    read_record,
-    record_key,
     remove_work,
 )
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.walk import children
-from itpn_ray.errors import ConfigError, DataError, ItpnError
+from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import start_ray
 from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open_store
@@ -203,42 +201,11 @@ def _make_on_ray(
     with start_ray(config):
         import ray
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        store = open_store(job.out)
-
-        def make(task: pa.Table) -> Iterator[dict[str, list[object]]]:
-            # An error is handed back, not raised: Ray Data wraps what a task raises, and the
-            # wrapping does not keep the error of ours inside it.
-            try:
-                for split, index, _ in job.make(zip(*task.to_pydict().values(), strict=True)):
-                    yield {"split": [split], "index": [index], "failed": [b""]}
-            except (ItpnError, OSError) as error:
-                yield {"split": [""], "index": [0], "failed": [pickle.dumps(error)]}
-
         cpus = int(ray.cluster_resources().get("CPU", 0))  # none yet where workers start on demand
-        sizes = task_sizes(len(places), workers or max(cpus, 1))
-        ends = [0, *accumulate(sizes)]
-        columns = [pa.array(column) for column in zip(*places, strict=True)]
-        table = pa.table(columns, names=["split", "index", "digest"])
-        tasks = [table.slice(start, stop - start) for start, stop in pairwise(ends)]
-        dataset = ray.data.from_arrow(tasks)
-        dataset.context.target_max_block_size = 1  # tell of each shard, not of whole tasks
-        made = dataset.map_batches(
-            make,
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.TaskPoolStrategy(size=workers),
-        )
-        try:
-            for row in made.iter_rows():
-                if row["failed"]:
-                    raise pickle.loads(row["failed"])
-                key = record_key(row["split"], row["index"])
-                yield row["split"], row["index"], read_record(store.read_bytes(key))
-        except ray.exceptions.RayError as error:
-            raise cause_of(error) from error
+        ends = [0, *accumulate(task_sizes(len(places), workers or max(cpus, 1)))]
+        tasks = [places[start:stop] for start, stop in pairwise(ends)]
+        with closing(run_on_ray(lambda: job.make, tasks, workers=workers)) as made:
+            yield from made
 
 
 def task_sizes(shards: int, workers: int) -> Iterator[int]:
@@ -251,17 +218,6 @@ def task_sizes(shards: int, workers: int) -> Iterator[int]:
         size = min(max(shards // (2 * workers), 1), _MOST_OF_A_TASK)
         shards -= size
         yield size
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """What a task raised: the error of ours or of the system inside Ray's."""
-    inner: BaseException | None = error
-    while inner is not None:
-        cause = getattr(inner, "cause", None)
-        if isinstance(inner, ItpnError | OSError):
-            return inner
-        inner = cause if isinstance(cause, BaseException) else inner.__cause__
-    return error
 
 
 def _check_places(config: PrepareConfig, store: ObjectStore) -> None:

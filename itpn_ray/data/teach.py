@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, cast
 
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from itpn_ray.data.features import (
 )
 from itpn_ray.data.loader import ViewLoader
 from itpn_ray.data.manifest import MANIFEST, ShardInfo
-from itpn_ray.data.prepare import cause_of
+from itpn_ray.data.ray_tasks import Work, run_on_ray
 from itpn_ray.data.shard_job import WORK, remove_work, scratch_file
 from itpn_ray.data.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError
@@ -243,18 +242,6 @@ def _make_here(job: FeatureJob, pieces: list[Piece]) -> Iterator[tuple[Piece, Sh
             yield piece, job.make(piece, encode)
 
 
-class _Maker:
-    """A Ray worker with its teacher."""
-
-    def __init__(self, job: FeatureJob) -> None:
-        self._job = job
-        self._encode = job.make_encoder()
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        info = self._job.make(Piece(**json.loads(row["piece"])), self._encode)
-        return {"piece": row["piece"], "info": json.dumps(dataclasses.asdict(info))}
-
-
 def _make_on_ray(
     job: FeatureJob,
     pieces: list[Piece],
@@ -263,26 +250,18 @@ def _make_on_ray(
     cpus: float,
     config: RayConfig | None,
 ) -> Iterator[tuple[Piece, ShardInfo]]:
-    """Make shards with Ray Data, in whatever order they finish."""
+    """Make shards with Ray Data, in whatever order they finish; each worker has a teacher."""
     if not pieces:
         return
-    with start_ray(config):
-        import ray
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        items = [{"piece": json.dumps(dataclasses.asdict(piece))} for piece in pieces]
-        made = ray.data.from_items(items, override_num_blocks=len(items)).map(
-            cast(Any, _Maker),  # Ray's annotation knows functions only
-            fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
-            num_cpus=cpus,
-            num_gpus=1 if gpus else 0,
-        )
-        try:
-            for row in made.iter_rows():
-                piece = Piece(**json.loads(row["piece"]))
-                yield piece, ShardInfo(**json.loads(row["info"]))
-        except ray.exceptions.RayError as error:
-            raise cause_of(error) from error
+    def make_work() -> Work:
+        encode = job.make_encoder()
+        return lambda piece: [(piece, job.make(piece, encode))]
+
+    with (
+        start_ray(config),
+        closing(
+            run_on_ray(make_work, pieces, workers=workers, actors=True, cpus=cpus, gpus=int(gpus))
+        ) as made,
+    ):
+        yield from made

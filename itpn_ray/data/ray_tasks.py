@@ -1,0 +1,118 @@
+"""Runs tasks in Ray Data: tasks out, answers and errors back, and nothing goes on after the end."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from itpn_ray.errors import ItpnError
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+Work = Callable[[Any], Iterable[Any]]
+"""Takes a task and yields any number of answers."""
+
+
+class _Worker:
+    """Tasks and answers as the pickles that travel between Ray's processes.
+
+    An error is an answer too: Ray Data wraps what a worker raises, and the wrapping does not keep
+    the error of ours inside it.
+    """
+
+    def __init__(self, make_work: Callable[[], Work]) -> None:
+        self._failed: Exception | None = None
+        try:
+            self._work = make_work()
+        except (ItpnError, OSError) as error:
+            self._failed = error
+
+    def __call__(self, block: pa.Table) -> Iterator[dict[str, list[object]]]:
+        try:
+            if self._failed is not None:
+                raise self._failed
+            for task in block.column("task"):
+                for answer in self._work(pickle.loads(task.as_py())):
+                    yield {"answer": [pickle.dumps(answer)], "failed": [False]}
+        except (ItpnError, OSError) as error:
+            yield {"answer": [pickle.dumps(error)], "failed": [True]}
+
+
+def run_on_ray(
+    make_work: Callable[[], Work],
+    tasks: Sequence[Any],
+    *,
+    workers: int | None,
+    actors: bool = False,
+    ordered: bool = False,
+    cpus: float = 1,
+    gpus: float = 0,
+) -> Generator[Any, None, None]:
+    """What the tasks answer, as it comes; needs a connection to Ray.
+
+    Close it before Ray is shut down.
+
+    Args:
+        make_work: makes what does the work.
+        tasks: anything that can be pickled, and small.
+        workers: tasks done at once; None: as many as the cluster has CPUs for.
+        actors: make the work once for each of the workers, which must be so many, and not for
+            each task.
+        ordered: answers come in the order of the tasks.
+        cpus: reserved for each worker.
+        gpus: likewise.
+
+    Raises:
+        ItpnError, OSError: what the work raised.
+        ray.exceptions.RayError: it failed otherwise.
+    """
+    import ray
+
+    def work_once(block: pa.Table) -> Iterator[dict[str, list[object]]]:
+        return _Worker(make_work)(block)
+
+    # from_items makes its blocks in this process, where from_arrow would send a task for each.
+    items = [{"task": pickle.dumps(task)} for task in tasks]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    context = dataset.context
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # each answer travels at once
+    context.execution_options.preserve_order = ordered
+    how: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": cpus}
+    how |= {"num_gpus": gpus} if gpus else {}
+    if actors:
+        assert workers is not None
+        how["compute"] = ray.data.ActorPoolStrategy(size=min(workers, len(items)))
+        answered = dataset.map_batches(_Worker, fn_constructor_args=(make_work,), **how)
+    else:
+        how["compute"] = ray.data.TaskPoolStrategy(size=workers)
+        answered = dataset.map_batches(work_once, **how)
+    with closing(blocks_of(answered)) as blocks:
+        for block in blocks:
+            for row in block.to_pylist():
+                answer = pickle.loads(row["answer"])
+                if row["failed"]:
+                    raise answer
+                yield answer
+
+
+def blocks_of(dataset: Dataset) -> Generator[pa.Table, None, None]:
+    """The blocks of a Ray Dataset as they come; closing ends its execution and all its threads.
+
+    Those of iter_rows and iter_batches go on for a while, and end the whole process if they ask
+    Ray for something after it was shut down.
+    """
+    import ray
+
+    bundles = dataset.iter_internal_ref_bundles()
+    try:
+        for bundle in bundles:
+            yield from ray.get(list(bundle.block_refs))
+    finally:
+        del bundles  # which ends the execution
