@@ -145,13 +145,14 @@ def measure_speed(
 
 
 def steady(told: list[dict[str, float]], what: str, workers: int = 1) -> float:
-    """Seconds a picture, from the first finished shards to the last ones but for the tail.
+    """Seconds a picture, from the first finished shard of each worker to the last but for the tail.
 
     Counts whole shards between two moments, seen by the driver: uncertain by a shard a worker and
-    by the 0.1 s at which Ray Data looks.
+    by the 0.1 s at which Ray Data looks. A shard is told of when the worker has written the next
+    one: those written but untold at the first moment, as many as are told, do not count.
     """
     first, last = told[workers - 1], told[-workers]
-    return (last[what] - first[what]) / (last["pictures"] - first["pictures"])
+    return (last[what] - first[what]) / (last["pictures"] - 2 * first["pictures"])
 
 
 def repeat(pictures: Path, folder: Path, count: int) -> Path:

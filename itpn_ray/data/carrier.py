@@ -27,7 +27,7 @@ def thread_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
 
 
 def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
-    """Send the instructions through a Ray Dataset, which streams and prefetches them in order.
+    """Send the instructions through a Ray Dataset, which streams them in order.
 
     Only ids pass through the object store; decoded pictures there cost several times the memory
     and CPU time of the decoding itself.

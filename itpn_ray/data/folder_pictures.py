@@ -6,7 +6,7 @@ pixels or is told; nothing a picture holds can end the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -178,7 +178,7 @@ def answer_folder(
     workers: int,
     gpus: bool,
     ray: RayConfig | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """What becomes of each picture, in the order of the rows.
 
     Args:

@@ -12,7 +12,7 @@ and up to 64 pictures or 32 MB encoded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -38,7 +38,7 @@ from itpn_ray.data.shard_job import (
 )
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.walk import children
-from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.errors import ConfigError, DataError, RunError
 from itpn_ray.ray_config import RayConfig
 from itpn_ray.ray_env import start_ray
 from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open_store
@@ -55,7 +55,6 @@ class Progress:
     quarantined: int
 
 
-_MOST_OF_A_TASK = 8
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -69,7 +68,7 @@ def prepare(
 
     Args:
         config: what, whereto and how.
-        progress: called after each shard.
+        progress: called for each shard, when its worker has written the next one.
         ray: the Ray to run on, unless this process is connected to one.
 
     Returns:
@@ -78,6 +77,7 @@ def prepare(
     Raises:
         ConfigError: the output cannot be written or holds something else.
         DataError: the source cannot be used, or too many pictures are broken.
+        RunError: Ray has lost what became of a shard.
     """
     _, source = open_source(config)
     store = open_store(config.out)
@@ -120,17 +120,18 @@ def _make_shards(
     waiting: list[Place] = []
     for plan in plans:
         place = plan.split, plan.index, plan.digest
-        record = job.made(*place)
+        record = job.record_of(store, place)
         if record is not None:
             tally.add(plan.split, plan.index, record)
         else:
             store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
             waiting.append(place)
     workers = config.num_workers
+    making = _make_on_ray(job, waiting, workers, ray) if workers != 0 else job.make(waiting)
     try:
-        made = _make_on_ray(job, waiting, workers, ray) if workers != 0 else job.make(waiting)
-        for split, index, record in made:
-            tally.add(split, index, record)
+        with closing(making) as made:
+            for split, index, record in made:
+                tally.add(split, index, record)
     except OSError as error:
         raise DataError(
             "prepare.out",
@@ -138,6 +139,14 @@ def _make_shards(
             f"stopped: {error}",
             "Mend this and repeat the command; finished shards are kept",
         ) from error
+    untold = len(plans) - len(tally.records)
+    if untold:
+        raise RunError(
+            "prepare.out",
+            job.out,
+            f"Ray has not told what became of {untold} shards",
+            "Repeat the command; finished shards are kept",
+        )
     return tally.records
 
 
@@ -194,7 +203,7 @@ class _Tally:
 
 def _make_on_ray(
     job: ShardJob, places: Sequence[Place], workers: int | None, config: RayConfig | None
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Make shards in Ray Data tasks, in whatever order they finish."""
     if not places:
         return
@@ -206,6 +215,9 @@ def _make_on_ray(
         tasks = [places[start:stop] for start, stop in pairwise(ends)]
         with closing(run_on_ray(lambda: job.make, tasks, workers=workers)) as made:
             yield from made
+
+
+_MOST_OF_A_TASK = 8
 
 
 def task_sizes(shards: int, workers: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Runs tasks in Ray Data: tasks out, answers and errors back, and nothing goes on after the end."""
+"""Runs tasks in Ray Data: tasks out, answers and errors back, and an end that is an end."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ def run_on_ray(
 ) -> Generator[Any, None, None]:
     """What the tasks answer, as it comes; needs a connection to Ray.
 
-    Close it before Ray is shut down.
+    Close it before Ray is shut down: then no thread of this process goes on, and tasks that still
+    run are asked to stop.
 
     Args:
         make_work: makes what does the work.
-        tasks: anything that can be pickled, and small.
+        tasks: at least one; anything that can be pickled, and small.
         workers: tasks done at once; None: as many as the cluster has CPUs for.
         actors: make the work once for each of the workers, which must be so many, and not for
             each task.
@@ -91,7 +92,8 @@ def run_on_ray(
         how["compute"] = ray.data.ActorPoolStrategy(size=min(workers, len(items)))
         answered = dataset.map_batches(_Worker, fn_constructor_args=(make_work,), **how)
     else:
-        how["compute"] = ray.data.TaskPoolStrategy(size=workers)
+        most = None if workers is None else min(workers, len(items))
+        how["compute"] = ray.data.TaskPoolStrategy(size=most)
         answered = dataset.map_batches(work_once, **how)
     with closing(blocks_of(answered)) as blocks:
         for block in blocks:

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -109,9 +109,10 @@ class ShardJob:
     kind: str
     rules: PictureRules
 
-    def made(self, split: str, index: int, digest: str) -> ShardRecord | None:
+    @staticmethod
+    def record_of(store: ObjectStore, place: Place) -> ShardRecord | None:
         """The record of a shard that is there already and is the one its plan asks for."""
-        store = open_store(self.out)
+        split, index, digest = place
         try:
             record = read_record(store.read_bytes(record_key(split, index)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or another version's
@@ -125,32 +126,37 @@ class ShardJob:
                 return None
         return record
 
-    def make(self, places: Iterable[Place]) -> Iterator[Made]:
-        """Make shards from their plans and record them; those that are there come as they are.
+    def make(self, places: Iterable[Place]) -> Generator[Made, None, None]:
+        """Make shards from their plans and record them, in this order; keep those that are there.
 
-        While one is brought to the disk or into the bucket, the next one is being made.
+        While one is brought to the disk or into the bucket, the next one is being written, so each
+        is told of when the next one is. Stopping waits for the one that is on its way.
 
         Raises:
             OSError: the source or the output fails; a single unreadable file does not raise.
         """
-        with ThreadPoolExecutor(1) as background:
-            before: Future[Made] | None = None
-            for place in places:
-                record = self.made(*place)
-                if record is not None:
-                    yield *place[:2], record
-                    continue
-                draft = self._write(*place)
-                kept = background.submit(self._keep, *place[:2], *draft)
-                if before is not None:
-                    yield before.result()
-                before = kept
-            if before is not None:
-                yield before.result()
-
-    def _write(self, split: str, index: int, digest: str) -> tuple[ShardRecord, Path]:
-        """Write a shard to a file of its own; the file is empty if no picture was usable."""
         store = open_store(self.out)
+        with ThreadPoolExecutor(1) as background:
+            before: Future[ShardRecord] | None = None
+            before_at = "", 0
+            for split, index, digest in places:
+                found = self.record_of(store, (split, index, digest))
+                if found is None:
+                    draft = self._write(store, split, index, digest)
+                    record = background.submit(self._keep, store, split, index, *draft)
+                else:
+                    record = Future()
+                    record.set_result(found)
+                if before is not None:
+                    yield *before_at, before.result()
+                before, before_at = record, (split, index)
+            if before is not None:
+                yield *before_at, before.result()
+
+    def _write(
+        self, store: ObjectStore, split: str, index: int, digest: str
+    ) -> tuple[ShardRecord, Path]:
+        """Write a shard to a file of its own; it has no rows if no picture was usable."""
         rows = from_bytes(store.read_bytes(plan_key(split, index)))
         record = ShardRecord(digest=digest)
         path = scratch_path(store)
@@ -171,9 +177,11 @@ class ShardJob:
             )
         return record, path
 
-    def _keep(self, split: str, index: int, record: ShardRecord, path: Path) -> Made:
+    @staticmethod
+    def _keep(
+        store: ObjectStore, split: str, index: int, record: ShardRecord, path: Path
+    ) -> ShardRecord:
         """Bring a written shard to its place, then record it."""
-        store = open_store(self.out)
         try:
             if record.shard is not None:
                 with path.open("rb") as written:
@@ -182,7 +190,7 @@ class ShardJob:
             store.write_bytes(record_key(split, index), record.to_json())
         finally:
             path.unlink(missing_ok=True)
-        return split, index, record
+        return record
 
     def _pictures(
         self, rows: pa.Table, split: str, record: ShardRecord
@@ -238,11 +246,12 @@ def read_record(data: bytes) -> ShardRecord:
 
 def remove_work(store: ObjectStore) -> None:
     """Remove plans and records, and what killed processes have left of them."""
+    folder = store.local_path(WORK)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # what stays does no harm
+        return
     for key in store.list(f"{WORK}/"):
         store.delete(key)
-    folder = store.local_path(WORK)
-    if folder is not None and folder.exists():
-        shutil.rmtree(folder)  # a killed process leaves hidden files
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -37,6 +37,8 @@ from itpn_ray.storage import open_store
 
 Encode = Callable[[Tensor], Tensor]
 """Features of pictures: uint8 (B, 3, S, S) -> float16 (B, L, T), both in main memory."""
+Made = Generator[tuple["Piece", ShardInfo], None, None]
+"""Pieces and their shards of features, as they become whole."""
 TRAIN = "train"
 
 
@@ -150,7 +152,9 @@ def write_features(
     datasets = _splits(job.data)
     digests = {name: pictures_digest(dataset) for name, dataset in datasets.items()}
     if store.exists(MANIFEST):
-        return _finished(job, digests)
+        manifest = _finished(job, digests)
+        remove_work(store)
+        return manifest
     found: dict[Piece, ShardInfo] = {}
     waiting = []
     for piece in _pieces(job, datasets, digests):
@@ -166,9 +170,10 @@ def write_features(
         if workers
         else _make_here(job, waiting)
     )
-    for piece, info in made:
-        found[piece] = info
-        progress(sum(shard.rows for shard in found.values()), total)
+    with closing(made):
+        for piece, info in made:
+            found[piece] = info
+            progress(sum(shard.rows for shard in found.values()), total)
     manifest = FeatureManifest(
         settings=job.settings,
         tokens=job.tokens,
@@ -235,7 +240,7 @@ def _finished(job: FeatureJob, digests: dict[str, str]) -> FeatureManifest:
     return manifest
 
 
-def _make_here(job: FeatureJob, pieces: list[Piece]) -> Iterator[tuple[Piece, ShardInfo]]:
+def _make_here(job: FeatureJob, pieces: list[Piece]) -> Made:
     if pieces:
         encode = job.make_encoder()
         for piece in pieces:
@@ -249,7 +254,7 @@ def _make_on_ray(
     gpus: bool,
     cpus: float,
     config: RayConfig | None,
-) -> Iterator[tuple[Piece, ShardInfo]]:
+) -> Made:
     """Make shards with Ray Data, in whatever order they finish; each worker has a teacher."""
     if not pieces:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,13 +59,14 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         threads=config.threads,
         make_predictor=partial(make_predictor, config),
     )
-    outcomes = answer_folder(
+    answering = answer_folder(
         job, rows, workers=config.workers, gpus=config.gpu, ray=with_room(config)
     )
     categories = _categories(metadata) if detects else None
     with (
         counting(console, "looking at pictures") as count,
         PredictionFiles(store, categories) as files,
+        closing(answering) as outcomes,
     ):
         for done, outcome in enumerate(outcomes, 1):
             files.add(outcome)

@@ -71,10 +71,18 @@ def test_an_error_of_ours_comes_as_it_is(actors: bool, where: str) -> None:
     assert caught.value.value == 3
 
 
+def slow() -> Work:
+    def work(task: int) -> Iterator[int]:
+        yield task
+        time.sleep(0.5)
+
+    return work
+
+
 @pytest.mark.parametrize("actors", [False, True])
-def test_nothing_goes_on_once_it_is_closed(actors: bool) -> None:
+def test_no_thread_goes_on_once_it_is_closed(actors: bool) -> None:
     before = set(threading.enumerate())
-    with closing(run_on_ray(counting, [2] * 20, workers=2, actors=actors)) as answers:
+    with closing(run_on_ray(slow, list(range(20)), workers=2, actors=actors)) as answers:
         next(answers)
         assert set(threading.enumerate()) - before
     names = {thread.name for thread in set(threading.enumerate()) - before}
