@@ -13,7 +13,7 @@ from contextlib import closing
 import numpy as np
 
 from itpn_ray.data.order import Ids
-from itpn_ray.data.ray_tasks import blocks_of
+from itpn_ray.data.ray_tasks import dataset_of, rows_of
 
 Carrier = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
 
@@ -32,12 +32,6 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     Only ids pass through the object store; decoded pictures there cost several times the memory
     and CPU time of the decoding itself.
     """
-    import ray.data
-
-    # Ray Data reports each execution, here each epoch, as a line of its own.
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # from_items makes its blocks in this process. from_arrow sends a task for each, which waits
-    # for a free CPU, and for ever where the training workers hold them all.
     items = [
         {
             "ids": np.concatenate(batches[i : i + _ITEM_BATCHES]).astype(np.int64).tobytes(),
@@ -45,11 +39,10 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
         }
         for i in range(0, len(batches), _ITEM_BATCHES)
     ]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    dataset.context.execution_options.preserve_order = True
-    dataset.context.enable_progress_bars = False
-    dataset.context.print_on_execution_start = False
-    with closing(blocks_of(dataset)) as blocks:
-        for item in (item for block in blocks for item in block.to_pylist()):
-            ids = np.frombuffer(item["ids"], dtype=np.int64)
-            yield from np.split(ids, item["ends"][:-1])
+    dataset = dataset_of(items, ordered=True)
+    # Ray Data reports each execution, here each epoch, as a line of its own.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    with closing(rows_of(dataset)) as rows:
+        for row in rows:
+            ids = np.frombuffer(row["ids"], dtype=np.int64)
+            yield from np.split(ids, row["ends"][:-1])

@@ -213,8 +213,7 @@ def _make_on_ray(
         cpus = int(ray.cluster_resources().get("CPU", 0))  # none yet where workers start on demand
         ends = [0, *accumulate(task_sizes(len(places), workers or max(cpus, 1)))]
         tasks = [places[start:stop] for start, stop in pairwise(ends)]
-        with closing(run_on_ray(lambda: job.make, tasks, workers=workers)) as made:
-            yield from made
+        yield from run_on_ray(lambda: job.make, tasks, workers=workers)
 
 
 _MOST_OF_A_TASK = 8

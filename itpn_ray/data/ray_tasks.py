@@ -77,35 +77,41 @@ def run_on_ray(
     def work_once(block: pa.Table) -> Iterator[dict[str, list[object]]]:
         return _Worker(make_work)(block)
 
-    # from_items makes its blocks in this process, where from_arrow would send a task for each.
-    items = [{"task": pickle.dumps(task)} for task in tasks]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    context = dataset.context
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = 1  # each answer travels at once
-    context.execution_options.preserve_order = ordered
+    dataset = dataset_of([{"task": pickle.dumps(task)} for task in tasks], ordered=ordered)
+    dataset.context.target_max_block_size = 1  # each answer travels at once
     how: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": cpus}
     how |= {"num_gpus": gpus} if gpus else {}
     if actors:
         assert workers is not None
-        how["compute"] = ray.data.ActorPoolStrategy(size=min(workers, len(items)))
+        how["compute"] = ray.data.ActorPoolStrategy(size=min(workers, len(tasks)))
         answered = dataset.map_batches(_Worker, fn_constructor_args=(make_work,), **how)
     else:
-        most = None if workers is None else min(workers, len(items))
+        most = None if workers is None else min(workers, len(tasks))
         how["compute"] = ray.data.TaskPoolStrategy(size=most)
         answered = dataset.map_batches(work_once, **how)
-    with closing(blocks_of(answered)) as blocks:
-        for block in blocks:
-            for row in block.to_pylist():
-                answer = pickle.loads(row["answer"])
-                if row["failed"]:
-                    raise answer
-                yield answer
+    with closing(rows_of(answered)) as rows:
+        for row in rows:
+            answer = pickle.loads(row["answer"])
+            if row["failed"]:
+                raise answer
+            yield answer
 
 
-def blocks_of(dataset: Dataset) -> Generator[pa.Table, None, None]:
-    """The blocks of a Ray Dataset as they come; closing ends its execution and all its threads.
+def dataset_of(items: Sequence[dict[str, Any]], *, ordered: bool) -> Dataset:
+    """A Ray Dataset of at least one item, each a block of its own, that prints nothing."""
+    import ray
+
+    # from_items makes its blocks in this process. from_arrow sends a task for each, which waits
+    # for a free CPU, and for ever where the training workers hold them all.
+    dataset = ray.data.from_items(list(items), override_num_blocks=len(items))
+    dataset.context.execution_options.preserve_order = ordered
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    return dataset
+
+
+def rows_of(dataset: Dataset) -> Generator[dict[str, Any], None, None]:
+    """The rows of a Ray Dataset as they come; closing ends its execution and all its threads.
 
     Those of iter_rows and iter_batches go on for a while, and end the whole process if they ask
     Ray for something after it was shut down.
@@ -115,6 +121,7 @@ def blocks_of(dataset: Dataset) -> Generator[pa.Table, None, None]:
     bundles = dataset.iter_internal_ref_bundles()
     try:
         for bundle in bundles:
-            yield from ray.get(list(bundle.block_refs))
+            for block in ray.get(list(bundle.block_refs)):
+                yield from block.to_pylist()
     finally:
         del bundles  # which ends the execution

@@ -263,10 +263,7 @@ def _make_on_ray(
         encode = job.make_encoder()
         return lambda piece: [(piece, job.make(piece, encode))]
 
-    with (
-        start_ray(config),
-        closing(
-            run_on_ray(make_work, pieces, workers=workers, actors=True, cpus=cpus, gpus=int(gpus))
-        ) as made,
-    ):
-        yield from made
+    with start_ray(config):
+        yield from run_on_ray(
+            make_work, pieces, workers=workers, actors=True, cpus=cpus, gpus=int(gpus)
+        )

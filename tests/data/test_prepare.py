@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -270,8 +271,9 @@ def worker_at_work() -> psutil.Process:
     end = time.monotonic() + 10
     while time.monotonic() < end:
         for process in psutil.Process().children(recursive=True):
-            if "MapB" in process.name():
-                return process
+            with suppress(psutil.NoSuchProcess):
+                if "MapB" in process.name():
+                    return process
     raise AssertionError("no worker is at work")
 
 
