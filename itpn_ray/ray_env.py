@@ -26,6 +26,14 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_UNSEEN = {
+    # Ray measures itself all the time; without a dashboard nobody of a private Ray's sees it.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+_PRIVATE = {"itpn-ray/private": "true"}
 _LEAST_CPUS = 4
 _CONNECT_TIMEOUT_S = 5.0
 _START_ATTEMPTS = 3
@@ -83,15 +91,30 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
     }
     address = config.address or os.environ.get("RAY_ADDRESS", "")
     with ExitStack() as stack:
-        if not address and config.dashboard:
-            address = stack.enter_context(_private_head(config))
-        if address:
-            _join(address, options)
-        else:
-            options |= _private_resources(config)
-            _patiently(lambda: ray.init(address="local", include_dashboard=False, **options))
+        if not address:
+            address = stack.enter_context(_private_head(config, verbose))
+        _join(address, options)
         stack.callback(ray.shutdown)
         yield ray.get_runtime_context().gcs_address
+
+
+def is_private() -> bool:
+    """Whether the Ray at hand is a private one: of one machine, and gone with its driver."""
+    import ray
+
+    return any(_PRIVATE.items() <= node["Labels"].items() for node in ray.nodes())
+
+
+@contextmanager
+def environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables that are set for a while, except those that the user has set."""
+    added = [name for name in settings if name not in os.environ]
+    os.environ.update({name: settings[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def dashboard_address() -> str:
@@ -108,14 +131,6 @@ def dashboard_address() -> str:
             "ray.dashboard", False, "this Ray has no dashboard", "Set ray.dashboard to true"
         )
     return f"http://{url}"
-
-
-def _private_resources(config: RayConfig) -> dict[str, Any]:
-    return {
-        "num_cpus": config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
-        "num_gpus": config.num_gpus,
-        "object_store_memory": int(config.object_store_gb * 1e9),
-    }
 
 
 def _patiently(start: Callable[[], T]) -> T:
@@ -143,11 +158,13 @@ def _patiently(start: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _private_head(config: RayConfig) -> Iterator[str]:
-    """A head with dashboard and job server, beside whatever other Rays run on this machine.
+def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
+    """A Ray of this machine alone, beside whatever other Rays run on it.
 
-    ``ray.init`` gives the node's agent a fixed port, and without its agent a second Ray on a
-    machine takes no jobs; here the port is any that is free.
+    It has what a run needs and no more: every process of Ray's takes about a hundredth of a core
+    while nothing happens, and interrupts those that train or decode. ``ray.init`` would also give
+    the node's agent a fixed port, and without its agent a second Ray on a machine takes no jobs;
+    here the port is any that is free.
     """
     from ray._private.authentication.authentication_token_setup import (
         enable_token_auth_by_default,
@@ -160,12 +177,19 @@ def _private_head(config: RayConfig) -> Iterator[str]:
     enable_token_auth_by_default()
     ensure_token_if_auth_enabled(create_token_if_missing=True)
     params = RayParams(
-        include_dashboard=True,
+        include_dashboard=config.dashboard,
+        # Brings what workers print to the driver.
+        include_log_monitor=verbose,  # type: ignore[arg-type]
+        no_monitor=True,  # there is nothing to scale
+        labels=_PRIVATE,
         dashboard_host="127.0.0.1",
         dashboard_agent_listen_port=0,
-        **_private_resources(config),
+        num_cpus=config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
+        num_gpus=config.num_gpus,
+        object_store_memory=int(config.object_store_gb * 1e9),
     )
-    node = _patiently(lambda: Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True))
+    with environment({} if config.dashboard else _UNSEEN):
+        node = _patiently(lambda: Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True))
     try:
         yield node.gcs_address
     finally:

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.ray_config import RayConfig
-from itpn_ray.ray_env import _patiently, start_ray
+from itpn_ray.ray_env import _patiently, environment, is_private, start_ray
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,56 @@ def test_workers_inherit_the_settings(ray_cluster):
     assert seen["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.1"
     assert seen["RAY_DATA_DISABLE_PROGRESS_BARS"] == "1"
     assert seen["OMP_NUM_THREADS"] == "1"
+
+
+def servers() -> dict[str, psutil.Process]:
+    """What Ray runs beside the workers, by the last part of its program's name."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        for part in process.cmdline():
+            if "/ray/" in part:
+                found[part.rsplit("/ray/", 1)[1]] = process
+                break
+    return found
+
+
+def test_a_private_ray_has_what_a_run_needs_and_no_more(ray_cluster):
+    assert is_private()
+    names = " ".join(servers())
+    assert "raylet" in names
+    assert "log_monitor" not in names
+    assert "monitor.py" not in names
+
+
+def test_a_private_ray_without_a_dashboard_does_not_measure_itself(ray_cluster):
+    raylet = next(process for name, process in servers().items() if name.endswith("raylet"))
+    assert raylet.environ()["RAY_enable_metrics_collection"] == "0"
+    assert raylet.environ()["REPORTER_UPDATE_INTERVAL_MS"] == "60000"
+    assert "RAY_enable_metrics_collection" not in os.environ  # of a cluster that is joined later
+
+
+def test_a_verbose_ray_brings_what_workers_print():
+    script = (
+        "import ray, time\n"
+        "from itpn_ray.ray_config import RayConfig\n"
+        "from itpn_ray.ray_env import start_ray\n"
+        "@ray.remote\n"
+        "def speak(): print('told by a worker')\n"
+        "with start_ray(RayConfig(num_cpus=1, object_store_gb=0.1), verbose=True):\n"
+        "    ray.get(speak.remote())\n"
+        "    time.sleep(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "told by a worker" in done.stdout + done.stderr
+
+
+def test_settings_hold_for_a_while_and_never_against_the_user(monkeypatch):
+    monkeypatch.setenv("OF_THE_USER", "theirs")
+    monkeypatch.delenv("OF_NOBODY", raising=False)
+    with environment({"OF_THE_USER": "ours", "OF_NOBODY": "ours"}):
+        assert (os.environ["OF_THE_USER"], os.environ["OF_NOBODY"]) == ("theirs", "ours")
+    assert os.environ["OF_THE_USER"] == "theirs"
+    assert "OF_NOBODY" not in os.environ
 
 
 def test_a_crowded_machine_gets_another_try_and_nothing_of_the_first_is_left():

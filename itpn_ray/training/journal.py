@@ -1,7 +1,9 @@
 """The run's diary: metrics, events, worker status and pictures, in the run's folder.
 
-Workers may run on other machines than the driver, so they never write there themselves: under Ray
-their records travel to an actor beside the driver (``itpn_ray.training.run``).
+Workers on the driver's machine write there themselves. In a cluster they may run elsewhere: their
+records travel to an actor beside the driver (``itpn_ray.training.remote``).
+
+Imports neither PyTorch nor Ray: the actor's process starts in a fraction of a worker's time.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ class Journal(ABC):
 
 
 class FileJournal(Journal):
-    """Writes into the run's folder; each append is one write, each replacement is atomic."""
+    """Writes into the run's folder; each append is one write, each replacement is atomic.
+
+    So the processes of a run may have one each: metrics, results and rewinds come from rank 0.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -98,6 +103,17 @@ class FileJournal(Journal):
             return
         kept = [record for record in read_lines(path) if record["step"] <= step]
         self._replace(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+class RemoteJournal(Journal):
+    """Sends each record to an actor that is a `FileJournal`, and does not wait."""
+
+    def __init__(self, keeper: Any) -> None:
+        self._keeper = keeper
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        """Send one record."""
+        self._keeper.write.remote(kind, record)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

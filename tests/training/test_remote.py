@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from itpn_ray.data.config import LoaderConfig
@@ -13,7 +14,7 @@ from itpn_ray.errors import DataError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.training.config import VerifyConfig
 from itpn_ray.training.folder import claim, run_folder
-from itpn_ray.training.journal import EVENTS, METRICS, FileJournal, read_lines
+from itpn_ray.training.journal import EVENTS, METRICS, FileJournal, RemoteJournal, read_lines
 from itpn_ray.training.verify import verify_resume
 from tests.training.runs import losses, tiny, train_alone
 
@@ -52,6 +53,103 @@ def test_a_killed_run_ends_bit_equal(prepared: str, tmp_path: Path) -> None:
     assert verdict.equal
     killed = run_folder(config) / "verify/killed"
     assert [e["event"] for e in read_lines(killed / EVENTS)].count("resume") == 1
+
+
+def _write_down_actors(config: dict[str, Any]) -> None:
+    """A training function: which of this Ray's workers run beside it."""
+    raylet = psutil.Process().parent()
+    assert raylet is not None
+    names = [" ".join(process.cmdline()) for process in raylet.children()]
+    Path(config["path"]).write_text("\n".join(names))
+
+
+def test_ray_train_runs_without_helpers_that_have_nothing_to_do(tmp_path: Path) -> None:
+    from ray.train import RunConfig, ScalingConfig
+
+    from itpn_ray.ray_env import environment
+    from itpn_ray.training.remote import UNWATCHED, Trainer
+
+    trainer = Trainer(
+        _write_down_actors,
+        train_loop_config={"path": str(tmp_path / "seen")},
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(name="actors", storage_path=str(tmp_path)),
+    )
+    with environment(UNWATCHED):
+        trainer.fit()
+    actors = (tmp_path / "seen").read_text()
+    assert "ray::TrainController" in actors
+    for helper in ("DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher"):
+        assert helper not in actors
+
+
+def test_on_a_cluster_ray_train_keeps_who_tidies_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itpn_ray.training import remote
+
+    def helpers() -> list[str]:
+        trainer = remote.Trainer(_write_down_actors)
+        return [type(callback).__name__ for callback in trainer._create_default_callbacks()]
+
+    assert "PlacementGroupCleanerCallback" not in helpers()
+    monkeypatch.setattr(remote, "is_private", lambda: False)
+    assert "PlacementGroupCleanerCallback" in helpers()
+    assert "DatasetsCallback" not in helpers()
+
+
+def _fail(config: dict[str, Any]) -> None:
+    """A training function: say that it ran, and fail as it is told."""
+    import ray.train
+
+    rank = ray.train.get_context().get_world_rank()
+    with Path(config["path"]).open("a") as file:
+        file.write(f"{rank}\n")
+    if rank == 1:
+        raise DataError("shard-7.arrow", None, "is broken", "Make it anew")
+    raise RuntimeError("its peer is gone")
+
+
+def test_an_error_of_ours_restarts_nothing(tmp_path: Path) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+
+    from itpn_ray.training.remote import Trainer, error_of_ours
+
+    trainer = Trainer(
+        _fail,
+        train_loop_config={"path": str(tmp_path / "ran")},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(
+            name="fails", storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=3)
+        ),
+    )
+    with pytest.raises(TrainingFailedError) as caught:
+        trainer.fit()
+    assert str(error_of_ours(caught.value)) == "shard-7.arrow: is broken. Make it anew."
+    assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1"]
+
+
+def test_other_errors_restart_as_often_as_they_may() -> None:
+    from ray.train import FailureConfig, WorkerGroupError
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+    from itpn_ray.training.remote import FailurePolicy, error_of_ours
+
+    policy = FailurePolicy(FailureConfig(max_failures=2))
+    lost = WorkerGroupError("a machine is gone", {0: RuntimeError("killed")})
+    assert error_of_ours(lost) is None
+    decisions = [policy.make_decision(lost) for _ in range(3)]
+    assert decisions == [FailureDecision.RETRY, FailureDecision.RETRY, FailureDecision.RAISE]
+
+
+def test_in_a_cluster_an_actor_beside_the_driver_keeps_the_journal(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itpn_ray.training import remote
+
+    monkeypatch.setattr(remote, "is_private", lambda: False)
+    assert isinstance(remote._journal(tmp_path), RemoteJournal)
+    assert len(losses(train(under_ray(prepared, tmp_path, "2")))) == 8
 
 
 def test_an_error_that_stays_ends_the_run_at_once(prepared: str, tmp_path: Path) -> None:
