@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
 
 import numpy as np
 
 from itpn_ray.data.order import Ids
-from itpn_ray.data.ray_tasks import dataset_of, rows_of
+from itpn_ray.data.ray_tasks import dataset_of
 
 Carrier = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
 
@@ -27,11 +26,15 @@ def thread_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
 
 
 def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
-    """Send the instructions through a Ray Dataset, which streams them in order.
+    """Send the instructions through a Ray Dataset, in order, all of them at once.
 
     Only ids pass through the object store; decoded pictures there cost several times the memory
-    and CPU time of the decoding itself.
+    and CPU time of the decoding itself. The dataset is whole as soon as it is made, so its blocks
+    are taken as they are: an execution that hands out eight bytes a picture, bit by bit, would
+    keep two actors and a thread awake beside the decoding for the whole epoch.
     """
+    import ray
+
     items = [
         {
             "ids": np.concatenate(batches[i : i + _ITEM_BATCHES]).astype(np.int64).tobytes(),
@@ -39,10 +42,9 @@ def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
         }
         for i in range(0, len(batches), _ITEM_BATCHES)
     ]
-    dataset = dataset_of(items, ordered=True)
-    # Ray Data reports each execution, here each epoch, as a line of its own.
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    with closing(rows_of(dataset)) as rows:
-        for row in rows:
+    # It warns that no CPU is free for an execution: training workers hold them all.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for table in ray.get(dataset_of(items, ordered=True).to_arrow_refs()):
+        for row in table.to_pylist():
             ids = np.frombuffer(row["ids"], dtype=np.int64)
             yield from np.split(ids, row["ends"][:-1])
