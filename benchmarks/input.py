@@ -8,7 +8,8 @@ take turns, the median of the rounds counts. The steady figure is CPU time a pic
     python benchmarks/input.py --pictures /data/imagenet      # JPEGs in ImageNet layout, repeated
     python benchmarks/input.py --quick                        # two minutes, writes under out/
 
-Other libraries: ``pip install itpn-ray[bench]``; those that are missing are left out and named.
+Other libraries: ``pip install -e .[bench]``, then ``pip install --no-deps mosaicml-streaming``
+(it asks for older packages than this project's); those that are missing are left out and named.
 Writes input.json and input.md. Exit code 1 if a bar of ``BARS`` is missed.
 """
 
