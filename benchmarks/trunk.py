@@ -2,8 +2,8 @@
 
 1. Forward and training step at 224 px in pictures and in multiply-adds a second; all networks are
    timed in turn in one run. Ours should reach at least their multiply-adds a second.
-   Beside it the matrix products of the forward pass alone, the very calls, one after the other: what
-   no change to the rest could exceed.
+   Beside it the matrix products of the forward pass alone, the very calls, one after the other:
+   what no change to the rest could exceed.
 2. The pixel autoencoder's step with 75 % of the patches masked against none masked: the share of
    the time should be within 1.25 times the share of the multiply-adds.
 

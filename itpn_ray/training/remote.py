@@ -16,6 +16,7 @@ from ray.train.v2._internal.execution.failure_handling import (
     DefaultFailurePolicy,
     FailureDecision,
 )
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -37,8 +38,8 @@ class Trainer(TorchTrainer):
     """Ray Train without helpers that have nothing to do, and without restarts that change nothing.
 
     Each helper is an actor that wakes up 150 times a second, on cores that train. One hands out Ray
-    Datasets, of which a run has none; one tidies up after a controller that dies before its
-    cluster, which a private Ray does not outlive.
+    Datasets, of which a run has none. In a private Ray, one tidies up after a controller that dies
+    before its cluster, which does not happen; and one asks for machines, of which there is one.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -52,7 +53,20 @@ class Trainer(TorchTrainer):
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         retries = parts["failure_policy"].failure_config
         parts["failure_policy"] = FailurePolicy(retries)
+        workers = parts["scaling_policy"]
+        if is_private() and isinstance(workers, FixedScalingPolicy):
+            parts["scaling_policy"] = PrivateScalingPolicy(workers.scaling_config)
         return super()._initialize_and_run_controller(**parts)
+
+
+class PrivateScalingPolicy(FixedScalingPolicy):
+    """A fixed number of workers on one machine: nobody is asked, again and again, for others."""
+
+    def _send_resource_request(self) -> None: ...
+
+    def _maybe_send_resource_request(self) -> None: ...
+
+    def _cancel_resource_request(self) -> None: ...
 
 
 class FailurePolicy(DefaultFailurePolicy):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -98,8 +100,39 @@ def test_on_a_cluster_ray_train_keeps_who_tidies_up(
     assert "DatasetsCallback" not in helpers()
 
 
+@pytest.mark.parametrize(
+    ("workers", "private", "asks"), [(2, True, False), (2, False, True), ((1, 2), True, True)]
+)
+def test_only_a_cluster_is_asked_for_machines(
+    workers: Any, private: bool, asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
+
+    from itpn_ray.training import remote
+
+    def controller(trainer: Any, **parts: Any) -> SimpleNamespace:
+        seen.update(parts)
+        return SimpleNamespace(error=None)
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(remote, "is_private", lambda: private)
+    monkeypatch.setattr(remote.TorchTrainer, "_initialize_and_run_controller", controller)
+    remote.Trainer(
+        _write_down_actors,
+        scaling_config=ScalingConfig(num_workers=workers),
+        run_config=RunConfig(name="asks", storage_path=str(tmp_path)),
+    ).fit()
+    policy = seen["scaling_policy"]
+    assert isinstance(policy, remote.PrivateScalingPolicy) is not asks
+    if not asks:  # without the client that it would ask through
+        decision = policy.make_decision_for_non_running_worker_group()
+        assert isinstance(decision, ResizeDecision)
+        assert decision.num_workers == workers
+
+
 def _fail(config: dict[str, Any]) -> None:
-    """A training function: say that it ran, and fail as it is told."""
+    """A training function: say that it ran, and fail, or wait for the one that did."""
     import ray.train
 
     rank = ray.train.get_context().get_world_rank()
@@ -107,7 +140,7 @@ def _fail(config: dict[str, Any]) -> None:
         file.write(f"{rank}\n")
     if rank == 1:
         raise DataError("shard-7.arrow", None, "is broken", "Make it anew")
-    raise RuntimeError("its peer is gone")
+    time.sleep(600)
 
 
 def test_an_error_of_ours_restarts_nothing(tmp_path: Path) -> None:
