@@ -166,6 +166,7 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
     the node's agent a fixed port, and without its agent a second Ray on a machine takes no jobs;
     here the port is any that is free.
     """
+    import psutil
     from ray._private.authentication.authentication_token_setup import (
         enable_token_auth_by_default,
         ensure_token_if_auth_enabled,
@@ -193,7 +194,12 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
     try:
         yield node.gcs_address
     finally:
+        workers = psutil.Process(node.all_processes["raylet"][0].process.pid).children()
         node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
+        # A worker can hang in its own exit (Ray 2.60), and then outlives all who could end it.
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
 
 def use_token() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -113,6 +114,30 @@ def test_a_verbose_ray_brings_what_workers_print():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "told by a worker" in done.stdout + done.stderr
+
+
+def test_a_private_ray_leaves_nobody_behind_not_even_who_hangs_in_its_exit():
+    script = (
+        "import os, ray, signal, threading, time\n"
+        "from itpn_ray.ray_config import RayConfig\n"
+        "from itpn_ray.ray_env import start_ray\n"
+        "@ray.remote\n"
+        "class Hanging:\n"
+        "    def pid(self): return os.getpid()\n"
+        "    def leave(self):\n"
+        "        import atexit\n"
+        "        atexit.register(time.sleep, 600)\n"
+        "        ray.actor.exit_actor()\n"
+        "with start_ray(RayConfig(num_cpus=1, object_store_gb=0.1)):\n"
+        "    actor = Hanging.remote()\n"
+        "    print(ray.get(actor.pid.remote()), flush=True)\n"
+        "    actor.leave.remote()\n"
+        "    time.sleep(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(done.stdout)).status() == psutil.STATUS_ZOMBIE  # not yet reaped
 
 
 def test_settings_hold_for_a_while_and_never_against_the_user(monkeypatch):
