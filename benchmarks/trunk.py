@@ -118,7 +118,7 @@ def product_cases(options: argparse.Namespace) -> tuple[dict[str, Case], dict[st
     images = torch.randn(batch, 3, SIZE, SIZE, device=device, dtype=dtype)
     cases, work = {}, {}
     for name, (net, _) in networks(options.quick).items():
-        with torch.inference_mode(), Products() as products:
+        with torch.no_grad(), Products() as products:  # inference mode keeps linear layers whole
             net.to(device, dtype).eval()(images)
         cases[name] = torch.inference_mode()(partial(repeat, products.calls))
         work[name] = products.multiply_adds // batch
