@@ -194,7 +194,9 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
     try:
         yield node.gcs_address
     finally:
-        workers = psutil.Process(node.all_processes["raylet"][0].process.pid).children()
+        workers = []
+        with suppress(psutil.NoSuchProcess):  # where the raylet itself was killed
+            workers = psutil.Process(node.all_processes["raylet"][0].process.pid).children()
         node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
         # A worker can hang in its own exit (Ray 2.60), and then outlives all who could end it.
         for worker in workers:

@@ -118,7 +118,7 @@ def test_a_verbose_ray_brings_what_workers_print():
 
 def test_a_private_ray_leaves_nobody_behind_not_even_who_hangs_in_its_exit():
     script = (
-        "import os, ray, signal, threading, time\n"
+        "import os, ray, time\n"
         "from itpn_ray.ray_config import RayConfig\n"
         "from itpn_ray.ray_env import start_ray\n"
         "@ray.remote\n"
@@ -138,6 +138,22 @@ def test_a_private_ray_leaves_nobody_behind_not_even_who_hangs_in_its_exit():
     assert done.returncode == 0, done.stderr
     with suppress(psutil.NoSuchProcess):
         assert psutil.Process(int(done.stdout)).status() == psutil.STATUS_ZOMBIE  # not yet reaped
+
+
+def test_a_private_ray_whose_raylet_was_killed_is_left_like_any_other():
+    script = (
+        "import psutil\n"
+        "from itpn_ray.ray_config import RayConfig\n"
+        "from itpn_ray.ray_env import start_ray\n"
+        "with start_ray(RayConfig(num_cpus=1, object_store_gb=0.1)):\n"
+        "    children = psutil.Process().children()\n"
+        "    raylet = next(child for child in children if child.name() == 'raylet')\n"
+        "    raylet.kill()\n"
+        "    raylet.wait(10)\n"
+        "print('left')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "left" in done.stdout, done.stderr
 
 
 def test_settings_hold_for_a_while_and_never_against_the_user(monkeypatch):
