@@ -59,16 +59,18 @@ class ShardCache:
         path = self.folder / f"{info.sha256}.arrow"
         with self._locked(f"{info.sha256}.lock"):
             if not self._touch(path):
-                part = path.with_suffix(".part")
+                part, begun = path.with_suffix(".part"), path.with_suffix(".begun")
                 self._reserve(part, info.bytes)
                 try:
-                    _download(store, key, info, part)
+                    _download(store, key, info, begun)
                 except DataError:
                     with self._locked("room.lock"):
+                        begun.unlink(missing_ok=True)
                         part.unlink()
                     raise
                 with self._locked("room.lock"):
-                    part.replace(path)
+                    begun.replace(path)
+                    part.unlink()
         return path
 
     def _touch(self, path: Path) -> bool:
@@ -79,7 +81,11 @@ class ShardCache:
             return path.exists()
 
     def _reserve(self, part: Path, size: int) -> None:
-        """Remove old copies until ``size`` bytes more fit, and take their place with ``part``."""
+        """Remove old copies until ``size`` bytes more fit, and take their place with ``part``.
+
+        That is an empty file of the shard's size. What is fetched goes into another, whose size
+        is what has come so far: others would take the rest for free.
+        """
         with self._locked("room.lock"):
             for other in self.folder.glob("*.part"):
                 self._remove_if_abandoned(other)
@@ -101,6 +107,7 @@ class ShardCache:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
+            part.with_suffix(".begun").unlink(missing_ok=True)
             part.unlink(missing_ok=True)  # it may have been finished a moment ago
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,11 +109,44 @@ def test_pictures_come_from_s3(local: ShardedDataset, s3_uri: str, tmp_path: Pat
 
 def test_what_a_killed_process_left_is_cleared(remote: ShardedDataset, tmp_path: Path) -> None:
     cache = ShardCache(tmp_path / "cache", remote.shards[0].bytes)
-    left = tmp_path / "cache" / f"{'0' * 64}.part"
-    left.write_bytes(b"begun")
+    left = [tmp_path / "cache" / f"{'0' * 64}.{kind}" for kind in ("part", "begun")]
+    for path in left:
+        path.write_bytes(b"begun")
     info = remote.shards[0]
     assert cache.fetch(open_store(remote.uri), f"train/{info.file}", info).exists()
-    assert not left.exists()
+    assert not any(path.exists() for path in left)
+
+
+def test_what_is_being_fetched_keeps_the_whole_of_its_place(
+    remote: ShardedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    get_file = LocalStore.get_file
+    slow = remote.shards[2].file
+
+    def get(self: LocalStore, key: str, target: Path) -> None:
+        if key.endswith(slow):
+            target.write_bytes(b"the first of its bytes")
+            begun.set()
+            assert go_on.wait(60)
+        get_file(self, key, target)
+
+    def fetch(number: int) -> None:
+        info = remote.shards[number]
+        cache.fetch(open_store(remote.uri), f"train/{info.file}", info)
+
+    monkeypatch.setattr(LocalStore, "get_file", get)
+    cache = ShardCache(tmp_path / "cache", int(2.5e9 * shard_gb(remote)))
+    fetch(0)
+    fetch(1)
+    with ThreadPoolExecutor(1) as pool:
+        fetching = pool.submit(fetch, 2)
+        assert begun.wait(60)
+        fetch(3)
+        go_on.set()
+        fetching.result()
+    assert sum(p.stat().st_size for p in cache.folder.glob("*.arrow")) <= cache.capacity
+    assert {path.suffix for path in cache.folder.iterdir()} == {".arrow", ".lock"}
 
 
 def test_the_cache_stays_within_its_size(
