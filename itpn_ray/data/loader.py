@@ -116,9 +116,8 @@ class _Views:
         )
         flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
         draws = policy_draws(augment, seed, epoch, ids)
-        seen = zip(rows.tolist(), boxes.tolist(), flips.tolist(), draws, out["image"], strict=True)
-        for row, box, flip, draw, place in seen:
-            part = reader.decode_box(row, tuple(box))
+        parts = reader.decode_boxes(rows, boxes)
+        for part, flip, draw, place in zip(parts, flips.tolist(), draws, out["image"], strict=True):
             crop = resize_square(part, place.shape[-1], flip)
             place.copy_(crop if self._policy is None else self._policy(crop, draw))
 

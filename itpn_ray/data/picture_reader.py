@@ -16,7 +16,7 @@ from torch import Tensor
 from itpn_ray.data.cache import RemoteShards
 from itpn_ray.data.carrier import Carrier, ray_carrier, thread_carrier
 from itpn_ray.data.config import LoaderConfig
-from itpn_ray.data.decode import Box, decode_box, decode_rgb
+from itpn_ray.data.decode import decode_box, decode_rgb
 from itpn_ray.data.order import Ids
 from itpn_ray.data.pool import DecodePool, HostBatch, Pending, run_ahead
 from itpn_ray.data.shards import Shard, ShardedDataset
@@ -100,27 +100,42 @@ class PictureReader:
             picture = decode_rgb(shard.image(inside))
         except RuntimeError as error:
             raise self._broken(row, str(error).splitlines()[0]) from error
-        self._check_size(row, (picture.shape[1], picture.shape[2]))
+        found = (picture.shape[1], picture.shape[2])
+        if found != (self.heights[row], self.widths[row]):
+            raise self._wrong_size(row, found)
         return picture
 
-    def decode_box(self, row: int, box: Box) -> Tensor:
-        """A part (top, left, height, width) of one stored picture, (3, height, width) uint8.
+    def decode_boxes(self, rows: Ids, boxes: Ids) -> Iterator[Tensor]:
+        """Parts of stored pictures, one after another.
+
+        All rows are looked up before the first is decoded: after each picture these tables would
+        come from memory again, pushed out of the core's cache by its pixels.
+
+        Args:
+            rows: (n,) of the split.
+            boxes: (n, 4) top, left, height and width, pixels.
+
+        Yields:
+            (3, height, width) uint8.
 
         Raises:
-            DataError: it cannot be decoded, or is not of the size that the index says.
+            DataError: a picture cannot be decoded, or is not of the size that the index says.
         """
-        shard, inside = self.locate(row)
-        try:
-            size, part = decode_box(shard.image(inside), box)
-        except RuntimeError as error:
-            raise self._broken(row, str(error).splitlines()[0]) from error
-        self._check_size(row, size)
-        return part
+        numbers = rows.tolist()
+        images = [shard.image(inside) for shard, inside in map(self.locate, numbers)]
+        sizes = zip(self.heights[rows].tolist(), self.widths[rows].tolist(), strict=True)
+        for row, image, size, box in zip(numbers, images, sizes, boxes.tolist(), strict=True):
+            try:
+                found, part = decode_box(image, tuple(box))
+            except RuntimeError as error:
+                raise self._broken(row, str(error).splitlines()[0]) from error
+            if found != size:
+                raise self._wrong_size(row, found)
+            yield part
 
-    def _check_size(self, row: int, size: tuple[int, int]) -> None:
-        expected = (self.heights[row], self.widths[row])
-        if size != expected:
-            raise self._broken(row, f"has {size} pixels, not ({expected[0]}, {expected[1]})")
+    def _wrong_size(self, row: int, found: tuple[int, int]) -> DataError:
+        expected = (int(self.heights[row]), int(self.widths[row]))
+        return self._broken(row, f"has {found} pixels, not {expected}")
 
     def locate(self, row: int) -> tuple[Shard, int]:
         """The open shard that holds a row of a batch under way, and the row in it."""

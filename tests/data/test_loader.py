@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from itpn_ray.data import picture_reader
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.crops import random_flips, random_resized_crops
 from itpn_ray.data.decode import centre_crop, decode_rgb, resize_square
@@ -237,11 +238,15 @@ def test_a_picture_of_another_size_than_the_index_says_is_refused(tmp_path: Path
         next(make_loader(data, global_batch=6).epoch(0))
 
 
-def test_no_more_than_the_prefetch_is_decoded_ahead(train: ShardedDataset) -> None:
+def test_no_more_than_the_prefetch_is_decoded_ahead(
+    train: ShardedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded = []
+    decode = picture_reader.decode_box
+    monkeypatch.setattr(
+        picture_reader, "decode_box", lambda image, box: decoded.append(box) or decode(image, box)
+    )
     loader = make_loader(train, LoaderConfig(carrier="threads", threads=2, prefetch=36))
-    decode = loader._reader.decode_box
-    loader._reader.decode_box = lambda row, box: decoded.append(row) or decode(row, box)
     stream = loader.epoch(0)
     next(stream)
     loader.close()
