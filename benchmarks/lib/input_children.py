@@ -1,4 +1,4 @@
-"""Starts the processes in which input pipelines are measured."""
+"""The processes in which input pipelines are measured, seen from the benchmark."""
 
 from __future__ import annotations
 
@@ -8,35 +8,60 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_child(name: str, data: str, *rest: object) -> Callable[[], dict[str, float]]:
-    """Start a measurement, see `benchmarks.lib.input_measure`.
+class Child:
+    """A pipeline in a process of its own, see `benchmarks.lib.input_measure`; it starts at once.
 
-    Returns:
-        A function that waits for it, ends what it left running, and returns its figures.
+    Args:
+        name: of the pipeline.
+        data: what it reads.
+        rest: the other arguments of a measurement.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.lib.input_measure", name, data, *map(str, rest)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
-    def wait() -> dict[str, float]:
-        out, errors = process.communicate()
-        if process.returncode:
-            raise SystemExit(f"{name} failed:\n{errors[-4000:]}")
-        found = json.loads(out.splitlines()[-1])
-        for pid in found["started"]:
+    def __init__(self, name: str, data: str, *rest: object) -> None:
+        self._name = name
+        self._errors = TemporaryFile()  # noqa: SIM115  closed with the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.lib.input_measure", name, data, *map(str, rest)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._started: list[int] = []
+
+    def begin(self) -> None:
+        """Ask for an epoch."""
+        self._process.stdin.write("epoch\n")
+        self._process.stdin.flush()
+
+    def figures(self) -> dict[str, float]:
+        """Wait for the figures of the start, or after it of the epoch asked for.
+
+        Raises:
+            SystemExit: the pipeline failed; with the end of what it printed.
+        """
+        for line in self._process.stdout:
+            if line.startswith("{"):  # some libraries print as well
+                found = json.loads(line)
+                self._started = found["started"]
+                return found["figures"]
+        self._process.wait()
+        self._errors.seek(0)
+        raise SystemExit(f"{self._name} failed:\n{self._errors.read()[-4000:].decode()}")
+
+    def close(self) -> None:
+        """End the process and all it has started; some pipelines hang when they are taken down."""
+        self._process.kill()
+        for pid in self._started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return found["figures"]
-
-    return wait
+        self._process.communicate()
+        self._errors.close()

@@ -1,9 +1,11 @@
-"""Measures one input pipeline in a process of its own; prints its figures as one JSON line.
+"""Measures one input pipeline in a process of its own, an epoch for each line that it reads.
 
     python -m benchmarks.lib.input_measure NAME DATA BATCH WORKERS SKIPPED MEASURED \\
         [RANK WORLD CACHE]
 
-CPU time is that of this process and of all it started, Ray's servers included.
+The pipeline stays up between the epochs, so that several can take turns of some seconds each.
+Prints the figures of the start and then of each epoch, as JSON, a line each. CPU time is that of
+this process and of all it started, Ray's servers included.
 """
 
 from __future__ import annotations
@@ -18,18 +20,11 @@ from pathlib import Path
 import psutil
 from torch import Tensor
 
-from benchmarks.lib.input_pipelines import PIPELINES, Setting
+from benchmarks.lib.input_pipelines import PIPELINES, Epochs, Setting
 
 
-def measure(name: str, setting: Setting, skipped: int, measured: int) -> dict[str, float]:
-    """Time the beginning of two epochs and a stretch in the middle of the second.
-
-    Args:
-        name: in ``PIPELINES``.
-        setting: data, batch, workers.
-        skipped: pictures of the second epoch before the stretch.
-        measured: pictures of the stretch.
-    """
+def start(name: str, setting: Setting) -> tuple[Epochs, dict[str, float]]:
+    """Open a pipeline and go through its first epoch."""
     begin = time.perf_counter()
     epochs = PIPELINES[name].open(setting)
     batches: Iterator[Tensor] = iter(epochs(0))
@@ -37,21 +32,36 @@ def measure(name: str, setting: Setting, skipped: int, measured: int) -> dict[st
     figures = {"first_batch_s": time.perf_counter() - begin}
     if tuple(first.shape[1:]) != (3, 224, 224) or str(first.dtype) != "torch.uint8":
         raise SystemExit(f"{name} gives {tuple(first.shape)} {first.dtype}")
-    pictures = len(first)
-    for batch in batches:
-        pictures += len(batch)
+    pictures = len(first) + sum(map(len, batches))
     figures["first_epoch_images_per_s"] = pictures / (time.perf_counter() - begin)
+    return epochs, figures
+
+
+def measure(
+    epochs: Epochs, number: int, batch: int, skipped: int, measured: int
+) -> dict[str, float]:
+    """Time the beginning of an epoch and a stretch in its middle.
+
+    Args:
+        epochs: of the pipeline.
+        number: of the epoch, after the first.
+        batch: pictures a batch.
+        skipped: pictures before the stretch.
+        measured: pictures of the stretch.
+    """
     begin = time.perf_counter()
-    batches = iter(epochs(1))
+    batches = iter(epochs(number))
     next(batches)
-    figures["next_epoch_s"] = time.perf_counter() - begin
+    figures = {"next_epoch_s": time.perf_counter() - begin}
     _settle()
-    _take(batches, skipped // setting.batch)
+    _take(batches, skipped // batch)
     cpu, wall = _cpu_seconds(), time.perf_counter()
-    pictures = _take(batches, measured // setting.batch)
+    pictures = _take(batches, measured // batch)
     figures["cpu_ms"] = (_cpu_seconds() - cpu) / pictures * 1000
     figures["images_per_s"] = pictures / (time.perf_counter() - wall)
     figures["memory_mb"] = _memory_mb()
+    for _ in batches:  # workers that stay up hand over a whole epoch before the next
+        pass
     return figures
 
 
@@ -107,7 +117,7 @@ def _family() -> list[psutil.Process]:
 
 
 def main() -> None:
-    """Measure, print the figures and what this process has started, and leave at once.
+    """Start, measure as often as asked, and leave at once.
 
     Some pipelines hang when they are taken down; whoever started this process ends the rest.
     """
@@ -117,10 +127,17 @@ def main() -> None:
     setting = Setting(
         data=data, batch=batch, workers=workers, rank=int(rank), world=int(world), cache=cache
     )
-    figures = measure(name, setting, skipped, measured)
+    epochs, figures = start(name, setting)
+    tell(figures)
+    for number, _ in enumerate(sys.stdin, start=1):
+        tell(measure(epochs, number, batch, skipped, measured))
+    os._exit(0)
+
+
+def tell(figures: dict[str, float]) -> None:
+    """Print figures, and what this process has started so far."""
     started = [process.pid for process in _family()[1:]]
     print(json.dumps({"figures": figures, "started": started}), flush=True)
-    os._exit(0)
 
 
 if __name__ == "__main__":
