@@ -364,8 +364,10 @@ def test_checkpoints_through_an_s3_that_refuses_three_in_ten(flaky_s3, s3_uri, m
 
     with ThreadPoolExecutor(1) as pool:
         watcher = pool.submit(watch)
-        store = saved(s3_uri, 10, 20, 30, keep_last=3)
-        done.set()
+        try:
+            store = saved(s3_uri, 10, 20, 30, keep_last=3)
+        finally:
+            done.set()  # or the pool waits for the reader for ever, and hides the error
         watcher.result()
     assert store.steps() == [10, 20, 30]
     assert server.counts["refused"] > 10
