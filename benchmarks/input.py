@@ -10,7 +10,7 @@ each; the median of the rounds counts. The steady figure is CPU time a picture.
 
 Other libraries: ``pip install -e .[bench]``, then ``pip install --no-deps mosaicml-streaming``
 (it asks for older packages than this project's); those that are missing are left out and named.
-Writes input.json and input.md. Exit code 1 if a bar of ``BARS`` is missed.
+Writes input.json and input.md. Exit code 1 if a bar of `check` is missed.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ TURNS = 5
 def take_turns(children: list[subprocess.Popen[str]], seconds: float) -> list[float]:
     """What two processes read over what one does while the other is stopped, for each two turns.
 
-    Ends the children. All read the same pictures once, so that bytes count pictures, and more
-    exactly than finished shards do.
+    Ends the children. Pictures are read in the same way in both kinds of turn, so that bytes count
+    them, and more exactly than finished shards do.
     """
     found: list[float] = []
     try:
