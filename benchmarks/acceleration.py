@@ -33,7 +33,7 @@ from benchmarks.lib.interleave import (
     write_json,
 )
 from itpn_ray.models import Acceleration, create_dense
-from itpn_ray.models.count import multiply_adds
+from itpn_ray.models.networks.cost import multiply_adds
 
 ROOT = Path(__file__).resolve().parents[1]
 WINDOW = 16

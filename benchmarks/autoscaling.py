@@ -37,9 +37,9 @@ os.environ |= {
 }
 
 from benchmarks.lib.spot_market import DRY  # noqa: E402
-from itpn_ray.ray_config import RayConfig  # noqa: E402
-from itpn_ray.ray_env import start_ray  # noqa: E402
-from itpn_ray.training.journal import EVENTS, METRICS, STATUS, read_lines  # noqa: E402
+from itpn_ray.ray_runtime.config import RayConfig  # noqa: E402
+from itpn_ray.ray_runtime.start import start_ray  # noqa: E402
+from itpn_ray.runs.journal import EVENTS, METRICS, STATUS, read_lines  # noqa: E402
 from jobs.config import SubmitConfig  # noqa: E402
 from jobs.submit import submit  # noqa: E402
 from tests.head import Head, start_head  # noqa: E402

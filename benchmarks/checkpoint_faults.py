@@ -21,12 +21,12 @@ import boto3
 import torch
 from moto.server import ThreadedMotoServer
 
+from itpn_ray.commands.chaos.faults import FlakyServer, full_disk, kill
 from itpn_ray.errors import CheckpointError, ConfigError
+from itpn_ray.runs.lease import Lease
 from itpn_ray.storage import open_store
-from itpn_ray.training.checkpoint import CheckpointStore
-from itpn_ray.training.faults import FlakyServer, full_disk, kill
-from itpn_ray.training.lease import Lease
-from itpn_ray.training.state import state_digest
+from itpn_ray.training.checkpoint.state_files import state_digest
+from itpn_ray.training.checkpoint.writer import CheckpointStore
 
 REFUSED = 0.3
 KILLS = 20

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from itpn_ray.training.journal import METRICS, read_lines  # noqa: E402
+from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 
 
 def curve(records: list[dict[str, Any]], split: str, name: str) -> tuple[list[float], list[float]]:

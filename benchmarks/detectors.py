@@ -35,8 +35,8 @@ from benchmarks.lib.interleave import (
 )
 from itpn_ray.evaluation.pasting import in_picture, paste
 from itpn_ray.models import create_rcnn
-from itpn_ray.models.count import multiply_adds
 from itpn_ray.models.detection.base import MAX_DETECTIONS, Detector
+from itpn_ray.models.networks.cost import multiply_adds
 
 CLASSES = 80
 THEIRS = "torchvision, ResNet-50 FPN v2"

@@ -28,14 +28,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.lib.drawn import prepared_pictures  # noqa: E402
+from itpn_ray.commands.verify_resume.run import Killer, run_short  # noqa: E402
 from itpn_ray.experiment import from_dict  # noqa: E402
-from itpn_ray.ray_config import RayConfig  # noqa: E402
-from itpn_ray.ray_env import start_ray  # noqa: E402
-from itpn_ray.training.folder import CONFIG  # noqa: E402
-from itpn_ray.training.journal import EVENTS, METRICS, read_lines  # noqa: E402
-from itpn_ray.training.state import state_digest  # noqa: E402
-from itpn_ray.training.verify import Killer, run_short  # noqa: E402
-from itpn_ray.training.work import open_store  # noqa: E402
+from itpn_ray.ray_runtime.config import RayConfig  # noqa: E402
+from itpn_ray.ray_runtime.start import start_ray  # noqa: E402
+from itpn_ray.runs.folder import CONFIG  # noqa: E402
+from itpn_ray.runs.journal import EVENTS, METRICS, read_lines  # noqa: E402
+from itpn_ray.training.checkpoint.state_files import state_digest  # noqa: E402
+from itpn_ray.training.launch.process import open_store  # noqa: E402
 
 STEPS_AN_EPOCH, EPOCHS, SAVE_EVERY = 16, 4, 4
 EACH = 5

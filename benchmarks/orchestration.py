@@ -29,20 +29,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.lib.drawn import prepared_pictures  # noqa: E402
+from itpn_ray.commands.chaos.faults import kill  # noqa: E402
+from itpn_ray.commands.verify_resume.run import Killer, run_short  # noqa: E402
 from itpn_ray.data.config import LoaderConfig  # noqa: E402
 from itpn_ray.experiment import (  # noqa: E402
     CheckpointConfig,
     ExperimentConfig,
     to_dict,
 )
-from itpn_ray.ray_config import RayConfig  # noqa: E402
-from itpn_ray.ray_env import start_ray  # noqa: E402
+from itpn_ray.ray_runtime.config import RayConfig  # noqa: E402
+from itpn_ray.ray_runtime.start import start_ray  # noqa: E402
 from itpn_ray.recipes import pretrain  # noqa: E402
+from itpn_ray.runs.folder import run_folder  # noqa: E402
+from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines  # noqa: E402
 from itpn_ray.tracking.config import TrackingConfig  # noqa: E402
-from itpn_ray.training.faults import kill  # noqa: E402
-from itpn_ray.training.folder import run_folder  # noqa: E402
-from itpn_ray.training.journal import EVENTS, METRICS, FileJournal, read_lines  # noqa: E402
-from itpn_ray.training.verify import Killer, run_short  # noqa: E402
 
 BATCH, PER_EPOCH, LOG_EVERY = 64, 24, 4
 BEATS = 200
@@ -96,7 +96,7 @@ def under_torchrun(config: ExperimentConfig, folder: Path) -> None:
 
 def under_ray(config: ExperimentConfig, folder: Path) -> None:
     """Train with Ray Train, in the Ray that this process has started."""
-    from itpn_ray.training.remote import launch
+    from itpn_ray.training.launch.ray_trainer import launch
 
     launch(config, folder)
 

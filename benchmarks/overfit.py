@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.lib.interleave import machine, write_json  # noqa: E402
-from itpn_ray.training.journal import METRICS, read_lines  # noqa: E402
+from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 
 PICTURES = 8
 BARS = {"box_AP50": 0.9, "mask_AP50": 0.8}

@@ -36,9 +36,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lib.interleave import machine, write_json
 from benchmarks.lib.prepare_children import lines, start
 from benchmarks.lib.two_workers import name_of, take_turns
-from itpn_ray.data.manifest import read_manifest
-from itpn_ray.data.prepare_config import PicturesConfig
-from itpn_ray.data.synthetic import generate
+from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.store.manifest import read_manifest
+from itpn_ray.data.synthetic.layouts import generate
 
 LEAST_OF_LIMIT = 0.8
 LEAST_SPEEDUP = 1.9

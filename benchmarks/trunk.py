@@ -42,7 +42,8 @@ from benchmarks.lib.interleave import (
     suffix,
     write_json,
 )
-from itpn_ray.models import count, create_autoencoder, create_model
+from itpn_ray.models import create_autoencoder, create_model
+from itpn_ray.models.networks import cost
 
 SIZE = 224
 CLASSES = 1000
@@ -55,7 +56,7 @@ def networks(quick: bool) -> dict[str, tuple[nn.Module, int]]:
     """Each classifier with its multiply-adds a picture."""
     ours = create_model("tiny" if quick else OURS, num_classes=CLASSES)
     out: dict[str, tuple[nn.Module, int]] = {
-        "fast_itpn_tiny" if quick else OURS: (ours, count.multiply_adds(ours, SIZE))
+        "fast_itpn_tiny" if quick else OURS: (ours, cost.multiply_adds(ours, SIZE))
     }
     for name in ("vit_small_patch16_224", "hiera_tiny_224") if quick else THEIRS:
         with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -162,7 +163,7 @@ def masked_cases(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str
         mask.scatter_(1, visible, False)
         loss = partial(_reconstruction_loss, compiled(net, options), images, mask, visible)
         cases[name] = step_of(net, loss, options)
-        work[name] = 3 * count.multiply_adds(net, SIZE, visible=seen)
+        work[name] = 3 * cost.multiply_adds(net, SIZE, visible=seen)
     return cases, work, batch
 
 

@@ -10,7 +10,7 @@ from itpn_ray import checks
 from itpn_ray.errors import ConfigError, ItpnError
 
 if TYPE_CHECKING:
-    from itpn_ray.console import Console
+    from itpn_ray.terminal.console import Console
 
 T = TypeVar("T")
 USAGE_ERROR = 2
@@ -103,7 +103,7 @@ def _train(verb: str, arguments: list[str], verbose: bool) -> int:
     recipes = importlib.import_module(f"itpn_ray.recipes.{verb}").RECIPES
     name, rest = split_recipe(arguments, verb, recipes)
     config = parse(ExperimentConfig, rest, f"{verb} {name}", named(recipes, name))
-    from itpn_ray.training.run import run as train
+    from itpn_ray.training.launch.driver import run as train
 
     train(config, command=_command(verb, arguments), console=_console(verbose))
     return 0
@@ -122,7 +122,7 @@ def _detect(arguments: list[str], verbose: bool) -> int:
 
 
 def _console(verbose: bool) -> Console:
-    from itpn_ray.console import Console
+    from itpn_ray.terminal.console import Console
 
     return Console(verbosity="verbose" if verbose else "normal")
 
@@ -134,11 +134,11 @@ def _command(verb: str, arguments: list[str]) -> str:
 
 
 def _pictures(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.data.prepare_config import PicturesConfig
+    from itpn_ray.data.prepare.config import PicturesConfig
 
     config = parse(PicturesConfig, arguments, "pictures")
-    from itpn_ray.counter import counting
-    from itpn_ray.data.synthetic import generate
+    from itpn_ray.data.synthetic.layouts import generate
+    from itpn_ray.terminal.item_progress import counting
 
     console = _console(verbose)
     with counting(console, "drawing pictures") as count:
@@ -148,11 +148,11 @@ def _pictures(arguments: list[str], verbose: bool) -> int:
 
 
 def _prepare(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.data.prepare_config import PrepareConfig
+    from itpn_ray.data.prepare.config import PrepareConfig
 
     config = parse(PrepareConfig, arguments, "prepare")
-    from itpn_ray.counter import counting
-    from itpn_ray.data.prepare import prepare
+    from itpn_ray.data.prepare.driver import prepare
+    from itpn_ray.terminal.item_progress import counting
 
     console = _console(verbose)
     with counting(console, "preparing pictures") as count:
@@ -172,8 +172,8 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
 
 
 def _plan(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.commands.plan.config import PlanConfig
     from itpn_ray.recipes import detect, finetune, named, pretrain
-    from itpn_ray.training.plan_config import PlanConfig
 
     recipes = {**finetune.RECIPES, **pretrain.RECIPES}
     verb, rest = "plan", arguments
@@ -182,41 +182,41 @@ def _plan(arguments: list[str], verbose: bool) -> int:
             verb, rest, recipes = f"plan {kind}", arguments[1:], own
     name, rest = split_recipe(rest, verb, recipes)
     config = parse(PlanConfig, rest, f"{verb} {name}", PlanConfig(experiment=named(recipes, name)))
-    from itpn_ray.training.plan import plan
+    from itpn_ray.commands.plan.run import plan
 
     plan(config, name=name, console=_console(verbose))
     return 0
 
 
 def _teach(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.commands.cache_teacher.config import TeachConfig
     from itpn_ray.recipes import named
     from itpn_ray.recipes.pretrain import RECIPES
-    from itpn_ray.training.teach_config import TeachConfig
 
     name, rest = split_recipe(arguments, "teach", RECIPES)
     default = TeachConfig(experiment=named(RECIPES, name))
     config = parse(TeachConfig, rest, f"teach {name}", default)
-    from itpn_ray.training.teach import teach
+    from itpn_ray.commands.cache_teacher.run import teach
 
     teach(config, console=_console(verbose))
     return 0
 
 
 def _evaluate(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.training.config import EvaluateConfig
+    from itpn_ray.commands.config import EvaluateConfig
 
     config = parse(EvaluateConfig, arguments, "evaluate")
-    from itpn_ray.training.evaluate import evaluate
+    from itpn_ray.commands.evaluate.run import evaluate
 
     evaluate(config, command=_command("evaluate", arguments), console=_console(verbose))
     return 0
 
 
 def _predict(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.training.predict_config import PredictConfig
+    from itpn_ray.commands.predict.config import PredictConfig
 
     config = parse(PredictConfig, arguments, "predict")
-    from itpn_ray.training.predict import predict
+    from itpn_ray.commands.predict.run import predict
 
     predict(config, console=_console(verbose))
     return 0
@@ -236,10 +236,10 @@ def _tune(arguments: list[str], verbose: bool) -> int:
 
 
 def _inspect(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.models.commands import InspectConfig
+    from itpn_ray.models.weights.config import InspectConfig
 
     config = parse(InspectConfig, _file_first(arguments), "inspect FILE")
-    from itpn_ray.models.inspect import inspect_file
+    from itpn_ray.models.weights.inspect import inspect_file
 
     rows = inspect_file(config).rows()
     width = max(len(name) for name, _ in rows)
@@ -249,10 +249,10 @@ def _inspect(arguments: list[str], verbose: bool) -> int:
 
 
 def _export(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.models.commands import ExportConfig
+    from itpn_ray.models.weights.config import ExportConfig
 
     config = parse(ExportConfig, _file_first(arguments), "export FILE")
-    from itpn_ray.models.export import export
+    from itpn_ray.models.weights.export import export
 
     report = export(config)
     console = _console(verbose)
@@ -264,10 +264,10 @@ def _export(arguments: list[str], verbose: bool) -> int:
 
 
 def _visualize(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.models.commands import VisualizeConfig
+    from itpn_ray.models.weights.config import VisualizeConfig
 
     config = parse(VisualizeConfig, _file_first(arguments), "visualize FILE")
-    from itpn_ray.models.visualize import visualize
+    from itpn_ray.models.networks.visualize import visualize
 
     _console(verbose).say(f"the map: {visualize(config)}")
     return 0
@@ -280,10 +280,10 @@ def _file_first(arguments: list[str]) -> list[str]:
 
 
 def _verify_resume(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.training.config import VerifyConfig
+    from itpn_ray.commands.config import VerifyConfig
 
     config = parse(VerifyConfig, arguments, "verify-resume")
-    from itpn_ray.training.verify import verify_resume
+    from itpn_ray.commands.verify_resume.run import verify_resume
 
     verdict = verify_resume(config)
     console = _console(verbose)
@@ -296,23 +296,23 @@ def _verify_resume(arguments: list[str], verbose: bool) -> int:
 
 
 def _chaos(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.training.config import ChaosConfig
+    from itpn_ray.commands.config import ChaosConfig
 
     config = parse(ChaosConfig, arguments, "chaos")
-    from itpn_ray.training.chaos import chaos
+    from itpn_ray.commands.chaos.run import chaos
 
     chaos(config, _console(verbose))
     return 0
 
 
 def _doctor(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.data.doctor_config import DoctorConfig
+    from itpn_ray.data.doctor.config import DoctorConfig
 
     config = parse(DoctorConfig, arguments, "doctor")
-    from itpn_ray.counter import counting
-    from itpn_ray.data.annotation_doctor import is_annotated, source_doctor
-    from itpn_ray.data.doctor import doctor
-    from itpn_ray.data.faults import FaultList
+    from itpn_ray.data.doctor.annotations import is_annotated, source_doctor
+    from itpn_ray.data.doctor.fault_list import FaultList
+    from itpn_ray.data.doctor.prepared import doctor
+    from itpn_ray.terminal.item_progress import counting
 
     console = _console(verbose)
     examine = source_doctor if is_annotated(config.data) else doctor
@@ -330,8 +330,8 @@ def _look(arguments: list[str], verbose: bool) -> int:
     config = parse(
         LookConfig, rest, "look DATA", LookConfig(loader=LoaderConfig(carrier="threads"))
     )
-    from itpn_ray.pretrain.masking import hidden_patches
-    from itpn_ray.report.look import look
+    from itpn_ray.report.preview import look
+    from itpn_ray.tasks.pixel_pretraining.masking import hidden_patches
 
     hide = hidden_patches(seed=config.seed, epoch=config.epoch, image_size=config.image_size)
     _console(verbose).say(f"the contact sheet: {look(data, 'look.html', config=config, hide=hide)}")
@@ -367,10 +367,10 @@ def _submit(arguments: list[str], verbose: bool) -> int:
 
 
 def _demo(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.demo_config import DemoConfig
+    from itpn_ray.commands.demo.config import DemoConfig
 
     config = parse(DemoConfig, arguments, "demo")
-    from itpn_ray.demo import demo
+    from itpn_ray.commands.demo.run import demo
 
     demo(config, console=_console(verbose))
     return 0

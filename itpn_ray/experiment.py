@@ -13,9 +13,9 @@ from typing import Any
 from itpn_ray import checks
 from itpn_ray.data.config import AugmentConfig, DetectionAugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
-from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
-from itpn_ray.ray_config import RayConfig
+from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tasks.config import Classification, Detection, ModelConfig
+from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining
 from itpn_ray.tracking.config import TrackingConfig
 
 TASKS: dict[str, type] = {

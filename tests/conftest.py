@@ -31,7 +31,7 @@ settings.register_profile(
 settings.load_profile("project")
 
 if TYPE_CHECKING:
-    from itpn_ray.training.faults import FlakyServer
+    from itpn_ray.commands.chaos.faults import FlakyServer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
     """One private Ray for all tests that need one; the value is its address."""
-    from itpn_ray.ray_config import RayConfig
-    from itpn_ray.ray_env import start_ray
+    from itpn_ray.ray_runtime.config import RayConfig
+    from itpn_ray.ray_runtime.start import start_ray
 
     config = RayConfig(num_cpus=4, num_gpus=0, object_store_gb=0.3, health_check_interval_s=0.1)
     with start_ray(config) as address:
@@ -77,7 +77,7 @@ def flaky_s3(
     s3_uri: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., FlakyServer]]:
     """Put a server with the given faults in front of the S3 server, from then on."""
-    from itpn_ray.training.faults import FlakyServer
+    from itpn_ray.commands.chaos.faults import FlakyServer
 
     with ExitStack() as stack:
 
@@ -92,9 +92,9 @@ def flaky_s3(
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small prepared data set of the embedded pictures: 64 to train on, 30 held out."""
-    from itpn_ray.data.prepare import prepare
-    from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
-    from itpn_ray.data.synthetic import generate
+    from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+    from itpn_ray.data.prepare.driver import prepare
+    from itpn_ray.data.synthetic.layouts import generate
 
     folder = tmp_path_factory.mktemp("prepared")
     pictures, shards = str(folder / "pictures"), str(folder / "shards")

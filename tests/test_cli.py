@@ -153,7 +153,7 @@ def test_output_that_cannot_be_written(
 def test_run_name_in_use_by_other_settings(
     prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from itpn_ray.training.folder import claim
+    from itpn_ray.runs.folder import claim
 
     claim(tiny(prepared, tmp_path), "itpn-ray ...")
     line = refused(capsys, *train(prepared, tmp_path, "--run", "run"))
@@ -190,7 +190,7 @@ def test_submit_without_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_weights_of_no_classifier(
     prepared: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from itpn_ray.training.run import export
+    from itpn_ray.training.launch.driver import export
 
     config = tiny(prepared, tmp_path)
     train_alone(config)

@@ -98,9 +98,9 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
     ("module", "absent"),
     [
         ("itpn_ray.models", ("ray", "mlflow")),
-        ("itpn_ray.pretrain.pixel", ("ray", "mlflow")),
-        ("itpn_ray.tasks.classification", ("ray", "mlflow")),
-        ("itpn_ray.tasks.detection", ("ray", "mlflow")),
+        ("itpn_ray.tasks.pixel_pretraining.task", ("ray", "mlflow")),
+        ("itpn_ray.tasks.classification.task", ("ray", "mlflow")),
+        ("itpn_ray.tasks.detection.task", ("ray", "mlflow")),
         ("itpn_ray.cli", ("torch", "ray", "timm", "mlflow", "rich", "tyro")),
         ("itpn_ray.experiment", ("torch", "ray", "timm", "mlflow")),
         ("itpn_ray.tuning.config", ("torch", "ray", "timm", "mlflow")),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
-from itpn_ray.data.synthetic import generate
+from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.synthetic.layouts import generate
 
 
 def prepared_pictures(folder: Path, train: int, val: int = 64, side: int = 64) -> Path:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from itpn_ray.data.manifest import INDEX, MANIFEST, Manifest, ShardInfo, SplitInfo
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
+from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.schema import INDEX_SCHEMA, shard_schema
-from itpn_ray.data.shards import ShardedDataset, ShardWriter, open_dataset
-from itpn_ray.data.synthetic import generate
+from itpn_ray.data.store.manifest import INDEX, MANIFEST, Manifest, ShardInfo, SplitInfo
+from itpn_ray.data.store.shards import ShardedDataset, ShardWriter, open_dataset
+from itpn_ray.data.synthetic.layouts import generate
 
 SHARD_ROWS = 512
 MAX_SIDE = 512

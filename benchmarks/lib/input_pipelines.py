@@ -21,12 +21,12 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode, v2
 
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
-from itpn_ray.data.crops import random_resized_crops
-from itpn_ray.data.decode import decode_box, resize_square
-from itpn_ray.data.loader import TrainLoader
-from itpn_ray.data.shards import open_dataset
-from itpn_ray.ray_config import RayConfig
-from itpn_ray.ray_env import start_ray
+from itpn_ray.data.loading.crop_loader import TrainLoader
+from itpn_ray.data.loading.decode import decode_box, resize_square
+from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.transforms.crops import random_resized_crops
+from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.start import start_ray
 
 SIZE = 224
 _RUNNING = ExitStack()

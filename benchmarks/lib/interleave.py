@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from itpn_ray.pages import keep_pages
+from itpn_ray.allocator import keep_pages
 
 Case = Callable[[], object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from itpn_ray.data.prepare import Progress, prepare
-from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.driver import Progress, prepare
 
 
 def limit(source: Path, max_side: int | None) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from itpn_ray.experiment import from_dict
-from itpn_ray.training.folder import run_folder
-from itpn_ray.training.journal import FileJournal
-from itpn_ray.training.work import work
-from itpn_ray.training.worker import Worker
+from itpn_ray.runs.folder import run_folder
+from itpn_ray.runs.journal import FileJournal
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.process import work
 
 
 def main(path: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from itpn_ray.data.objects import ObjectReader
+from itpn_ray.data.annotations.objects import ObjectReader
 from itpn_ray.evaluation.coco_format import (
     Entry,
     class_numbers,
@@ -23,7 +23,7 @@ from itpn_ray.evaluation.coco_format import (
     result_entries,
     truth_entries,
 )
-from itpn_ray.evaluation.leader import on_leader
+from itpn_ray.evaluation.rank_zero import on_leader
 
 if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itpn_ray.data.manifest import Manifest
-from itpn_ray.data.objects import Objects
+from itpn_ray.data.annotations.objects import Objects
+from itpn_ray.data.store.manifest import Manifest
 from itpn_ray.evaluation.pasting import encode, paste
 
 if TYPE_CHECKING:

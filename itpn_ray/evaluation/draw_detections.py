@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
-from itpn_ray.data.object_masks import part_mask
-from itpn_ray.data.objects import Objects
-from itpn_ray.data.palette import Colour, class_colour
+from itpn_ray.data.annotations.objects import Objects
+from itpn_ray.data.synthetic.palette import Colour, class_colour
+from itpn_ray.data.transforms.object_masks import part_mask
 from itpn_ray.evaluation.pasting import paste
 
 if TYPE_CHECKING:

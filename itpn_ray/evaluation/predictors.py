@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from itpn_ray.data.decode import centre_crop
-from itpn_ray.data.detection_loader import padded_sides
-from itpn_ray.data.device import normalise, normalise_views
-from itpn_ray.data.folder_pictures import Answer, FolderPicture
-from itpn_ray.data.loader import CENTRE
-from itpn_ray.data.views import whole_view
+from itpn_ray.data.loading.crop_loader import CENTRE
+from itpn_ray.data.loading.decode import centre_crop
+from itpn_ray.data.loading.detection_loader import padded_sides
+from itpn_ray.data.loading.image_folder import Answer, FolderPicture
+from itpn_ray.data.transforms.detection_views import whole_view
+from itpn_ray.data.transforms.on_device import normalise, normalise_views
 from itpn_ray.evaluation.coco_format import result_entries
 from itpn_ray.evaluation.draw_classes import draw_classes
 from itpn_ray.evaluation.draw_detections import Scene, draw_picture

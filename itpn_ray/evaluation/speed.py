@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from itpn_ray.models.count import multiply_adds, parameters
-from itpn_ray.models.network import Network
+from itpn_ray.models.networks.base import Network
+from itpn_ray.models.networks.cost import multiply_adds, parameters
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -9,22 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from itpn_ray.models.timm_hook import register_with_timm
+from itpn_ray.models.timm.hook import register_with_timm
 
 if TYPE_CHECKING:
-    from itpn_ray.models.acceleration import Acceleration
-    from itpn_ray.models.autoencoder import PixelAutoencoder
-    from itpn_ray.models.classifier import Classifier
+    from itpn_ray.models.acceleration.config import Acceleration
     from itpn_ray.models.config import SIZES
-    from itpn_ray.models.convert import load_official, to_official
-    from itpn_ray.models.dense import DenseTrunk
-    from itpn_ray.models.detection.dino import Dino, create_dino
-    from itpn_ray.models.detection.rcnn import Rcnn, create_rcnn
-    from itpn_ray.models.distillation import ClipDistiller
-    from itpn_ray.models.files import LoadReport, load_model, load_weights, save_model
-    from itpn_ray.models.layer_decay import layer_ids, no_weight_decay
-    from itpn_ray.models.trunk import Trunk
-    from itpn_ray.models.zoo import (
+    from itpn_ray.models.detection.dino.network import Dino, create_dino
+    from itpn_ray.models.detection.rcnn.network import Rcnn, create_rcnn
+    from itpn_ray.models.networks.autoencoder import PixelAutoencoder
+    from itpn_ray.models.networks.backbone import DenseTrunk
+    from itpn_ray.models.networks.build import (
         build,
         create_autoencoder,
         create_dense,
@@ -32,6 +26,12 @@ if TYPE_CHECKING:
         create_model,
         create_trunk,
     )
+    from itpn_ray.models.networks.classifier import Classifier
+    from itpn_ray.models.networks.distillation import ClipDistiller
+    from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
+    from itpn_ray.models.trunk.base import Trunk
+    from itpn_ray.models.weights.convert import load_official, to_official
+    from itpn_ray.models.weights.files import LoadReport, load_model, load_weights, save_model
 
 _HOMES = {
     "acceleration": ("Acceleration",),

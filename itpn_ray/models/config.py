@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.models.acceleration import Acceleration
+from itpn_ray.models.acceleration.config import Acceleration
 
 PATCH = 16  # pixels a side of the patch that one token of the last stage stands for
 STRIDES = (4, 8, 16)  # pixels between neighbouring tokens of stages 1, 2 and 3

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
-from itpn_ray.pretrain.config import CLIP_BASE, CLIP_LARGE, ClipPretraining
 from itpn_ray.recipes.paper import BATCH, CLUSTER, MICRO_BATCH, by_name
 from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pretraining_config import CLIP_BASE, CLIP_LARGE, ClipPretraining
 
 HIDDEN = 75
 """Patches that the authors' script hides, of 196 as of 256."""

@@ -6,10 +6,10 @@ import dataclasses
 
 from itpn_ray.data.config import AugmentConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
-from itpn_ray.pretrain.config import ClipPretraining, PixelPretraining
 from itpn_ray.recipes import clip, pixel
 from itpn_ray.recipes.paper import Recipe, by_name
 from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining
 
 
 def nano() -> ExperimentConfig:

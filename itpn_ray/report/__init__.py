@@ -10,9 +10,9 @@ from typing import Any
 from itpn_ray.report import sections
 from itpn_ray.report.curves import accuracy_charts, learning_charts
 from itpn_ray.report.html import details, esc, tiles
-from itpn_ray.report.record import RunRecord, read_run
 from itpn_ray.report.style import CSS
 from itpn_ray.report.versions import hardware, versions
+from itpn_ray.runs.reader import RunRecord, read_run
 
 __all__ = ["write_report"]
 
@@ -111,6 +111,6 @@ def _stage_frame(
 
 
 def _told(values: Mapping[str, Any]) -> dict[str, str]:
-    from itpn_ray.figures import label, show_value
+    from itpn_ray.formatting import label, show_value
 
     return {label(name): show_value(name, value) for name, value in values.items()}

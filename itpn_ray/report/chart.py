@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
-from itpn_ray.figures import is_share, show_figure
+from itpn_ray.formatting import is_share, show_figure
 from itpn_ray.report.html import esc
 
 WIDTH, HEIGHT = 380, 214

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from itpn_ray.figures import is_share, label
+from itpn_ray.formatting import is_share, label
 from itpn_ray.report.chart import Series, line_chart
-from itpn_ray.report.record import RunRecord
+from itpn_ray.runs.reader import RunRecord
 
 _PACE = ("images_per_s", "mfu", "gpu_memory_gb")
 _OPTIMISER = ("lr", "grad_norm")

@@ -7,7 +7,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from itpn_ray.figures import is_share, label, show_value
+from itpn_ray.formatting import is_share, label, show_value
 from itpn_ray.tracking.redact import redact
 
 Row = Mapping[str, object]

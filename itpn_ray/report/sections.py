@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from itpn_ray.figures import is_detail, label, show_duration, show_figure, show_value
+from itpn_ray.formatting import is_detail, label, show_duration, show_figure, show_value
 from itpn_ray.report.chart import Mark, bar_chart, scatter_chart
 from itpn_ray.report.curves import accuracy_charts, learning_charts, pace_charts
 from itpn_ray.report.html import details, esc, image, pairs, section, table, tiles
-from itpn_ray.report.record import RunRecord
 from itpn_ray.report.restarts import Timeline, timeline
+from itpn_ray.runs.reader import RunRecord
 from itpn_ray.tracking.base import flatten
 from itpn_ray.tracking.redact import redact_value
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
-from itpn_ray.models.acceleration import Acceleration
+from itpn_ray.models.acceleration.config import Acceleration
 
 HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
 

@@ -18,19 +18,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from itpn_ray.data.device import prefetch
+from itpn_ray.data.transforms.on_device import prefetch
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.runs.journal import PLOTS, Journal
 from itpn_ray.tasks.base import Batch, Task, TrainBatches
-from itpn_ray.training.checkpoint import CheckpointStore
-from itpn_ray.training.journal import PLOTS, Journal
-from itpn_ray.training.meter import Meter
-from itpn_ray.training.optim import make_optimizer, set_learning_rate
+from itpn_ray.training.checkpoint.run_state import restore, whole_state
+from itpn_ray.training.checkpoint.writer import CheckpointStore
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.meters import Meter
+from itpn_ray.training.mfu import peak_rate
+from itpn_ray.training.optimizer import make_optimizer, set_learning_rate
 from itpn_ray.training.replay import stop_with_replay
-from itpn_ray.training.resume import restore, whole_state
 from itpn_ray.training.schedule import learning_rate, total_steps
 from itpn_ray.training.sharding import whole
-from itpn_ray.training.utilisation import peak_rate
-from itpn_ray.training.worker import Worker
 
 
 @dataclass(kw_only=True)

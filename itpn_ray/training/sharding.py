@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from itpn_ray.models import Trunk
-from itpn_ray.models.layers import Block
+from itpn_ray.models.layers.blocks import Block
 
 
 def shard(network: nn.Module, device: torch.device, world: int) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
-from itpn_ray.pretrain.config import PixelPretraining
-from itpn_ray.ray_config import RayConfig
+from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tasks.config import Classification
+from itpn_ray.tasks.pretraining_config import PixelPretraining
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 

@@ -9,22 +9,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.console import Console
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
 from itpn_ray.models import create_model
-from itpn_ray.ray_config import RayConfig
-from itpn_ray.ray_env import chatter_to, start_ray
+from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.start import chatter_to, start_ray
 from itpn_ray.report import write_report
+from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.journal import PLOTS, FileJournal
+from itpn_ray.runs.lease import Lease
+from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
 from itpn_ray.tracking.base import RunStatus
-from itpn_ray.training.folder import CONFIG
-from itpn_ray.training.journal import PLOTS, FileJournal
-from itpn_ray.training.lease import Lease
-from itpn_ray.training.run import EXPORT, RAY_LOG, preflight
-from itpn_ray.training.run import run as train
+from itpn_ray.training.launch.driver import EXPORT, RAY_LOG, preflight
+from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
 
 SPEED_BATCH = 32

@@ -10,9 +10,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from itpn_ray.runs.folder import claim
 from itpn_ray.tracking import Tracker, create_tracker
-from itpn_ray.training.folder import claim
-from itpn_ray.training.remote import launch
+from itpn_ray.training.launch.ray_trainer import launch
 from itpn_ray.tuning.config import SweepConfig, trial
 
 METRIC = "top1"

@@ -28,7 +28,7 @@ def commands(*words: str) -> list[list[str]]:
 
 def check_verb(arguments: list[str]) -> None:
     """Parse what stands after ``itpn-ray`` as the command line would."""
-    from itpn_ray.data.prepare_config import PicturesConfig, PrepareConfig
+    from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
     from itpn_ray.experiment import ExperimentConfig
     from itpn_ray.recipes import named
     from itpn_ray.recipes.pretrain import RECIPES

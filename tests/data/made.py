@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from itpn_ray.data.manifest import INDEX, MANIFEST, Manifest, ShardInfo, SplitInfo
 from itpn_ray.data.schema import INDEX_SCHEMA, shard_schema
-from itpn_ray.data.shards import ShardWriter
+from itpn_ray.data.store.manifest import INDEX, MANIFEST, Manifest, ShardInfo, SplitInfo
+from itpn_ray.data.store.shards import ShardWriter
 
 
 def picture(row: int, width: int, height: int) -> Image.Image:

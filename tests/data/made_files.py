@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PrepareConfig
-from itpn_ray.data.shards import open_dataset
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.store.shards import open_dataset
 from tests.data.made import jpeg, picture
 
 FOLDERS = {"train/cat": 11, "train/dog": 9, "val/cat": 3, "val/dog": 4}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PicturesConfig
-from itpn_ray.data.synthetic import generate
+from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.synthetic.layouts import generate
 from tests.data.made_files import config
 
 

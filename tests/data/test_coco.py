@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from itpn_ray.data import run_lengths
-from itpn_ray.data.annotations import follow
-from itpn_ray.data.manifest import read_manifest
-from itpn_ray.data.normalise import PictureRules, RejectedError, normalise
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PicturesConfig
+from itpn_ray.data.annotations import run_lengths
+from itpn_ray.data.annotations.geometry import follow
+from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
 from itpn_ray.data.sources.detect import detect
-from itpn_ray.data.synthetic import generate
+from itpn_ray.data.store.manifest import read_manifest
+from itpn_ray.data.synthetic.layouts import generate
 from itpn_ray.errors import DataError
 from tests.data.made_coco import item, write_coco
 from tests.data.made_files import config, image_bytes, prepared

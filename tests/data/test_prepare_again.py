@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.data.prepare import Progress, prepare
-from itpn_ray.data.shards import ShardWriter, open_dataset
+from itpn_ray.data.prepare.driver import Progress, prepare
+from itpn_ray.data.store.shards import ShardWriter, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from tests.data.made_files import FOLDERS, config, files, write_folders
 
@@ -37,9 +37,9 @@ def test_another_preparation_is_not_overwritten(tmp_path: Path) -> None:
 
 KILLED = """
 import glob, os, signal, sys, time
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PrepareConfig
-from itpn_ray.data import shards
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.store import shards
 limit = int(sys.argv[3])
 append = shards.ShardWriter.append
 def counted(self, row, seen=[0]):

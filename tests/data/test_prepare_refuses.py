@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.data.prepare import prepare
-from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.errors import ConfigError, DataError
 from tests.data.made_files import FOLDERS, config, image_bytes, write_folders
 

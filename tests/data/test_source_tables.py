@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from itpn_ray.data.manifest import read_manifest
-from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.sources.detect import detect
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import DataError
 from tests.data.made_files import config, image_bytes, prepared, write_folders
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from itpn_ray.data.manifest import read_manifest
-from itpn_ray.data.prepare import prepare
+from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.sources.detect import detect
 from itpn_ray.data.sources.lists import read_classes, read_labels
 from itpn_ray.data.sources.tars import members
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, open_store
 from tests.data.made_files import config, image_bytes, prepared, write_folders

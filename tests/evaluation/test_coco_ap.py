@@ -16,9 +16,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from itpn_ray.data.object_masks import box_masks
-from itpn_ray.data.objects import ObjectReader
-from itpn_ray.data.shards import ShardedDataset, open_dataset
+from itpn_ray.data.annotations.objects import ObjectReader
+from itpn_ray.data.store.shards import ShardedDataset, open_dataset
+from itpn_ray.data.transforms.object_masks import box_masks
 from itpn_ray.errors import DataError
 from itpn_ray.evaluation import coco_ap
 from itpn_ray.evaluation.coco_ap import CocoAP, coco_figures

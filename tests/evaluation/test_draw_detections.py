@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from itpn_ray.data.objects import ObjectReader, Objects
-from itpn_ray.data.palette import class_colour
-from itpn_ray.data.shards import open_dataset
+from itpn_ray.data.annotations.objects import ObjectReader, Objects
+from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.synthetic.palette import class_colour
 from itpn_ray.evaluation.draw_detections import Scene, detection_grid, draw_picture
 from itpn_ray.models.detection.base import Detections
 from tests.data.made_objects import write_scenes

@@ -6,7 +6,7 @@ from torch import nn
 
 from itpn_ray.evaluation.speed import compare_speed, measure
 from itpn_ray.models import create_model
-from itpn_ray.models.count import multiply_adds
+from itpn_ray.models.networks.cost import multiply_adds
 
 
 class Sleeper(nn.Module):

@@ -10,7 +10,7 @@ from timm.optim import param_groups_layer_decay
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.models import SIZES, create_model, layer_ids, no_weight_decay, save_model
-from itpn_ray.models.timm_hook import register_with_timm
+from itpn_ray.models.timm.hook import register_with_timm
 
 NANO = "fast_itpn_nano"
 

@@ -12,7 +12,7 @@ from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.models import create_autoencoder, create_distiller, load_weights
 from itpn_ray.recipes import detect, named, pretrain
 from itpn_ray.tasks.config import Detection
-from itpn_ray.tasks.detection import DetectionTask
+from itpn_ray.tasks.detection.task import DetectionTask
 
 NETWORKS = (
     *(f"fast_itpn_{size}" for size in ("tiny", "small", "base", "large")),

@@ -10,8 +10,8 @@ from typing import Any
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.tasks.config import Detection, ModelConfig
-from itpn_ray.tasks.detection import DetectionTask
-from itpn_ray.training.setup import open_truth
+from itpn_ray.tasks.detection.task import DetectionTask
+from itpn_ray.training.launch.setup import open_truth
 from tests.training.runs import tiny
 
 AUGMENT = DetectionAugmentConfig(

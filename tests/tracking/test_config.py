@@ -34,7 +34,7 @@ def test_a_bad_address_does_not_show_its_password() -> None:
 
 def test_the_config_is_light() -> None:
     code = (
-        "import sys, itpn_ray.tracking.config, itpn_ray.console\n"
+        "import sys, itpn_ray.tracking.config, itpn_ray.terminal.console\n"
         "heavy = {'torch', 'mlflow', 'ray', 'rich', 'psutil'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -18,7 +18,7 @@ GRACE_S = 60
 
 
 def work(config: dict) -> None:
-    from itpn_ray.training.preemption import PreemptionNotice
+    from itpn_ray.training.launch.preemption import PreemptionNotice
 
     out = Path(config["out"])
     with PreemptionNotice() as notice:

@@ -13,14 +13,14 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.pretrain.pixel import PixelPretrainingTask
+from itpn_ray.runs.folder import run_folder
+from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.base import Batch
+from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.training import loop
-from itpn_ray.training.folder import run_folder
-from itpn_ray.training.journal import FileJournal
-from itpn_ray.training.preemption import PreemptionNotice
-from itpn_ray.training.work import work
-from itpn_ray.training.worker import Worker
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.preemption import PreemptionNotice
+from itpn_ray.training.launch.process import work
 from tests.s3 import free_port
 
 Prepare = Callable[[int], None]

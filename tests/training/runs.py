@@ -11,15 +11,15 @@ import pytest
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
-from itpn_ray.pretrain.config import PixelPretraining
+from itpn_ray.runs.folder import run_folder
+from itpn_ray.runs.journal import METRICS, FileJournal, read_lines
 from itpn_ray.tasks.config import Classification, ModelConfig
+from itpn_ray.tasks.pretraining_config import PixelPretraining
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training import loop
-from itpn_ray.training.folder import run_folder
-from itpn_ray.training.journal import METRICS, FileJournal, read_lines
-from itpn_ray.training.state import state_digest
-from itpn_ray.training.work import open_store, work
-from itpn_ray.training.worker import Worker
+from itpn_ray.training.checkpoint.state_files import state_digest
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.process import open_store, work
 
 
 def tiny(prepared: str, out: Path, **changes: Any) -> ExperimentConfig:

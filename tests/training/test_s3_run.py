@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from itpn_ray.commands.chaos.faults import FlakyServer
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import CheckpointConfig
 from itpn_ray.storage import open_store
-from itpn_ray.training.faults import FlakyServer
 from tests.training.runs import final_digest, losses, tiny, train_alone, train_and_stop
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.console import Console
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.runs.journal import read_lines
+from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
-from itpn_ray.training.journal import read_lines
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
 from tests.training.runs import classification, tiny
 

@@ -17,7 +17,7 @@ from posixpath import relpath
 
 from pyarrow.fs import FileSystem
 
-from itpn_ray.data import kinds_of_fault as kinds
+from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.sources.base import Listing, Source, split_of
 from itpn_ray.data.sources.coco_file import CocoFile, read_coco_file
 from itpn_ray.data.sources.walk import files_below

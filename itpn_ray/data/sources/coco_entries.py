@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import repr as short
 from typing import Any, TypeGuard
 
-from itpn_ray.data import kinds_of_fault as kinds
-from itpn_ray.data import run_lengths
-from itpn_ray.data.object_faults import (
+from itpn_ray.data.annotations import run_lengths
+from itpn_ray.data.annotations.faults import (
     FaultError,
     check_box,
     check_in_picture,
@@ -17,6 +16,7 @@ from itpn_ray.data.object_faults import (
     has_area,
     overshoot,
 )
+from itpn_ray.data.doctor import fault_kinds as kinds
 
 Frame = tuple[int, int]
 """Width and height of a picture as annotated, pixels."""

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem, FileType
 
-from itpn_ray.data import kinds_of_fault as kinds
-from itpn_ray.data.faults import Fault
-from itpn_ray.data.object_faults import FaultError
+from itpn_ray.data.annotations.faults import FaultError
+from itpn_ray.data.doctor import fault_kinds as kinds
+from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.sources.base import LISTING_SCHEMA, Rows, split_of
 from itpn_ray.data.sources.coco_entries import has_mask, parse_category, parse_picture, whole
 from itpn_ray.data.sources.objects import CocoObjects, read_arrays

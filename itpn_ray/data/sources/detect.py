@@ -7,7 +7,7 @@ from posixpath import splitext
 
 from pyarrow.fs import FileSystem, FileType
 
-from itpn_ray.data.prepare_config import PrepareConfig
+from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.sources.base import SPLIT_NAMES, Source
 from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList

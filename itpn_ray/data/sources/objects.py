@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from itpn_ray.data import kinds_of_fault as kinds
-from itpn_ray.data.faults import Fault
-from itpn_ray.data.id_book import IdBook
-from itpn_ray.data.json_stream import stream_object
-from itpn_ray.data.object_faults import FaultError
+from itpn_ray.data.annotations.faults import FaultError
+from itpn_ray.data.annotations.id_set import IdBook
+from itpn_ray.data.annotations.json_stream import stream_object
+from itpn_ray.data.doctor import fault_kinds as kinds
+from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.schema import OBJECT_COLUMNS
 from itpn_ray.data.sources.coco_entries import Frame, Remark, parse_object, whole
 from itpn_ray.errors import DataError

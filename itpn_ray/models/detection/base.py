@@ -14,12 +14,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from itpn_ray.draws import Stream, uniform_torch
-from itpn_ray.models.acceleration import Accelerated, Acceleration
+from itpn_ray.models.acceleration.config import Accelerated, Acceleration
 from itpn_ray.models.config import DetectorConfig
-from itpn_ray.models.dense import DenseTrunk
-from itpn_ray.models.network import Network
-from itpn_ray.models.trunk import Trunk
+from itpn_ray.models.networks.backbone import DenseTrunk
+from itpn_ray.models.networks.base import Network
+from itpn_ray.models.trunk.base import Trunk
+from itpn_ray.rng import Stream, uniform_torch
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
 MAX_DETECTIONS = 100  # a picture: what COCO's evaluation looks at

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from itpn_ray.draws import uniform_torch
+from itpn_ray.rng import uniform_torch
 
 NOTHING = -1  # a box that stands for no object
 IGNORED = -2  # a box that is neither near enough to an object nor far enough from all
@@ -80,7 +80,7 @@ def sample(
     Args:
         matched: (n,) int64 from `match`.
         seed: (1,) int64, the picture's.
-        stream: what the draw is for, see `itpn_ray.draws.Stream`.
+        stream: what the draw is for, see `itpn_ray.rng.Stream`.
         count: boxes to draw.
         share: largest share of them that stands for objects.
         turn: number of the draw, where a picture has several of one stream.

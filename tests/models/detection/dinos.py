@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from itpn_ray.models import Dino, create_dino
-from itpn_ray.models.detection.dino_config import DinoConfig
+from itpn_ray.models.detection.dino.config import DinoConfig
 from tests.models.detection.made import CLASSES
 from tests.models.nets import stir
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torchvision.models.detection._utils import BoxCoder
 
-from itpn_ray.draws import Stream
 from itpn_ray.models.detection.boxes import IGNORED, NOTHING, decode, encode, match, sample
+from itpn_ray.rng import Stream
 
 
 def boxes(count: int, seed: int) -> torch.Tensor:

@@ -1,0 +1,170 @@
+"""What `itpn-ray evaluate` does with a classifier, and what with a detector."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from itpn_ray.data.annotations.objects import check_detection
+from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
+from itpn_ray.data.loading.crop_loader import EvalLoader
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
+from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.data.transforms.on_device import normalise_views, prefetch
+from itpn_ray.evaluation.coco_format import write_results
+from itpn_ray.evaluation.speed import compare_speed, finish, seconds_in_turn
+from itpn_ray.models import Classifier, Rcnn
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.tasks.base import Batch, Evaluation
+from itpn_ray.tasks.classification.task import ClassificationTask
+from itpn_ray.tasks.config import Classification, Detection, ModelConfig
+from itpn_ray.tasks.detection.task import DetectionTask
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.setup import open_truth
+
+N = TypeVar("N", Classifier, Detector)
+LOADER = LoaderConfig(carrier="threads", prefetch=64)
+USUAL_VIEW = (800, 1333)
+"""Shorter and longest side of a picture where a detector's file does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What is evaluated on, and where.
+
+    Attributes:
+        dataset: the split.
+        worker: this process.
+        batch: pictures a forward pass; 0: what is usual for the kind of network.
+        folder: the run's folder.
+    """
+
+    dataset: ShardedDataset
+    worker: Worker
+    batch: int
+    folder: Path
+
+
+class Subject(ABC, Generic[N]):
+    """How one kind of network is evaluated.
+
+    Attributes:
+        headline: the figures that are said of each ratio.
+    """
+
+    headline: tuple[str, ...]
+
+    @abstractmethod
+    def evaluate(self, network: N, ratio: float) -> Evaluation:
+        """Evaluate on the whole split, at a migration ratio."""
+
+    @abstractmethod
+    def draw(self, network: N, folder: Path) -> list[Path]:
+        """Draw what the last evaluation found."""
+
+    @abstractmethod
+    def speeds(self, networks: Mapping[float, N]) -> dict[float, float]:
+        """Images a second of the networks, by their keys, measured in turn."""
+
+
+class Classifiers(Subject[Classifier]):
+    """Top-1 and top-5 accuracy on central crops."""
+
+    headline = ("top1", "top5")
+
+    def __init__(self, network: Classifier, classes: list[str], place: Place) -> None:
+        self.place = place
+        self.size = network.config.trunk.image_size
+        self.batch = place.batch or 64
+        self.task = ClassificationTask(
+            Classification(), ModelConfig(image_size=self.size), classes=classes, seed=0
+        )
+
+    def evaluate(self, network: Classifier, ratio: float) -> Evaluation:
+        """See `Subject.evaluate`."""
+        del ratio
+        loader = EvalLoader(
+            self.place.dataset,
+            LOADER,
+            image_size=self.size,
+            batch=self.batch,
+            pin=self.place.worker.device.type == "cuda",
+        )
+        batches = prefetch(loader, self.place.worker.device)
+        return self.task.evaluate_model(network, batches, self.place.worker.reduce)
+
+    def draw(self, network: Classifier, folder: Path) -> list[Path]:
+        """See `Subject.draw`: the confusion matrix."""
+        return self.task.draw(network, folder)
+
+    def speeds(self, networks: Mapping[float, Classifier]) -> dict[float, float]:
+        """See `Subject.speeds`: on random numbers."""
+        return compare_speed(networks, image_size=self.size, batch=self.batch)
+
+
+class Detectors(Subject[Detector]):
+    """COCO's average precision of whole pictures, and all detections as COCO's results.
+
+    Args:
+        network: tells whether there are masks.
+        classes: names of the classes.
+        metadata: of its file; tells the size of the pictures.
+        place: where.
+
+    Raises:
+        DataError: the data has no boxes.
+    """
+
+    headline = ("box_AP", "box_AP50", "mask_AP")
+
+    def __init__(
+        self, network: Detector, classes: list[str], metadata: Mapping[str, str], place: Place
+    ) -> None:
+        check_detection(place.dataset)
+        self.place = place
+        self.batch = place.batch or 1
+        self.short_side, self.long_side = json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))
+        self.task = DetectionTask(
+            Detection(masks=isinstance(network, Rcnn) and network.config.masks),
+            ModelConfig(),
+            classes=classes,
+            seed=0,
+            augment=DetectionAugmentConfig(),
+            truth=partial(open_truth, place.dataset.uri, place.dataset.split, LOADER),
+        )
+
+    def evaluate(self, network: Detector, ratio: float) -> Evaluation:
+        """See `Subject.evaluate`: writes ``detections_rR.json`` for a ratio R."""
+        found, results = self.task.evaluate_model(network, self._batches())
+        write_results(results, self.place.folder / f"detections_r{ratio:g}.json")
+        return found
+
+    def draw(self, network: Detector, folder: Path) -> list[Path]:
+        """See `Subject.draw`: the first pictures."""
+        return self.task.draw(network, folder)
+
+    def speeds(self, networks: Mapping[float, Detector]) -> dict[float, float]:
+        """See `Subject.speeds`: on the first pictures, from normalised views to boxes and masks."""
+        batch = next(iter(self._batches()))
+        images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
+        calls = {
+            ratio: partial(finish, partial(network.detect, images, sizes), images.device)
+            for ratio, network in networks.items()
+        }
+        return {ratio: len(images) / spent for ratio, spent in seconds_in_turn(calls).items()}
+
+    def _batches(self) -> Iterable[Batch]:
+        loader = DetectionEvalLoader(
+            self.place.dataset,
+            LOADER,
+            batch=self.batch,
+            short_side=self.short_side,
+            long_side=self.long_side,
+            pin=self.place.worker.device.type == "cuda",
+        )
+        return prefetch(loader, self.place.worker.device)

@@ -1,0 +1,129 @@
+"""Evaluation of a classifier or detector from its weight file alone, at any migration ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from itpn_ray.commands.config import EvaluateConfig
+from itpn_ray.commands.evaluate.networks import Classifiers, Detectors, Place, Subject
+from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.errors import CheckpointError, ConfigError, DataError
+from itpn_ray.formatting import label, show_figure
+from itpn_ray.models import Classifier, load_model
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.weights.files import read_metadata
+from itpn_ray.report import write_report
+from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.journal import PLOTS, FileJournal
+from itpn_ray.terminal.console import Console
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.driver import EXPORT
+
+
+def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
+    """Measure accuracy and images/s at each ratio; write the run's folder.
+
+    Raises:
+        CheckpointError: the weights are no classifier or detector of ours.
+        DataError: the data has other classes than the network.
+    """
+    model, metadata = load_evaluated(config.weights)
+    classes = json.loads(metadata["classes"])
+    dataset = open_dataset(config.data, config.split)
+    if list(dataset.classes) != classes:
+        raise DataError(
+            config.data,
+            list(dataset.classes)[:5],
+            f"has other classes than {config.weights}, which knows {classes[:5]}",
+            "Evaluate on data prepared from the same classes",
+        )
+    if config.gpu and not torch.cuda.is_available():
+        raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
+    folder = Path(config.out).expanduser().absolute() / config.run
+    worker = Worker.alone(gpu=config.gpu, threads=config.threads)
+    place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
+    subject = _subject(model, classes, metadata, place)
+    journal = FileJournal(folder)
+    (folder / CONFIG).write_text(
+        json.dumps({**dataclasses.asdict(config), "command": command}, indent=1)
+    )
+    console.log_to(folder / "train.log")
+    journal.event("start")
+    networks: dict[float, Classifier | Detector] = {}
+    rows: list[dict[str, Any]] = []
+    details: dict[str, object] = {}
+    for r in config.migration:
+        networks[r] = _at(config, r).to(worker.device)
+        with torch.no_grad(), worker.autocast():
+            found = subject.evaluate(networks[r], r)
+        rows.append({"migration": r, **found.metrics})
+        if not details:
+            details = {**found.metrics, **found.details}
+            subject.draw(networks[r], folder / PLOTS)
+    with worker.autocast():
+        speeds = subject.speeds(networks)
+    for row in rows:
+        row["images_per_s"] = round(speeds[row["migration"]], 3)
+        console.say(_line(row, subject.headline))
+    journal.result(migration=rows, pictures=len(dataset), **details)
+    journal.event("end", status="FINISHED")
+    write_report(folder)
+    console.summary(folder)
+    return folder
+
+
+def load_evaluated(weights: str) -> tuple[Classifier | Detector, dict[str, str]]:
+    """A network and its file's metadata, from a run's folder or an exported file.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds something else.
+    """
+    path = Path(weights)
+    if path.is_dir():
+        path = path / EXPORT
+    if not path.is_file():
+        raise CheckpointError(
+            str(path),
+            None,
+            "does not exist",
+            "Give a run's folder or an exported .safetensors file",
+        )
+    model, metadata = load_model(path), read_metadata(path)
+    if not isinstance(model, Classifier | Detector) or "classes" not in metadata:
+        raise CheckpointError(
+            str(path),
+            type(model).__name__,
+            "is no classifier or detector with class names",
+            "Give the weights of a fine-tuning or detection run",
+        )
+    return model, metadata
+
+
+def _subject(
+    model: Classifier | Detector, classes: list[str], metadata: Mapping[str, str], place: Place
+) -> Subject[Any]:
+    if isinstance(model, Detector):
+        return Detectors(model, classes, metadata, place)
+    return Classifiers(model, classes, place)
+
+
+def _at(config: EvaluateConfig, ratio: float) -> Classifier | Detector:
+    """The network with its migration ratio, and other windows where they are named."""
+    network, _ = load_evaluated(config.weights)
+    torch.manual_seed(0)  # a gathering token that was not trained is drawn
+    if config.window is not None:
+        network.set_gathering(config.window, gathering=config.gathering)
+    network.set_migration(ratio)
+    return network
+
+
+def _line(row: Mapping[str, float], headline: tuple[str, ...]) -> str:
+    shown = [f"{label(n)} {show_figure(n, row[n])}" for n in headline if n in row]
+    speed = show_figure("images_per_s", row["images_per_s"])
+    return f"r = {row['migration']:<4g} {'  '.join(shown)}  {speed} images/s"

@@ -1,0 +1,263 @@
+"""What a run would take: counted from its configuration, and timed in a few real steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from itpn_ray.commands.plan.config import PlanConfig
+from itpn_ray.commands.plan.prices import find_machine
+from itpn_ray.data.loading.order import share
+from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.errors import ConfigError, ItpnError
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import show_duration
+from itpn_ray.models.config import find_size
+from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
+from itpn_ray.terminal.console import Console
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.process import work
+from itpn_ray.training.launch.setup import check_fit, check_teacher, make_task, open_splits
+from itpn_ray.training.loop import micro_batches
+from itpn_ray.training.schedule import total_steps
+
+BYTES = 4
+"""Of a number: weights, gradients and moments are float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What the configuration alone tells.
+
+    Attributes:
+        parameters: numbers that are trained.
+        multiply_adds: of a picture's forward pass, by network: all matrix products.
+        state_gb: weights, gradients, AdamW's moments and averages of a worker, 10^9 bytes; where
+            they are sharded, with the fewest workers.
+        workers: most workers.
+        share: pictures a step of the worker with most.
+        accumulation: micro-batches a step.
+        per_epoch: steps an epoch.
+        steps: steps of the run.
+    """
+
+    parameters: int
+    multiply_adds: dict[str, int]
+    state_gb: float
+    workers: int
+    share: int
+    accumulation: int
+    per_epoch: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What a few steps of one worker's share took on this machine.
+
+    Attributes:
+        device: what they ran on.
+        seconds: a step, mean.
+        phases: of these, by phase.
+        memory_gb: most memory used, 10^9 bytes: of the GPU, or of the process on a CPU.
+        checkpoint_s: seconds that a checkpoint held the training up.
+    """
+
+    device: str
+    seconds: float
+    phases: dict[str, float]
+    memory_gb: float
+    checkpoint_s: float
+
+
+def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timing | None]:
+    """Count, time and say what a run would take.
+
+    Args:
+        config: the run, the steps to time, the price list.
+        name: of the recipe.
+        console: where it is said.
+
+    Returns:
+        What was counted, and what was timed: None where nothing could be, which is said too.
+
+    Raises:
+        ConfigError: no data, or no such machine.
+        DataError: data that cannot be used.
+    """
+    experiment = config.experiment
+    machine = find_machine(config.prices, config.machine) if config.machine else None
+    train, val = open_splits(experiment)
+    size = count(experiment, train)
+    problems = find_problems(experiment, size)
+    timing = None
+    try:
+        check_fit(experiment, train, val)
+        if config.measured_steps:
+            check_teacher(experiment, train, val)
+            timing = measure(experiment, size, config.measured_steps)
+    except ItpnError as error:
+        problems.append(f"no steps were timed: {error}")
+    say = console.say
+    say(f"{name} on {len(train):,} pictures of {experiment.data}")
+    say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
+    for part, adds in size.multiply_adds.items():
+        say(f"  multiply-adds  {_figure(adds / 1e9)} G a picture forward: {part}")
+    say(
+        f"  batch          {experiment.optim.global_batch:,}: {size.workers} workers, "
+        f"{size.share:,} pictures each in {size.accumulation} micro-batches"
+    )
+    say(
+        f"  steps          {size.per_epoch:,} an epoch, {size.steps:,} in "
+        f"{experiment.optim.epochs:g} epochs"
+    )
+    say(f"  state          {size.state_gb:.2f} GB a worker: weights, gradients, AdamW, averages")
+    if timing is not None:
+        parts = ", ".join(f"{phase} {spent:.2g}" for phase, spent in timing.phases.items())
+        hours = size.steps * timing.seconds / 3600
+        unit = "GPU-hours" if experiment.gpus else "worker-hours"
+        say(f"  timed on       {timing.device}, {config.measured_steps} steps of one worker")
+        say(f"  a step         {timing.seconds:.3g} s ({parts})")
+        say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
+        say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
+        say(
+            f"  the run        {show_duration(3600 * hours)}, {_figure(size.workers * hours)} "
+            f"{unit}; exchange of gradients and evaluations come on top"
+        )
+        if machine is not None:
+            say(f"  cost           {machine.cost(size.workers, hours)}")
+    for problem in problems:
+        console.warn(problem)
+    return size, timing
+
+
+def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
+    """What the configuration alone tells; networks are made on the meta device.
+
+    Raises:
+        ConfigError: no such network.
+    """
+    find_size(config.model.name)
+    with torch.device("meta"):
+        task = make_task(config, train.classes)
+        network = task.build()
+    adds = task.multiply_adds(network)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    state = sum(t.numel() for t in network.state_dict().values())
+    workers = max(1, config.worker_range[1])
+    start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
+    per_epoch = len(train) // config.optim.global_batch
+    holders = max(1, config.worker_range[0]) if config.sharded else 1
+    return Size(
+        parameters=trained,
+        multiply_adds=adds,
+        state_gb=BYTES * (state + 3 * trained) / 1e9 / holders,
+        workers=workers,
+        share=stop - start,
+        accumulation=micro_batches(config.optim, workers),
+        per_epoch=per_epoch,
+        steps=total_steps(config.optim, per_epoch),
+    )
+
+
+def find_problems(config: ExperimentConfig, size: Size) -> list[str]:
+    """Where the run would do otherwise than its numbers suggest."""
+    problems = []
+    batch = config.optim.global_batch
+    if 0 < size.per_epoch < size.accumulation:
+        problems.append(
+            f"an epoch has {size.per_epoch} steps, fewer than the {size.accumulation} "
+            "micro-batches that each of them accumulates: use a smaller --optim.global-batch or "
+            "more --workers"
+        )
+    shares = sorted({stop - start for start, stop in _shares(batch, size.workers)})
+    if len(shares) > 1:
+        problems.append(
+            f"a batch of {batch:,} does not divide among {size.workers} workers: shares of "
+            f"{shares[0]} and {shares[-1]} pictures, and all wait for the largest"
+        )
+    if size.share % size.accumulation:
+        least = size.share // size.accumulation
+        problems.append(
+            f"a share of {size.share} does not divide into {size.accumulation} micro-batches: they "
+            f"have {least} or {least + 1} pictures"
+        )
+    return problems
+
+
+def _shares(batch: int, workers: int) -> list[tuple[int, int]]:
+    return [share(batch, rank, workers) for rank in range(workers)]
+
+
+def measure(config: ExperimentConfig, size: Size, steps: int) -> Timing:
+    """Run the training loop on one worker's share for some steps, and read what it recorded.
+
+    The first step warms up and does not count. What it writes is removed.
+
+    Raises:
+        ConfigError: the run wants a GPU and there is none here.
+        ItpnError: what would end the run itself.
+    """
+    if config.gpus and not torch.cuda.is_available():
+        raise ConfigError(
+            "gpus", True, "there is no GPU here", "Plan on a machine as the run would use"
+        )
+    worker = Worker.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
+    Path(config.out).expanduser().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=Path(config.out).expanduser(), prefix="plan-") as out:
+        train, _ = open_splits(config)
+        trial = _trial(config, size, steps + 1, len(train), out)
+        folder = Path(out) / trial.run
+        work(trial, worker, FileJournal(folder), lambda figures: None)
+        records = list(read_lines(folder / METRICS))[1:]
+        events = list(read_lines(folder / EVENTS))
+    phases = {
+        phase: statistics.mean(record[f"{phase}_s"] for record in records)
+        for phase in ("reading", "computing", "updating")
+    }
+    on_gpu = worker.device.type == "cuda"
+    return Timing(
+        device=torch.cuda.get_device_name(worker.device) if on_gpu else "CPU",
+        seconds=sum(phases.values()),
+        phases=phases,
+        memory_gb=(
+            torch.cuda.max_memory_allocated(worker.device) / 1e9
+            if on_gpu
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        ),
+        checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
+    )
+
+
+def _trial(
+    config: ExperimentConfig, size: Size, steps: int, pictures: int, out: str
+) -> ExperimentConfig:
+    """The run cut down to some steps of one worker's share."""
+    epochs = steps / (pictures // size.share)
+    return dataclasses.replace(
+        config,
+        run="plan",
+        out=out,
+        workers="0",
+        eval_every=-1,
+        log_every=1,
+        optim=dataclasses.replace(
+            config.optim,
+            global_batch=size.share,
+            epochs=epochs,
+            warmup_epochs=0,
+            warmup_steps=0,
+        ),
+        loader=dataclasses.replace(config.loader, carrier="threads"),
+        checkpoint=dataclasses.replace(config.checkpoint, uri=""),
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,104 @@
+"""The files of predictions, written picture by picture: a folder of any size needs no memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TextIO
+
+from itpn_ray.data.loading.image_folder import Outcome
+from itpn_ray.storage import ObjectStore
+
+RESULTS, IMAGES, UNREADABLE, DRAWN = "results.json", "images.json", "unreadable.csv", "drawn"
+
+
+class PredictionFiles:
+    """Takes outcomes in turn; a context manager that stores the files once all are there.
+
+    Args:
+        store: where to.
+        categories: COCO's ``categories``, for ``images.json``; None writes no such file.
+
+    Attributes:
+        pictures: how many were taken.
+        unreadable: how many files are no pictures.
+    """
+
+    def __init__(self, store: ObjectStore, categories: list[dict[str, Any]] | None) -> None:
+        self.pictures = 0
+        self.unreadable = 0
+        self._store = store
+        self._folder = TemporaryDirectory(prefix="itpn_ray-")
+        self._files = ExitStack()
+        self._results = _Array(self._open(RESULTS))
+        self._images: _Array | None = None
+        if categories is not None:
+            head = f'{{"categories": {json.dumps(categories)},\n"images": '
+            self._images = _Array(self._open(IMAGES), head, "}")
+        self._list = csv.writer(self._open(UNREADABLE), lineterminator="\n")
+        self._list.writerow(("path", "reason"))
+
+    def _open(self, name: str) -> TextIO:
+        path = Path(self._folder.name) / name
+        return self._files.enter_context(path.open("w", encoding="utf-8", newline=""))
+
+    def add(self, outcome: Outcome) -> None:
+        """Write what became of a file."""
+        if outcome.problem:
+            self.unreadable += 1
+            self._list.writerow((outcome.path, outcome.problem))
+            return
+        self.pictures += 1
+        for entry in outcome.answer.entries:
+            self._results.add(entry)
+        if self._images is not None:
+            width, height = outcome.size
+            numbered = {"id": outcome.number, "file_name": outcome.path}
+            self._images.add({**numbered, "width": width, "height": height})
+        if outcome.answer.drawn:
+            self._store.write_bytes(f"{DRAWN}/{drawn_name(outcome.path)}", outcome.answer.drawn)
+
+    def __enter__(self) -> PredictionFiles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._folder:
+            self._results.end()
+            if self._images is not None:
+                self._images.end()
+            self._files.close()
+            if exception[0] is None:
+                for path in sorted(Path(self._folder.name).iterdir()):
+                    self._store.put_file(path, path.name)
+
+
+def drawn_name(path: str) -> str:
+    """The name of a drawn picture, below ``drawn/``: a JPEG's own, another's with .jpg behind it.
+
+    What a store does not take, backslashes and leading dots, is replaced.
+    """
+    parts = [part.replace("\\", "_") for part in path.split("/")]
+    plain = "/".join(f"_{part[1:]}" if part.startswith(".") else part for part in parts)
+    return plain if plain.lower().endswith((".jpg", ".jpeg")) else f"{plain}.jpg"
+
+
+class _Array:
+    """A JSON array that is written entry by entry, with something before and behind it."""
+
+    def __init__(self, file: TextIO, before: str = "", behind: str = "") -> None:
+        self._file = file
+        self._behind = behind
+        self._between = ""
+        file.write(f"{before}[")
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Write an entry."""
+        self._file.write(f"{self._between}\n{json.dumps(entry)}")
+        self._between = ","
+
+    def end(self) -> None:
+        """Write the end."""
+        self._file.write(f"\n]{self._behind}\n")

@@ -1,0 +1,128 @@
+"""What a classifier or detector says of a folder of pictures: the driver of `itpn-ray predict`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from itpn_ray.commands.evaluate.networks import USUAL_VIEW
+from itpn_ray.commands.evaluate.run import load_evaluated
+from itpn_ray.commands.predict.config import PredictConfig
+from itpn_ray.commands.predict.files import DRAWN, RESULTS, UNREADABLE, PredictionFiles
+from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_pictures
+from itpn_ray.errors import ConfigError
+from itpn_ray.evaluation.predictors import ClassPredictor, DetectionPredictor, Drawing, Placed
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.storage import check_writable, join, open_store
+from itpn_ray.terminal.console import Console
+from itpn_ray.terminal.item_progress import counting
+from itpn_ray.training.launch.context import Worker
+
+_DETECTOR_BATCH, _CLASSIFIER_BATCH = 4, 64
+
+
+def predict(config: PredictConfig, *, console: Console) -> None:
+    """Write what a network says of each picture of a folder.
+
+    ``results.json`` holds, of a detector, the entries of a COCO results file, whose pictures
+    ``images.json`` numbers; of a classifier the five likeliest classes of each picture. ``drawn/``
+    has the pictures with what was found, ``unreadable.csv`` the files that are no pictures.
+
+    Raises:
+        CheckpointError: the weights are no classifier or detector of ours.
+        DataError: the folder holds no pictures.
+        ConfigError: the output cannot be written or lies in the folder, or there is no GPU.
+    """
+    model, metadata = load_evaluated(config.weights)
+    detects = isinstance(model, Detector)
+    config = replace(
+        config,
+        weights=str(Path(config.weights).expanduser().absolute()),
+        folder=open_store(config.folder).uri,
+        batch=config.batch or (_DETECTOR_BATCH if detects else _CLASSIFIER_BATCH),
+    )
+    rows = list_pictures(config.folder)
+    _check(config)
+    store = open_store(config.out)
+    job = FolderJob(
+        uri=config.folder,
+        batch=config.batch,
+        threads=config.threads,
+        make_predictor=partial(make_predictor, config),
+    )
+    answering = answer_folder(
+        job, rows, workers=config.workers, gpus=config.gpu, ray=with_room(config)
+    )
+    categories = _categories(metadata) if detects else None
+    with (
+        counting(console, "looking at pictures") as count,
+        PredictionFiles(store, categories) as files,
+        closing(answering) as outcomes,
+    ):
+        for done, outcome in enumerate(outcomes, 1):
+            files.add(outcome)
+            count(done, len(rows))
+    drawn = f", drawn in {join(config.out, DRAWN)}" if config.draw_side else ""
+    console.say(f"{files.pictures:,} pictures: {join(config.out, RESULTS)}{drawn}")
+    if files.unreadable:
+        listed = join(config.out, UNREADABLE)
+        console.warn(f"{files.unreadable:,} files cannot be read as pictures: see {listed}")
+
+
+def make_predictor(config: PredictConfig) -> Predict:
+    """The network on this worker's device."""
+    model, metadata = load_evaluated(config.weights)
+    worker = Worker.alone(gpu=config.gpu, threads=config.threads)
+    placed = Placed(device=worker.device, autocast=worker.autocast)
+    drawing = Drawing(side=config.draw_side, min_score=config.draw_score)
+    categories = _categories(metadata)
+    names = [category["name"] for category in categories]
+    if not isinstance(model, Detector):
+        return ClassPredictor(model.to(worker.device), names, placed, drawing)
+    return DetectionPredictor(
+        model.to(worker.device),
+        categories,
+        view=tuple(json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))),
+        min_score=config.min_score,
+        placed=placed,
+        drawing=drawing,
+    )
+
+
+def with_room(config: PredictConfig) -> RayConfig:
+    """The Ray to run on; a private one has CPUs for all workers, which would wait for them else."""
+    if config.ray.address or config.ray.num_cpus is not None:
+        return config.ray
+    slots = config.workers * config.threads + 1
+    return replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
+
+
+def _categories(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The classes that a file knows, as COCO's ``categories``, in the order of their labels."""
+    names = json.loads(metadata["classes"])
+    numbers = json.loads(metadata.get("class_ids", "[]")) or range(1, len(names) + 1)
+    return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]
+
+
+def _check(config: PredictConfig) -> None:
+    """Find at once what would end the work later.
+
+    Raises:
+        ConfigError: the output cannot be written or lies in the folder, or there is no GPU.
+    """
+    if config.gpu and not config.workers and not torch.cuda.is_available():
+        raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
+    if join(open_store(config.out).uri, "").startswith(join(config.folder, "")):
+        raise ConfigError(
+            "out", config.out, "lies in the folder of pictures", "Give one outside of it"
+        )
+    check_writable(config.out)

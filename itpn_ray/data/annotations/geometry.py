@@ -1,0 +1,154 @@
+"""Lets annotations follow their picture when it is turned upright or shrunk.
+
+Coordinates are continuous pixels, (0, 0) the upper left corner of the picture; masks are run
+lengths (`itpn_ray.data.annotations.run_lengths`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from itpn_ray.data.annotations import run_lengths
+from itpn_ray.data.annotations.faults import FaultError, check_in_picture
+from itpn_ray.data.prepare.reencode import Picture, RejectedError
+from itpn_ray.data.schema import OBJECT_COLUMNS
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# EXIF orientation -> (x, y) in the picture as stored, of width w and height h, to upright.
+_TURN_POINT: dict[int, Callable[[Array, Array, float, float], tuple[Array, Array]]] = {
+    1: lambda x, y, w, h: (x, y),
+    2: lambda x, y, w, h: (w - x, y),
+    3: lambda x, y, w, h: (w - x, h - y),
+    4: lambda x, y, w, h: (x, h - y),
+    5: lambda x, y, w, h: (y, x),
+    6: lambda x, y, w, h: (h - y, x),
+    7: lambda x, y, w, h: (h - y, w - x),
+    8: lambda x, y, w, h: (y, w - x),
+}
+_TURN_MASK: dict[int, Callable[[Mask], Mask]] = {
+    1: lambda mask: mask,
+    2: np.fliplr,
+    3: lambda mask: np.rot90(mask, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda mask: np.rot90(mask, -1),
+    7: lambda mask: np.rot90(mask.T, 2),
+    8: np.rot90,
+}
+
+
+def framed(row: Mapping[str, Any], picture: Picture) -> tuple[tuple[int, int], int]:
+    """What the annotations of a row mean: a picture's width and height, and the turn to upright.
+
+    Args:
+        row: ``frame_width`` and ``frame_height``, the size as annotated, or None.
+        picture: what became of the picture. Annotations of its upright size follow the shrinking
+            only; those of the size before turning are turned too.
+
+    Raises:
+        RejectedError: the annotations belong to a picture of another size.
+    """
+    upright = picture.source_size
+    stored = upright[::-1] if picture.turn >= 5 else upright
+    frame = (row["frame_width"] or upright[0], row["frame_height"] or upright[1])
+    if frame == upright:
+        return frame, 1
+    if frame == stored:
+        return frame, picture.turn
+    raise RejectedError(
+        f"annotated as {frame[0]} x {frame[1]} pixels, but has {upright[0]} x {upright[1]}"
+    )
+
+
+def leave_out_faulty(
+    row: dict[str, Any], picture: Picture
+) -> tuple[dict[str, Any], list[tuple[int, FaultError]]]:
+    """A row without the objects of which its picture shows nothing, and these: number and fault.
+
+    Raises:
+        RejectedError: as `framed`.
+    """
+    (width, height), _ = framed(row, picture)
+    faults = {}
+    for n, shape in enumerate(zip(row["boxes"], row["polygons"], row["runs"], strict=True)):
+        try:
+            check_in_picture(*shape, width=width, height=height)
+        except FaultError as fault:
+            faults[n] = fault
+    if not faults:
+        return row, []
+    left = {
+        name: [v for n, v in enumerate(row[name]) if n not in faults] for name in OBJECT_COLUMNS
+    }
+    return {**row, **left}, [(row["object_ids"][n], fault) for n, fault in faults.items()]
+
+
+def follow(row: dict[str, Any], picture: Picture) -> dict[str, Any]:
+    """The columns of the objects of a row, moved with the picture.
+
+    Args:
+        row: ``frame_width`` and ``frame_height`` (the size that the annotations mean, or None), and
+            the columns of `itpn_ray.data.schema.OBJECT_COLUMNS`.
+        picture: what became of the picture; see `framed`.
+
+    Raises:
+        RejectedError: the annotations belong to a picture of another size.
+    """
+    frame, turn = framed(row, picture)
+    move = _Move(frame, turn, picture.source_size, (picture.width, picture.height))
+    return {
+        **row,
+        "boxes": [move.box(box) for box in row["boxes"]],
+        "areas": [area * move.scale[0] * move.scale[1] for area in row["areas"]],
+        "polygons": [[move.outline(part) for part in parts] for parts in row["polygons"]],
+        "runs": [move.runs(runs) if runs else [] for runs in row["runs"]],
+    }
+
+
+class _Move:
+    """A turn and a change of size, of coordinates and masks."""
+
+    def __init__(
+        self,
+        frame: tuple[int, int],
+        turn: int,
+        upright: tuple[int, int],
+        target: tuple[int, int],
+    ) -> None:
+        self.scale = (target[0] / upright[0], target[1] / upright[1])
+        self._frame = frame
+        self._turn = turn
+        self._target = target
+        self._still = turn == 1 and target == upright
+
+    def outline(self, flat: list[float]) -> list[float]:
+        """x, y, x, y, ..."""
+        if self._still:
+            return flat
+        points = np.asarray(flat, dtype=np.float64).reshape(-1, 2)  # (corners, 2)
+        x, y = _TURN_POINT[self._turn](points[:, 0], points[:, 1], *self._frame)
+        moved = np.stack([x * self.scale[0], y * self.scale[1]], axis=1)
+        flat_moved: list[float] = moved.reshape(-1).tolist()
+        return flat_moved
+
+    def box(self, box: list[float]) -> list[float]:
+        """x1, y1, x2, y2, still with x1 < x2 and y1 < y2."""
+        if self._still:
+            return box
+        x1, y1, x2, y2 = self.outline(box)
+        return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
+
+    def runs(self, runs: list[int]) -> list[int]:
+        """Run lengths; a mask that changes size takes the nearest pixel."""
+        if self._still:
+            return runs
+        mask = _TURN_MASK[self._turn](run_lengths.decode(runs, self._frame[1], self._frame[0]))
+        rows = (np.arange(self._target[1]) + 0.5) / self.scale[1]
+        columns = (np.arange(self._target[0]) + 0.5) / self.scale[0]
+        return run_lengths.encode(mask[rows.astype(int)][:, columns.astype(int)])

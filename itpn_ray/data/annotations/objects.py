@@ -1,0 +1,135 @@
+"""The annotated objects of a picture, as a detection shard holds them.
+
+Shapes: n objects; boxes (n, 4) float64 x1, y1, x2, y2 in pixels of the stored picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from itpn_ray.data.loading.decode import decode_rgb
+from itpn_ray.data.schema import OBJECT_COLUMNS
+from itpn_ray.data.store.shards import Shard, ShardedDataset
+from itpn_ray.errors import DataError
+
+_PICTURE = ("path", "image_id", "width", "height")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """All objects of one picture, crowds among them.
+
+    Attributes:
+        path: where the picture was found.
+        image_id: the annotation file's number of the picture.
+        size: (height, width) of the stored picture, pixels.
+        ids: (n,) int64, the annotation file's numbers.
+        classes: (n,) int64 from 0.
+        boxes: (n, 4) float64.
+        areas: (n,) float64 square pixels, as annotated.
+        crowds: (n,) bool.
+        polygons: outlines x, y, x, y, ... of each object's parts; empty where there are none.
+        runs: run lengths of each object's mask (`itpn_ray.data.annotations.run_lengths`); empty likewise.
+    """
+
+    path: str
+    image_id: int
+    size: tuple[int, int]
+    ids: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowds: NDArray[np.bool_]
+    polygons: list[list[list[float]]]
+    runs: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_objects(shard: Shard, row: int) -> Objects:
+    """The objects of a row of a shard; the picture itself is not touched."""
+    found = shard.fields(row, (*_PICTURE, *OBJECT_COLUMNS))
+    return Objects(
+        path=found["path"],
+        image_id=found["image_id"],
+        size=(found["height"], found["width"]),
+        ids=np.array(found["object_ids"], dtype=np.int64),
+        classes=np.array(found["classes"], dtype=np.int64),
+        boxes=np.array(found["boxes"], dtype=np.float64).reshape(-1, 4),
+        areas=np.array(found["areas"], dtype=np.float64),
+        crowds=np.array(found["crowds"], dtype=np.bool_),
+        polygons=found["polygons"],
+        runs=found["runs"],
+    )
+
+
+class ObjectReader:
+    """Objects of any picture of a split, for evaluation and drawing.
+
+    Args:
+        dataset: a split of detection; where it is remote, opened with a ``local_path``.
+
+    Raises:
+        DataError: it is no split of detection.
+    """
+
+    def __init__(self, dataset: ShardedDataset) -> None:
+        check_detection(dataset)
+        self.dataset = dataset
+        # Neighbours are read one after another: the last shard stays open, a remote one too.
+        self._open: tuple[int, Shard] | None = None
+
+    def __getitem__(self, sample_id: int) -> Objects:
+        return read_objects(*self._locate(sample_id))
+
+    def picture(self, sample_id: int) -> Tensor:
+        """The stored picture, (3, H, W) uint8."""
+        shard, row = self._locate(sample_id)
+        return decode_rgb(shard.image(row))
+
+    def _locate(self, sample_id: int) -> tuple[Shard, int]:
+        index, row = self.dataset.locate(sample_id)
+        if self._open is None or self._open[0] != index:
+            self._open = index, self.dataset.shard(index)
+        return self._open[1], row
+
+
+def check_detection(dataset: ShardedDataset) -> None:
+    """Refuse data that has no objects.
+
+    Raises:
+        DataError: it is no split of detection.
+    """
+    kind = dataset.manifest.kind
+    if kind != "detection":
+        raise DataError(
+            "data",
+            dataset.uri,
+            f"was prepared for {kind}, but boxes are needed",
+            "Prepare a folder with COCO or Objects365 annotations",
+        )
+
+
+def check_masks(dataset: ShardedDataset) -> None:
+    """Refuse data whose first shard has an object without a mask, crowds excepted.
+
+    Raises:
+        DataError: there is one; it carries its picture's path and its id.
+    """
+    shard = dataset.shard(0)
+    for row in range(len(shard)):
+        objects = read_objects(shard, row)
+        outlines = zip(objects.polygons, objects.runs, objects.crowds.tolist(), strict=True)
+        for number, (polygons, runs, crowd) in enumerate(outlines):
+            if not (polygons or runs or crowd):
+                raise DataError(
+                    objects.path,
+                    None,
+                    f"its object {objects.ids[number]} has no mask",
+                    "Train on boxes alone with --task.masks false",
+                )

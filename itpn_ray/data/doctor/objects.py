@@ -1,0 +1,71 @@
+"""Checks the objects of prepared shards of detection, and the numbers of pictures and objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from itpn_ray.data.annotations.faults import faults_of
+from itpn_ray.data.annotations.id_set import IdBook
+from itpn_ray.data.annotations.objects import read_objects
+from itpn_ray.data.doctor import fault_kinds as kinds
+from itpn_ray.data.doctor.fault_list import Fault
+from itpn_ray.data.store.shards import Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A picture's path, its own number and those of its objects."""
+
+    path: str
+    picture: int
+    objects: list[int]
+
+
+def check_objects_of(shard: Shard, classes: int) -> tuple[list[Numbers], list[Fault]]:
+    """The numbers in a shard, and what is wrong with single objects.
+
+    Where one object of a shard has a mask, all must have.
+
+    Args:
+        shard: of detection.
+        classes: how many there are.
+    """
+    masked = any(_holds_any(shard, column) for column in ("polygons", "runs"))
+    numbers, faults = [], []
+    for row in range(len(shard)):
+        objects = read_objects(shard, row)
+        path, ids = objects.path, objects.ids.tolist()
+        numbers.append(Numbers(path=path, picture=objects.image_id, objects=ids))
+        for number, fault in faults_of(objects, classes, masked=masked):
+            entry = f"annotation {number}"
+            faults.append(Fault(file=path, entry=entry, kind=fault.kind, reason=fault.reason))
+    return numbers, faults
+
+
+def _holds_any(shard: Shard, column: str) -> bool:
+    """Whether any object of a shard has something in a column of lists."""
+    chunks = shard.table([column]).column(column).chunks
+    return any(np.any(chunk.flatten().value_lengths()) for chunk in chunks)
+
+
+class Repeats:
+    """Finds numbers that come again, over all shards of a split."""
+
+    def __init__(self) -> None:
+        self._pictures = IdBook()
+        self._objects = IdBook()
+
+    def find(self, numbers: Numbers) -> Iterator[Fault]:
+        """Those of a picture that an earlier one had."""
+        if not self._pictures.add(numbers.picture):
+            entry = f"picture {numbers.picture}"
+            reason = "has the id of an earlier picture"
+            yield Fault(file=numbers.path, entry=entry, kind=kinds.PICTURE_TWICE, reason=reason)
+        for number in numbers.objects:
+            if not self._objects.add(number):
+                entry = f"annotation {number}"
+                reason = "has the id of an earlier annotation"
+                yield Fault(file=numbers.path, entry=entry, kind=kinds.OBJECT_TWICE, reason=reason)

@@ -1,0 +1,300 @@
+"""Shards -> host batches of square crops: this rank's share of each global batch.
+
+A host batch is a dict: ``image`` uint8 (B, 3, S, S), channels last in memory; ``label`` int64
+(B,); ``sample_id`` int64 (B,); with a teacher's features ``teacher`` float16 (B, L, T). In training
+every batch is one global batch's share; the share of an evaluation is cut into batches of any size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from itpn_ray.data.config import AugmentConfig, LoaderConfig
+from itpn_ray.data.loading.decode import centre_crop, resize_square
+from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
+from itpn_ray.data.loading.image_reader import PictureReader
+from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.data.store.teacher_features import Features
+from itpn_ray.data.transforms.augmentation import make_policy, policy_draws
+from itpn_ray.data.transforms.crops import random_flips, random_resized_crops
+
+Draw = Callable[[Ids, Ids, HostBatch], None]
+"""Fills part of a batch for n sample ids and their rows."""
+CENTRE = 0.875
+"""Side of an evaluation's crop over the shorter side of the resized picture: 224 of 256."""
+
+
+class _Crops:
+    """Host batches of square crops, with a teacher's features beside them where there are any."""
+
+    def __init__(
+        self, reader: PictureReader, image_size: int, pin: bool, features: Features | None = None
+    ) -> None:
+        self._reader = reader
+        self._image_size = image_size
+        self._pin = pin
+        self._features = features
+
+    def stream(
+        self,
+        instructions: Sequence[Ids],
+        draw: Draw,
+        upcoming: Sequence[Ids] = (),
+        view: int = 0,
+    ) -> Iterator[HostBatch]:
+        """Yield one batch for each array of sample ids.
+
+        Args:
+            instructions: sample ids of each batch.
+            draw: makes pictures of ids.
+            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
+            view: which of the teacher's features go with the pictures.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        features = self._features
+        count = len(self._reader.dataset)
+
+        def fill(batch: HostBatch, start: int, stop: int) -> None:
+            part = {name: tensor[start:stop] for name, tensor in batch.items()}
+            ids = part["sample_id"].numpy()
+            rows = ids % count
+            draw(ids, rows, part)
+            if features is not None:
+                features.read(view, rows, part["teacher"])
+
+        def begin(pool: DecodePool, ids: Ids) -> Pending:
+            return pool.start(self._empty(ids), fill)
+
+        beside = None if features is None else features.fetch(view)
+        yield from self._reader.stream(instructions, begin, upcoming, beside)
+
+    def _empty(self, ids: Ids) -> HostBatch:
+        size, dataset, features = self._image_size, self._reader.dataset, self._features
+        pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self._pin)
+        teacher = {} if features is None else {"teacher": features.empty(len(ids), self._pin)}
+        return teacher | {
+            "image": pixels.permute(0, 3, 1, 2),  # (B, 3, S, S), channels last in memory
+            "label": torch.from_numpy(dataset.labels[ids % len(dataset)].astype(np.int64)),
+            "sample_id": torch.from_numpy(ids.astype(np.int64)),
+        }
+
+    def close(self) -> None:
+        """Stop the threads for good, and close remote shards."""
+        self._reader.close()
+        if self._features is not None:
+            self._features.close()
+
+
+class _Views:
+    """What training sees of pictures: a function of (seed, epoch, sample id)."""
+
+    def __init__(self, reader: PictureReader, augment: AugmentConfig, seed: int) -> None:
+        self._reader = reader
+        self._augment = augment
+        self._policy = make_policy(augment)
+        self._seed = seed
+
+    def draw(self, epoch: int, ids: Ids, rows: Ids, out: HostBatch) -> None:
+        """Decode, crop, flip and recolour the pictures of ``rows`` into ``out``."""
+        reader, augment, seed = self._reader, self._augment, self._seed
+        boxes = random_resized_crops(
+            reader.widths[rows],
+            reader.heights[rows],
+            ids,
+            seed=seed,
+            epoch=epoch,
+            min_scale=augment.min_scale,
+        )
+        flips = random_flips(ids, seed=seed, epoch=epoch, probability=augment.flip)
+        draws = policy_draws(augment, seed, epoch, ids)
+        parts = reader.decode_boxes(rows, boxes)
+        for part, flip, draw, place in zip(parts, flips.tolist(), draws, out["image"], strict=True):
+            crop = resize_square(part, place.shape[-1], flip)
+            place.copy_(crop if self._policy is None else self._policy(crop, draw))
+
+
+class TrainLoader:
+    """One rank's shares of the global batches, augmented.
+
+    Args:
+        dataset: the training split.
+        config: carrier, threads, prefetch.
+        image_size: side S of the square crops, pixels.
+        augment: crops, flips, colours, repeats.
+        seed: the run's seed.
+        global_batch: pictures a step over all ranks.
+        rank: this worker.
+        world: workers.
+        pin: put batches into pinned memory, for asynchronous copies to a GPU.
+        features: a teacher's features; the pictures are then shown in its views, in turn.
+
+    Raises:
+        ConfigError: the split holds less than one global batch, or a rank would get no sample.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardedDataset,
+        config: LoaderConfig,
+        *,
+        image_size: int,
+        augment: AugmentConfig,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+        features: Features | None = None,
+    ) -> None:
+        self._order = TrainOrder(
+            starts=dataset.starts,
+            global_batch=global_batch,
+            seed=seed,
+            repeats=augment.repeats,
+            window=config.window,
+        )
+        self._share = slice(*share(global_batch, rank, world))
+        self._reader = PictureReader(dataset, config)
+        self._crops = _Crops(self._reader, image_size, pin, features)
+        self._features = features
+        view_seed = seed if features is None else features.manifest.settings.seed
+        self._views = _Views(self._reader, augment, view_seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+        return self._order.steps_per_epoch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
+        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
+        features = self._features
+        view = epoch if features is None else epoch % features.views
+        # Only remote shards are worth another permutation to know what comes after the epoch.
+        remote = self._reader.remote is not None
+        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
+        draw = partial(self._views.draw, view)
+        yield from self._crops.stream(list(ids), draw, upcoming, view)
+
+    def close(self) -> None:
+        """Stop the threads; the loader is not used again."""
+        self._crops.close()
+
+
+class EvalLoader:
+    """One rank's share of a split, each row once: shorter side resized, centre cut out.
+
+    Args:
+        dataset: the split.
+        config: carrier, threads, prefetch.
+        image_size: side S of the square crops, pixels.
+        batch: pictures a batch; the last one may be smaller.
+        crop: side of the crop over the shorter side of the resized picture (0.875: 224 of 256).
+        rank: this worker.
+        world: workers.
+        pin: put batches into pinned memory.
+        features: a teacher's features of these pictures.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardedDataset,
+        config: LoaderConfig,
+        *,
+        image_size: int,
+        batch: int,
+        crop: float = CENTRE,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+        features: Features | None = None,
+    ) -> None:
+        self._rows = evaluation_rows(len(dataset), rank, world)
+        self._batch = batch
+        self._crop = crop
+        self._reader = PictureReader(dataset, config)
+        self._crops = _Crops(self._reader, image_size, pin, features)
+
+    def __len__(self) -> int:
+        """Batches of this rank; ranks may differ by one."""
+        return -(-len(self._rows) // self._batch)
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        """Yield the batches in the order of the rows.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        size = self._batch
+        batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
+        draw = partial(_draw_centres, self._reader, self._crop)
+        yield from self._crops.stream(batches, draw)
+
+    def close(self) -> None:
+        """Stop the threads; the loader is not used again."""
+        self._crops.close()
+
+
+class ViewLoader:
+    """Pictures of any rows as training shows them in some epoch, or as an evaluation does.
+
+    Args:
+        dataset: the split.
+        config: threads, prefetch; the carrier is this process.
+        image_size: side S of the square crops, pixels.
+        batch: pictures a batch; the last one may be smaller.
+        augment: of the training; ``None`` shows the centres, as `EvalLoader` does.
+        seed: the training's seed.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardedDataset,
+        config: LoaderConfig,
+        *,
+        image_size: int,
+        batch: int,
+        augment: AugmentConfig | None,
+        seed: int,
+    ) -> None:
+        self._batch = batch
+        self._reader = PictureReader(dataset, replace(config, carrier="threads"))
+        self._crops = _Crops(self._reader, image_size, False)
+        self._views = None if augment is None else _Views(self._reader, augment, seed)
+
+    def rows(self, start: int, stop: int, view: int) -> Iterator[HostBatch]:
+        """Yield the rows from ``start`` to ``stop`` in order, as epoch ``view`` shows them.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        edges = [*range(start, stop, self._batch), stop]
+        batches = [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise(edges)]
+        if self._views is None:
+            draw: Draw = partial(_draw_centres, self._reader, CENTRE)
+        else:
+            draw = partial(self._views.draw, view)
+        yield from self._crops.stream(batches, draw)
+
+    def close(self) -> None:
+        """Stop the threads; the loader is not used again."""
+        self._crops.close()
+
+
+def _draw_centres(reader: PictureReader, crop: float, ids: Ids, rows: Ids, out: HostBatch) -> None:
+    """Decode the pictures of ``rows`` and cut out their centres into ``out``."""
+    for row, place in zip(rows.tolist(), out["image"], strict=True):
+        place.copy_(centre_crop(reader.decode(row), place.shape[-1], crop))

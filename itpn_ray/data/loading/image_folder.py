@@ -1,0 +1,217 @@
+"""Puts every picture of a folder through a network: on Ray Data actors, or in this process.
+
+Pictures are read and decoded as preparation does, so that whatever a folder holds either gives
+pixels or is told; nothing a picture holds can end the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from posixpath import relpath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from itpn_ray.data.loading.decode import decode_rgb
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.plan import from_bytes, to_bytes
+from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
+from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows
+from itpn_ray.data.sources.reading import read_ranges
+from itpn_ray.data.sources.walk import files_below
+from itpn_ray.errors import DataError
+from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.start import start_ray
+from itpn_ray.ray_runtime.tasks import Work, run_on_ray
+from itpn_ray.storage import filesystem
+
+_RULES = PictureRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
+_SCHEMA = pa.schema([*LISTING_SCHEMA, ("number", pa.int64())])
+_BATCHES_A_TASK = 8  # batches that travel to an actor together
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderPicture:
+    """A decoded picture.
+
+    Attributes:
+        number: from 1, in the order of the paths.
+        path: relative to the folder.
+        pixels: (3, H, W) uint8 RGB, upright.
+    """
+
+    number: int
+    path: str
+    pixels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a network says of a picture.
+
+    Attributes:
+        entries: plain data for the results.
+        drawn: JPEG bytes of the picture with what was found; empty where none is drawn.
+    """
+
+    entries: list[dict[str, Any]]
+    drawn: bytes = b""
+
+
+Predict = Callable[[Sequence[FolderPicture]], Sequence[Answer]]
+"""Answers for a batch of pictures of any sizes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a file.
+
+    Attributes:
+        number: from 1, in the order of the paths.
+        path: relative to the folder.
+        size: (width, height) upright, pixels; (0, 0) where it is no picture.
+        problem: why it cannot be read; empty where it can.
+        answer: what the network says of it.
+    """
+
+    number: int
+    path: str
+    size: tuple[int, int]
+    problem: str
+    answer: Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderJob:
+    """Everything that is the same for all pictures.
+
+    Attributes:
+        uri: the folder.
+        batch: pictures a forward pass.
+        threads: pictures decoded at once.
+        make_predictor: makes the network, once a worker.
+    """
+
+    uri: str
+    batch: int
+    threads: int
+    make_predictor: Callable[[], Predict]
+
+
+def list_pictures(uri: str) -> pa.Table:
+    """All files below a folder that may be pictures, by their names; sorted by path, numbered.
+
+    Raises:
+        DataError: there is none.
+    """
+    fs, root = filesystem(uri)
+    rows = Rows(_SCHEMA)
+    for entry in files_below(fs, root):
+        if entry.name.lower().endswith(PICTURE_SUFFIXES):
+            path = relpath(entry.path, root)
+            rows.add(path, entry.path, size=entry.size or 0, number=len(rows) + 1)
+    if not len(rows):
+        raise DataError("folder", uri, "holds no pictures", "Give a folder with pictures in it")
+    return rows.table()
+
+
+class FolderWorker:
+    """A network and the threads that decode for it.
+
+    Args:
+        job: what to do.
+    """
+
+    def __init__(self, job: FolderJob) -> None:
+        self._job = job
+        self._predict = job.make_predictor()
+        self._pool = ThreadPoolExecutor(job.threads, "decode")
+
+    def answer(self, rows: pa.Table) -> list[Outcome]:
+        """The outcomes of a batch of rows of `list_pictures`, in their order."""
+        files = list(read_ranges(self._job.uri, rows))
+        found = rows.select(["number", "path"]).to_pylist()
+        decoded = list(self._pool.map(_decode, files))
+        pictures = [
+            FolderPicture(number=row["number"], path=row["path"], pixels=pixels)
+            for row, pixels in zip(found, decoded, strict=True)
+            if isinstance(pixels, Tensor)
+        ]
+        answers = iter(self._predict(pictures) if pictures else ())
+        return [
+            _outcome(row, next(answers), pixels)
+            if isinstance(pixels, Tensor)
+            else Outcome(**row, size=(0, 0), problem=pixels, answer=Answer(entries=[]))
+            for row, pixels in zip(found, decoded, strict=True)
+        ]
+
+    def answers(self, rows: pa.Table) -> Iterator[list[Outcome]]:
+        """The outcomes of any number of rows, a batch at a time."""
+        for start in range(0, len(rows), self._job.batch):
+            yield self.answer(rows.slice(start, self._job.batch))
+
+
+def _decode(data: bytes | OSError) -> Tensor | str:
+    """The pixels of a file, (3, H, W) uint8, or why there are none."""
+    if isinstance(data, OSError):
+        return str(data.strerror)
+    try:
+        return decode_rgb(np.frombuffer(normalise(data, _RULES).data, dtype=np.uint8))
+    except (RejectedError, RuntimeError) as error:
+        return str(error)
+
+
+def _outcome(row: dict[str, Any], answer: Answer, pixels: Tensor) -> Outcome:
+    size = (int(pixels.shape[2]), int(pixels.shape[1]))
+    return Outcome(**row, size=size, problem="", answer=answer)
+
+
+def answer_folder(
+    job: FolderJob,
+    rows: pa.Table,
+    *,
+    workers: int,
+    gpus: bool,
+    ray: RayConfig | None = None,
+) -> Generator[Outcome, None, None]:
+    """What becomes of each picture, in the order of the rows.
+
+    Args:
+        job: what to do.
+        rows: of `list_pictures`.
+        workers: Ray Data actors, each with a network of its own; 0: this process.
+        gpus: reserve a GPU for each actor.
+        ray: the Ray to run on, unless this process is connected to one.
+    """
+    if workers == 0:
+        for outcomes in FolderWorker(job).answers(rows):
+            yield from outcomes
+        return
+    size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * workers)))
+    tasks = [to_bytes(rows.slice(start, size)) for start in range(0, len(rows), size)]
+
+    def make_work() -> Work:
+        worker = FolderWorker(job)
+        return lambda task: worker.answers(from_bytes(task))
+
+    with (
+        start_ray(ray),
+        closing(
+            run_on_ray(
+                make_work,
+                tasks,
+                workers=workers,
+                actors=True,
+                ordered=True,
+                cpus=job.threads,
+                gpus=int(gpus),
+            )
+        ) as answers,
+    ):
+        for outcomes in answers:
+            yield from outcomes

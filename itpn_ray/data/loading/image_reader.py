@@ -1,0 +1,160 @@
+"""Reads the pictures of a split: instructions, remote shards and decoding threads in one place.
+
+Every loader stands on this. What travels are read instructions (sample ids, eight bytes a picture):
+by Ray Data, or in this process. The pictures are mapped and decoded by threads of the training
+process, straight into its batches.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from itpn_ray.data.config import LoaderConfig
+from itpn_ray.data.loading.decode import decode_box, decode_rgb
+from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending, run_ahead
+from itpn_ray.data.loading.order import Ids
+from itpn_ray.data.loading.transport import Carrier, ray_carrier, thread_carrier
+from itpn_ray.data.store.shard_cache import RemoteShards
+from itpn_ray.data.store.shards import Shard, ShardedDataset
+from itpn_ray.errors import DataError
+from itpn_ray.storage import is_s3
+
+Begin = Callable[[DecodePool, Ids], Pending]
+"""Starts to fill a batch with the pictures of n sample ids, in the threads of a pool."""
+_CARRIERS: dict[str, Carrier] = {"ray": ray_carrier, "threads": thread_carrier}
+
+
+class PictureReader:
+    """Fills host batches in the order of their instructions, a bounded number ahead.
+
+    Args:
+        dataset: the split.
+        config: carrier, threads, prefetch, cache of remote shards.
+
+    Attributes:
+        dataset: the split.
+        widths: (rows,) int32 of the stored pictures, pixels.
+        heights: (rows,) int32 likewise.
+        remote: what fetches the shards; None where they are local.
+    """
+
+    def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
+        self.dataset = dataset
+        self.widths = dataset.index.column("width").to_numpy()
+        self.heights = dataset.index.column("height").to_numpy()
+        self.remote = RemoteShards(dataset, config, Shard) if is_s3(dataset.uri) else None
+        self._config = config
+        self._pool: DecodePool | None = None
+
+    def stream(
+        self,
+        instructions: Sequence[Ids],
+        begin: Begin,
+        upcoming: Sequence[Ids] = (),
+        beside: RemoteShards[Any] | None = None,
+    ) -> Iterator[HostBatch]:
+        """Yield one batch for each array of sample ids.
+
+        Args:
+            instructions: sample ids of each batch.
+            begin: starts to fill a batch.
+            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
+            beside: remote shards with the same rows that ``begin`` reads too.
+
+        Raises:
+            DataError: a picture cannot be decoded; it carries the picture's path.
+        """
+        if not instructions:
+            return
+        pool = self._pool = self._pool or DecodePool(self._config.threads)
+        ahead = max(1, self._config.prefetch // max(len(ids) for ids in instructions))
+        begun = itertools.count()
+        count = len(self.dataset)
+        if self.remote is not None:
+            self.remote.plan([ids % count for ids in (*instructions, *upcoming)])
+        if beside is not None:
+            beside.plan([ids % count for ids in instructions])
+
+        def start(ids: Ids) -> Pending:
+            number = next(begun)
+            for remote in (self.remote, beside):
+                if remote is not None:
+                    remote.advance(number, number - ahead)
+            return begin(pool, ids)
+
+        carried = _CARRIERS[self._config.carrier](instructions)
+        yield from run_ahead(carried, start, ahead)
+
+    def decode(self, row: int) -> Tensor:
+        """One stored picture, (3, H, W) uint8.
+
+        Raises:
+            DataError: it cannot be decoded, or is not of the size that the index says.
+        """
+        shard, inside = self.locate(row)
+        try:
+            picture = decode_rgb(shard.image(inside))
+        except RuntimeError as error:
+            raise self._broken(row, str(error).splitlines()[0]) from error
+        found = (picture.shape[1], picture.shape[2])
+        if found != (self.heights[row], self.widths[row]):
+            raise self._wrong_size(row, found)
+        return picture
+
+    def decode_boxes(self, rows: Ids, boxes: Ids) -> Iterator[Tensor]:
+        """Parts of stored pictures, one after another.
+
+        All rows are looked up before the first is decoded: after each picture these tables would
+        come from memory again, pushed out of the core's cache by its pixels.
+
+        Args:
+            rows: (n,) of the split.
+            boxes: (n, 4) top, left, height and width, pixels.
+
+        Yields:
+            (3, height, width) uint8.
+
+        Raises:
+            DataError: a picture cannot be decoded, or is not of the size that the index says.
+        """
+        numbers = rows.tolist()
+        images = [shard.image(inside) for shard, inside in map(self.locate, numbers)]
+        sizes = zip(self.heights[rows].tolist(), self.widths[rows].tolist(), strict=True)
+        for row, image, size, box in zip(numbers, images, sizes, boxes.tolist(), strict=True):
+            try:
+                found, part = decode_box(image, tuple(box))
+            except RuntimeError as error:
+                raise self._broken(row, str(error).splitlines()[0]) from error
+            if found != size:
+                raise self._wrong_size(row, found)
+            yield part
+
+    def _wrong_size(self, row: int, found: tuple[int, int]) -> DataError:
+        expected = (int(self.heights[row]), int(self.widths[row]))
+        return self._broken(row, f"has {found} pixels, not {expected}")
+
+    def locate(self, row: int) -> tuple[Shard, int]:
+        """The open shard that holds a row of a batch under way, and the row in it."""
+        index, inside = self.dataset.locate(row)
+        shard = self.dataset.shard(index) if self.remote is None else self.remote.shard(index)
+        return shard, inside
+
+    def _broken(self, row: int, cause: str) -> DataError:
+        shard, inside = self.locate(row)
+        return DataError(
+            shard.row(inside)["path"],
+            None,
+            f"row {row} of {self.dataset.split} cannot be decoded: {cause}",
+            f"Check the data with `itpn-ray doctor {self.dataset.uri}`, or prepare it again",
+        )
+
+    def close(self) -> None:
+        """Stop the threads for good, and close remote shards."""
+        if self._pool is not None:
+            self._pool.close()
+        if self.remote is not None:
+            self.remote.close()

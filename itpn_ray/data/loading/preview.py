@@ -1,0 +1,220 @@
+"""Pictures of a prepared split as they are stored and as the network will see them.
+
+Shapes: a picture is (3, H, W) uint8; n objects of a picture have boxes (n, 4), x1, y1, x2, y2 in
+pixels, and masks (n, H, W) bool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from itpn_ray.data.annotations import run_lengths
+from itpn_ray.data.config import LookConfig
+from itpn_ray.data.loading.crop_loader import TrainLoader
+from itpn_ray.data.loading.decode import decode_rgb
+from itpn_ray.data.loading.order import TrainOrder
+from itpn_ray.data.store.shard_cache import local_copies
+from itpn_ray.data.store.shards import ShardedDataset, open_dataset
+from itpn_ray.data.synthetic.palette import class_colour
+from itpn_ray.data.transforms.crops import random_resized_crops
+from itpn_ray.data.transforms.detection_views import training_views
+from itpn_ray.storage import is_s3
+
+Hide = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+"""From (B,) sample ids to (B, L) patches, row by row, True where hidden."""
+
+_SIDE = 320  # longest side of a shown picture, pixels
+_REMOTE_WINDOW = 4  # shards that the pictures of a remote split are taken from
+_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """One picture of the sheet; all images are JPEG bytes.
+
+    Attributes:
+        sample_id: row of the split.
+        path: where it came from.
+        told: its class or its number of objects, and its size.
+        stored: as it is stored, with the crop or the objects drawn in.
+        seen: after the augmentation, with the objects drawn in.
+        masked: likewise with the hidden patches grey; None where nothing is hidden.
+    """
+
+    sample_id: int
+    path: str
+    told: str
+    stored: bytes
+    seen: bytes
+    masked: bytes | None
+
+
+def sights(uri: str, config: LookConfig, hide: Hide | None = None) -> Iterator[Sight]:
+    """The first pictures of an epoch.
+
+    Args:
+        uri: the prepared data set.
+        config: which pictures, and how they are augmented.
+        hide: the patches that pre-training hides of the crops; None: none.
+
+    Raises:
+        DataError: there is no such data set or split, or a picture cannot be decoded.
+    """
+    remote = is_s3(uri)
+    copies = local_copies(config.loader) if remote else None
+    dataset = open_dataset(uri, config.split, local_path=copies)
+    loader = dataclasses.replace(
+        config.loader, carrier="threads", window=_REMOTE_WINDOW if remote else 0
+    )
+    config = dataclasses.replace(config, loader=loader, pictures=min(config.pictures, len(dataset)))
+    if dataset.manifest.kind in ("detection", "rotated"):
+        yield from _detection_sights(dataset, config)
+    else:
+        yield from _crop_sights(dataset, config, hide)
+
+
+def _crop_sights(dataset: ShardedDataset, config: LookConfig, hide: Hide | None) -> Iterator[Sight]:
+    """Pictures of classification and pre-training: the crop in the picture, and what it becomes."""
+    loader = TrainLoader(
+        dataset,
+        config.loader,
+        image_size=config.image_size,
+        augment=config.augment,
+        seed=config.seed,
+        global_batch=config.pictures,
+    )
+    batch = next(loader.epoch(config.epoch))
+    loader.close()
+    ids = batch["sample_id"].numpy()
+    rows = [dataset[i] for i in (ids % len(dataset)).tolist()]
+    boxes = random_resized_crops(
+        [row["width"] for row in rows],
+        [row["height"] for row in rows],
+        ids,
+        seed=config.seed,
+        epoch=config.epoch,
+        min_scale=config.augment.min_scale,
+    )
+    hidden = None if hide is None else hide(ids)
+    for i, row in enumerate(rows):
+        top, left, height, width = boxes[i].tolist()
+        marked = torch.tensor([[left, top, left + width, top + height]])
+        crop = batch["image"][i]
+        yield Sight(
+            sample_id=int(ids[i]),
+            path=row["path"],
+            told=f"{_class_name(dataset, row['label'])}{row['width']} × {row['height']}",
+            stored=_draw(_decoded(row), marked, [(255, 255, 255)]),
+            seen=_draw(crop),
+            masked=None if hidden is None else _draw(_hide(crop, hidden[i])),
+        )
+
+
+def _detection_sights(dataset: ShardedDataset, config: LookConfig) -> Iterator[Sight]:
+    """Pictures of detection: all objects in the picture, and what is left of them in the view."""
+    order = TrainOrder(
+        starts=dataset.starts,
+        global_batch=config.pictures,
+        seed=config.seed,
+        window=config.loader.window,
+    )
+    ids = order.epoch(config.epoch)[0]
+    rows = [dataset[i] for i in ids.tolist()]
+    views = training_views(
+        [row["width"] for row in rows],
+        [row["height"] for row in rows],
+        ids,
+        seed=config.seed,
+        epoch=config.epoch,
+        config=config.detection,
+    )
+    for sample_id, row, view in zip(ids.tolist(), rows, views, strict=True):
+        picture = _decoded(row)
+        boxes = torch.tensor(row["boxes"], dtype=torch.float64).reshape(-1, 4)
+        masks = _masks(row)
+        colours = [class_colour(label) for label in row["classes"]]
+        moved, kept = view.boxes(boxes)
+        names = [dataset.classes[label] for label in dict.fromkeys(row["classes"])]
+        yield Sight(
+            sample_id=sample_id,
+            path=row["path"],
+            told=f"{len(boxes)} objects ({', '.join(names[:4])}), {row['width']} × {row['height']}",
+            stored=_draw(picture, boxes, colours, masks),
+            seen=_draw(
+                view.picture(picture),
+                moved[kept],
+                [colour for colour, keep in zip(colours, kept.tolist(), strict=True) if keep],
+                view.masks(masks)[kept],
+            ),
+            masked=None,
+        )
+
+
+def _decoded(row: dict[str, Any]) -> Tensor:
+    return decode_rgb(np.frombuffer(row["image"], np.uint8))
+
+
+def _class_name(dataset: ShardedDataset, label: int) -> str:
+    return f"{dataset.classes[label]}, " if label >= 0 else ""
+
+
+def _masks(row: dict[str, Any]) -> Tensor:
+    """Masks of a row's objects, (n, H, W); empty where an object has none."""
+    size = row["width"], row["height"]
+    masks = torch.zeros(len(row["boxes"]), size[1], size[0], dtype=torch.bool)
+    outlines = row.get("polygons") or [[corners] for corners in row.get("corners", [])]
+    for mask, parts in zip(masks, outlines, strict=False):
+        drawn = Image.new("1", size)
+        for part in parts:
+            ImageDraw.Draw(drawn).polygon(part, fill=1)
+        mask |= torch.from_numpy(np.array(drawn))
+    for mask, runs in zip(masks, row.get("runs", []), strict=False):
+        if runs:
+            mask |= torch.from_numpy(run_lengths.decode(runs, size[1], size[0]).copy())
+    return masks
+
+
+def _hide(crop: Tensor, hidden: npt.NDArray[np.bool_]) -> Tensor:
+    """The crop (3, S, S) with its hidden patches grey; ``hidden`` (L,) row by row."""
+    side = round(len(hidden) ** 0.5)
+    patch = crop.shape[1] // side
+    grid = torch.from_numpy(hidden).reshape(side, side)
+    pixels = grid.repeat_interleave(patch, 0).repeat_interleave(patch, 1)  # (S, S)
+    return torch.where(pixels, torch.tensor(_GREY, dtype=torch.uint8)[:, None, None], crop)
+
+
+def _draw(
+    picture: Tensor,
+    boxes: Tensor | None = None,
+    colours: Sequence[tuple[int, int, int]] = (),
+    masks: Tensor | None = None,
+) -> bytes:
+    """A picture with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG."""
+    if masks is not None:
+        for mask, colour in zip(masks, colours, strict=True):
+            tint = torch.tensor(colour, dtype=torch.float32)[:, None, None]
+            picture = torch.where(mask, (0.55 * picture + 0.45 * tint).byte(), picture)
+    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    scale = min(1.0, _SIDE / max(image.size))
+    image = image.resize([max(1, round(side * scale)) for side in image.size])
+    pen = ImageDraw.Draw(image)
+    if boxes is not None:
+        for box, colour in zip((boxes * scale).tolist(), colours, strict=True):
+            x1, y1, x2, y2 = box
+            # Right and lower edges lie beyond the last pixels of a box.
+            edges = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
+            pen.rectangle(edges, outline=(0, 0, 0), width=3)
+            pen.rectangle(edges, outline=colour, width=2)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=88)
+    return out.getvalue()

@@ -1,0 +1,282 @@
+"""From raw pictures to shards with a manifest: the driver.
+
+The driver lists the source, plans the shards and writes the plan beside the output; Ray Data
+spreads the plan over the cluster, each task making a few whole shards; the driver gathers the
+records and writes the manifest last. Repeating a command that was killed redoes unfinished shards
+only.
+
+Memory: the driver holds the listing (about 150 bytes a picture); a task holds one picture decoded
+and up to 64 pictures or 32 MB encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pyarrow.fs import FileType
+
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.merge import write_results
+from itpn_ray.data.prepare.plan import ShardPlan, hold_out, plan_shards
+from itpn_ray.data.prepare.reencode import PictureRules
+from itpn_ray.data.prepare.shard_job import (
+    WORK,
+    Made,
+    Place,
+    ShardJob,
+    ShardRecord,
+    plan_key,
+    remove_work,
+)
+from itpn_ray.data.sources.detect import open_source
+from itpn_ray.data.sources.walk import children
+from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_manifest
+from itpn_ray.errors import ConfigError, DataError, RunError
+from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.start import start_ray
+from itpn_ray.ray_runtime.tasks import run_on_ray
+from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a preparation is: pictures and shards done and in all, pictures in quarantine."""
+
+    pictures: int
+    total_pictures: int
+    shards: int
+    total_shards: int
+    quarantined: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def prepare(
+    config: PrepareConfig,
+    progress: ProgressCallback | None = None,
+    *,
+    ray: RayConfig | None = None,
+) -> Manifest:
+    """Prepare raw pictures for training; at once where it has been done already.
+
+    Args:
+        config: what, whereto and how.
+        progress: called for each shard, when its worker has written the next one.
+        ray: the Ray to run on, unless this process is connected to one.
+
+    Returns:
+        The manifest, which is also at ``config.out``.
+
+    Raises:
+        ConfigError: the output cannot be written or holds something else.
+        DataError: the source cannot be used, or too many pictures are broken.
+        RunError: Ray has lost what became of a shard.
+    """
+    _, source = open_source(config)
+    store = open_store(config.out)
+    _check_places(config, store)
+    listing = hold_out(source.listing(), config.holdout, config.seed)
+    with TemporaryDirectory(prefix="itpn_ray-") as scratch:
+        plans = list(plan_shards(listing, config, Path(scratch)))
+        digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
+        if store.exists(MANIFEST):
+            manifest = _finished(config, digest)
+            remove_work(store)
+            return manifest
+        check_writable(config.out)
+        job = ShardJob(
+            source=source,
+            out=store.uri,  # absolute, for workers in other folders
+            kind=listing.kind,
+            rules=PictureRules(
+                max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
+            ),
+        )
+        records = _make_shards(job, plans, config, progress, ray)
+    problems = [problem for plan in plans for problem in plan.problems]
+    manifest = write_results(store, listing, records, problems, config, digest)
+    _remove_strays(store, manifest)
+    remove_work(store)
+    return manifest
+
+
+def _make_shards(
+    job: ShardJob,
+    plans: Sequence[ShardPlan],
+    config: PrepareConfig,
+    progress: ProgressCallback | None,
+    ray: RayConfig | None,
+) -> dict[tuple[str, int], ShardRecord]:
+    """Records of all shards, making those that are not there yet."""
+    store = open_store(job.out)
+    tally = _Tally(config, plans, progress)
+    waiting: list[Place] = []
+    for plan in plans:
+        place = plan.split, plan.index, plan.digest
+        record = job.record_of(store, place)
+        if record is not None:
+            tally.add(plan.split, plan.index, record)
+        else:
+            store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
+            waiting.append(place)
+    workers = config.num_workers
+    making = _make_on_ray(job, waiting, workers, ray) if workers != 0 else job.make(waiting)
+    try:
+        with closing(making) as made:
+            for split, index, record in made:
+                tally.add(split, index, record)
+    except OSError as error:
+        raise DataError(
+            "prepare.out",
+            job.out,
+            f"stopped: {error}",
+            "Mend this and repeat the command; finished shards are kept",
+        ) from error
+    untold = len(plans) - len(tally.records)
+    if untold:
+        raise RunError(
+            "prepare.out",
+            job.out,
+            f"Ray has not told what became of {untold} shards",
+            "Repeat the command; finished shards are kept",
+        )
+    return tally.records
+
+
+class _Tally:
+    """Gathers records, tells the progress, and stops when too many pictures are broken."""
+
+    def __init__(
+        self,
+        config: PrepareConfig,
+        plans: Sequence[ShardPlan],
+        progress: ProgressCallback | None,
+    ) -> None:
+        self.records: dict[tuple[str, int], ShardRecord] = {}
+        self._config = config
+        self._shards = len(plans)
+        self._pictures = sum(plan.pictures for plan in plans)
+        self._progress = progress
+        self._done = 0
+        self._broken = 0
+
+    def add(self, split: str, index: int, record: ShardRecord) -> None:
+        """Count a finished shard.
+
+        Raises:
+            DataError: strict and a picture is broken, or more than ``max_broken`` are.
+        """
+        self.records[split, index] = record
+        self._broken += len(record.quarantine)
+        self._done += len(record.labels) + len(record.quarantine)
+        limit = 0 if self._config.strict else self._config.max_broken * self._pictures
+        if self._broken > limit:
+            path, reason = record.quarantine[0]
+            strict = self._config.strict
+            allowed = "--strict allows none" if strict else f"{limit:.0f} are allowed"
+            mend = "leave out --strict" if strict else "raise --max-broken"
+            raise DataError(
+                "prepare.source",
+                self._config.source,
+                f"{self._broken} of {self._pictures} pictures cannot be used and {allowed}; "
+                f"one is {path}: {reason}",
+                f"Mend or remove them, or {mend}",
+            )
+        if self._progress is not None:
+            self._progress(
+                Progress(
+                    pictures=self._done,
+                    total_pictures=self._pictures,
+                    shards=len(self.records),
+                    total_shards=self._shards,
+                    quarantined=self._broken,
+                )
+            )
+
+
+def _make_on_ray(
+    job: ShardJob, places: Sequence[Place], workers: int | None, config: RayConfig | None
+) -> Generator[Made, None, None]:
+    """Make shards in Ray Data tasks, in whatever order they finish."""
+    if not places:
+        return
+    with start_ray(config):
+        import ray
+
+        cpus = int(ray.cluster_resources().get("CPU", 0))  # none yet where workers start on demand
+        ends = [0, *accumulate(task_sizes(len(places), workers or max(cpus, 1)))]
+        tasks = [places[start:stop] for start, stop in pairwise(ends)]
+        yield from run_on_ray(lambda: job.make, tasks, workers=workers)
+
+
+_MOST_OF_A_TASK = 8
+
+
+def task_sizes(shards: int, workers: int) -> Iterator[int]:
+    """How many shards each task makes: several, as a new one waits 0.1 s for Ray Data; one at last.
+
+    Guided self-scheduling: each takes half of a worker's share of what is left, so that all end at
+    about the same time. At most eight, for workers that join later.
+    """
+    while shards:
+        size = min(max(shards // (2 * workers), 1), _MOST_OF_A_TASK)
+        shards -= size
+        yield size
+
+
+def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
+    """Refuse an output inside the source, or a folder that holds something else.
+
+    Raises:
+        ConfigError: as said.
+    """
+    source = join(open_store(config.source).uri, "")
+    out = join(store.uri, "")
+    if out.startswith(source):
+        raise ConfigError(
+            "prepare.out", config.out, "lies in the source", "Give a folder outside of it"
+        )
+    fs, path = filesystem(config.out)
+    if store.exists(MANIFEST) or fs.get_file_info(path).type != FileType.Directory:
+        return
+    names = [entry.name for entry in children(fs, path)]
+    strangers = [name for name in names if name not in _OURS and not name.startswith(".")]
+    if strangers:
+        raise ConfigError(
+            "prepare.out",
+            config.out,
+            f"holds something else already ({strangers[0]})",
+            "Give a new folder",
+        )
+
+
+_OURS = (WORK, QUARANTINE, "train", "val", "test")
+
+
+def _remove_strays(store: ObjectStore, manifest: Manifest) -> None:
+    """Remove shards of an earlier plan that was never finished."""
+    for split in ("train", "val", "test"):
+        known = manifest.splits[split].shards if split in manifest.splits else ()
+        keep = {f"{split}/{shard.file}" for shard in known} | {f"{split}/{INDEX}"}
+        for key in store.list(f"{split}/"):
+            if key not in keep:
+                store.delete(key)
+
+
+def _finished(config: PrepareConfig, plan_digest: str) -> Manifest:
+    manifest = read_manifest(config.out)
+    if manifest.plan != plan_digest:
+        raise ConfigError(
+            "prepare.out",
+            config.out,
+            "holds another preparation: other pictures or other settings",
+            "Give a new folder or remove this one",
+        )
+    return manifest

@@ -1,0 +1,110 @@
+"""Gathers the records of all shards into the files that describe the prepared data set."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.plan import settings_of, to_bytes
+from itpn_ray.data.prepare.shard_job import ShardRecord
+from itpn_ray.data.schema import INDEX_SCHEMA
+from itpn_ray.data.sources.base import Listing
+from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, SplitInfo
+from itpn_ray.errors import DataError
+from itpn_ray.storage import ObjectStore
+
+Records = Mapping[tuple[str, int], ShardRecord]
+
+
+def write_results(
+    store: ObjectStore,
+    listing: Listing,
+    records: Records,
+    problems: list[tuple[str, str]],
+    config: PrepareConfig,
+    plan: str,
+) -> Manifest:
+    """Write the indices, the quarantine table and, last, the manifest.
+
+    ``problems`` are objects that were left out, for the quarantine table.
+
+    Raises:
+        DataError: a split has no usable picture at all.
+    """
+    ordered = {
+        split: [records[key] for key in sorted(records) if key[0] == split]
+        for split in listing.splits
+    }
+    quarantine = [*listing.skipped, *problems]
+    for split, parts in ordered.items():
+        if not any(part.labels for part in parts):
+            path, reason = parts[0].quarantine[0]
+            raise DataError(
+                "prepare.source",
+                config.source,
+                f"{split} has no usable picture; {path}: {reason}",
+                "Check the pictures",
+            )
+        quarantine += [row for part in parts for row in (*part.quarantine, *part.left_out)]
+        store.write_bytes(f"{split}/{INDEX}", _index(parts))
+    quarantine = list(dict.fromkeys(quarantine))
+    mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))
+    manifest = Manifest(
+        kind=listing.kind,
+        classes=listing.classes,
+        class_ids=listing.class_ids,
+        splits={
+            split: _split_info(parts, len(listing.classes), listing.origins[split])
+            for split, parts in ordered.items()
+        },
+        channel_mean=mean,
+        channel_std=std,
+        quarantined=len(quarantine),
+        settings={"source": config.source, **settings_of(config)},
+        plan=plan,
+    )
+    store.write_bytes(QUARANTINE, _csv(quarantine))
+    store.write_bytes(MANIFEST, manifest.to_json().encode())
+    return manifest
+
+
+def _split_info(parts: list[ShardRecord], classes: int, origin: str) -> SplitInfo:
+    return SplitInfo(
+        count=sum(len(part.labels) for part in parts),
+        class_counts=tuple(
+            sum(part.class_counts.get(label, 0) for part in parts) for label in range(classes)
+        ),
+        shards=tuple(part.shard for part in parts if part.shard is not None),
+        origin=origin,
+    )
+
+
+def _index(parts: list[ShardRecord]) -> bytes:
+    columns = {
+        "label": [value for part in parts for value in part.labels],
+        "width": [value for part in parts for value in part.widths],
+        "height": [value for part in parts for value in part.heights],
+    }
+    return to_bytes(pa.table(columns, schema=INDEX_SCHEMA))
+
+
+def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of R, G, B over the pictures measured; empty without any."""
+    pixels = sum(part.pixels for part in parts)
+    if not pixels:
+        return (), ()
+    mean = np.sum([part.sums for part in parts], axis=0) / pixels
+    square = np.sum([part.squares for part in parts], axis=0) / pixels
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+
+def _csv(rows: list[tuple[str, str]]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([("path", "reason"), *rows])
+    return out.getvalue().encode()

@@ -1,0 +1,165 @@
+"""The plan of a preparation: which pictures go into which shard, in which order.
+
+The plan depends on the listing and the settings alone, never on the machine. It is written out as
+one small Arrow file a shard, so that a worker reads its own part only, and its digest tells whether
+a shard that is there already is the one that would be made now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.schema import SCHEMA_VERSION
+from itpn_ray.data.sources.base import Listing
+from itpn_ray.errors import DataError
+
+# Bytes taken for a picture whose size the listing does not know.
+_USUAL_SIZE = 200_000
+_SHAPING = ("max_side", "quality", "max_pixels", "shard_rows", "shard_mb", "seed", "holdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """One shard to be made.
+
+    Attributes:
+        split: its split.
+        index: its number in the split.
+        pictures: rows of the listing in it.
+        path: file with these rows.
+        digest: SHA-256 of the rows and the settings.
+        problems: (path, reason) of objects that were left out.
+    """
+
+    split: str
+    index: int
+    pictures: int
+    path: Path
+    digest: str
+    problems: tuple[tuple[str, str], ...]
+
+
+def settings_of(config: PrepareConfig) -> dict[str, object]:
+    """The settings that shape shards."""
+    return {name: getattr(config, name) for name in _SHAPING}
+
+
+def hold_out(listing: Listing, share: float, seed: int) -> Listing:
+    """The listing with a ``val`` split: set aside from train, class by class, where there is none.
+
+    A class of one picture stays in train; where all are, any pictures are set aside.
+
+    Raises:
+        DataError: there is one picture only.
+    """
+    if "val" in listing.splits or "train" not in listing.splits:
+        return listing
+    train = listing.splits["train"]
+    if train.num_rows < 2:
+        path = train.column("path")[0].as_py()
+        raise DataError(
+            "prepare.source", path, "is the only picture", "Give at least one for validation too"
+        )
+    labels = train.column("label").to_numpy()
+    rng = np.random.default_rng([seed, 0])
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if max(map(len, groups)) < 2:
+        groups = [np.arange(len(labels))]
+    held = np.zeros(len(labels), dtype=bool)
+    for group in groups:
+        count = min(max(1, round(share * len(group))), len(group) - 1)
+        held[rng.permutation(group)[:count]] = True
+    splits = {**listing.splits, "train": train.filter(~held), "val": train.filter(held)}
+    what = "of each class of" if listing.kind == "classification" else "of the pictures of"
+    origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
+    annotations = dict(listing.annotations)
+    if "train" in annotations:
+        annotations["val"] = annotations["train"]
+    return replace(
+        listing,
+        splits={name: splits[name] for name in ("train", "val", "test") if name in splits},
+        origins={**listing.origins, "val": origin},
+        annotations=annotations,
+    )
+
+
+def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Iterator[ShardPlan]:
+    """Cut every split into shards of about equal rows; train in random order, others as listed.
+
+    Args:
+        listing: all pictures.
+        config: the settings.
+        scratch: a folder for the plans, one small file a shard.
+    """
+    settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
+    for split, table in listing.splits.items():
+        if split == "train":
+            table = table.take(pa.array(_random_order(table, config.seed)))
+        edges = _edges(table, config)
+        for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
+            data = to_bytes(rows.combine_chunks())
+            path = scratch / f"{split}-{index:05d}.arrow"
+            path.write_bytes(data)
+            digest = hashlib.sha256(f"{settings} {split} {index}".encode() + data)
+            yield ShardPlan(
+                split=split,
+                index=index,
+                pictures=rows.num_rows,
+                path=path,
+                digest=digest.hexdigest(),
+                problems=tuple(problems),
+            )
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as an Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """The inverse of `to_bytes`."""
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+
+
+def _pieces(
+    listing: Listing, split: str, table: pa.Table, edges: Sequence[int], scratch: Path
+) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
+    """The rows of each shard, with the columns of their objects, and objects left out."""
+    if split in listing.annotations:
+        yield from listing.annotations[split].join(table, edges, scratch)
+    else:
+        for start, stop in pairwise(edges):
+            yield table.slice(start, stop - start), []
+
+
+def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:
+    """A permutation of the rows; rows of a group stay together, in their order."""
+    rng = np.random.default_rng([seed, 1])
+    if "group" not in table.column_names:
+        return rng.permutation(table.num_rows)
+    groups = table.column("group").to_numpy()
+    place = rng.permutation(int(groups.max()) + 1)
+    return np.argsort(place[groups], kind="stable")
+
+
+def _edges(table: pa.Table, config: PrepareConfig) -> list[int]:
+    """First row of each shard, and the end: as many as rows and bytes demand, of equal length."""
+    rows = table.num_rows
+    sizes = table.column("size").to_numpy()
+    total = int(np.where(sizes < 0, _USUAL_SIZE, sizes).sum())
+    count = max(-(-rows // config.shard_rows), -(-total // (config.shard_mb << 20)))
+    edges: list[int] = np.linspace(0, rows, min(count, rows) + 1).astype(int).tolist()
+    return edges

@@ -1,0 +1,274 @@
+"""Makes shards: of each read its pictures, normalise them, write the shard, then the record of it.
+
+Runs in a Ray task, or in the driver. The record (a small JSON file) is written after the shard is
+whole, so a shard with a record is finished; a killed task leaves nothing but temporary files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from itpn_ray.data.annotations.faults import FaultError
+from itpn_ray.data.annotations.geometry import follow, leave_out_faulty
+from itpn_ray.data.prepare.plan import from_bytes
+from itpn_ray.data.prepare.reencode import Picture, PictureRules, RejectedError, normalise
+from itpn_ray.data.schema import shard_schema
+from itpn_ray.data.sources.base import Source
+from itpn_ray.data.store.manifest import ShardInfo
+from itpn_ray.data.store.shards import ShardWriter
+from itpn_ray.storage import ObjectStore, open_store
+
+WORK = "_work"
+# One picture in so many gives the channel statistics.
+STATISTICS_EVERY = 32
+# Objects left out that the record of a shard names: where nearly all are faulty, some tell why.
+_MOST_LEFT_OUT = 1000
+
+
+@dataclass(kw_only=True)
+class ShardRecord:
+    """What is known of a finished shard.
+
+    Attributes:
+        digest: of its plan.
+        shard: file, rows, bytes, SHA-256; ``None`` if no picture was usable.
+        labels, widths, heights: of its rows.
+        class_counts: pictures or objects by class number.
+        quarantine: [path, reason] of pictures left out.
+        left_out: [path and number, reason] of objects left out of the other pictures.
+        kept: pictures stored with the file's own bytes.
+        pixels: pixels in the channel statistics.
+        sums, squares: of R, G, B over these, 0..1.
+    """
+
+    digest: str
+    shard: ShardInfo | None = None
+    labels: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
+    class_counts: dict[int, int] = field(default_factory=dict)
+    quarantine: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    kept: int = 0
+    pixels: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 3)
+    squares: list[float] = field(default_factory=lambda: [0.0] * 3)
+
+    def to_json(self) -> bytes:
+        """The record as it is stored."""
+        shard = asdict(self.shard) if self.shard else None
+        return json.dumps({**vars(self), "shard": shard}).encode()
+
+    def leave_out(self, path: str, faults: Sequence[tuple[int, FaultError]]) -> None:
+        """Note objects of a picture that are left out; of very many only the first."""
+        room = _MOST_LEFT_OUT - len(self.left_out)
+        told = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
+        self.left_out += told
+
+    def count(self, row: Mapping[str, Any], picture: Picture) -> None:
+        """Add a stored picture and its row."""
+        self.labels.append(row["label"])
+        self.widths.append(picture.width)
+        self.heights.append(picture.height)
+        self.kept += picture.kept
+        for label in row.get("classes", [row["label"]]):
+            if label >= 0:
+                self.class_counts[label] = self.class_counts.get(label, 0) + 1
+        if picture.histogram is not None:
+            values = np.arange(256) / 255
+            self.pixels += int(picture.histogram[0].sum())
+            self.sums = (self.sums + picture.histogram @ values).tolist()
+            self.squares = (self.squares + picture.histogram @ values**2).tolist()
+
+
+Place = tuple[str, int, str]
+"""Split and number of a shard, and the digest of its plan."""
+Made = tuple[str, int, ShardRecord]
+"""Split, number and record of a shard that is whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """Everything that is the same for all shards of a preparation."""
+
+    source: Source
+    out: str
+    kind: str
+    rules: PictureRules
+
+    @staticmethod
+    def record_of(store: ObjectStore, place: Place) -> ShardRecord | None:
+        """The record of a shard that is there already and is the one its plan asks for."""
+        split, index, digest = place
+        try:
+            record = read_record(store.read_bytes(record_key(split, index)))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or another version's
+            return None
+        if record.digest != digest:
+            return None
+        if record.shard is not None:
+            path = store.local_path(f"{split}/{record.shard.file}")
+            size = record.shard.bytes
+            if path is not None and not (path.is_file() and path.stat().st_size == size):
+                return None
+        return record
+
+    def make(self, places: Iterable[Place]) -> Generator[Made, None, None]:
+        """Make shards from their plans and record them, in this order; keep those that are there.
+
+        While one is brought to the disk or into the bucket, the next one is being written, so each
+        is told of when the next one is. Stopping waits for the one that is on its way.
+
+        Raises:
+            OSError: the source or the output fails; a single unreadable file does not raise.
+        """
+        store = open_store(self.out)
+        with ThreadPoolExecutor(1) as background:
+            before: Future[ShardRecord] | None = None
+            before_at = "", 0
+            for split, index, digest in places:
+                found = self.record_of(store, (split, index, digest))
+                if found is None:
+                    draft = self._write(store, split, index, digest)
+                    record = background.submit(self._keep, store, split, index, *draft)
+                else:
+                    record = Future()
+                    record.set_result(found)
+                if before is not None:
+                    yield *before_at, before.result()
+                before, before_at = record, (split, index)
+            if before is not None:
+                yield *before_at, before.result()
+
+    def _write(
+        self, store: ObjectStore, split: str, index: int, digest: str
+    ) -> tuple[ShardRecord, Path]:
+        """Write a shard to a file of its own; it has no rows if no picture was usable."""
+        rows = from_bytes(store.read_bytes(plan_key(split, index)))
+        record = ShardRecord(digest=digest)
+        path = scratch_path(store)
+        try:
+            with path.open("wb") as out, ShardWriter(out, shard_schema(self.kind)) as writer:
+                for row, picture in self._pictures(rows, split, record):
+                    writer.append(row)
+                    record.count(row, picture)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        if writer.rows:
+            record.shard = ShardInfo(
+                file=f"shard-{index:05d}.arrow",
+                rows=writer.rows,
+                bytes=writer.bytes,
+                sha256=writer.sha256,
+            )
+        return record, path
+
+    @staticmethod
+    def _keep(
+        store: ObjectStore, split: str, index: int, record: ShardRecord, path: Path
+    ) -> ShardRecord:
+        """Bring a written shard to its place, then record it."""
+        try:
+            if record.shard is not None:
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+                store.put_file(path, f"{split}/{record.shard.file}", move=True)
+            store.write_bytes(record_key(split, index), record.to_json())
+        finally:
+            path.unlink(missing_ok=True)
+        return record
+
+    def _pictures(
+        self, rows: pa.Table, split: str, record: ShardRecord
+    ) -> Iterator[tuple[dict[str, Any], Picture]]:
+        """The shard's rows and their pictures; what cannot be used goes to the quarantine."""
+        files = self.source.read(rows)
+        for number, (row, data) in enumerate(zip(_each(rows), files, strict=True)):
+            measured = split == "train" and number % STATISTICS_EVERY == 0
+            try:
+                if isinstance(data, OSError):
+                    raise RejectedError(data.strerror)
+                picture = normalise(data, self.rules, measured=measured)
+                if self.kind == "detection":
+                    row, faults = leave_out_faulty(row, picture)
+                    record.leave_out(row["path"], faults)
+                    row = follow(row, picture)
+            except RejectedError as error:
+                record.quarantine.append((row["path"], str(error)))
+                continue
+            row |= {"image": picture.data, "width": picture.width, "height": picture.height}
+            yield row, picture
+
+
+def _each(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a listing as dictionaries, a few at a time."""
+    for batch in table.to_batches(max_chunksize=64):
+        yield from batch.to_pylist()
+
+
+def plan_key(split: str, index: int) -> str:
+    """Where the plan of a shard is kept while the preparation runs."""
+    return f"{WORK}/plan/{split}-{index:05d}.arrow"
+
+
+def record_key(split: str, index: int) -> str:
+    """Where the record of a finished shard is kept while the preparation runs."""
+    return f"{WORK}/done/{split}-{index:05d}.json"
+
+
+def read_record(data: bytes) -> ShardRecord:
+    """The inverse of `ShardRecord.to_json`.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    found = json.loads(data)
+    shard = found.pop("shard")
+    found["class_counts"] = {int(label): n for label, n in found["class_counts"].items()}
+    for name in ("quarantine", "left_out"):
+        found[name] = [(path, reason) for path, reason in found[name]]
+    return ShardRecord(**found, shard=ShardInfo(**shard) if shard else None)
+
+
+def remove_work(store: ObjectStore) -> None:
+    """Remove plans and records, and what killed processes have left of them."""
+    folder = store.local_path(WORK)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # what stays does no harm
+        return
+    for key in store.list(f"{WORK}/"):
+        store.delete(key)
+
+
+@contextmanager
+def scratch_file(store: ObjectStore) -> Iterator[Path]:
+    """A path to write a file for the store to; it is gone at the end unless it has moved."""
+    path = scratch_path(store)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def scratch_path(store: ObjectStore) -> Path:
+    """A new file's path: beside the output where that is local, so that the file can move."""
+    name = f"{secrets.token_hex(8)}.tmp"
+    path = store.local_path(f"{WORK}/{name}")
+    if path is None:
+        return Path(tempfile.gettempdir()) / f"itpn_ray-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,37 @@
+"""A detector's matrix products without a picture, so that they can be counted on shapes alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.detection.dino.network import Dino
+from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS
+from itpn_ray.models.detection.rcnn.network import Rcnn
+from itpn_ray.models.detection.rcnn.roi_head import POSITIVE_SHARE
+
+
+def run_through(detector: Detector, images: Tensor) -> None:
+    """Run all parts of a detector once, as many boxes as a training picture has at most.
+
+    Args:
+        detector: in eval mode, without gradients; on the meta device, where its parts only tell
+            their shapes.
+        images: (B, 3, H, W).
+    """
+    batch, _, height, width = images.shape
+    if isinstance(detector, Dino):
+        sizes = torch.tensor([[height, width]], device=images.device).expand(batch, -1)
+        tokens, levels = detector.encode(images, sizes)
+        detector.decode(tokens, levels, detector.select(tokens, levels))
+    elif isinstance(detector, Rcnn):
+        maps = detector.maps(images)
+        detector.rpn.head(list(maps.values()))
+        channels, regions = detector.config.pyramid.width, batch * detector.config.regions
+        for head in detector.roi.boxes:
+            head(images.new_empty(regions, channels, BOX_CELLS, BOX_CELLS))
+        found = round(regions * POSITIVE_SHARE)
+        labels = torch.zeros(found, dtype=torch.int64, device=images.device)
+        for head in detector.roi.masks:
+            head(images.new_empty(found, channels, MASK_CELLS, MASK_CELLS), labels)

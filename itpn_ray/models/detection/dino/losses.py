@@ -1,0 +1,121 @@
+"""DINO's matching and losses (DINO, appendix D.4; Deformable DETR, appendix A.4).
+
+A prediction is matched with at most one object, by the least total cost; classes learn by the focal
+loss over all predictions, boxes by L1 and GIoU over the matched ones.
+
+Shapes: K sets of predictions (layers), B pictures, Q queries, C classes, M places for objects.
+Boxes are (x, y, width, height) in shares of the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import generalized_box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+
+from itpn_ray.models.detection.dino.boxes import corners
+
+COSTS = (2.0, 5.0, 2.0)  # of class, L1 and GIoU in the matching
+WEIGHTS = {"class": 1.0, "l1": 5.0, "giou": 2.0}  # of the losses
+ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, and of its like in the matching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """K sets of predictions for the same queries."""
+
+    logits: Tensor
+    """(K, B, Q, C) float32."""
+    boxes: Tensor
+    """(K, B, Q, 4) float32."""
+
+    def before(self, query: int) -> Predictions:
+        """Those for the queries before number `query`."""
+        return Predictions(logits=self.logits[:, :, :query], boxes=self.boxes[:, :, :query])
+
+    def since(self, query: int) -> Predictions:
+        """Those for the queries from number `query` on."""
+        return Predictions(logits=self.logits[:, :, query:], boxes=self.boxes[:, :, query:])
+
+
+@torch.no_grad()
+def match(predictions: Predictions, boxes: Tensor, labels: Tensor, usable: Tensor) -> Tensor:
+    """Which object each prediction stands for.
+
+    Args:
+        predictions: K sets.
+        boxes: (B, M, 4) of the objects.
+        labels: (B, M) int64, -1 where there is no object.
+        usable: (B, Q) bool, the queries that take part.
+
+    Returns:
+        (K, B, Q) int64: a place among the M, or -1. Each object is given to one prediction of each
+        set, or to none where there are more objects than usable queries.
+    """
+    assigned = torch.full(predictions.logits.shape[:3], -1)
+    for picture, (own, takes_part) in enumerate(zip(labels >= 0, usable, strict=True)):
+        objects, queries = own.nonzero()[:, 0], takes_part.nonzero()[:, 0]
+        if not len(objects):
+            continue
+        costs = matching_costs(
+            predictions.logits[:, picture, queries],
+            predictions.boxes[:, picture, queries],
+            boxes[picture, objects],
+            labels[picture, objects],
+        ).cpu()
+        objects, queries = objects.cpu(), queries.cpu()
+        for layer, table in enumerate(costs):
+            rows, columns = linear_sum_assignment(table.numpy())
+            assigned[layer, picture, queries[rows]] = objects[columns]
+    return assigned.to(labels.device)
+
+
+def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """What it costs to give each of n objects to each of Q predictions, (K, Q, n) float32.
+
+    Args:
+        logits: (K, Q, C).
+        boxes: (K, Q, 4).
+        targets: (n, 4).
+        labels: (n,) int64.
+    """
+    p = logits.sigmoid()
+    found = ALPHA * (1 - p) ** GAMMA * -(p + 1e-8).log()
+    missed = (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-8).log()
+    classes = (found - missed)[..., labels]
+    distance = torch.cdist(boxes, targets.expand(len(boxes), -1, -1), p=1)
+    overlap = generalized_box_iou(corners(boxes).flatten(0, 1), corners(targets))
+    cost = COSTS[0] * classes + COSTS[1] * distance - COSTS[2] * overlap.view_as(distance)
+    # A network that has diverged is told by its loss, not by an error in here.
+    return cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6)
+
+
+def set_losses(
+    predictions: Predictions, assigned: Tensor, weights: Tensor, boxes: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """The losses "class", "l1" and "giou", weighted and summed over sets, pictures and queries.
+
+    Args:
+        predictions: K sets.
+        assigned: (K, B, Q) int64, the object that each prediction stands for, or -1: none.
+        weights: (B, Q) float32, how much each query counts.
+        boxes: (B, M, 4) of the objects.
+        labels: (B, M) int64 of the objects.
+    """
+    layer, picture, query = (assigned >= 0).nonzero(as_tuple=True)
+    place = assigned[layer, picture, query]
+    classes = torch.zeros_like(predictions.logits)
+    classes[layer, picture, query, labels[picture, place]] = 1.0
+    focal = sigmoid_focal_loss(predictions.logits, classes, alpha=ALPHA, gamma=GAMMA)
+    found, wanted = predictions.boxes[layer, picture, query], boxes[picture, place]  # (n, 4)
+    weight = weights[picture, query]
+    overlap = generalized_box_iou_loss(corners(found), corners(wanted))
+    sums = {
+        "class": (focal.sum(-1) * weights).sum(),
+        "l1": ((found - wanted).abs().sum(-1) * weight).sum(),
+        "giou": (overlap * weight).sum(),
+    }
+    return {name: WEIGHTS[name] * value for name, value in sums.items()}

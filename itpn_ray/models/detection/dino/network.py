@@ -1,0 +1,195 @@
+"""DINO over the pre-trained pyramid (paper 5.3; Zhang et al., ICLR 2023).
+
+Shapes: B pictures, S tokens over all maps, Q queries, D noisy copies, C classes. Boxes inside are
+(x, y, width, height) in shares of a picture's valid part; outside they are pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itpn_ray.models.detection.base import (
+    MAX_DETECTIONS,
+    Detections,
+    Detector,
+    Mean,
+    Targets,
+)
+from itpn_ray.models.detection.dino.boxes import to_pixels, to_shares
+from itpn_ray.models.detection.dino.config import NORM_GROUPS, DinoConfig
+from itpn_ray.models.detection.dino.decoder import Decoder, Select, Selection
+from itpn_ray.models.detection.dino.denoising import EMPTY, FREE, Copies, make_copies, visibility
+from itpn_ray.models.detection.dino.levels import Levels, lay_out
+from itpn_ray.models.detection.dino.losses import Predictions, match, set_losses
+from itpn_ray.models.detection.dino.parts import draw_layers, make_encoder, place_codes
+from itpn_ray.models.networks.backbone import DenseTrunk
+from itpn_ray.models.networks.build import build_trunk, pyramid_config, trunk_config
+
+
+class Dino(Detector):
+    """A dense trunk, a deformable encoder over its maps, and a decoder of queries."""
+
+    config: DinoConfig
+
+    def __init__(self, config: DinoConfig, dense: DenseTrunk) -> None:
+        super().__init__(config, dense)
+        width = config.channels
+        self.projections = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(dense.channels[stride], width, kernel_size=1),
+                nn.GroupNorm(NORM_GROUPS, width),
+            )
+            for stride in dense.strides
+        )
+        self.level_codes = nn.Embedding(config.levels, width)
+        self.encoder = make_encoder(config)
+        self.select = Select(config)
+        self.decoder = Decoder(config)
+        self.query_contents = nn.Embedding(config.queries, width)
+        self.class_contents = nn.Embedding(config.num_classes, width)
+        draw_layers(self.projections)
+        draw_layers(self.encoder)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """See `Network.set_grad_checkpointing`; the encoder's layers are checkpointed too."""
+        super().set_grad_checkpointing(enable)
+        if enable:
+            self.encoder.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.encoder.activation_checkpointing_disable()
+
+    def encode(
+        self, images: Tensor, sizes: Tensor, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Levels]:
+        """The encoder's tokens (B, S, width), and where they lie; see `losses` and `maps`."""
+        maps = self.maps(images, seeds)
+        levels = lay_out(maps, sizes)
+        tokens = [
+            project(features).flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h * w, width)
+            for project, features in zip(self.projections, maps.values(), strict=True)
+        ]
+        codes = [
+            place + code
+            for place, code in zip(
+                place_codes(levels, self.config.channels), self.level_codes.weight, strict=True
+            )
+        ]
+        encoded = self.encoder(
+            inputs_embeds=torch.cat(tokens, dim=1),
+            attention_mask=levels.mask,
+            spatial_position_embeddings=torch.cat(codes, dim=1),
+            spatial_shapes=levels.sides,
+            spatial_shapes_list=levels.shapes,
+            level_start_index=levels.starts,
+            valid_ratios=levels.ratios,
+        )
+        return encoded.last_hidden_state, levels
+
+    def decode(
+        self, tokens: Tensor, levels: Levels, selected: Selection, copies: Copies | None = None
+    ) -> Predictions:
+        """What the decoder makes of copies, if there are any, and of the selected tokens."""
+        groups = torch.where(selected.usable, FREE, EMPTY)
+        batch, queries = groups.shape
+        contents = self.query_contents.weight[:queries].expand(batch, -1, -1)
+        anchors = selected.anchors
+        if copies is not None:
+            contents = torch.cat([self.class_contents(copies.labels), contents], dim=1)
+            anchors = torch.cat([copies.boxes, anchors], dim=1)
+            groups = torch.cat([copies.groups, groups], dim=1)
+        return self.decoder(contents, anchors, tokens, levels, visibility(groups))
+
+    def losses(
+        self, images: Tensor, sizes: Tensor, targets: Targets, mean: Mean
+    ) -> dict[str, Tensor]:
+        """Class, L1 and GIoU losses of the decoder's layers, of the copies and of the encoder.
+
+        All are weighted, and divided by the number of objects a worker has on average, 1 at least.
+
+        See `Detector.losses`. Masks are not used.
+        """
+        labels, boxes = targets.labels, to_shares(targets.boxes, sizes)
+        objects = mean((labels >= 0).sum().float()).clamp(min=1.0)
+        tokens, levels = self.encode(images, sizes, targets.seeds)
+        selected = self.select(tokens, levels)
+        copies = make_copies(boxes, labels, targets.seeds, self.config)
+        decoded = self.decode(tokens, levels, selected, copies)
+        found, repaired = decoded.since(copies.places), decoded.before(copies.places)
+        usable, weights = selected.usable, selected.usable.float()
+        first = selected.predictions
+        parts = {
+            "": (found, match(found, boxes, labels, usable), weights),
+            "denoising_": (
+                repaired,
+                copies.assigned.expand(len(repaired.logits), -1, -1),
+                copies.weights,
+            ),
+            "encoder_": (first, match(first, boxes, labels, usable), weights),
+        }
+        return {
+            f"{part}{name}": value / objects
+            for part, judged in parts.items()
+            for name, value in set_losses(*judged, boxes, labels).items()
+        }
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
+        """The surest of all pairs of a query and a class, by the last layer; see `Detector`."""
+        tokens, levels = self.encode(images, sizes)
+        selected = self.select(tokens, levels)
+        predictions = self.decode(tokens, levels, selected)
+        scores = predictions.logits[-1].sigmoid()  # (B, Q, C)
+        scores = scores.masked_fill(~selected.usable[..., None], -1.0)
+        boxes = to_pixels(predictions.boxes[-1], sizes)
+        classes = scores.shape[-1]
+        found = []
+        for score, box in zip(scores.flatten(1), boxes, strict=True):
+            best, place = score.topk(min(MAX_DETECTIONS, len(score)))
+            best, place = best[best >= 0], place[best >= 0]
+            found.append(
+                Detections(
+                    boxes=box[place // classes], scores=best, labels=place % classes, masks=None
+                )
+            )
+        return found
+
+
+def create_dino(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int = 224,
+    pyramid_width: int | None = None,
+    pyramid_depth: int = 1,
+    **changes: Any,
+) -> Dino:
+    """A DINO by the name of its trunk.
+
+    Args:
+        name: see `itpn_ray.models.create_trunk`.
+        num_classes: classes of objects.
+        image_size: side of the pictures that the trunk's position table is made for, in pixels;
+            others resize it.
+        pyramid_width: channels of the maps; None: the size's own.
+        pyramid_depth: blocks after each upsampling: the authors use 1; take the 2 of pixel
+            pre-training to keep all that its pyramid has learned.
+        changes: other fields of `DinoConfig`, such as levels; and of `TrunkConfig`, such as
+            drop_path or acceleration, or migration.
+
+    Raises:
+        ConfigError: no such name, or a value that does not fit.
+    """
+    own = {field.name for field in dataclasses.fields(DinoConfig)}
+    head = {field: changes.pop(field) for field in own & changes.keys()}
+    trunk = trunk_config(name, image_size=image_size, **changes)
+    config = DinoConfig(
+        trunk=trunk,
+        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
+        num_classes=num_classes,
+        **head,
+    )
+    return Dino(config, DenseTrunk(config.dense, build_trunk(trunk)))

@@ -1,0 +1,243 @@
+"""One head or a cascade of three: from proposals to classes, boxes and masks.
+
+A cascade's heads each refine the boxes of the one before and ask for more overlap (Cai and
+Vasconcelos, "Cascade R-CNN"). Losses, thresholds and weights are those of the authors'
+configurations: GIoU of decoded boxes, class-specific boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss
+
+from itpn_ray.errors import DataError
+from itpn_ray.models.detection.base import MAX_DETECTIONS, Detections, Mean
+from itpn_ray.models.detection.boxes import Weights, decode, match, sample
+from itpn_ray.models.detection.rcnn.config import RcnnConfig
+from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
+from itpn_ray.models.detection.rcnn.regions import Objects, Size, mask_targets, pool_regions
+from itpn_ray.rng import Stream
+
+IOU = (0.5, 0.6, 0.7)  # from which a box stands for an object, by stage
+LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # of the stages
+BOX_WEIGHTS: tuple[Weights, ...] = ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
+GIOU_WEIGHT = 10.0
+POSITIVE_SHARE = 0.25
+SCORE, NMS = 0.05, 0.5  # lowest score that counts, and IoU of boxes that are one
+
+Maps = Mapping[int, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """The boxes of one picture that a stage learns from, those that stand for objects first."""
+
+    boxes: Tensor
+    """(n, 4)."""
+    labels: Tensor
+    """(n,) int64, the number of classes for nothing."""
+    matched: Tensor
+    """(p,) int64, the object that each of the first p boxes stands for."""
+    given: Tensor
+    """(n,) bool, whether it is an object's own box."""
+
+
+class RoiHead(nn.Module):
+    """The heads in a row.
+
+    Args:
+        config: of the detector; `stages` heads are made, with masks if it says so.
+    """
+
+    def __init__(self, config: RcnnConfig) -> None:
+        super().__init__()
+        width, self.num_classes = config.pyramid.width, config.num_classes
+        self.regions = config.regions
+        stages = range(config.stages)
+        self.boxes = nn.ModuleList(
+            BoxHead(width, config.fc_width, config.num_classes) for _ in stages
+        )
+        self.masks = nn.ModuleList(
+            MaskHead(width, config.num_classes) for _ in stages if config.masks
+        )
+
+    def losses(
+        self,
+        maps: Maps,
+        proposals: Sequence[Tensor],
+        objects: Sequence[Objects],
+        sizes: Sequence[Size],
+        mean: Mean,
+    ) -> dict[str, Tensor]:
+        """Cross-entropy, GIoU and mask loss of each stage, times the stage's weight.
+
+        Args:
+            maps: stride -> (B, C, H / stride, W / stride).
+            proposals: (n, 4) boxes of each picture.
+            objects: of each picture.
+            sizes: height and width of each picture.
+            mean: averages a normaliser over workers.
+
+        Raises:
+            DataError: there are mask heads but no masks.
+        """
+        losses: dict[str, Tensor] = {}
+        for stage in range(len(self.boxes)):
+            sampled = [
+                self._sample(boxes, real, stage)
+                for boxes, real in zip(proposals, objects, strict=True)
+            ]
+            parts, logits, deltas = self._box_losses(maps, sampled, objects, stage, mean)
+            if self.masks:
+                parts["mask"] = self._mask_loss(maps, sampled, objects, stage, mean)
+            number = str(stage + 1) if len(self.boxes) > 1 else ""
+            for name, loss in parts.items():
+                losses[name + number] = loss * LOSS_WEIGHTS[stage]
+            if stage + 1 < len(self.boxes):
+                proposals = self._refine_sampled(sampled, logits, deltas, sizes, stage)
+        return losses
+
+    def _sample(self, proposals: Tensor, objects: Objects, stage: int) -> Sampled:
+        boxes = torch.cat([objects.boxes, proposals])
+        matched = match(boxes, objects.boxes, positive=IOU[stage], negative=IOU[stage])
+        index = sample(
+            matched,
+            objects.seed,
+            Stream.REGIONS,
+            count=self.regions,
+            share=POSITIVE_SHARE,
+            turn=stage,
+        )
+        matched = matched[index]
+        positive = matched[matched >= 0]
+        nothing = torch.full_like(matched[len(positive) :], self.num_classes)
+        return Sampled(
+            boxes=boxes[index],
+            labels=torch.cat([objects.labels[positive], nothing]),
+            matched=positive,
+            given=index < len(objects.boxes),
+        )
+
+    def _box_losses(
+        self,
+        maps: Maps,
+        sampled: Sequence[Sampled],
+        objects: Sequence[Objects],
+        stage: int,
+        mean: Mean,
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Sums over all sampled boxes divided by their number; and the head's two outputs."""
+        boxes = torch.cat([part.boxes for part in sampled])  # (R, 4)
+        labels = torch.cat([part.labels for part in sampled])
+        pooled = pool_regions(maps, [part.boxes for part in sampled], BOX_CELLS)
+        logits, deltas = self.boxes[stage](pooled)
+        aims = torch.cat(
+            [real.boxes[part.matched] for part, real in zip(sampled, objects, strict=True)]
+        )
+        positive = (labels < self.num_classes).nonzero()[:, 0]
+        chosen = deltas[positive, labels[positive]]  # (P, 4)
+        reached = decode(boxes[positive], chosen, BOX_WEIGHTS[stage])
+        norm = mean(logits.new_tensor(float(len(boxes)))).clamp(min=1)
+        giou = generalized_box_iou_loss(reached, aims, reduction="sum")
+        parts = {
+            "class": F.cross_entropy(logits, labels, reduction="sum") / norm,
+            "box": GIOU_WEIGHT * giou / norm,
+        }
+        return parts, logits.detach(), deltas.detach()
+
+    def _mask_loss(
+        self,
+        maps: Maps,
+        sampled: Sequence[Sampled],
+        objects: Sequence[Objects],
+        stage: int,
+        mean: Mean,
+    ) -> Tensor:
+        """Binary cross-entropy of the true class's masks, averaged over boxes of objects."""
+        boxes = [part.boxes[: len(part.matched)] for part in sampled]
+        labels = torch.cat([part.labels[: len(part.matched)] for part in sampled])
+        aims = []
+        for part, real, near in zip(sampled, objects, boxes, strict=True):
+            if real.masks is None:
+                raise DataError(
+                    "masks", None, "the batch has none", "use data with masks, or masks=False"
+                )
+            masks, own = real.masks[part.matched], real.boxes[part.matched]
+            aims.append(mask_targets(masks, own, near, 2 * MASK_CELLS))
+        logits = self.masks[stage](pool_regions(maps, boxes, MASK_CELLS), labels)  # (P, 28, 28)
+        loss = F.binary_cross_entropy_with_logits(logits, torch.cat(aims), reduction="none")
+        norm = mean(logits.new_tensor(float(len(labels)))).clamp(min=1)
+        return loss.mean(dim=(1, 2)).sum() / norm
+
+    @torch.no_grad()
+    def _refine_sampled(
+        self,
+        sampled: Sequence[Sampled],
+        logits: Tensor,
+        deltas: Tensor,
+        sizes: Sequence[Size],
+        stage: int,
+    ) -> list[Tensor]:
+        """Where the sampled boxes move, for the next stage; the objects' own are left out."""
+        labels = torch.cat([part.labels for part in sampled])
+        guess = logits[:, :-1].argmax(dim=1)
+        labels = torch.where(labels < self.num_classes, labels, guess)
+        boxes = _move([part.boxes for part in sampled], deltas, labels, sizes, stage)
+        return [moved[~part.given] for moved, part in zip(boxes, sampled, strict=True)]
+
+    @torch.no_grad()
+    def detect(
+        self, maps: Maps, proposals: Sequence[Tensor], sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """The objects in each picture; a cascade averages its heads' logits and masks."""
+        boxes, last = list(proposals), len(self.boxes) - 1
+        heard = []
+        for stage, head in enumerate(self.boxes):
+            logits, deltas = head(pool_regions(maps, boxes, BOX_CELLS))
+            heard.append(logits)
+            if stage < last:
+                boxes = _move(boxes, deltas, logits[:, :-1].argmax(dim=1), sizes, stage)
+        scores = torch.stack(heard).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, C)
+        counts = [len(part) for part in boxes]
+        found = [
+            _best(*parts, last)
+            for parts in zip(boxes, deltas.split(counts), scores.split(counts), sizes, strict=True)
+        ]
+        if not self.masks:
+            return found
+        return self._with_masks(maps, found)
+
+    def _with_masks(self, maps: Maps, found: list[Detections]) -> list[Detections]:
+        pooled = pool_regions(maps, [part.boxes for part in found], MASK_CELLS)
+        labels = torch.cat([part.labels for part in found])
+        masks = torch.stack([head(pooled, labels).sigmoid() for head in self.masks]).mean(dim=0)
+        each = masks.split([len(part.labels) for part in found])
+        return [
+            Detections(boxes=part.boxes, scores=part.scores, labels=part.labels, masks=own)
+            for part, own in zip(found, each, strict=True)
+        ]
+
+
+def _move(
+    boxes: Sequence[Tensor], deltas: Tensor, labels: Tensor, sizes: Sequence[Size], stage: int
+) -> list[Tensor]:
+    """Each box (n, 4) of each picture where the deltas (R, C, 4) of its label (R,) lead."""
+    number = torch.arange(len(labels), device=labels.device)
+    moved = decode(torch.cat(list(boxes)), deltas[number, labels], BOX_WEIGHTS[stage])
+    parts = moved.split([len(part) for part in boxes])
+    return [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _best(boxes: Tensor, deltas: Tensor, scores: Tensor, size: Size, stage: int) -> Detections:
+    """Of boxes (n, 4), deltas (n, C, 4) and scores (n, C), what is sure enough and not repeated."""
+    region, label = (scores > SCORE).nonzero(as_tuple=True)
+    reached = decode(boxes[region], deltas[region, label], BOX_WEIGHTS[stage])
+    reached = clip_boxes_to_image(reached, size)
+    sure = scores[region, label]
+    kept = batched_nms(reached, sure, label, NMS)[:MAX_DETECTIONS]
+    return Detections(boxes=reached[kept], scores=sure[kept], labels=label[kept], masks=None)

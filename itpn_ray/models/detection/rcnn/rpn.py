@@ -1,0 +1,149 @@
+"""The region proposal network: anchors on five maps, and the boxes most likely to hold objects.
+
+Sizes and thresholds are those of the authors' configurations: anchors of side 8 strides in three
+shapes, binary cross-entropy and L1 on 256 anchors a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from itpn_ray.models.detection.base import Mean
+from itpn_ray.models.detection.boxes import decode, encode, match, sample
+from itpn_ray.models.detection.rcnn.regions import Objects, Size
+from itpn_ray.rng import Stream
+
+ANCHOR_STRIDES = 8  # side of a square anchor over its map's stride
+RATIOS = (0.5, 1.0, 2.0)  # height over width
+WEIGHTS = (1.0, 1.0)
+POSITIVE, NEGATIVE, RESCUE = 0.7, 0.3, 0.3  # IoU, see `match`
+SAMPLED, POSITIVE_SHARE = 256, 0.5
+BEFORE_NMS_TRAINING, BEFORE_NMS = 2000, 1000  # the surest of each map
+NMS = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The anchors of one picture, map after map, and what the network says of them."""
+
+    anchors: Tensor
+    """(A, 4) float32."""
+    logits: Tensor
+    """(A,) float32, whether there is an object."""
+    deltas: Tensor
+    """(A, 4) float32, how to get to it."""
+    counts: tuple[int, ...]
+    """Anchors of each map."""
+
+
+class ProposalNetwork(nn.Module):
+    """Anchors, and one small head for all maps.
+
+    Args:
+        width: channels of the maps.
+        strides: of the maps, finest first.
+        proposals: boxes of a picture to hand on.
+    """
+
+    def __init__(self, width: int, strides: Sequence[int], proposals: int) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.proposals = proposals
+        self.head = RPNHead(width, len(RATIOS))
+        sides = tuple((ANCHOR_STRIDES * stride,) for stride in strides)
+        self.generator = AnchorGenerator(sides, (RATIOS,) * len(sides))
+
+    def forward(self, maps: Mapping[int, Tensor], sizes: Sequence[Size]) -> list[Candidates]:
+        """The candidates of each picture.
+
+        What batching has padded a picture with has no anchors: a picture has the same ones, in the
+        same order, alone and in any batch.
+
+        Args:
+            maps: stride -> (B, C, H / stride, W / stride).
+            sizes: height and width of each picture's valid part.
+        """
+        logits, deltas = self.head([maps[stride] for stride in self.strides])
+        self.generator.set_cell_anchors(torch.float32, logits[0].device)
+        return [
+            self._candidates([x[i] for x in logits], [x[i] for x in deltas], size)
+            for i, size in enumerate(sizes)
+        ]
+
+    def _candidates(self, logits: list[Tensor], deltas: list[Tensor], size: Size) -> Candidates:
+        """Of one picture, from maps (3, h, w) and (12, h, w)."""
+        grids = [_grid(size, stride) for stride in self.strides]
+        steps = [[torch.tensor(stride)] * 2 for stride in self.strides]
+        anchors = self.generator.grid_anchors([list(grid) for grid in grids], steps)
+        cut = [x[:, :rows, :columns] for x, (rows, columns) in zip(logits, grids, strict=True)]
+        shifts = [x[:, :rows, :columns] for x, (rows, columns) in zip(deltas, grids, strict=True)]
+        return Candidates(
+            anchors=torch.cat(anchors),
+            # (3, h, w) -> (h * w * 3,), in the order of the anchors
+            logits=torch.cat([x.permute(1, 2, 0).flatten() for x in cut]).float(),
+            # (3 * 4, h, w) -> (h * w * 3, 4)
+            deltas=torch.cat([x.permute(1, 2, 0).reshape(-1, 4) for x in shifts]).float(),
+            counts=tuple(len(part) for part in anchors),
+        )
+
+    @torch.no_grad()
+    def propose(self, candidates: Candidates, size: Size) -> Tensor:
+        """The boxes most likely to hold something, within the picture, (n, 4); see `proposals`."""
+        limit = BEFORE_NMS_TRAINING if self.training else BEFORE_NMS
+        logits = candidates.logits.split(candidates.counts)
+        first, index, levels = 0, [], []
+        for level, part in enumerate(logits):
+            top = part.topk(min(limit, len(part))).indices
+            index.append(first + top)
+            levels.append(torch.full_like(top, level))
+            first += len(part)
+        chosen = torch.cat(index)
+        boxes = decode(candidates.anchors[chosen], candidates.deltas[chosen], WEIGHTS)
+        boxes = clip_boxes_to_image(boxes, size)
+        some = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        boxes, scores = boxes[some], candidates.logits[chosen][some]
+        return boxes[batched_nms(boxes, scores, torch.cat(levels)[some], NMS)[: self.proposals]]
+
+
+def proposal_losses(
+    candidates: Sequence[Candidates], objects: Sequence[Objects], mean: Mean
+) -> dict[str, Tensor]:
+    """Binary cross-entropy of sampled anchors, and L1 of those that stand for objects.
+
+    Both are sums over the batch, divided by the number of sampled anchors.
+    """
+    objectness, box, count = [], [], 0
+    for found, real in zip(candidates, objects, strict=True):
+        matched = match(
+            found.anchors, real.boxes, positive=POSITIVE, negative=NEGATIVE, rescue=RESCUE
+        )
+        picked = sample(matched, real.seed, Stream.ANCHORS, count=SAMPLED, share=POSITIVE_SHARE)
+        truth = (matched[picked] >= 0).float()
+        objectness.append(
+            F.binary_cross_entropy_with_logits(found.logits[picked], truth, reduction="sum")
+        )
+        positive = picked[matched[picked] >= 0]
+        aim = encode(found.anchors[positive], real.boxes[matched[positive]], WEIGHTS)
+        box.append(F.l1_loss(found.deltas[positive], aim, reduction="sum"))
+        count += len(picked)
+    norm = mean(objectness[0].new_tensor(float(count))).clamp(min=1)
+    return {"rpn_class": sum_of(objectness) / norm, "rpn_box": sum_of(box) / norm}
+
+
+def sum_of(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars."""
+    return torch.stack(list(parts)).sum()
+
+
+def _grid(size: Size, stride: int) -> tuple[int, int]:
+    """Rows and columns of a picture's map, if it is padded to multiples of 32 and 64 at least."""
+    height, width = (max(64, -(-side // 32) * 32) // stride for side in size)
+    return height, width

@@ -1,0 +1,150 @@
+"""The pixel masked autoencoder (paper 3.2 and 5.1): visible patches in, normalised pixels out.
+
+Shapes: L = H/16 * W/16 patches, Nv of them visible; masks (B, L) bool, True = masked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itpn_ray.errors import DataError
+from itpn_ray.models.config import PATCH, AutoencoderConfig
+from itpn_ray.models.layers.blocks import Attention, Block, LayerNorm, Mlp, initialise
+from itpn_ray.models.layers.position import resize_table, sincos_table
+from itpn_ray.models.networks.base import Network
+from itpn_ray.models.trunk.base import Trunk
+from itpn_ray.models.trunk.pyramid import Fold, Pyramid
+
+
+class PixelAutoencoder(Network):
+    """Trunk and pyramid on the visible patches, and a decoder that paints the masked ones.
+
+    Args:
+        config: the network.
+        trunk: the trunk that `config.trunk` describes.
+    """
+
+    config: AutoencoderConfig
+    decoder_position: Tensor
+
+    def __init__(self, config: AutoencoderConfig, trunk: Trunk) -> None:
+        super().__init__()
+        self.config = config
+        width, grid = config.decoder_width, config.trunk.grid
+        self.trunk = trunk
+        self.pyramid = Pyramid(config.pyramid, trunk.widths)
+        self.fold = Fold(config.pyramid.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        # Fixed codes, kept in files because the authors' files hold them.
+        self.register_buffer("decoder_position", sincos_table(width, grid))
+        self.decoder = nn.ModuleList(self._decoder_block() for _ in range(config.decoder_depth))
+        self.decoder_norm = LayerNorm(width)
+        self.to_pixels = nn.Linear(width, 3 * PATCH**2)
+        for part in (self.decoder, self.decoder_norm, self.to_pixels):
+            initialise(part)
+        nn.init.normal_(self.mask_token, std=0.02)
+        # Trainable, but started from fixed codes as in MAE.
+        trunk.position.data.copy_(sincos_table(config.trunk.width, grid))
+        self.num_drops = trunk.num_drops
+
+    def _decoder_block(self) -> Block:
+        config = self.config
+        width = config.decoder_width
+        attention = Attention(width, config.decoder_heads, key_bias=True)
+        return Block(attention, Mlp(width, round(width * config.decoder_mlp_ratio)), width)
+
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        *,
+        visible: Tensor | None = None,
+        drop_noise: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Reconstruct the masked patches.
+
+        Args:
+            images: (B, 3, H, W) float.
+            mask: (B, L) bool, True = masked, equally many in each picture.
+            visible: (B, Nv) int64, the patches not masked. They follow from `mask`; whoever has
+                them spares the device a synchronisation, and `torch.compile` a graph break.
+            drop_noise: see `Trunk.stages`.
+
+        Returns:
+            `loss`, a scalar: mean squared error over masked patches of pixels normalised by patch;
+            `pred` (B, L, 768), a patch's pixels ordered row, column, channel; `pyramid` {4: V1
+            (B, Nv, 4, 4, P), 8: V2, 16: V3} and `stages` (U1, U2, U3) of the visible patches.
+
+        Raises:
+            DataError: pictures with different numbers of masked patches, or with none visible.
+        """
+        if visible is None:
+            visible = visible_patches(mask)
+        stages = self.trunk.stages(images, visible, drop_noise)
+        pyramid = self.pyramid(*stages)
+        pred = self.decode(pyramid, visible, self.trunk.grid(images))
+        loss = masked_pixel_loss(pred, images, mask)
+        return {"loss": loss, "pred": pred, "pyramid": pyramid, "stages": stages}
+
+    def decode(self, pyramid: dict[int, Tensor], visible: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Pixels of all patches, (B, L, 768), from the pyramid of the visible ones."""
+        seen = self.fold(pyramid)  # (B, Nv, D)
+        batch, _, width = seen.shape
+        tokens = grid[0] * grid[1]
+        # The authors put the mask token into each of the three maps before they are summed.
+        unseen = (len(pyramid) * self.mask_token).to(seen.dtype).expand(batch * tokens, 1, -1)
+        first = torch.arange(batch, device=visible.device)[:, None] * tokens
+        x = unseen.flatten(0, 1).index_copy(0, (visible + first).flatten(), seen.flatten(0, 1))
+        x = x.view(batch, tokens, width) + resize_table(self.decoder_position, grid, 0.0)
+        for block in self.decoder:
+            x = self.trunk.run(block, x)
+        return self.to_pixels(self.decoder_norm(x))
+
+
+def visible_patches(mask: Tensor) -> Tensor:
+    """The patches that `mask` (B, L) leaves visible, ascending, (B, Nv) int64.
+
+    Raises:
+        DataError: rows that leave different numbers, or none.
+    """
+    counts = (~mask).sum(dim=1)
+    few, many = int(counts.min()), int(counts.max())
+    if few != many or few == 0:
+        raise DataError(
+            "mask",
+            f"{few} to {many} visible patches a picture",
+            "a batch is one tensor, so its pictures show equally many patches, and at least one",
+            "mask the same number of patches in each picture",
+        )
+    return mask.int().argsort(dim=1, stable=True)[:, :many]
+
+
+def patch_pixels(images: Tensor) -> Tensor:
+    """(B, 3, H, W) as patches (B, L, 768), each ordered row, column, channel."""
+    batch, _, height, width = images.shape
+    rows, columns = height // PATCH, width // PATCH
+    x = images.reshape(batch, 3, rows, PATCH, columns, PATCH).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(batch, rows * columns, 3 * PATCH**2)
+
+
+def unpatch_pixels(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The inverse of `patch_pixels`: (B, L, 768) on a grid to (B, 3, H, W)."""
+    x = patches.reshape(-1, *grid, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(-1, 3, grid[0] * PATCH, grid[1] * PATCH)
+
+
+def normalise_patches(patches: Tensor) -> Tensor:
+    """Patches (B, L, 768) with mean 0 and variance 1 each (paper 5.1, as MAE does)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of normalised pixels over the masked patches, a float32 scalar."""
+    target = normalise_patches(patch_pixels(images).float())
+    error = (pred.float() - target).square().mean(dim=-1)  # (B, L)
+    hidden = mask.to(error.dtype)
+    return (error * hidden).sum() / hidden.sum()

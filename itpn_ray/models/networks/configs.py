@@ -1,0 +1,59 @@
+"""Every kind of network that a weight file may hold: its config as plain data, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.models.acceleration.config import Acceleration
+from itpn_ray.models.config import (
+    AutoencoderConfig,
+    ClassifierConfig,
+    DenseConfig,
+    DistillerConfig,
+    ModelConfig,
+    PyramidConfig,
+    TrunkConfig,
+)
+from itpn_ray.models.detection.dino.config import DinoConfig
+from itpn_ray.models.detection.rcnn.config import RcnnConfig
+
+_KINDS: dict[str, type[Any]] = {
+    "classifier": ClassifierConfig,
+    "dense": DenseConfig,
+    "autoencoder": AutoencoderConfig,
+    "distiller": DistillerConfig,
+    "rcnn": RcnnConfig,
+    "dino": DinoConfig,
+}
+
+
+def to_dict(config: ModelConfig) -> dict[str, Any]:
+    """`config` as plain data that JSON can hold."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(data: Mapping[str, Any]) -> ModelConfig:
+    """The config that `to_dict` described.
+
+    Raises:
+        ConfigError: unknown kind, or fields that the kind does not have.
+    """
+    kind = data.get("kind") if isinstance(data, Mapping) else data
+    if not isinstance(data, Mapping) or kind not in _KINDS:
+        raise ConfigError("kind", kind, "no such kind of network", f"use one of {list(_KINDS)}")
+    fields = {key: value for key, value in data.items() if key != "kind"}
+    try:
+        trunk = dict(fields["trunk"])
+        trunk["acceleration"] = Acceleration(**trunk.get("acceleration", {}))
+        fields["trunk"] = TrunkConfig(**trunk)
+        if "pyramid" in fields:
+            fields["pyramid"] = PyramidConfig(**fields["pyramid"])
+        config: ModelConfig = _KINDS[kind](**fields)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            kind, dict(data), f"not a full description ({error})", "use a file saved by itpn_ray"
+        ) from error
+    return config

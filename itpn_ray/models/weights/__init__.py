@@ -1,0 +1,1 @@
+"""TODO itpn_ray/models/weights."""

@@ -1,0 +1,143 @@
+"""What a weight file holds, without running it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from itpn_ray.models.config import (
+    PATCH,
+    SIZES,
+    AutoencoderConfig,
+    ClassifierConfig,
+    DenseConfig,
+    DetectorConfig,
+    DistillerConfig,
+    ModelConfig,
+    TrunkConfig,
+)
+from itpn_ray.models.networks.base import Network
+from itpn_ray.models.networks.cost import parameters
+from itpn_ray.models.weights.config import InspectConfig
+from itpn_ray.models.weights.convert import load_official
+from itpn_ray.models.weights.files import METADATA_KEY, load_model, read_metadata
+
+_FAMILIES = {"fast_itpn": "Fast-iTPN", "itpn": "iTPN"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file holds."""
+
+    file: str
+    written_by: str
+    """"itpn_ray" or "authors"."""
+    config: ModelConfig
+    """The network, complete."""
+    size: str
+    """Its name in the size table, or "custom"."""
+    parameters: int
+    """Learned numbers."""
+    extra: dict[str, str]
+    """Further metadata, such as class names."""
+    notes: tuple[str, ...]
+    """Tensors that are missing or without a place, one line a kind."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each fact, for a table."""
+        trunk = self.config.trunk
+        rows = [
+            ("file", self.file),
+            ("written by", self.written_by),
+            ("network", f"{_FAMILIES[trunk.family]}, {self.config.kind}"),
+            ("size", f"{self.size} ({self.parameters / 1e6:.2f} M parameters)"),
+            ("width, heads", f"{trunk.width}, {trunk.heads}"),
+            ("blocks", " + ".join(map(str, trunk.depths))),
+            ("resolution", f"{trunk.image_size} px ({trunk.grid} x {trunk.grid} patches)"),
+            ("relative position", _yes(trunk.relative_position)),
+            ("layer scale", _yes(trunk.layer_scale is not None)),
+            ("acceleration", _acceleration(trunk)),
+            *_behind_the_trunk(self.config),
+        ]
+        rows.extend(self.extra.items())
+        rows.extend(("note", note) for note in self.notes)
+        return rows
+
+
+def inspect_file(config: InspectConfig) -> Contents:
+    """What a file of this package or of the authors holds.
+
+    Raises:
+        CheckpointError: unreadable, or neither.
+    """
+    network, extra, notes = _open(config.file)
+    return Contents(
+        file=config.file,
+        written_by="itpn_ray" if METADATA_KEY in extra else "authors",
+        config=network.config,
+        size=size_name(network.config.trunk),
+        parameters=parameters(network),
+        extra={name: value for name, value in extra.items() if name != METADATA_KEY},
+        notes=notes,
+    )
+
+
+def size_name(trunk: TrunkConfig) -> str:
+    """The published size with this family, width and depths, or "custom"."""
+    for name, size in SIZES.items():
+        known = size.trunk
+        if (known.family, known.width, known.depths) == (trunk.family, trunk.width, trunk.depths):
+            return name
+    return "custom"
+
+
+@torch.no_grad()
+def _open(path: str | os.PathLike[str]) -> tuple[Network, dict[str, str], tuple[str, ...]]:
+    extra = read_metadata(path) if str(path).endswith(".safetensors") else {}
+    if METADATA_KEY in extra:
+        return load_model(path), extra, ()
+    network, report = load_official(path, partial=True)
+    kinds = (("missing", report.missing), ("without a place", report.unexpected))
+    notes = [f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds if names]
+    return network, extra, tuple(notes)
+
+
+def _behind_the_trunk(config: ModelConfig) -> list[tuple[str, str]]:
+    if isinstance(config, ClassifierConfig):
+        pool = "norm, then mean" if config.norm_before_pool else "mean, then norm"
+        return [("classes", str(config.num_classes)), ("pooling", pool), ("pyramid", "no")]
+    pyramid = f"width {config.pyramid.width}, depth {config.pyramid.depth}"
+    rows = [("pyramid", pyramid)]
+    if isinstance(config, AutoencoderConfig):
+        shape = f"width {config.decoder_width}, {config.decoder_depth} blocks"
+        rows.append(("decoder", f"{shape}, {config.decoder_heads} heads"))
+        rows.append(("predicts", f"{PATCH} x {PATCH} normalised pixels a patch"))
+    elif isinstance(config, DistillerConfig):
+        rows.append(("decoder", "no"))
+        rows.append(("predicts", f"a teacher of width {config.teacher_dim}"))
+    elif isinstance(config, DetectorConfig):
+        rows.append(("classes", str(config.num_classes)))
+    elif isinstance(config, DenseConfig):
+        rows.append(("decoder", "no"))
+        rows.append(("maps", f"{config.levels}, from stride 4"))
+    return rows
+
+
+def _acceleration(trunk: TrunkConfig) -> str:
+    setting = trunk.acceleration
+    if not setting.active:
+        return "none"
+    parts = [f"{setting.reduction}, r = {setting.ratio:g}"] if setting.ratio else []
+    if setting.window:
+        parts.append(f"windows of {setting.window}")
+    if setting.gathering:
+        parts.append("gathering tokens")
+    if setting.relative_position != "none":
+        parts.append(f"relative position in {setting.relative_position}")
+    return ", ".join(parts)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,285 @@
+"""How this project starts Ray: the one place for addresses, tokens, quiet and time limits.
+
+Settings travel as environment variables, because Ray reads them in processes of its own: a private
+Ray inherits them from this process, and Ray Train hands its own on to its controller and workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from itpn_ray.errors import ConfigError, RunError
+from itpn_ray.ray_runtime.config import RayConfig
+
+_QUIET = {
+    # At "info" a node's agent writes a job's environment variables into its log.
+    "RAY_LOGGER_LEVEL": "warning",
+    "RAY_AIR_NEW_OUTPUT": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_UNSEEN = {
+    # Ray measures itself all the time; without a dashboard nobody of a private Ray's sees it.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+_PRIVATE = {"itpn-ray/private": "true"}
+_LEAST_CPUS = 4
+_CONNECT_TIMEOUT_S = 5.0
+_START_ATTEMPTS = 3
+
+T = TypeVar("T")
+
+
+def quiet() -> None:
+    """Silence Ray's progress bars, banners and usage reports in this process and its children.
+
+    Call it before Ray Data is imported, which reads its progress-bar switch at import.
+    """
+    os.environ.update(_QUIET)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def chatter_to(path: Path, *, verbose: bool) -> Iterator[None]:
+    """Send what Ray prints into this process's output to a file, unless ``verbose``.
+
+    Ray Tune prints tables and the raylet its warnings whatever their settings say.
+    """
+    if verbose:
+        yield
+        return
+    with path.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+@contextmanager
+def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iterator[str]:
+    """Connect to Ray for the length of a ``with`` block and yield the cluster's address.
+
+    A Ray this process is connected to already is used as it is and left connected. Otherwise, in
+    this order: ``config.address``; ``RAY_ADDRESS``; a private Ray on this machine.
+
+    Args:
+        config: which Ray; ``None`` is ``RayConfig()``.
+        verbose: show what Ray and its workers print.
+
+    Raises:
+        ConfigError: if no cluster answers at the address, or it wants another token.
+        RunError: if a private Ray does not come up.
+    """
+    config = config or RayConfig()
+    _set_environment(config, verbose)
+    import ray
+
+    if ray.is_initialized():
+        yield ray.get_runtime_context().gcs_address
+        return
+    options: dict[str, Any] = {
+        "log_to_driver": verbose,
+        "logging_level": "INFO" if verbose else "ERROR",
+    }
+    address = config.address or os.environ.get("RAY_ADDRESS", "")
+    with ExitStack() as stack:
+        if not address:
+            address = stack.enter_context(_private_head(config, verbose))
+        _join(address, options)
+        stack.callback(ray.shutdown)
+        yield ray.get_runtime_context().gcs_address
+
+
+def is_private() -> bool:
+    """Whether the Ray at hand is a private one: of one machine, and gone with its driver."""
+    import ray
+
+    return any(_PRIVATE.items() <= node["Labels"].items() for node in ray.nodes())
+
+
+@contextmanager
+def environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables that are set for a while, except those that the user has set."""
+    added = [name for name in settings if name not in os.environ]
+    os.environ.update({name: settings[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def dashboard_address() -> str:
+    """URL of the dashboard and job server of the Ray that this process is connected to.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()
+    if not url:
+        raise ConfigError(
+            "ray.dashboard", False, "this Ray has no dashboard", "Set ray.dashboard to true"
+        )
+    return f"http://{url}"
+
+
+def _patiently(start: Callable[[], T]) -> T:
+    """Start a node, which Ray gives 30 s to register: on a crowded machine that can be too few."""
+    import psutil
+
+    this = psutil.Process()
+    before = set(this.children(recursive=True))
+    for _ in range(_START_ATTEMPTS):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no narrower class here.
+            if "timed out during startup" not in str(error):
+                raise
+        # Ray leaves the processes of the failed start to run on.
+        for process in set(this.children(recursive=True)) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    raise RunError(
+        "ray",
+        None,
+        f"did not start in {_START_ATTEMPTS} tries of 30 s: this machine is too busy",
+        "Repeat the command when it has less to do",
+    )
+
+
+@contextmanager
+def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
+    """A Ray of this machine alone, beside whatever other Rays run on it.
+
+    It has what a run needs and no more: every process of Ray's takes about a hundredth of a core
+    while nothing happens, and interrupts those that train or decode. ``ray.init`` would also give
+    the node's agent a fixed port, and without its agent a second Ray on a machine takes no jobs;
+    here the port is any that is free.
+    """
+    import psutil
+    from ray._private.authentication.authentication_token_setup import (
+        enable_token_auth_by_default,
+        ensure_token_if_auth_enabled,
+    )
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # It warns that a token is used.
+    enable_token_auth_by_default()
+    ensure_token_if_auth_enabled(create_token_if_missing=True)
+    params = RayParams(
+        include_dashboard=config.dashboard,
+        # Brings what workers print to the driver.
+        include_log_monitor=verbose,  # type: ignore[arg-type]
+        no_monitor=True,  # there is nothing to scale
+        labels=_PRIVATE,
+        dashboard_host="127.0.0.1",
+        dashboard_agent_listen_port=0,
+        num_cpus=config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
+        num_gpus=config.num_gpus,
+        object_store_memory=int(config.object_store_gb * 1e9),
+    )
+    with environment({} if config.dashboard else _UNSEEN):
+        node = _patiently(lambda: Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True))
+    try:
+        yield node.gcs_address
+    finally:
+        workers = []
+        with suppress(psutil.NoSuchProcess):  # where the raylet itself was killed
+            workers = psutil.Process(node.all_processes["raylet"][0].process.pid).children()
+        node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
+        # A worker can hang in its own exit (Ray 2.60), and then outlives all who could end it.
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+
+
+def use_token() -> None:
+    """Show this user's cluster token to clusters reached by address.
+
+    Ray does so by itself only for a cluster that it found or started on this machine. Does nothing
+    where ``RAY_AUTH_MODE`` is set or the user has no token.
+    """
+    from ray._private.authentication.authentication_token_setup import (
+        maybe_enable_token_auth_if_token_available,
+    )
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # It warns that a token is used.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _set_environment(config: RayConfig, verbose: bool) -> None:
+    if not verbose:
+        quiet()
+    os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
+    # A worker for each CPU, started with the first driver: training workers have environments of
+    # their own and take none of them, and each costs 0.8 s of a core.
+    os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  Ray reads this case
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(config.health_check_interval_s)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.worker_start_timeout_s)
+    # Spot machines give 30 s or two minutes; Ray's own interval of 5 s is a good part of that.
+    os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "1"
+    # Reading small Parquet files takes 1.2 s with the first reader and 3 to 13 s with the second.
+    os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    """Connect to a running cluster, and say in seconds why it cannot be: Ray itself takes 20 s."""
+    import ray
+
+    use_token()
+    if address != "auto":
+        _check_head(address)
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        raise _unreachable(address, str(error).splitlines()[0]) from error
+
+
+def _check_head(address: str) -> None:
+    """Ask the head at ``host:port`` for its name, with the token that Ray would show."""
+    import grpc  # type: ignore[import-untyped]
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    headers = AuthenticationTokenLoader.instance().get_token_for_http_header()
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, str(error)) from error
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(
+                b"",
+                timeout=_CONNECT_TIMEOUT_S,
+                metadata=[(name.lower(), value) for name, value in headers.items()],
+            )
+        except grpc.RpcError as error:
+            # Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise ConfigError(
+                    "ray.address",
+                    address,
+                    "the cluster does not take this machine's token, or there is none",
+                    "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
+                ) from error
+
+
+def _unreachable(address: str, cause: str) -> ConfigError:
+    return ConfigError(
+        "ray.address",
+        address,
+        f"no Ray cluster answers there ({cause})",
+        "Check that its head runs and that this machine reaches its port, "
+        "or leave the address empty for a private Ray",
+    )

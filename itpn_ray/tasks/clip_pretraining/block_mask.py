@@ -1,0 +1,90 @@
+"""Block-wise masks: rectangles of hidden patches, a function of (seed, epoch, sample id).
+
+Shapes: B pictures, L = R * C patches in row-major order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.rng import Stream, uniform_torch
+
+BLOCKS = 16
+"""Most rectangles a picture; overlaps rarely let it need ten."""
+ASPECT = 0.3
+"""Smallest height/width of a rectangle; the largest is its inverse."""
+
+
+def masked_count(tokens: int, ratio: float) -> int:
+    """How many of ``tokens`` patches are hidden at a mask ratio.
+
+    Raises:
+        ConfigError: no patch would be hidden, or none would be visible.
+    """
+    masked = round(tokens * ratio)
+    if masked in (0, tokens):
+        what = "hidden" if masked == 0 else "visible"
+        raise ConfigError(
+            "task.mask_ratio",
+            ratio,
+            f"leaves none of the {tokens} patches {what}",
+            "Use larger pictures (--model.image-size) or a ratio nearer to one half",
+        )
+    return masked
+
+
+def block_mask(
+    sample_ids: Tensor, *, seed: int, epoch: int, grid: tuple[int, int], masked: int, smallest: int
+) -> Tensor:
+    """Hide rectangles until the same number of patches is hidden in each picture.
+
+    As in BEiT a rectangle has an area from ``smallest`` to what is still to be hidden and a
+    log-uniform aspect; the last one is cut short, row by row, where BEiT would stop early with a
+    number that varies from picture to picture (Bao et al., "BEiT", 2022).
+
+    Args:
+        sample_ids: (B,) int64; a picture's mask does not depend on its batch mates.
+        seed: seed of the run.
+        epoch: epoch of the draw.
+        grid: (R, C), rows and columns of patches.
+        masked: patches hidden of each picture, from 1 to R * C.
+        smallest: least area of a rectangle, patches, before it is cut short.
+
+    Returns:
+        (B, L) bool, True where hidden; each row sums to ``masked``.
+    """
+    rows, columns = grid
+    draws = uniform_torch(
+        seed, epoch, sample_ids, Stream.MASK, 4 * BLOCKS + rows * columns, torch.float64
+    )
+    blocks = draws[:, : 4 * BLOCKS].unflatten(1, (BLOCKS, 4))  # (B, blocks, 4)
+    mask = torch.zeros(len(sample_ids), rows * columns, dtype=torch.bool, device=sample_ids.device)
+    for block in blocks.unbind(1):
+        missing = masked - mask.sum(1)  # (B,)
+        new = _rectangle(block, missing, grid, min(smallest, masked)) & ~mask
+        mask |= new & (new.cumsum(1) <= missing[:, None])
+    # Should the rectangles not suffice, single patches at random do.
+    missing = masked - mask.sum(1)
+    order = draws[:, 4 * BLOCKS :].masked_fill(mask, 1.0).argsort(dim=1, stable=True)
+    return mask | (order.argsort(dim=1) < missing[:, None])
+
+
+def _rectangle(draws: Tensor, missing: Tensor, grid: tuple[int, int], smallest: int) -> Tensor:
+    """A rectangle a picture, (B, L) bool, from four draws each: area, aspect, top, left."""
+    rows, columns = grid
+    area, aspect, top, left = draws.unbind(1)
+    area = smallest + area * (missing - smallest).clamp(min=0)
+    aspect = ((2 * aspect - 1) * math.log(1 / ASPECT)).exp()
+    height = (area * aspect).sqrt().round().clamp(1, rows)
+    width = (area / aspect).sqrt().round().clamp(1, columns)
+    top = (top * (rows - height + 1)).floor()
+    left = (left * (columns - width + 1)).floor()
+    y = torch.arange(rows, device=draws.device)
+    x = torch.arange(columns, device=draws.device)
+    down = (y >= top[:, None]) & (y < (top + height)[:, None])  # (B, R)
+    across = (x >= left[:, None]) & (x < (left + width)[:, None])  # (B, C)
+    return (down[:, :, None] & across[:, None, :]).flatten(1)  # (B, R, C) -> (B, L)

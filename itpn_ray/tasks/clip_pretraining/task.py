@@ -1,0 +1,157 @@
+"""CLIP pre-training: a masked picture's pyramid learns a CLIP teacher's tokens (paper, 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from itpn_ray.data.transforms.on_device import normalise
+from itpn_ray.models import (
+    ClipDistiller,
+    create_distiller,
+    layer_ids,
+    load_weights,
+    no_weight_decay,
+    save_model,
+)
+from itpn_ray.models.networks.cost import multiply_adds
+from itpn_ray.rng import Stream, uniform_torch
+from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
+from itpn_ray.tasks.clip_pretraining.block_mask import block_mask, masked_count
+from itpn_ray.tasks.clip_pretraining.teacher import ClipTeacher, load_teacher, teacher_multiply_adds
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pretraining_config import TEACHERS, ClipPretraining
+from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
+
+
+def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """One minus the cosine of the angle between tokens, averaged over all (B, L, T) -> scalar."""
+    return (1 - F.cosine_similarity(predicted, target, dim=-1)).mean()
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "smooth_l1": F.smooth_l1_loss,
+    "cosine": cosine_loss,
+}
+"""Name of a loss (paper, 5.1) -> scalar of predicted and target tokens."""
+
+
+class DistillationNetwork(nn.Module):
+    """The student with its loss; the teacher's tokens come with the batch."""
+
+    def __init__(self, distiller: ClipDistiller, loss: str) -> None:
+        super().__init__()
+        self.distiller = distiller
+        self.distance = DISTANCES[loss]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """``loss`` = ``mfm`` + ``aux``: distances to ``teacher`` (B, L, T); scalars."""
+        output = self.distiller(batch["image"], batch["mask"], drop_noise=batch["drop_noise"])
+        target = batch["teacher"].float()
+        mfm = self.distance(output["main"].float(), target)
+        aux = self.distance(output["aux"].float(), target)
+        return {"loss": mfm + aux, "mfm": mfm, "aux": aux}
+
+
+class ClipPretrainingTask(Task):
+    """Pre-train trunk and pyramid on a CLIP teacher's tokens.
+
+    The teacher is loaded with the first batch that brings no features of its own. It is no part of
+    the network: checkpoints name its file and do not repeat it.
+
+    Args:
+        config: the objective.
+        model: the network.
+        seed: seed of the weights and of every mask.
+    """
+
+    def __init__(self, config: ClipPretraining, model: ModelConfig, *, seed: int) -> None:
+        self.config = config
+        self.model = model
+        self.seed = seed
+        side = model.image_size // 16
+        self.grid = (side, side)
+        self._teacher: ClipTeacher | None = None
+        self._num_drops = 0
+
+    def build(self) -> nn.Module:
+        """The student, weights drawn from the seed or loaded."""
+        torch.manual_seed(self.seed)
+        distiller = create_distiller(
+            self.model.name,
+            teacher_dim=TEACHERS[self.config.teacher_model].width,
+            image_size=self.model.image_size,
+            pyramid_width=self.config.pyramid_width,
+            **self.model.trunk_changes(),
+        )
+        if self.model.init:
+            self.load_report = load_weights(
+                distiller, self.model.init, partial=self.model.partial_init
+            )
+        distiller.set_grad_checkpointing(self.model.checkpoint_activations)
+        self._num_drops = distiller.num_drops
+        return DistillationNetwork(distiller, self.config.loss)
+
+    def prepare(self, batch: Batch, epoch: int) -> Batch:
+        """Ask the teacher, normalise the pictures, draw masks and drop paths."""
+        ids = batch["sample_id"]
+        teacher = batch["teacher"] if "teacher" in batch else self._ask_teacher(batch["image"])
+        mask = block_mask(
+            ids,
+            seed=self.seed,
+            epoch=epoch,
+            grid=self.grid,
+            masked=masked_count(self.grid[0] * self.grid[1], self.config.mask_ratio),
+            smallest=self.config.smallest_block,
+        )
+        return {
+            **batch,
+            "image": normalise(batch["image"]),
+            "mask": mask,
+            "teacher": teacher,
+            "drop_noise": uniform_torch(self.seed, epoch, ids, Stream.DROP_PATH, self._num_drops),
+        }
+
+    def _ask_teacher(self, images: Tensor) -> Tensor:
+        """The teacher's tokens of whole pictures uint8 (B, 3, S, S), float16 (B, L, T)."""
+        if self._teacher is None:
+            config = self.config
+            teacher = load_teacher(config.teacher, config.teacher_model, self.model.image_size)
+            self._teacher = teacher.to(images.device)
+        return self._teacher(images)
+
+    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+        """Depths of the student's parameters."""
+        distiller = cast(DistillationNetwork, network).distiller
+        return {f"distiller.{name}": depth for name, depth in layer_ids(distiller).items()}
+
+    def undecayed(self, network: nn.Module) -> set[str]:
+        """Vectors, position tables and the mask token."""
+        distiller = cast(DistillationNetwork, network).distiller
+        return {f"distiller.{name}" for name in no_weight_decay(distiller) | {"mask_token"}}
+
+    def evaluate(
+        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+    ) -> list[Evaluation]:
+        """Loss on held-out pictures at fixed masks, and a nearest-neighbour probe of the trunk."""
+        trunk = cast(DistillationNetwork, network).distiller.trunk
+        prepared = (self.prepare(batch, epoch=0) for batch in batches)
+        return evaluate_pretraining(network, trunk, prepared, reduce)
+
+    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+        """Of the student, and of the teacher unless its features are read."""
+        distiller = cast(DistillationNetwork, network).distiller
+        size = self.model.image_size
+        adds = {"student": multiply_adds(distiller, size)}
+        if not self.config.features:
+            adds["teacher"] = teacher_multiply_adds(self.config.teacher_model, size)
+        return adds
+
+    def export(self, network: nn.Module, path: Path) -> None:
+        """Write the student: trunk, pyramid and the projections to the teacher's width."""
+        save_model(cast(DistillationNetwork, network).distiller, path)

@@ -1,0 +1,185 @@
+"""Pixel pre-training: masked image modelling plus masked feature modelling (paper, 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from itpn_ray.data.transforms.on_device import normalise
+from itpn_ray.evaluation.reconstruction import reconstruction_grid
+from itpn_ray.models import (
+    PixelAutoencoder,
+    create_autoencoder,
+    layer_ids,
+    load_weights,
+    no_weight_decay,
+    save_model,
+)
+from itpn_ray.models.networks.cost import multiply_adds
+from itpn_ray.rng import Stream, uniform_torch
+from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pixel_pretraining.feature_loss import FeatureModelling
+from itpn_ray.tasks.pixel_pretraining.masking import random_mask
+from itpn_ray.tasks.pretraining_config import PixelPretraining
+from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
+
+SHOWN = 8
+"""Pictures in a reconstruction grid."""
+
+
+class MaskedPretrainingNetwork(nn.Module):
+    """The masked autoencoder and, where λ > 0, the feature modelling beside it."""
+
+    def __init__(self, autoencoder: PixelAutoencoder, config: PixelPretraining) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.feature_weight = config.feature_weight
+        self.features = (
+            FeatureModelling(
+                autoencoder.trunk,
+                autoencoder.trunk.widths,
+                config.pyramid_width,
+                config.teacher_momentum,
+            )
+            if config.feature_weight > 0
+            else None
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss terms of eq. 4: ``loss`` = ``mim`` + λ · Σ ``mfm_stage*``; scalars."""
+        output = self.autoencoder(
+            batch["image"],
+            batch["mask"],
+            visible=batch["visible"],
+            drop_noise=batch["drop_noise"],
+        )
+        terms = {"mim": output["loss"]}
+        total = output["loss"]
+        if self.features is not None:
+            stages = self.features(batch["image"], batch["visible"], output["pyramid"])
+            total = total + self.feature_weight * torch.stack(list(stages.values())).sum()
+            terms.update(stages)
+        return {"loss": total, **terms}
+
+
+class PixelPretrainingTask(Task):
+    """Pre-train trunk and pyramid on pixels.
+
+    Args:
+        config: the objective.
+        model: the network.
+        seed: seed of the weights and of every mask.
+    """
+
+    def __init__(self, config: PixelPretraining, model: ModelConfig, *, seed: int) -> None:
+        self.config = config
+        self.model = model
+        self.seed = seed
+        self.tokens = (model.image_size // 16) ** 2
+        self._last: Batch | None = None
+        self._num_drops = 0
+
+    def build(self) -> nn.Module:
+        """The masked autoencoder with its teacher, weights drawn from the seed or loaded."""
+        torch.manual_seed(self.seed)
+        autoencoder = create_autoencoder(
+            self.model.name,
+            image_size=self.model.image_size,
+            pyramid_width=self.config.pyramid_width,
+            decoder_width=self.config.decoder_width,
+            decoder_depth=self.config.decoder_depth,
+            **self.model.trunk_changes(),
+        )
+        if self.model.init:
+            self.load_report = load_weights(
+                autoencoder, self.model.init, partial=self.model.partial_init
+            )
+        autoencoder.set_grad_checkpointing(self.model.checkpoint_activations)
+        self._num_drops = autoencoder.num_drops
+        return MaskedPretrainingNetwork(autoencoder, self.config)
+
+    def prepare(self, batch: Batch, epoch: int) -> Batch:
+        """Normalise the pictures and draw their masks."""
+        visible, mask = random_mask(
+            batch["sample_id"],
+            seed=self.seed,
+            epoch=epoch,
+            tokens=self.tokens,
+            ratio=self.config.mask_ratio,
+        )
+        noise = uniform_torch(
+            self.seed, epoch, batch["sample_id"], Stream.DROP_PATH, self._num_drops
+        )
+        return {
+            **batch,
+            "image": normalise(batch["image"]),
+            "visible": visible,
+            "mask": mask,
+            "drop_noise": noise,
+        }
+
+    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+        """Depths of the autoencoder's parameters; heads of the feature loss lie at the top."""
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        ids = {f"autoencoder.{name}": depth for name, depth in layer_ids(autoencoder).items()}
+        top = max(ids.values())
+        return {name: ids.get(name, top) for name, _ in network.named_parameters()}
+
+    def undecayed(self, network: nn.Module) -> set[str]:
+        """Vectors, position tables and the mask token."""
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        names = no_weight_decay(autoencoder) | {"mask_token"}
+        heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
+        return {f"autoencoder.{name}" for name in names} | heads
+
+    def after_step(self, network: nn.Module) -> None:
+        """Move the teacher."""
+        network = cast(MaskedPretrainingNetwork, network)
+        if network.features is not None:
+            network.features.follow(network.autoencoder.trunk)
+
+    def evaluate(
+        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+    ) -> list[Evaluation]:
+        """Loss on held-out pictures at fixed masks, and a nearest-neighbour probe of the trunk."""
+        trunk = cast(MaskedPretrainingNetwork, network).autoencoder.trunk
+        return evaluate_pretraining(network, trunk, self._prepared(batches), reduce)
+
+    def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Prepare batches for evaluation, and keep the first pictures for `draw`."""
+        for raw in batches:
+            batch = self.prepare(raw, epoch=0)
+            if self._last is None or int(batch["sample_id"].min()) == 0:
+                self._last = {name: tensor[:SHOWN] for name, tensor in batch.items()}
+            yield batch
+
+    @torch.no_grad()
+    def draw(self, network: nn.Module, folder: Path) -> list[Path]:
+        """A grid of input, masked input and reconstruction."""
+        if self._last is None:
+            return []
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        batch = self._last
+        output = autoencoder(batch["image"], batch["mask"], visible=batch["visible"])
+        path = folder / "reconstruction.png"
+        reconstruction_grid(batch["image"], batch["mask"], output["pred"], path)
+        return [path]
+
+    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+        """Of the autoencoder, and of the teacher where there is one; both see visible patches."""
+        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        size = self.model.image_size
+        visible = max(1, int(self.tokens * (1 - self.config.mask_ratio)))
+        adds = {"student": multiply_adds(autoencoder, size, visible=visible)}
+        if self.config.feature_weight > 0:
+            adds["teacher"] = multiply_adds(autoencoder.trunk, size, visible=visible)
+        return adds
+
+    def export(self, network: nn.Module, path: Path) -> None:
+        """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
+        save_model(cast(MaskedPretrainingNetwork, network).autoencoder, path)

@@ -1,0 +1,77 @@
+"""The whole state of a run: taken for a checkpoint, and put back.
+
+Everything random is a function of (seed, epoch, sample id), so that weights, averages, optimiser
+and the step are the whole state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from itpn_ray.errors import CheckpointError
+from itpn_ray.experiment import ExperimentConfig, to_dict
+from itpn_ray.runs.journal import Journal
+from itpn_ray.training.checkpoint.writer import CheckpointStore
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.sharding import load_network, load_optimizer, whole
+
+
+def whole_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: ExperimentConfig
+) -> dict[str, Any]:
+    """What a checkpoint holds: ``network`` with its averages, ``optimizer``, ``progress``.
+
+    Every worker calls it: where the network is sharded, its tensors are gathered.
+    """
+    return {
+        "network": whole(network.state_dict()),
+        "optimizer": whole(optimizer.state_dict()),
+        "progress": {"step": step, "config": to_dict(config)},
+    }
+
+
+def restore(
+    store: CheckpointStore,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    worker: Worker,
+    journal: Journal,
+) -> int:
+    """Put the newest good checkpoint back and return its step; 0 where there is none.
+
+    Rank 0 chooses, so that all ranks load the same one, and only one looks through the store.
+
+    Raises:
+        CheckpointError: the checkpoint is of another network.
+    """
+    chosen = store.latest_good() if worker.leads else None
+    step = int(worker.reduce(torch.tensor([0 if chosen is None else chosen.step])).item())
+    if step == 0:
+        if worker.leads:
+            journal.rewind(0)  # what a run recorded that ended before its first checkpoint
+        return 0
+    checkpoint = chosen or store.load(step)
+    state = checkpoint.load()
+    try:
+        load_network(network, state["network"])
+        load_optimizer(optimizer, state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            checkpoint.uri,
+            None,
+            f"holds another network ({str(error).splitlines()[0]})",
+            "Use another --run, or the model that the checkpoint was trained with",
+        ) from error
+    if worker.leads:
+        journal.rewind(step)
+        journal.event(
+            "resume",
+            step=step,
+            workers=worker.world,
+            saved=checkpoint.manifest.time,
+            passed_over=list(checkpoint.problems),
+        )
+    return step

@@ -1,0 +1,52 @@
+"""What every training process does, under Ray, under torchrun, or alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.runs.folder import run_folder
+from itpn_ray.runs.journal import Journal
+from itpn_ray.training.checkpoint.writer import CheckpointStore
+from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.preemption import PreemptionNotice
+from itpn_ray.training.launch.setup import make_loaders, make_task, open_splits
+from itpn_ray.training.loop import Parts, train
+
+Reporter = Callable[[dict[str, float]], None]
+
+
+def open_store(config: ExperimentConfig) -> CheckpointStore:
+    """The run's checkpoints: where the configuration says, or in the run's folder."""
+    return CheckpointStore(
+        config.checkpoint.uri or str(run_folder(config) / "checkpoints"),
+        keep_last=config.checkpoint.keep_last,
+        keep_every=config.checkpoint.keep_every,
+    )
+
+
+def work(config: ExperimentConfig, worker: Worker, journal: Journal, evaluated: Reporter) -> None:
+    """Train this worker's share to the end of the run.
+
+    Args:
+        config: the experiment.
+        worker: this process.
+        journal: where records go.
+        evaluated: called by every rank with the figures of each evaluation.
+    """
+    train_split, val_split = open_splits(config)
+    train_loader, val_loader = make_loaders(config, train_split, val_split, worker)
+    with PreemptionNotice() as notice:
+        train(
+            Parts(
+                config=config,
+                task=make_task(config, train_split.classes),
+                worker=worker,
+                journal=journal,
+                store=open_store(config),
+                train=train_loader,
+                val=val_loader,
+                preempted=notice,
+                evaluated=evaluated,
+            )
+        )

@@ -1,0 +1,273 @@
+"""What a run would take: counted, timed, priced, and what is odd about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from itpn_ray import cli
+from itpn_ray.commands.plan import run as planning
+from itpn_ray.commands.plan.config import PlanConfig
+from itpn_ray.commands.plan.prices import find_machine
+from itpn_ray.commands.plan.run import Size, count, find_problems, measure, plan
+from itpn_ray.data.config import LoaderConfig
+from itpn_ray.data.store.shards import ShardedDataset, open_dataset
+from itpn_ray.errors import ConfigError
+from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.models import create_autoencoder
+from itpn_ray.models.networks.cost import multiply_adds
+from itpn_ray.recipes import finetune, pretrain
+from itpn_ray.tasks.clip_pretraining.teacher import teacher_multiply_adds
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pretraining_config import (
+    CLIP_BASE,
+    CLIP_LARGE,
+    ClipPretraining,
+    PixelPretraining,
+)
+from itpn_ray.terminal.console import Console
+from tests.data.made import write_dataset
+
+PRICES = """
+currency: EUR
+machines:
+  box.8: {gpus: 8, gpu: X, on_demand: 40, spot: 12.5}
+  bare: {gpus: 4, gpu: Y, on_demand: null, spot: null}
+"""
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> ShardedDataset:
+    folder = tmp_path_factory.mktemp("plan") / "data"
+    return open_dataset(write_dataset(folder, {"train": [60, 40], "val": [8]}), "train")
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> str:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES)
+    return str(path)
+
+
+def make_config(train: ShardedDataset, out: Path, **changes: Any) -> ExperimentConfig:
+    optim = {"global_batch": 32, "epochs": 10, "warmup_epochs": 1, **changes.pop("optim", {})}
+    return ExperimentConfig(
+        **{
+            "data": train.uri,
+            "out": str(out),
+            "workers": "2",
+            "model": ModelConfig(name="fast_itpn_nano", image_size=32),
+            "task": PixelPretraining(pyramid_width=16, decoder_width=32, decoder_depth=1),
+            "optim": OptimConfig(**optim),
+            "loader": LoaderConfig(threads=1, prefetch=16),
+            **changes,
+        }
+    )
+
+
+def test_counts_follow_from_the_configuration(train: ShardedDataset, tmp_path: Path) -> None:
+    config = make_config(train, tmp_path, optim={"micro_batch": 6})
+    size = count(config, train)
+    assert (size.workers, size.share, size.accumulation) == (2, 16, 3)
+    assert (size.per_epoch, size.steps) == (3, 30)
+    student = create_autoencoder(
+        "fast_itpn_nano", image_size=32, pyramid_width=16, decoder_width=32, decoder_depth=1
+    )
+    assert size.multiply_adds["student"] == multiply_adds(student, 32, visible=1)
+    assert 0 < size.multiply_adds["teacher"] < size.multiply_adds["student"]
+    heads = 16 * (32 + 64 + 128) + (32 + 64 + 128)
+    trained = sum(p.numel() for p in student.parameters()) + heads
+    teacher = sum(p.numel() for p in student.trunk.parameters())
+    fixed = student.decoder_position.numel()
+    assert size.parameters == trained
+    assert size.state_gb == pytest.approx(4e-9 * (4 * trained + teacher + fixed), rel=1e-6)
+    spread = count(dataclasses.replace(config, sharded=True), train)
+    assert spread.state_gb == pytest.approx(size.state_gb / 2)
+
+
+def test_published_costs() -> None:
+    """Dosovitskiy et al. and Radford et al.: about 17.6 G at 224 for B/16, 81.1 G for L/14."""
+    assert teacher_multiply_adds(CLIP_BASE, 224) / 1e9 == pytest.approx(17.5, rel=0.02)
+    assert teacher_multiply_adds(CLIP_LARGE, 256) / 1e9 == pytest.approx(81.0, rel=0.02)
+
+
+def test_read_features_cost_no_teacher(train: ShardedDataset, tmp_path: Path) -> None:
+    asking = ClipPretraining(teacher_model="clip_nano", teacher="clip.pt")
+    reading = ClipPretraining(teacher_model="clip_nano", features="features")
+    found = [
+        set(count(make_config(train, tmp_path, task=task), train).multiply_adds)
+        for task in (asking, reading)
+    ]
+    assert found == [{"student", "teacher"}, {"student"}]
+
+
+def make_size(**changes: Any) -> Size:
+    size = Size(
+        parameters=1,
+        multiply_adds={},
+        state_gb=0.0,
+        workers=2,
+        share=16,
+        accumulation=1,
+        per_epoch=3,
+        steps=30,
+    )
+    return dataclasses.replace(size, **changes)
+
+
+@pytest.mark.parametrize(
+    ("optim", "workers", "told"),
+    [
+        ({}, "2", []),
+        ({"micro_batch": 4}, "2", ["3 steps, fewer than the 4 micro-batches"]),
+        ({}, "3", ["32 does not divide among 3 workers: shares of 10 and 12"]),
+        (
+            {"micro_batch": 6},
+            "2",
+            ["16 does not divide into 3 micro-batches: they have 5 or 6 pictures"],
+        ),
+        ({"micro_batch": 64}, "1", []),
+        ({}, "2..8", []),
+    ],
+)
+def test_odd_numbers_are_told(
+    train: ShardedDataset, tmp_path: Path, optim: dict[str, Any], workers: str, told: list[str]
+) -> None:
+    config = make_config(train, tmp_path, optim=optim, workers=workers)
+    found = find_problems(config, count(config, train))
+    assert len(found) == len(told)
+    for problem, part in zip(found, told, strict=True):
+        assert part in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"task": PixelPretraining(mask_ratio=0.0)}, "none of the 4 patches hidden"),
+        (
+            {"task": ClipPretraining(teacher_model="clip_nano", mask_ratio=0.01)},
+            "none of the 4 patches hidden",
+        ),
+        ({"task": ClipPretraining(teacher_model="clip_nano")}, "names no weights"),
+        ({"optim": {"global_batch": 400}}, "would have 0 steps"),
+        ({"gpus": True}, "there is no GPU here"),
+    ],
+)
+def test_what_cannot_run_is_told_beside_the_counts(
+    train: ShardedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    told: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    stream = io.StringIO()
+    config = PlanConfig(experiment=make_config(train, tmp_path, **changes))
+    size, timing = plan(config, name="nano", console=Console(stream=stream))
+    assert timing is None
+    assert f"{size.parameters / 1e6:,.2f} M trained" in stream.getvalue()
+    assert "warning: no steps were timed: " in stream.getvalue()
+    assert told in stream.getvalue()
+
+
+def test_steps_are_timed_and_leave_nothing(train: ShardedDataset, tmp_path: Path) -> None:
+    config = make_config(train, tmp_path, optim={"micro_batch": 8})
+    timing = measure(config, count(config, train), 2)
+    assert timing.device == "CPU"
+    assert timing.seconds == pytest.approx(sum(timing.phases.values()))
+    assert timing.phases["computing"] > 0
+    assert 0.1 < timing.memory_gb < 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_timed_steps_are_a_workers_share(
+    train: ShardedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def work(config: ExperimentConfig, worker: Any, journal: Any, evaluated: Any) -> None:
+        seen.append(config)
+        for step in range(1, 5):
+            spent = 100.0 if step == 1 else float(step)  # the first warms up
+            phases = {"reading_s": 0.5, "computing_s": spent, "updating_s": 0.25}
+            journal.metrics("train", step, 0.0, phases)
+        journal.event("checkpoint", step=4, seconds=0.125)
+
+    monkeypatch.setattr(planning, "work", work)
+    config = make_config(train, tmp_path, optim={"micro_batch": 8})
+    timing = measure(config, make_size(), 3)
+    assert (seen[0].optim.global_batch, seen[0].optim.micro_batch) == (16, 8)
+    assert seen[0].optim.epochs * (100 // 16) == pytest.approx(4)
+    assert seen[0].workers == "0"
+    assert timing.phases == {"reading": 0.5, "computing": 3.0, "updating": 0.25}
+    assert (timing.seconds, timing.checkpoint_s) == (3.75, 0.125)
+
+
+def test_hours_and_money(
+    train: ShardedDataset, tmp_path: Path, prices: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = planning.Timing(
+        device="X", seconds=120.0, phases={"computing": 120.0}, memory_gb=3.0, checkpoint_s=0.1
+    )
+    monkeypatch.setattr(planning, "measure", lambda *arguments: timing)
+    stream = io.StringIO()
+    config = make_config(train, tmp_path, workers="10", optim={"global_batch": 20})
+    plan(
+        PlanConfig(machine="box.8", prices=prices, experiment=config),
+        name="nano",
+        console=Console(stream=stream),
+    )
+    text = stream.getvalue()
+    assert "1 h 40 min, 16.7 worker-hours" in text  # 50 steps of 120 s on 10 workers
+    assert "2 box.8 (8 X) for 1.7 h: EUR 133 on demand, EUR 42 spot" in text
+
+
+def test_price_lists(prices: str, tmp_path: Path) -> None:
+    assert find_machine(prices, "bare").cost(4, 10) == (
+        "1 bare (4 Y) for 10.0 h; the list has no price for it"
+    )
+    with pytest.raises(ConfigError, match=r"Did you mean 'box\.8'"):
+        find_machine(prices, "box.9")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_machine(str(tmp_path / "absent.yaml"), "bare")
+    mark = tmp_path / "executed"
+    for text in ("- a list", "machines: {bare: {}}", f"!!python/object/apply:os.mkdir ['{mark}']"):
+        Path(prices).write_text(text)
+        with pytest.raises(ConfigError, match="is no price list"):
+            find_machine(prices, "bare")
+    assert not mark.exists()
+
+
+def test_the_projects_own_price_list_can_be_read() -> None:
+    path = Path(__file__).parents[2] / "clusters" / "prices.yaml"
+    assert find_machine(str(path), "p5.48xlarge").gpus == 8
+
+
+def test_command_line(
+    train: ShardedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--data", train.uri, "--out", str(tmp_path), "--model.image-size", "32"]
+    common += ["--optim.global-batch", "16", "--loader.threads", "1", "--measured-steps", "1"]
+    assert cli.run(["plan", "nano", *common]) == 0
+    first = capsys.readouterr().out
+    assert "student" in first
+    assert "s (reading" in first
+    assert cli.run(["plan", "finetune", "nano", *common, "--measured-steps", "0"]) == 0
+    second = capsys.readouterr().out
+    assert "classifier" in second
+    assert "timed" not in second
+    assert cli.run(["plan", "fast_itpn_bas", *common]) == 2
+    assert "Did you mean 'fast_itpn_base'" in capsys.readouterr().err
+
+
+def test_every_recipe_can_be_counted(train: ShardedDataset) -> None:
+    for recipe in (pretrain.nano, pretrain.nano_clip, finetune.nano):
+        size = count(dataclasses.replace(recipe(), data=train.uri), train)
+        assert size.parameters > 0
+        assert json.dumps(size.multiply_adds)

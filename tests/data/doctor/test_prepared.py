@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from itpn_ray.data.doctor.fault_list import FaultList
+from itpn_ray.data.doctor.prepared import Health
+from itpn_ray.data.doctor.prepared import doctor as examine
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.errors import DataError
+from tests.data.made_files import config, image_bytes, write_folders
+
+
+def doctor(uri: str) -> Health:
+    with FaultList(Path(uri).parent / "doctor.csv") as faults:
+        return examine(uri, faults)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Prepared pictures with a duplicate inside train, one from train in val, one broken."""
+    raw = tmp_path / "raw"
+    write_folders(raw, {"train/cat": 12, "train/dog": 4, "val/cat": 3, "val/dog": 2})
+    shutil.copy(raw / "train/cat/000.jpg", raw / "train/cat/copy.jpg")
+    shutil.copy(raw / "train/dog/000.jpg", raw / "val/dog/leak.jpg")
+    (raw / "val/cat/zero.jpg").write_bytes(b"")
+    prepare(config(raw, tmp_path / "out"))
+    return tmp_path / "out"
+
+
+def test_counts_duplicates_and_leaks(data: Path) -> None:
+    found = doctor(str(data))
+    assert found.whole
+    assert found.sound
+    assert {name: split.count for name, split in found.splits.items()} == {"train": 17, "val": 6}
+    assert found.splits["train"].class_counts == (13, 4)
+    assert found.splits["val"].sides == (40, 40, 40)
+    assert found.duplicate_pictures == 2
+    assert {tuple(sorted(group)) for group in found.duplicates} == {
+        ("train: train/cat/000.jpg", "train: train/cat/copy.jpg"),
+        ("train: train/dog/000.jpg", "val: val/dog/leak.jpg"),
+    }
+    assert found.leaked == 1
+    assert found.quarantine == {"the file is empty": 1}
+
+
+def test_the_findings_in_words(data: Path) -> None:
+    text = "\n".join(doctor(str(data)).lines())
+    for words in (
+        "classification, 2 classes",
+        "train: 17 pictures",
+        "a class has 4 (dog) to 13 (cat)",
+        "the largest is 76.5%",
+        "1 x the file is empty",
+        "there more than once: 2 pictures",
+        "LEAK: 1 pictures",
+    ):
+        assert words in text
+    assert text.endswith("whole")
+
+
+def test_a_changed_byte_is_found(data: Path) -> None:
+    shard = data / "train/shard-00001.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    found = doctor(str(data))
+    assert not found.whole
+    assert found.splits["train"].broken == (
+        ("shard-00001.arrow", "its content has changed since it was written"),
+    )
+    assert "BROKEN train/shard-00001.arrow" in "\n".join(found.lines())
+
+
+def test_a_missing_shard_is_found(data: Path) -> None:
+    (data / "val/shard-00000.arrow").unlink()
+    found = doctor(str(data))
+    assert [shard for shard, _ in found.splits["val"].broken] == ["shard-00000.arrow"]
+    assert "NOT WHOLE" in "\n".join(found.lines())
+
+
+def test_pictures_without_labels(tmp_path: Path) -> None:
+    write_folders(tmp_path / "raw", {"": 6})
+    prepare(config(tmp_path / "raw", tmp_path / "out"))
+    text = "\n".join(doctor(str(tmp_path / "out")).lines())
+    assert "unlabelled, 0 classes" in text
+    assert "there more than once: 0 pictures" in text
+
+
+def test_raw_pictures_are_not_prepared_ones(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_bytes(image_bytes(0))
+    with pytest.raises(DataError, match="not a finished prepared data set"):
+        doctor(str(tmp_path))

@@ -1,0 +1,97 @@
+"""Looking at prepared data: the pictures of the first batch, as they are stored and as seen."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from itpn_ray.data.config import AugmentConfig, LoaderConfig, LookConfig
+from itpn_ray.data.loading.crop_loader import TrainLoader
+from itpn_ray.data.loading.preview import Sight, sights
+from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.synthetic.layouts import generate
+from itpn_ray.errors import DataError
+from tests.data.made import write_dataset
+
+LOOK = LookConfig(pictures=6, image_size=64, augment=AugmentConfig(min_scale=0.5))
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_dataset(tmp_path_factory.mktemp("data") / "set", {"train": [9, 4], "val": [3]})
+
+
+def test_sights_are_the_pictures_of_the_first_batch(uri: str) -> None:
+    found = list(sights(uri, LOOK))
+    data = open_dataset(uri, "train")
+    loader = TrainLoader(
+        data,
+        LoaderConfig(carrier="threads"),
+        image_size=64,
+        augment=LOOK.augment,
+        seed=0,
+        global_batch=6,
+    )
+    batch = next(loader.epoch(0))
+    loader.close()
+    assert [sight.sample_id for sight in found] == batch["sample_id"].tolist()
+    for sight, image in zip(found, batch["image"], strict=True):
+        row = data[sight.sample_id]
+        assert sight.path == row["path"]
+        assert sight.told == f"{'abc'[row['label']]}, {row['width']} × {row['height']}"
+        assert pixels(sight.stored).shape[:2] == (row["height"], row["width"])
+        assert np.abs(pixels(sight.seen) - image.permute(1, 2, 0).numpy()).mean() < 4
+        assert sight.masked is None
+
+
+def test_hidden_patches_are_grey(uri: str) -> None:
+    hidden = np.tile(np.arange(16) % 4 < 2, (6, 1))  # the left half
+    for sight in sights(uri, LOOK, hide=lambda ids: hidden[: len(ids)]):
+        assert sight.masked is not None
+        masked, seen = pixels(sight.masked), pixels(sight.seen)
+        assert np.abs(masked[:, :28] - 128).max() < 12
+        assert np.abs(masked[:, 40:] - seen[:, 40:]).mean() < 4
+
+
+def test_more_pictures_than_there_are_shows_all_of_them(uri: str) -> None:
+    config = LookConfig(split="val", pictures=24, image_size=32)
+    assert sorted(sight.sample_id for sight in sights(uri, config)) == [0, 1, 2]
+
+
+def test_an_unknown_split_is_told(uri: str) -> None:
+    with pytest.raises(DataError, match="test"):
+        list(sights(uri, LookConfig(split="test")))
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Sight]:
+    folder: Path = tmp_path_factory.mktemp("coco")
+    generate(
+        PicturesConfig(
+            out=str(folder / "raw"), layout="coco", train=6, val=2, side=96, num_workers=0
+        )
+    )
+    out = str(folder / "prepared")
+    prepare(PrepareConfig(source=str(folder / "raw"), out=out, num_workers=0))
+    return list(sights(out, LOOK))
+
+
+def test_objects_are_drawn_into_the_picture_and_its_view(objects: list[Sight]) -> None:
+    assert len(objects) == 6
+    for sight in objects:
+        assert "objects" in sight.told
+        stored, seen = pixels(sight.stored), pixels(sight.seen)
+        assert max(seen.shape[:2]) == 320  # views are large, and shown smaller
+        for image in (stored, seen):
+            saturated = (image.max(2) - image.min(2) > 120).mean()
+            assert saturated > 0.002  # outlines in full colours

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.synthetic import drawing, scenes
+from itpn_ray.data.synthetic.layouts import generate
+from itpn_ray.errors import ConfigError
+
+
+def digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def small(out: Path, layout: str = "imagenet", seed: int = 0, workers: int = 0) -> PicturesConfig:
+    return PicturesConfig(
+        out=str(out), layout=layout, train=70, val=20, side=64, seed=seed, num_workers=workers
+    )
+
+
+@pytest.mark.parametrize("layout", ["imagenet", "coco"])
+def test_the_seed_decides_the_bytes(tmp_path: Path, layout: str) -> None:
+    first = generate(small(tmp_path / "a", layout))
+    again = generate(small(tmp_path / "b", layout, workers=2))
+    other = generate(small(tmp_path / "c", layout, seed=1))
+    assert digest(first) == digest(again) != digest(other)
+
+
+def test_imagenet_layout_is_balanced_and_varied(tmp_path: Path) -> None:
+    folder = generate(small(tmp_path / "pictures"))
+    paths = sorted((folder / "train").glob("*/*.jpg"))
+    assert Counter(path.parent.name for path in paths) == dict.fromkeys(drawing.CLASSES, 7)
+    assert len(list((folder / "val").glob("*/*.jpg"))) == 20
+    assert len({path.read_bytes() for path in paths}) == 70
+    sizes = {Image.open(path).size for path in paths}
+    assert len(sizes) > 20
+    assert all(48 <= side <= 80 for size in sizes for side in size)
+
+
+def test_train_and_val_differ(tmp_path: Path) -> None:
+    folder = generate(small(tmp_path / "pictures"))
+    train = {path.read_bytes() for path in (folder / "train").rglob("*.jpg")}
+    assert not train & {path.read_bytes() for path in (folder / "val").rglob("*.jpg")}
+
+
+def test_neither_shape_nor_texture_alone_says_the_class() -> None:
+    pairs = [name.split("-") for name in drawing.CLASSES]
+    assert len(set(drawing.CLASSES)) == 10
+    assert set(Counter(shape for shape, _ in pairs).values()) == {2}
+    assert set(Counter(texture for _, texture in pairs).values()) == {2}
+
+
+def linear_probe(x: NDArray[np.float64], y: NDArray[np.int64], z: NDArray[np.float64]) -> object:
+    """Classes of ``z`` by ridge regression onto one-hot labels (the dual form: few rows)."""
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    x, z = (x - mean) / spread, (z - mean) / spread
+    gram = x @ x.T + x.shape[1] * np.eye(len(x))
+    return (z @ x.T @ np.linalg.solve(gram, np.eye(10)[y])).argmax(axis=1)
+
+
+def test_a_linear_probe_on_pixels_stays_near_chance() -> None:
+    def pictures(count: int, first: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        labels = np.arange(count) % 10
+        rows = []
+        for number, label in enumerate(labels):
+            rng = np.random.default_rng([9, first + number])
+            image = Image.fromarray(drawing.draw_labelled(rng, label, 64, 64).astype(np.uint8))
+            rows.append(np.asarray(image.resize((16, 16), Image.Resampling.BOX)).reshape(-1) / 255)
+        return np.stack(rows), labels
+
+    train, val = pictures(600, 0), pictures(300, 10_000)
+    accuracy = (linear_probe(*train, val[0]) == val[1]).mean()
+    assert accuracy < 0.18  # chance is 0.1, give or take 0.017 on 300 pictures
+    assert (linear_probe(*train, train[0]) == train[1]).mean() > 0.5
+
+
+def test_coco_annotations_are_true_to_the_pixels(tmp_path: Path) -> None:
+    """Polygons, boxes and areas agree with COCO's own decoding of the masks."""
+    config = dataclasses.replace(small(tmp_path / "pictures", "coco"), side=160)
+    folder = generate(config)
+    found = json.loads((folder / "annotations" / "instances_train2017.json").read_text())
+    images = {image["id"]: image for image in found["images"]}
+    assert len(images) == 70
+    seen = set()
+    for item in found["annotations"]:
+        image = images[item["image_id"]]
+        size = image["height"], image["width"]
+        assert Image.open(folder / "train2017" / image["file_name"]).size == size[::-1]
+        shape = item["segmentation"]
+        if item["iscrowd"]:
+            runs = coco_mask.frPyObjects(shape, *size)
+        else:
+            runs = coco_mask.merge(coco_mask.frPyObjects(shape, *size))
+        area, box = float(coco_mask.area(runs)), coco_mask.toBbox(runs)
+        assert area == pytest.approx(item["area"], rel=0.1, abs=25)
+        if area > 100:  # slivers beside a bar are thinner than a pixel somewhere
+            assert box == pytest.approx(item["bbox"], abs=4)
+        seen.add((bool(item["iscrowd"]), len(shape) if not item["iscrowd"] else 0))
+    assert {(True, 0), (False, 1), (False, 2)} <= seen  # crowds, whole things, divided things
+    empty = set(images) - {item["image_id"] for item in found["annotations"]}
+    assert empty  # as in real data
+
+
+def test_clipping_keeps_the_area_on_one_side() -> None:
+    square = np.array([(0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 4.0)])
+    normal = np.array([1.0, 0.0])
+    assert scenes.area(scenes.clip(square, normal, 1.0)) == pytest.approx(4)
+    assert scenes.area(scenes.clip(square, -normal, -1.0)) == pytest.approx(12)
+    assert len(scenes.clip(square, normal, -1.0)) == 0
+
+
+def test_the_same_pictures_are_not_drawn_again(tmp_path: Path) -> None:
+    config = small(tmp_path / "pictures")
+    folder = generate(config)
+    calls: list[tuple[int, int]] = []
+    assert generate(config, lambda *progress: calls.append(progress)) == folder
+    assert not calls
+
+
+def test_progress_reaches_the_total(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    generate(small(tmp_path / "pictures"), lambda *progress: calls.append(progress))
+    assert calls[-1] == (90, 90)
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="holds something else"):
+        generate(small(tmp_path))
+    generate(small(tmp_path / "pictures"))
+    with pytest.raises(ConfigError, match="holds something else"):
+        generate(small(tmp_path / "pictures", seed=1))
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        generate(small(tmp_path / "file" / "pictures"))
+
+
+@pytest.mark.parametrize(
+    "field", [{"layout": "voc"}, {"train": 0}, {"side": 8}, {"seed": -1}, {"num_workers": -1}]
+)
+def test_config_is_checked(field: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"pictures.{next(iter(field))}"):
+        PicturesConfig(out="x", **field)  # type: ignore[arg-type]

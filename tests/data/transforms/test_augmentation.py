@@ -1,0 +1,138 @@
+"""RandAugment and three-augment: every operation as named, all choices from the draws."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
+
+from itpn_ray.data.config import AugmentConfig
+from itpn_ray.data.transforms.augmentation import (
+    OPERATIONS,
+    draws_per_picture,
+    make_policy,
+    policy_draws,
+    rand_augment,
+    three_augment,
+)
+from tests.data.made import picture
+
+PICTURE = torch.from_numpy(np.asarray(picture(2, 48, 48)).copy()).permute(2, 0, 1)
+PIL = Image.fromarray(PICTURE.permute(1, 2, 0).numpy())
+NAMES = [
+    "autocontrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "solarize_add",
+    "saturation",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "shift_x",
+    "shift_y",
+]
+POLICIES = [AugmentConfig(policy="rand_augment"), AugmentConfig(policy="three_augment")]
+
+
+def operate(name: str, strength: float, sign: float) -> Tensor:
+    return OPERATIONS[NAMES.index(name)](PICTURE, strength, sign)
+
+
+def difference(ours: Tensor, theirs: Image.Image) -> float:
+    return float(np.abs(ours.permute(1, 2, 0).numpy() - np.asarray(theirs, dtype=float)).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "sign", "expected"),
+    [
+        ("autocontrast", 0.9, 1, lambda p: ImageOps.autocontrast(p)),
+        ("invert", 0.9, 1, lambda p: ImageOps.invert(p)),
+        ("posterize", 0.5, 1, lambda p: ImageOps.posterize(p, 2)),
+        ("solarize", 0.75, 1, lambda p: ImageOps.solarize(p, 64)),
+        ("saturation", 0.5, -1, lambda p: ImageEnhance.Color(p).enhance(0.55)),
+        ("contrast", 0.5, 1, lambda p: ImageEnhance.Contrast(p).enhance(1.45)),
+        ("brightness", 1.0, -1, lambda p: ImageEnhance.Brightness(p).enhance(0.1)),
+        ("sharpness", 1.0, 1, lambda p: ImageEnhance.Sharpness(p).enhance(1.9)),
+    ],
+)
+def test_colours_change_as_in_pil(name: str, strength: float, sign: int, expected) -> None:
+    assert difference(operate(name, strength, sign), expected(PIL)) <= 3  # PIL rounds each step
+
+
+def test_dark_pixels_are_brightened() -> None:
+    out = operate("solarize_add", 0.5, 1).int()
+    dark = PICTURE < 128
+    assert torch.equal(out[dark], PICTURE[dark].int() + 55)
+    assert torch.equal(out[~dark], PICTURE[~dark].int())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_geometry_moves_the_picture_by_the_strength(sign: int) -> None:
+    shifted = operate("shift_x", 0.5, sign)  # 0.225 of 48 is 10.8 pixels
+    middle = shifted[:, :, 16:32].float()
+    at = 16 - round(10.8 * sign)
+    near = PICTURE[:, :, at : at + 16].float()
+    assert (middle - near).abs().mean() < (middle - PICTURE[:, :, 16:32].float()).abs().mean() / 3
+    uncovered = shifted[:, :, :8] if sign > 0 else shifted[:, :, -8:]
+    assert torch.equal(uncovered.amax((1, 2)), torch.tensor([124, 116, 104], dtype=torch.uint8))
+    for name in ("rotate", "shear_x", "shear_y", "shift_y"):
+        ours, other = operate(name, 1.0, sign), operate(name, 1.0, -sign)
+        assert not torch.equal(ours, other)
+        centre = (slice(None), slice(23, 25), slice(23, 25))
+        if name != "shift_y":
+            assert (ours[centre].int() - PICTURE[centre].int()).abs().max() < 30
+
+
+def test_half_of_the_operations_are_applied_and_all_are_chosen() -> None:
+    draws = policy_draws(POLICIES[0], 0, 0, np.arange(3000))
+    applied = sum(not torch.equal(rand_augment(PICTURE, d, 9.0), PICTURE) for d in draws[:400])
+    assert 0.65 < applied / 400 < 0.82  # 3/4 have at least one of two
+    chosen = (draws.reshape(-1, 5)[:, 0] * len(OPERATIONS)).astype(int)
+    counts = np.bincount(chosen, minlength=15)
+    assert counts.min() > 320  # of 400 expected
+    assert counts.max() < 480
+
+
+@pytest.mark.parametrize(
+    ("which", "grey", "inverted"), [(0.1, True, False), (0.5, False, True), (0.9, False, False)]
+)
+def test_three_augment_greys_solarises_or_blurs(which: float, grey: bool, inverted: bool) -> None:
+    out = three_augment(PICTURE, np.array([which, 0.7, 0.5, 0.5, 0.5, 0.0]), 0.3)
+    assert torch.equal(out[0], out[1]) == grey
+    expected = torch.where(PICTURE < 128, PICTURE, 255 - PICTURE)
+    assert torch.equal(out, expected) == inverted
+    if not grey and not inverted:
+        assert 0 < (out.float() - PICTURE.float()).abs().mean() < 30
+
+
+def test_jitter_scales_brightness() -> None:
+    draws = np.array([0.9, 0.0, 1.0, 0.5, 0.5, 0.0])
+    assert (three_augment(PICTURE, draws, 0.3).float().mean() / PICTURE.float().mean()) > 1.1
+
+
+@pytest.mark.parametrize("config", POLICIES, ids=lambda c: c.policy)
+def test_draws_decide_everything(config: AugmentConfig) -> None:
+    policy = make_policy(config)
+    draws = policy_draws(config, 1, 2, np.arange(50))
+    assert draws.shape == (50, draws_per_picture(config))
+    before = torch.get_rng_state()
+    outs = [policy(PICTURE, row) for row in draws]
+    assert all(torch.equal(policy(PICTURE, row), out) for row, out in zip(draws, outs, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(out.shape == PICTURE.shape and out.dtype == torch.uint8 for out in outs)
+    assert len({out.numpy().tobytes() for out in outs}) > 25
+
+
+def test_none_is_no_policy() -> None:
+    assert make_policy(AugmentConfig()) is None
+    more = dataclasses.replace(POLICIES[0], num_ops=3)
+    assert draws_per_picture(more) == 15

@@ -1,0 +1,74 @@
+"""The classification task: targets, draws by sample, what is evaluated."""
+
+import torch
+
+from itpn_ray.tasks.classification.task import ClassificationTask
+from itpn_ray.tasks.config import Classification, ModelConfig
+
+MODEL = ModelConfig(name="fast_itpn_nano", image_size=32, drop_path=0.5)
+
+
+def task(**settings: float) -> ClassificationTask:
+    plain = {"mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0, "ema_decay": 0.5}
+    return ClassificationTask(
+        Classification(**{**plain, **settings}), MODEL, classes=list("abcde"), seed=3
+    )
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        "label": torch.tensor([0, 1, 2, 3]),
+        "sample_id": torch.tensor([10, 11, 12, 13]),
+    }
+
+
+def test_smoothed_targets() -> None:
+    plain = task(label_smoothing=0.1)
+    plain.build()
+    target = plain.prepare(batch(), epoch=0)["target"]
+    torch.testing.assert_close(target.sum(1), torch.ones(4))
+    torch.testing.assert_close(target[0], torch.tensor([0.92, 0.02, 0.02, 0.02, 0.02]))
+
+
+def test_pairs_mix_with_each_other_only() -> None:
+    mixing = task(mixup=0.8, cutmix=1.0, label_smoothing=0.0)
+    mixing.build()
+    target = mixing.prepare(batch(), epoch=0)["target"]
+    assert (target[:2, 2:] == 0).all()
+    assert (target[2:, :2] == 0).all()
+
+
+def test_a_picture_does_not_depend_on_other_pairs() -> None:
+    mixing = task(mixup=0.8, cutmix=1.0, random_erasing=0.99)
+    network = mixing.build()
+    whole = mixing.prepare(batch(), epoch=1)
+    half = mixing.prepare({name: t[2:] for name, t in batch().items()}, epoch=1)
+    for name in ("image", "target", "drop_noise"):
+        torch.testing.assert_close(whole[name][2:], half[name], rtol=0, atol=0)
+    torch.testing.assert_close(
+        network.classifier(whole["image"], drop_noise=whole["drop_noise"])[2:],
+        network.classifier(half["image"], drop_noise=half["drop_noise"]),
+    )
+
+
+def test_the_average_is_what_is_evaluated() -> None:
+    averaging = task()
+    network = averaging.build()
+    assert network.evaluated is network.average
+    with torch.no_grad():
+        network.classifier.head.bias.add_(2.0)
+    averaging.after_step(network)
+    torch.testing.assert_close(network.average.head.bias, network.classifier.head.bias - 1.0)
+    without = task(ema_decay=0.0).build()
+    assert without.evaluated is without.classifier
+
+
+def test_evaluation_counts_every_picture_once() -> None:
+    evaluating = task()
+    network = evaluating.build().eval()
+    (found,) = evaluating.evaluate(network, [batch(), batch()], lambda tensor: tensor)
+    table = found.details["per_class"]
+    assert sum(row["count"] for row in table) == 8
+    assert 0.0 <= found.metrics["top1"] <= 1.0

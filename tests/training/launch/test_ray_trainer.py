@@ -1,0 +1,192 @@
+"""Runs under Ray Train: the same steps by any number of workers, and after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from itpn_ray.commands.config import VerifyConfig
+from itpn_ray.commands.verify_resume.run import verify_resume
+from itpn_ray.data.config import LoaderConfig
+from itpn_ray.errors import DataError
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.runs.folder import claim, run_folder
+from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, RemoteJournal, read_lines
+from tests.training.runs import losses, tiny, train_alone
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def under_ray(prepared: str, out: Path, workers: str, **changes: Any) -> ExperimentConfig:
+    loader = LoaderConfig(carrier="ray", threads=1, prefetch=32)
+    return tiny(prepared, out, workers=workers, loader=loader, **changes)
+
+
+def train(config: ExperimentConfig) -> list[dict[str, Any]]:
+    from itpn_ray.training.launch.ray_trainer import launch
+
+    folder = run_folder(config)
+    FileJournal(folder)
+    launch(config, folder)
+    return read_lines(folder / METRICS)
+
+
+def test_two_workers_take_the_steps_of_a_process_alone(prepared: str, tmp_path: Path) -> None:
+    one = losses(train_alone(tiny(prepared, tmp_path / "one")))
+    two = losses(train(under_ray(prepared, tmp_path / "two", "2")))
+    assert len(one) == 8
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_a_killed_run_ends_bit_equal(prepared: str, tmp_path: Path) -> None:
+    config = under_ray(prepared, tmp_path, "2")
+    claim(config, "itpn-ray pretrain nano")
+    verdict = verify_resume(
+        VerifyConfig(run=str(run_folder(config)), steps=40, every_steps=5, kills=1, seed=1)
+    )
+    assert len(verdict.kills) == 1
+    assert verdict.repeated > 0
+    assert verdict.equal
+    killed = run_folder(config) / "verify/killed"
+    assert [e["event"] for e in read_lines(killed / EVENTS)].count("resume") == 1
+
+
+def _write_down_actors(config: dict[str, Any]) -> None:
+    """A training function: which of this Ray's workers run beside it."""
+    raylet = psutil.Process().parent()
+    assert raylet is not None
+    names = [" ".join(process.cmdline()) for process in raylet.children()]
+    Path(config["path"]).write_text("\n".join(names))
+
+
+def test_ray_train_runs_without_helpers_that_have_nothing_to_do(tmp_path: Path) -> None:
+    from ray.train import RunConfig, ScalingConfig
+
+    from itpn_ray.ray_runtime.start import environment
+    from itpn_ray.training.launch.ray_trainer import UNWATCHED, Trainer
+
+    trainer = Trainer(
+        _write_down_actors,
+        train_loop_config={"path": str(tmp_path / "seen")},
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(name="actors", storage_path=str(tmp_path)),
+    )
+    with environment(UNWATCHED):
+        trainer.fit()
+    actors = (tmp_path / "seen").read_text()
+    assert "ray::TrainController" in actors
+    for helper in ("DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher"):
+        assert helper not in actors
+
+
+def test_on_a_cluster_ray_train_keeps_who_tidies_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itpn_ray.training.launch import ray_trainer
+
+    def helpers() -> list[str]:
+        trainer = ray_trainer.Trainer(_write_down_actors)
+        return [type(callback).__name__ for callback in trainer._create_default_callbacks()]
+
+    assert "PlacementGroupCleanerCallback" not in helpers()
+    monkeypatch.setattr(ray_trainer, "is_private", lambda: False)
+    assert "PlacementGroupCleanerCallback" in helpers()
+    assert "DatasetsCallback" not in helpers()
+
+
+@pytest.mark.parametrize(
+    ("workers", "private", "asks"), [(2, True, False), (2, False, True), ((1, 2), True, True)]
+)
+def test_only_a_cluster_is_asked_for_machines(
+    workers: Any, private: bool, asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
+
+    from itpn_ray.training.launch import ray_trainer
+
+    def controller(trainer: Any, **parts: Any) -> SimpleNamespace:
+        seen.update(parts)
+        return SimpleNamespace(error=None)
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(ray_trainer, "is_private", lambda: private)
+    monkeypatch.setattr(ray_trainer.TorchTrainer, "_initialize_and_run_controller", controller)
+    ray_trainer.Trainer(
+        _write_down_actors,
+        scaling_config=ScalingConfig(num_workers=workers),
+        run_config=RunConfig(name="asks", storage_path=str(tmp_path)),
+    ).fit()
+    policy = seen["scaling_policy"]
+    assert isinstance(policy, ray_trainer.PrivateScalingPolicy) is not asks
+    if not asks:  # without the client that it would ask through
+        decision = policy.make_decision_for_non_running_worker_group()
+        assert isinstance(decision, ResizeDecision)
+        assert decision.num_workers == workers
+
+
+def _fail(config: dict[str, Any]) -> None:
+    """A training function: say that it ran, and fail, or wait for the one that did."""
+    import ray.train
+
+    rank = ray.train.get_context().get_world_rank()
+    with Path(config["path"]).open("a") as file:
+        file.write(f"{rank}\n")
+    if rank == 1:
+        raise DataError("shard-7.arrow", None, "is broken", "Make it anew")
+    time.sleep(600)
+
+
+def test_an_error_of_ours_restarts_nothing(tmp_path: Path) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+
+    from itpn_ray.training.launch.ray_trainer import Trainer, error_of_ours
+
+    trainer = Trainer(
+        _fail,
+        train_loop_config={"path": str(tmp_path / "ran")},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(
+            name="fails", storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=3)
+        ),
+    )
+    with pytest.raises(TrainingFailedError) as caught:
+        trainer.fit()
+    assert str(error_of_ours(caught.value)) == "shard-7.arrow: is broken. Make it anew."
+    assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1"]
+
+
+def test_other_errors_restart_as_often_as_they_may() -> None:
+    from ray.train import FailureConfig, WorkerGroupError
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+    from itpn_ray.training.launch.ray_trainer import FailurePolicy, error_of_ours
+
+    policy = FailurePolicy(FailureConfig(max_failures=2))
+    lost = WorkerGroupError("a machine is gone", {0: RuntimeError("killed")})
+    assert error_of_ours(lost) is None
+    decisions = [policy.make_decision(lost) for _ in range(3)]
+    assert decisions == [FailureDecision.RETRY, FailureDecision.RETRY, FailureDecision.RAISE]
+
+
+def test_in_a_cluster_an_actor_beside_the_driver_keeps_the_journal(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from itpn_ray.training.launch import ray_trainer
+
+    monkeypatch.setattr(ray_trainer, "is_private", lambda: False)
+    assert isinstance(ray_trainer._journal(tmp_path), RemoteJournal)
+    assert len(losses(train(under_ray(prepared, tmp_path, "2")))) == 8
+
+
+def test_an_error_that_stays_ends_the_run_at_once(prepared: str, tmp_path: Path) -> None:
+    config = under_ray(prepared, tmp_path, "1")
+    config = dataclasses.replace(config, data=str(tmp_path / "gone"), max_failures=3)
+    with pytest.raises(DataError, match="gone"):
+        train(config)
