@@ -59,11 +59,11 @@ PAPER = {  # section 5.4.1, times the speed of the plain network, whole detector
     "all together + HRPE": 1.7,
 }
 BARS = "B at 1024 px: all together at least 1.7x, each variant at least 90 % of its promise"
-PIXELS = {"cpu": 0, "cuda": 8 * 1024**2}  # of a batch, unless one picture has more
+PIXELS = {"cpu": 0, "cuda": 8 * 1024**2}  # of a batch, unless one image has more
 
 
 def measure(name: str, size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One line a variant: seconds a picture, multiply-adds, both as ratios to plain."""
+    """One line a variant: seconds an image, multiply-adds, both as ratios to plain."""
     device, batch = (
         torch.device(options.device),
         options.batch or max(1, PIXELS[options.device] // size**2),
@@ -100,7 +100,7 @@ def measure(name: str, size: int, options: argparse.Namespace) -> list[dict[str,
             }
         )
         print(
-            f"{name} {size} px  {variant:22s} {batch / seconds[variant]:8.2f} pictures/s  "
+            f"{name} {size} px  {variant:22s} {batch / seconds[variant]:8.2f} images/s  "
             f"{faster:5.2f}x of {promise:5.2f}x  {faster / promise:6.1%}",
             flush=True,
         )
@@ -115,7 +115,7 @@ def wanted(variant: str, options: argparse.Namespace) -> bool:
 def table(lines: list[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
     rows = [
-        "| network | px | variant | pictures/s | G multiply-adds | speed-up | promised | reached |",
+        "| network | px | variant | images/s | G multiply-adds | speed-up | promised | reached |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for line in lines:
@@ -178,8 +178,8 @@ def into_docs(stem: Path) -> None:
     page, plots = ROOT / "docs" / "acceleration.md", ROOT / "docs" / "plots"
     before, rest = page.read_text().split(f"<!-- {stem.name} -->\n", 1)
     after = rest.split("<!-- end -->", 1)[1]
-    picture = f"![Speed-up by variant](plots/{stem.name}.png)\n"
-    middle = f"<!-- {stem.name} -->\n{stem.with_suffix('.md').read_text()}\n{picture}<!-- end -->"
+    image = f"![Speed-up by variant](plots/{stem.name}.png)\n"
+    middle = f"<!-- {stem.name} -->\n{stem.with_suffix('.md').read_text()}\n{image}<!-- end -->"
     page.write_text(before + middle + after)
     plots.mkdir(exist_ok=True)
     (plots / f"{stem.name}.png").write_bytes(stem.with_suffix(".png").read_bytes())
@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", help="names in the table of sizes")
     parser.add_argument("--sizes", nargs="+", type=int, help="pixels a side")
     parser.add_argument("--variants", nargs="+", default=[""], help="parts of variants' names")
-    parser.add_argument("--batch", type=int, help="pictures a batch")
+    parser.add_argument("--batch", type=int, help="images a batch")
     parser.add_argument("--docs", action="store_true", help="also write docs/acceleration.md")
     options = parse(parser)
     networks = ["fast_itpn_tiny"] if options.quick else ["fast_itpn_base", "fast_itpn_tiny"]

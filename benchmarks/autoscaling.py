@@ -120,9 +120,9 @@ def workers(run: Path) -> int:
 
 
 def make_data(folder: Path) -> Path:
-    """A few hundred small pictures, drawn and prepared."""
+    """A few hundred small images, drawn and prepared."""
     for verb in (
-        ["pictures", "--out", folder / "raw", "--train", "512", "--val", "64", "--side", "64"],
+        ["synthesize", "--out", folder / "raw", "--train", "512", "--val", "64", "--side", "64"],
         ["prepare", "--source", folder / "raw", "--out", folder / "data"],
     ):
         command = [sys.executable, "-m", "itpn_ray.cli", *map(str, verb)]
@@ -135,7 +135,7 @@ def pretraining(data: Path, out: Path, run: str, workers: str, epochs: float) ->
     return [
         "pretrain", "nano", f"--data={data}", f"--out={out}", f"--run={run}",
         f"--workers={workers}", f"--optim.epochs={epochs:g}", "--optim.warmup-epochs=0",
-        "--optim.global-batch=24", "--loader.carrier=threads", "--loader.threads=1",
+        "--optim.global-batch=24", "--loader.transport=threads", "--loader.threads=1",
         "--eval-every=-1", "--log-every=1", "--checkpoint.every-steps=20", "--tracking.kind=none",
         "--ray.resize-interval-s=5", "--ray.health-check-interval-s=0.2",
     ]  # fmt: skip

@@ -1,8 +1,8 @@
-"""Mask R-CNN on a picture of 800x1333 pixels: what the accelerations gain on a whole detector.
+"""Mask R-CNN on an image of 800x1333 pixels: what the accelerations gain on a whole detector.
 
 Plain, windows, gathering and migration of Fast-iTPN-B (the paper's Fig. 5), and torchvision's
 maskrcnn_resnet50_fpn_v2, in turn in one run: from normalised pixels to 100 boxes with their masks
-pasted into the picture. Weights are random, with the first class preferred, so that every network
+pasted into the image. Weights are random, with the first class preferred, so that every network
 finds 100 objects and its mask head has all its work. Writes detectors-<device>-<type>.json and .md.
 
     python benchmarks/detectors.py                # this machine
@@ -33,7 +33,7 @@ from benchmarks.lib.interleave import (
     suffix,
     write_json,
 )
-from itpn_ray.evaluation.pasting import in_picture, paste
+from itpn_ray.evaluation.pasting import in_image, paste
 from itpn_ray.models import create_rcnn
 from itpn_ray.models.detection.base import MAX_DETECTIONS, Detector
 from itpn_ray.models.networks.cost import multiply_adds
@@ -53,19 +53,19 @@ def ours(detector: Detector, images: Tensor, size: tuple[int, int]) -> int:
     """Detect, and paste the masks; how many objects were found."""
     sizes = torch.tensor([size])
     (found,) = detector.detect(images, sizes)
-    found = in_picture(found, sizes[0], sizes[0])
+    found = in_image(found, sizes[0], sizes[0])
     assert found.masks is not None
     return sum(1 for _ in paste(found.masks, found.boxes, *size))
 
 
-def theirs(model: nn.Module, picture: Tensor) -> int:
+def theirs(model: nn.Module, image: Tensor) -> int:
     """The same with torchvision's detector."""
-    (found,) = model([picture])
+    (found,) = model([image])
     return len((found["masks"] >= 0.5).cpu())
 
 
 def cases(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str, int]]:
-    """Each detector on one picture, and the multiply-adds of ours."""
+    """Each detector on one image, and the multiply-adds of ours."""
     name, height, width = ("fast_itpn_tiny", 480, 800) if options.quick else (
         "fast_itpn_base", 800, 1333,
     )  # fmt: skip
@@ -90,15 +90,15 @@ def cases(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str, int]]
         image_mean=[0.0] * 3, image_std=[1.0] * 3,
     )  # fmt: skip
     prefer_first(model.roi_heads.box_predictor.cls_score, 1)
-    picture = images[0, :, :height, :width]
-    made[THEIRS] = partial(theirs, model.to(device, dtype).eval(), picture)
+    image = images[0, :, :height, :width]
+    made[THEIRS] = partial(theirs, model.to(device, dtype).eval(), image)
     return made, work
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
     rows = [
-        "| detector | pictures/s | G multiply-adds | over plain | promised |",
+        "| detector | images/s | G multiply-adds | over plain | promised |",
         "|---|---|---|---|---|",
     ]
     for line in lines:

@@ -1,11 +1,11 @@
-"""What a picture costs on its way to the network: this project's loader beside others.
+"""What an image costs on its way to the network: this project's loader beside others.
 
 Each pipeline reads the same JPEGs (longer side at most 512 px) in its own format and gives batches
 of random 224-pixel crops as uint8, in a process of its own. All stay up and take turns, an epoch
-each; the median of the rounds counts. The steady figure is CPU time a picture.
+each; the median of the rounds counts. The steady figure is CPU time an image.
 
-    python benchmarks/input.py                                # pictures drawn by this project
-    python benchmarks/input.py --pictures /data/imagenet      # JPEGs in ImageNet layout, repeated
+    python benchmarks/input.py                                # images drawn by this project
+    python benchmarks/input.py --images /data/imagenet      # JPEGs in ImageNet layout, repeated
     python benchmarks/input.py --quick                        # four minutes, writes under out/
 
 Other libraries: ``pip install -e .[bench]``, then ``pip install --no-deps mosaicml-streaming``
@@ -35,7 +35,7 @@ TIMM = "DataLoader as timm"
 Figures = dict[str, dict[str, float]]
 Rounds = dict[str, list[dict[str, float]]]
 COLUMNS = {
-    "cpu_ms": ("CPU ms a picture", "{:.3f}"),
+    "cpu_ms": ("CPU ms an image", "{:.3f}"),
     "per_core": ("images/s a core", "{:.0f}"),
     "images_per_s": ("images/s", "{:.0f}"),
     "first_batch_s": ("first batch, s", "{:.1f}"),
@@ -49,14 +49,14 @@ def main() -> int:
     options = parse()
     names, missing = available(options.pipelines)
     formats = sorted({PIPELINES[name].format for name in names})
-    write_formats(options.data, options.pictures, options.count, formats)
+    write_formats(options.data, options.images, options.count, formats)
     starts, rounds = measure(names, options)
     medians = {name: starts[name] | median(found) for name, found in rounds.items()}
     bars = check(medians, rounds)
     table = markdown(medians, bars, missing)
     print(table)
-    kind = options.pictures.name if options.pictures else "drawn"  # a path says where, not what
-    setting = {"pictures": kind, "count": options.count, "batch": options.batch}
+    kind = options.images.name if options.images else "drawn"  # a path says where, not what
+    setting = {"images": kind, "count": options.count, "batch": options.batch}
     setting |= {"workers": options.workers, "rounds": options.repeats}
     write_json(
         options.out / "input.json",
@@ -68,9 +68,9 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Input pipelines side by side")
-    parser.add_argument("--pictures", type=Path, help="folder of JPEGs; drawn ones if not given")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; drawn ones if not given")
     parser.add_argument("--data", type=Path, help="where the formats are written, kept there")
-    parser.add_argument("--count", type=int, help="pictures an epoch")
+    parser.add_argument("--count", type=int, help="images an epoch")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="or threads")
     parser.add_argument("--repeats", type=int, help="rounds; the median counts")
@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     options.count = options.count or (6144 if options.quick else 8192)
     options.repeats = options.repeats or (1 if options.quick else 10)
-    kind = "drawn" if options.pictures is None else options.pictures.name
+    kind = "drawn" if options.images is None else options.images.name
     options.data = options.data or Path("out/benchmarks/input") / kind
     options.out = options.out or Path("out/benchmarks" if options.quick else "benchmarks/results")
     options.out.mkdir(parents=True, exist_ok=True)

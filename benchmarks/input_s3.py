@@ -3,8 +3,8 @@
 The server is moto on this machine, in a process of its own, and shares the cores with the workers;
 so the figures show that fetching overlaps with decoding, not what a real store can give.
 
-    python benchmarks/input_s3.py                             # pictures drawn by this project
-    python benchmarks/input_s3.py --pictures /data/imagenet   # JPEGs in ImageNet layout, repeated
+    python benchmarks/input_s3.py                             # images drawn by this project
+    python benchmarks/input_s3.py --images /data/imagenet   # JPEGs in ImageNet layout, repeated
     python benchmarks/input_s3.py --quick                     # three minutes, writes under out/
 
 Needs moto: ``pip install itpn-ray[dev]``. Writes input_s3.json and input_s3.md.
@@ -41,7 +41,7 @@ WORKERS = (1, 2, 4)
 def main() -> int:
     """Upload, measure in turn, write the table."""
     options = parse()
-    write_formats(options.data, options.pictures, options.count, ["arrow"])
+    write_formats(options.data, options.images, options.count, ["arrow"])
     local = options.data / f"arrow-{options.count}"
     with server():
         upload(local)
@@ -67,17 +67,17 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The loader on shards in S3")
-    parser.add_argument("--pictures", type=Path, help="folder of JPEGs; drawn ones if not given")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; drawn ones if not given")
     parser.add_argument("--data", type=Path, help="where the shards are written, kept there")
-    parser.add_argument("--count", type=int, help="pictures an epoch")
-    parser.add_argument("--batch", type=int, default=128, help="pictures a worker")
+    parser.add_argument("--count", type=int, help="images an epoch")
+    parser.add_argument("--batch", type=int, default=128, help="images a worker")
     parser.add_argument("--repeats", type=int, help="rounds; the median counts")
     parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     options.count = options.count or (6144 if options.quick else 8192)
     options.repeats = options.repeats or (1 if options.quick else 3)
-    kind = "drawn" if options.pictures is None else options.pictures.name
+    kind = "drawn" if options.images is None else options.images.name
     options.data = options.data or Path("out/benchmarks/input") / kind
     options.out = options.out or Path("out/benchmarks" if options.quick else "benchmarks/results")
     return options
@@ -149,7 +149,7 @@ def measure(uri: str, world: int, cache: str, options: argparse.Namespace) -> di
 
 def markdown(medians: dict[str, dict[str, float]]) -> str:
     lines = [
-        "| Shards | images/s, 1st epoch | 1st batch, s | of the 2nd epoch, s | CPU ms a picture |",
+        "| Shards | images/s, 1st epoch | 1st batch, s | of the 2nd epoch, s | CPU ms an image |",
         "|---|---|---|---|---|",
     ]
     for name, figures in medians.items():

@@ -27,7 +27,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lib.drawn import prepared_pictures  # noqa: E402
+from benchmarks.lib.drawn import prepared_images  # noqa: E402
 from itpn_ray.commands.verify_resume.run import Killer, run_short  # noqa: E402
 from itpn_ray.experiment import from_dict  # noqa: E402
 from itpn_ray.ray_runtime.config import RayConfig  # noqa: E402
@@ -35,7 +35,7 @@ from itpn_ray.ray_runtime.start import start_ray  # noqa: E402
 from itpn_ray.runs.folder import CONFIG  # noqa: E402
 from itpn_ray.runs.journal import EVENTS, METRICS, read_lines  # noqa: E402
 from itpn_ray.training.checkpoint.state_files import state_digest  # noqa: E402
-from itpn_ray.training.launch.process import open_store  # noqa: E402
+from itpn_ray.training.launch.process import open_checkpoints  # noqa: E402
 
 STEPS_AN_EPOCH, EPOCHS, SAVE_EVERY = 16, 4, 4
 EACH = 5
@@ -66,7 +66,7 @@ def digest(run: Path) -> str:
     """SHA-256 of a run's final weights, averages and moments."""
     plain = json.loads((run / CONFIG).read_text())
     plain.pop("command")
-    checkpoint = open_store(from_dict(plain)).latest_good()
+    checkpoint = open_checkpoints(from_dict(plain)).latest_good()
     assert checkpoint is not None, f"{run} has saved nothing"
     return state_digest(checkpoint.load("network", "optimizer"))
 
@@ -193,7 +193,7 @@ def main() -> None:
     if asked.quick:
         asked.workers = asked.drivers = 2
     with tempfile.TemporaryDirectory() as folder:
-        data = prepared_pictures(Path(folder), 32 * STEPS_AN_EPOCH)
+        data = prepared_images(Path(folder), 32 * STEPS_AN_EPOCH)
         out = Path(folder) / "out"
         train(command(data, out, "whole"))
         expected = digest(out / "whole")

@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lib.drawn import prepared_pictures  # noqa: E402
+from benchmarks.lib.drawn import prepared_images  # noqa: E402
 from itpn_ray.commands.chaos.faults import kill  # noqa: E402
 from itpn_ray.commands.verify_resume.run import Killer, run_short  # noqa: E402
 from itpn_ray.data.config import LoaderConfig  # noqa: E402
@@ -71,7 +71,7 @@ def pretraining(data: Path, out: Path, workers: int, epochs: float) -> Experimen
         eval_every=-1,
         log_every=LOG_EVERY,
         optim=dataclasses.replace(recipe.optim, global_batch=BATCH, epochs=epochs, warmup_epochs=0),
-        loader=LoaderConfig(carrier="threads", threads=1),
+        loader=LoaderConfig(transport="threads", threads=1),
         checkpoint=CheckpointConfig(every_steps=PER_EPOCH // 2),
         tracking=TrackingConfig(kind="none"),
     )
@@ -207,7 +207,7 @@ def main() -> None:
         asked.repeats, asked.epochs = 1, 1.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = prepared_pictures(folder, BATCH * PER_EPOCH)
+        data = prepared_images(folder, BATCH * PER_EPOCH)
         with start_ray():
             compare(data, folder / "out", asked.workers, asked.repeats, asked.epochs)
         ours, rays = [], []

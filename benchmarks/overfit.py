@@ -1,9 +1,9 @@
-"""Can each detector learn eight pictures by heart? Mask R-CNN, Cascade and DINO, nano trunk.
+"""Can each detector learn eight images by heart? Mask R-CNN, Cascade and DINO, nano trunk.
 
     python benchmarks/overfit.py --coco FOLDER    # annotations/instances_train2017.json, train2017/
     python benchmarks/overfit.py --coco FOLDER --heads dino
 
-The first eight pictures with objects, in the order of their ids, are what is trained on and what is
+The first eight images with objects, in the order of their ids, are what is trained on and what is
 evaluated on, without crops or flips. A head that has not learned them misses its bar: box AP50 0.9,
 mask AP50 0.8 (exit code 1). Writes overfit.json and the curves, overfit.png. Takes an hour on two
 cores; a run that was stopped goes on when the command is repeated with the same --work.
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.lib.interleave import machine, write_json  # noqa: E402
 from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 
-PICTURES = 8
+IMAGES = 8
 BARS = {"box_AP50": 0.9, "mask_AP50": 0.8}
 BATCH = 2
 SHORT, LONG = 256, 384
@@ -41,13 +41,13 @@ HEADS: dict[str, list[str]] = {
 
 
 def choose(coco: Path, folder: Path) -> None:
-    """Write COCO's layout with the same eight pictures for training and for evaluation."""
+    """Write COCO's layout with the same eight images for training and for evaluation."""
     whole = json.loads((coco / "annotations/instances_train2017.json").read_text())
     annotated = {annotation["image_id"] for annotation in whole["annotations"]}
     images = sorted(
         (image for image in whole["images"] if image["id"] in annotated),
         key=lambda image: image["id"],
-    )[:PICTURES]
+    )[:IMAGES]
     chosen = {image["id"] for image in images}
     part = {
         "images": images,
@@ -74,7 +74,7 @@ def command(head: str, data: Path, out: Path, epochs: int) -> list[str]:
         "--task.short-side", str(SHORT), "--task.long-side", str(LONG),
         "--augment.short-sides", str(SHORT), "--augment.long-side", str(LONG),
         "--augment.crop", "0", "--augment.flip", "0", "--tracking.kind", "none",
-        "--loader.carrier", "threads", "--loader.threads", "1",
+        "--loader.transport", "threads", "--loader.threads", "1",
     ]  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def draw(records: dict[str, list[dict[str, Any]]], path: Path) -> None:
         panel.set(title=head.replace("_", " "), xlabel="step", ylim=(0, 1.02))
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False, loc="lower right")
-    panels[0].set_ylabel("AP50 on the eight pictures")
+    panels[0].set_ylabel("AP50 on the eight images")
     figure.savefig(path, metadata={"Software": None})
 
 

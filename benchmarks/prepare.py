@@ -1,15 +1,15 @@
 """What preparation costs beside the mere decoding and encoding, and what it needs and survives.
 
-    python benchmarks/prepare.py                            # pictures drawn by this project
-    python benchmarks/prepare.py --pictures /data/imagenet  # your own JPEGs for the speed
+    python benchmarks/prepare.py                            # images drawn by this project
+    python benchmarks/prepare.py --images /data/imagenet  # your own JPEGs for the speed
     python benchmarks/prepare.py --quick                    # three minutes, writes under out/
 
-1. Speed: CPU time a picture without workers against the limit (read, decode, shrink, encode and
+1. Speed: CPU time an image without workers against the limit (read, decode, shrink, encode and
    nothing else), in turn, medians; then how much more two Ray workers do than one, beside what this
    machine gains at most: two processes that work at the limit.
-2. Scale: many small pictures with 2 workers: peak memory of the driver and of the largest worker.
+2. Scale: many small images with 2 workers: peak memory of the driver and of the largest worker.
 3. Kill: the same again, killed at a random point and repeated: the digests must be the same.
-4. Boxes: an annotation file like that of Objects365, two million boxes, over the small pictures:
+4. Boxes: an annotation file like that of Objects365, two million boxes, over the small images:
    peak memory again.
 
 Writes prepare.json and prepare.md. Exit code 1 if a bar is missed.
@@ -36,16 +36,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lib.interleave import machine, write_json
 from benchmarks.lib.prepare_children import lines, start
 from benchmarks.lib.two_workers import name_of, take_turns
-from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.prepare.config import SynthesizeConfig
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.synthetic.layouts import generate
 
 LEAST_OF_LIMIT = 0.8
 LEAST_SPEEDUP = 1.9
-LEAST_PICTURES = 1024
+LEAST_IMAGES = 1024
 """In shards of 256: fewer have no steady stretch between the first shard and the last."""
 SHARDS = 96
-"""Of the measurement with two workers: each picture counts several times to make so many."""
+"""Of the measurement with two workers: each image counts several times to make so many."""
 CASES = {"keep the bytes": 0, "shrink to 256": 256}
 
 
@@ -53,17 +53,17 @@ def main() -> int:
     """Measure, and write the tables."""
     options = parse()
     folder = options.data
-    pictures = options.pictures or generate(
-        PicturesConfig(out=str(folder / "large"), train=options.large, val=64, side=480)
+    images = options.images or generate(
+        SynthesizeConfig(out=str(folder / "large"), train=options.large, val=64, side=480)
     )
-    count = sum(1 for _ in pictures.rglob("*.[jJ][pP]*[gG]"))
-    if count < LEAST_PICTURES:
-        raise SystemExit(f"{pictures} holds {count} JPEGs; give at least {LEAST_PICTURES}")
-    speed = {name: measure_speed(pictures, folder, side, options) for name, side in CASES.items()}
-    many = repeat(pictures, folder / "many", options.shard_rows * SHARDS)
+    count = sum(1 for _ in images.rglob("*.[jJ][pP]*[gG]"))
+    if count < LEAST_IMAGES:
+        raise SystemExit(f"{images} holds {count} JPEGs; give at least {LEAST_IMAGES}")
+    speed = {name: measure_speed(images, folder, side, options) for name, side in CASES.items()}
+    many = repeat(images, folder / "many", options.shard_rows * SHARDS)
     scaling = measure_scaling(many, folder, options)
     heap = generate(
-        PicturesConfig(out=str(folder / "small"), train=options.small, val=options.small // 10)
+        SynthesizeConfig(out=str(folder / "small"), train=options.small, val=options.small // 10)
     )
     memory = measure_memory(heap, folder / "whole")
     resume = measure_resume(heap, folder, options.seed)
@@ -73,8 +73,8 @@ def main() -> int:
     bars = check(found)
     table = markdown(found, bars)
     print(table)
-    kind = options.pictures.name if options.pictures else "drawn"  # a path says where, not what
-    setting = {"pictures": kind, "large": options.large, "small": options.small}
+    kind = options.images.name if options.images else "drawn"  # a path says where, not what
+    setting = {"images": kind, "large": options.large, "small": options.small}
     write_json(
         options.out / "prepare.json",
         {"machine": machine("cpu"), "cpus": os.cpu_count(), "setting": setting, **found},
@@ -86,9 +86,9 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Preparation beside its limit")
-    parser.add_argument("--pictures", type=Path, help="folder in ImageNet layout, for the speed")
+    parser.add_argument("--images", type=Path, help="folder in ImageNet layout, for the speed")
     parser.add_argument("--data", type=Path, default=Path("out/benchmarks/prepare"))
-    parser.add_argument("--small", type=int, help="small pictures for memory and resume")
+    parser.add_argument("--small", type=int, help="small images for memory and resume")
     parser.add_argument("--repeats", type=int, help="rounds; the median counts")
     parser.add_argument("--seed", type=int, default=0, help="decides when to kill")
     parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
@@ -106,33 +106,33 @@ def parse() -> argparse.Namespace:
 
 
 def measure_speed(
-    pictures: Path, folder: Path, side: int, options: argparse.Namespace
+    images: Path, folder: Path, side: int, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Median CPU milliseconds a picture of the limit and of ours, in turn."""
+    """Median CPU milliseconds an image of the limit and of ours, in turn."""
     rounds: dict[str, list[float]] = {"limit": [], "ours": []}
     for _ in range(options.repeats):
         for mode, found in rounds.items():
             out = fresh(folder / "speed")
-            told = [*lines(start(mode, pictures, out, 0, side))]
+            told = [*lines(start(mode, images, out, 0, side))]
             found.append(told[-1]["cpu_ms"] if mode == "limit" else steady(told, "cpu_s") * 1000)
     medians = {f"{mode}_cpu_ms": statistics.median(found) for mode, found in rounds.items()}
     return {**medians, "of_limit": medians["limit_cpu_ms"] / medians["ours_cpu_ms"]}
 
 
 def steady(told: list[dict[str, float]], what: str) -> float:
-    """Seconds a picture, from the first finished shard to the last but one.
+    """Seconds an image, from the first finished shard to the last but one.
 
     A shard is told of when the next one is written: the one written but untold at the first moment
     does not count.
     """
     first, last = told[0], told[-1]
-    return (last[what] - first[what]) / (last["pictures"] - 2 * first["pictures"])
+    return (last[what] - first[what]) / (last["images"] - 2 * first["images"])
 
 
-def repeat(pictures: Path, folder: Path, count: int) -> Path:
-    """A folder with ``count`` links to pictures, each several times, by class."""
+def repeat(images: Path, folder: Path, count: int) -> Path:
+    """A folder with ``count`` links to images, each several times, by class."""
     fresh(folder)
-    paths = itertools.cycle(sorted(pictures.absolute().rglob("*.[jJ][pP]*[gG]")))
+    paths = itertools.cycle(sorted(images.absolute().rglob("*.[jJ][pP]*[gG]")))
     for number, path in enumerate(itertools.islice(paths, count)):
         link = folder / path.parent.name / f"{number:06d}.jpg"
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -161,9 +161,9 @@ def measure_memory(heap: Path, out: Path) -> dict[str, float]:
     """Peak resident memory of the driver and of the largest other process, in MB."""
     child = start("ours", heap, fresh(out), 2, 0)
     family = psutil.Process(child.pid)
-    peaks = {"driver_mb": 0.0, "worker_mb": 0.0, "seconds": 0.0, "pictures": 0.0}
+    peaks = {"driver_mb": 0.0, "worker_mb": 0.0, "seconds": 0.0, "images": 0.0}
     for line in lines(child):
-        peaks |= {name: line[name] for name in ("seconds", "pictures") if name in line}
+        peaks |= {name: line[name] for name in ("seconds", "images") if name in line}
         if child.poll() is None:
             peaks["driver_mb"] = max(peaks["driver_mb"], resident(family))
             others = [
@@ -211,7 +211,7 @@ def measure_resume(heap: Path, folder: Path, seed: int) -> dict[str, Any]:
 
 
 def write_boxes(heap: Path, folder: Path, count: int) -> Path:
-    """A data set in the form of Objects365 over pictures that are there; returns its folder."""
+    """A data set in the form of Objects365 over images that are there; returns its folder."""
     root = fresh(folder / "boxes")
     (root / "annotations").mkdir(parents=True)
     (root / "train").symlink_to(heap / "train")

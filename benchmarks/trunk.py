@@ -1,6 +1,6 @@
 """Fast-iTPN-B against timm's ViT-B and Hiera-B, and the masked pre-training step.
 
-1. Forward and training step at 224 px in pictures and in multiply-adds a second; all networks are
+1. Forward and training step at 224 px in images and in multiply-adds a second; all networks are
    timed in turn in one run. Ours should reach at least their multiply-adds a second.
    Beside it the matrix products of the forward pass alone, the very calls, one after the other:
    what no change to the rest could exceed.
@@ -53,7 +53,7 @@ BATCH = {("cpu", False): 8, ("cpu", True): 4, ("cuda", False): 256, ("cuda", Tru
 
 
 def networks(quick: bool) -> dict[str, tuple[nn.Module, int]]:
-    """Each classifier with its multiply-adds a picture."""
+    """Each classifier with its multiply-adds an image."""
     ours = create_model("tiny" if quick else OURS, num_classes=CLASSES)
     out: dict[str, tuple[nn.Module, int]] = {
         "fast_itpn_tiny" if quick else OURS: (ours, cost.multiply_adds(ours, SIZE))
@@ -202,7 +202,7 @@ def measure(
         }
         lines.append(line)
         print(
-            f"{what:14s} {name:22s} {line['images_per_s']:9.1f} pictures/s "
+            f"{what:14s} {name:22s} {line['images_per_s']:9.1f} images/s "
             f"{line['multiply_adds_per_s'] / 1e12:8.3f} T multiply-adds/s",
             flush=True,
         )
@@ -240,7 +240,7 @@ def verdicts(lines: list[dict[str, Any]]) -> dict[str, tuple[float, bool]]:
 def table(lines: list[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
     rows = [
-        "| what | network | batch | pictures/s | G multiply-adds | T multiply-adds/s |",
+        "| what | network | batch | images/s | G multiply-adds | T multiply-adds/s |",
         "|---|---|---|---|---|---|",
     ]
     for line in lines:
@@ -254,7 +254,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = new_parser(__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, help="pictures a batch")
+    parser.add_argument("--batch", type=int, help="images a batch")
     options = parse(parser)
     lines = measure("forward", forward_cases(options), options)
     lines += measure("products alone", product_cases(options), options)

@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lib.drawn import prepared_pictures  # noqa: E402
+from benchmarks.lib.drawn import prepared_images  # noqa: E402
 from itpn_ray.data.config import LoaderConfig  # noqa: E402
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig  # noqa: E402
 from itpn_ray.runs.folder import run_folder  # noqa: E402
@@ -44,7 +44,7 @@ def pretraining(data: Path, out: Path, run: str, epochs: float) -> ExperimentCon
         log_every=1,
         model=ModelConfig(name="fast_itpn_nano", image_size=64),
         optim=OptimConfig(global_batch=BATCH, epochs=epochs, warmup_epochs=0),
-        loader=LoaderConfig(carrier="threads", threads=1, prefetch=64),
+        loader=LoaderConfig(transport="threads", threads=1, prefetch=64),
         checkpoint=CheckpointConfig(every_steps=10_000),
         tracking=TrackingConfig(kind="none"),
     )
@@ -98,7 +98,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = prepared_pictures(folder, BATCH * PER_EPOCH)
+        data = prepared_images(folder, BATCH * PER_EPOCH)
         found = {}
         for number, (workers, parts) in enumerate(runs.items()):
             config = pretraining(data, folder / "out", f"run-{number}", 4 * each / PER_EPOCH)

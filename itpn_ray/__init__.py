@@ -1,1 +1,1 @@
-"""Pre-train, fine-tune and tune Fast-iTPN on your own pictures with Ray."""
+"""Pre-train, fine-tune and tune Fast-iTPN on your own images with Ray."""

@@ -12,8 +12,8 @@ def keep_pages() -> None:
     """Let this process keep the memory that it frees, for its next tensors.
 
     glibc returns freed memory to the system, which hands it out again page by page, each wiped and
-    mapped anew: a training step of Fast-iTPN-B on four pictures met 200,000 such faults, a quarter
-    to a third of its time, and each decoded picture 19. Tensors above 32 MiB still come and go, so
+    mapped anew: a training step of Fast-iTPN-B on four images met 200,000 such faults, a quarter
+    to a third of its time, and each decoded image 19. Tensors above 32 MiB still come and go, so
     that steps of changing sizes do not break the heap up. Other C libraries have no such switch,
     and nothing is done there.
     """

@@ -1,4 +1,4 @@
-"""Checks that configuration classes share: each raises ConfigError with field, value and mend."""
+"""Checks that configuration classes share: each raises ConfigError with field, value and hint."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def one_of(field: str, value: str, known: Collection[str]) -> None:
 
 
 def nearest(value: str, known: Collection[str]) -> str:
-    """The mend for a mistyped name: the nearest known one, or all of them."""
+    """The hint for a mistyped name: the nearest known one, or all of them."""
     from difflib import get_close_matches
 
     close = get_close_matches(value, known, n=1)

@@ -48,7 +48,7 @@ def overview() -> str:
         [
             "usage: itpn-ray VERB [...] [-v]",
             "",
-            "Pre-train, fine-tune and tune Fast-iTPN on your own pictures with Ray.",
+            "Pre-train, fine-tune and tune Fast-iTPN on your own images with Ray.",
             "",
             *lines,
             "",
@@ -133,17 +133,17 @@ def _command(verb: str, arguments: list[str]) -> str:
     return shlex.join(["itpn-ray", verb, *arguments])
 
 
-def _pictures(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.data.prepare.config import PicturesConfig
+def _synthesize(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.data.prepare.config import SynthesizeConfig
 
-    config = parse(PicturesConfig, arguments, "pictures")
+    config = parse(SynthesizeConfig, arguments, "synthesize")
     from itpn_ray.data.synthetic.layouts import generate
-    from itpn_ray.terminal.item_progress import counting
+    from itpn_ray.terminal.item_progress import progress_bar
 
     console = _console(verbose)
-    with counting(console, "drawing pictures") as count:
+    with progress_bar(console, "drawing images") as count:
         folder = generate(config, count)
-    console.say(f"{config.train} + {config.val} pictures lie in {folder}")
+    console.say(f"{config.train} + {config.val} images lie in {folder}")
     return 0
 
 
@@ -152,19 +152,19 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
 
     config = parse(PrepareConfig, arguments, "prepare")
     from itpn_ray.data.prepare.driver import prepare
-    from itpn_ray.terminal.item_progress import counting
+    from itpn_ray.terminal.item_progress import progress_bar
 
     console = _console(verbose)
-    with counting(console, "preparing pictures") as count:
-        manifest = prepare(config, lambda now: count(now.pictures, now.total_pictures))
+    with progress_bar(console, "preparing images") as count:
+        manifest = prepare(config, lambda now: count(now.images, now.total_images))
     for split, info in manifest.splits.items():
         console.say(
-            f"{split}: {info.count:,} pictures of {len(manifest.classes)} classes in "
+            f"{split}: {info.count:,} images of {len(manifest.classes)} classes in "
             f"{len(info.shards)} shards"
         )
     if manifest.quarantined:
         console.warn(
-            f"{manifest.quarantined:,} pictures or objects cannot be used: "
+            f"{manifest.quarantined:,} images or objects cannot be used: "
             f"see {config.out}/quarantine.csv"
         )
     console.say(f"the prepared data lie in {config.out}")
@@ -188,17 +188,17 @@ def _plan(arguments: list[str], verbose: bool) -> int:
     return 0
 
 
-def _teach(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.commands.cache_teacher.config import TeachConfig
+def _cache_teacher(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.commands.cache_teacher.config import CacheTeacherConfig
     from itpn_ray.recipes import named
     from itpn_ray.recipes.pretrain import RECIPES
 
-    name, rest = split_recipe(arguments, "teach", RECIPES)
-    default = TeachConfig(experiment=named(RECIPES, name))
-    config = parse(TeachConfig, rest, f"teach {name}", default)
-    from itpn_ray.commands.cache_teacher.run import teach
+    name, rest = split_recipe(arguments, "cache-teacher", RECIPES)
+    default = CacheTeacherConfig(experiment=named(RECIPES, name))
+    config = parse(CacheTeacherConfig, rest, f"cache-teacher {name}", default)
+    from itpn_ray.commands.cache_teacher.run import cache_teacher
 
-    teach(config, console=_console(verbose))
+    cache_teacher(config, console=_console(verbose))
     return 0
 
 
@@ -312,29 +312,31 @@ def _doctor(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.data.doctor.annotations import is_annotated, source_doctor
     from itpn_ray.data.doctor.fault_list import FaultList
     from itpn_ray.data.doctor.prepared import doctor
-    from itpn_ray.terminal.item_progress import counting
+    from itpn_ray.terminal.item_progress import progress_bar
 
     console = _console(verbose)
     examine = source_doctor if is_annotated(config.data) else doctor
-    with FaultList(config.out) as faults, counting(console, "examining pictures") as count:
+    with FaultList(config.out) as faults, progress_bar(console, "examining images") as count:
         health = examine(config.data, faults, threads=config.threads, count=count)
     for line in health.lines():
         console.say(line)
     return 0 if health.sound else 1
 
 
-def _look(arguments: list[str], verbose: bool) -> int:
-    from itpn_ray.data.config import LoaderConfig, LookConfig
+def _preview(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.data.config import LoaderConfig, PreviewConfig
 
-    data, rest = _place(arguments, "look")
+    data, rest = _place(arguments, "preview")
     config = parse(
-        LookConfig, rest, "look DATA", LookConfig(loader=LoaderConfig(carrier="threads"))
+        PreviewConfig, rest, "preview DATA", PreviewConfig(loader=LoaderConfig(transport="threads"))
     )
-    from itpn_ray.report.preview import look
+    from itpn_ray.report.preview import preview
     from itpn_ray.tasks.pixel_pretraining.masking import hidden_patches
 
     hide = hidden_patches(seed=config.seed, epoch=config.epoch, image_size=config.image_size)
-    _console(verbose).say(f"the contact sheet: {look(data, 'look.html', config=config, hide=hide)}")
+    _console(verbose).say(
+        f"the contact sheet: {preview(data, 'preview.html', config=config, hide=hide)}"
+    )
     return 0
 
 
@@ -384,22 +386,25 @@ def _at_separator(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
-    "demo": (_demo, "the whole main job on embedded pictures, in minutes on a laptop"),
-    "pictures": (_pictures, "draw the embedded labelled pictures in a data set's true format"),
-    "prepare": (_prepare, "turn raw pictures into shards with a manifest"),
+    "demo": (_demo, "the whole main job on embedded images, in minutes on a laptop"),
+    "synthesize": (_synthesize, "draw the embedded labelled images in a data set's true format"),
+    "prepare": (_prepare, "turn raw images into shards with a manifest"),
     "plan": (_plan, "what a run would take: parameters, memory, seconds a step, hours, money"),
-    "teach": (_teach, "write a CLIP teacher's features once, for runs to read back"),
+    "cache-teacher": (
+        _cache_teacher,
+        "write a CLIP teacher's features once, for runs to read back",
+    ),
     "pretrain": (_pretrain, "pre-train by masked image and feature modelling"),
     "finetune": (_finetune, "fine-tune a classifier from pre-trained weights"),
     "detect": (_detect, "train a detector from pre-trained weights, trunk and pyramid"),
     "evaluate": (_evaluate, "accuracy and images/s from weights alone, at any migration ratio"),
-    "predict": (_predict, "a folder of pictures -> what is in them, as JSON and drawn"),
+    "predict": (_predict, "a folder of images -> what is in them, as JSON and drawn"),
     "tune": (_tune, "sweep λ, layer decay and r: accuracy against images/s"),
     "inspect": (_inspect, "what a weight file holds"),
     "export": (_export, "weights for other programs: safetensors, torch.export, ONNX"),
-    "visualize": (_visualize, "attention or migration drawn over a picture"),
+    "visualize": (_visualize, "attention or migration drawn over an image"),
     "doctor": (_doctor, "look annotations or prepared data over: faults, balance, duplicates"),
-    "look": (_look, "a contact sheet of prepared pictures as the network sees them"),
+    "preview": (_preview, "a contact sheet of prepared images as the network sees them"),
     "verify-resume": (_verify_resume, "the kill test on a run's own configuration"),
     "chaos": (_chaos, "faults on request: killed workers, a full disk, a flaky S3"),
     "submit": (_submit, "run any verb as a job on a Ray cluster"),

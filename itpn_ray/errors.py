@@ -1,4 +1,4 @@
-"""The errors a user can mend: each names the thing, its value, the cause and the mend.
+"""The errors a user can hint: each names the thing, its value, the cause and the hint.
 
 They end a command with exit code 2 and one line; anything else is a defect and keeps its traceback.
 """
@@ -13,20 +13,20 @@ class ItpnError(Exception):
         subject: the field, file or URI at fault.
         value: what was found there; ``None`` where the subject says it all.
         cause: what is wrong with it.
-        mend: what the user can do about it.
+        hint: what the user can do about it.
     """
 
-    def __init__(self, subject: str, value: object, cause: str, mend: str) -> None:
+    def __init__(self, subject: str, value: object, cause: str, hint: str) -> None:
         # All four reach Exception.args, so that the error survives pickling between Ray processes.
-        super().__init__(subject, value, cause, mend)
+        super().__init__(subject, value, cause, hint)
         self.subject = subject
         self.value = value
         self.cause = cause
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         shown = self.subject if self.value is None else f"{self.subject} = {self.value!r}"
-        return f"{shown}: {self.cause}. {self.mend}."
+        return f"{shown}: {self.cause}. {self.hint}."
 
 
 class ConfigError(ItpnError):
@@ -34,7 +34,7 @@ class ConfigError(ItpnError):
 
 
 class DataError(ItpnError):
-    """A picture, shard, manifest or data folder that cannot be used."""
+    """An image, shard, manifest or data folder that cannot be used."""
 
 
 class CheckpointError(ItpnError):

@@ -36,9 +36,9 @@ class OptimConfig:
     """
 
     global_batch: int = 4096
-    """Pictures a step over all workers; shares and accumulation follow from it."""
+    """Images a step over all workers; shares and accumulation follow from it."""
     micro_batch: int = 0
-    """Most pictures a worker passes through the network at once; 0: its whole share."""
+    """Most images a worker passes through the network at once; 0: its whole share."""
     epochs: float = 400.0
     """Length of the run, epochs."""
     warmup_epochs: float = 40.0
@@ -49,7 +49,7 @@ class OptimConfig:
     """Peak learning rate, absolute."""
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""
-    drops: tuple[float, ...] = ()
+    lr_milestones: tuple[float, ...] = ()
     """Shares of the run after which the rate falls to a tenth; with any there is no cosine."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices; vectors have none."""
@@ -59,7 +59,7 @@ class OptimConfig:
     """Decay of the second moment."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one below it; 1: none."""
-    trunk_scale: float = 1.0
+    backbone_lr_scale: float = 1.0
     """Factor on the learning rate of everything below pyramid and heads."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0: no clipping."""
@@ -74,14 +74,14 @@ class OptimConfig:
         checks.not_negative("optim.clip_norm", self.clip_norm)
         for name in ("beta1", "beta2"):
             checks.in_range(f"optim.{name}", getattr(self, name), 0.0, 1.0, open_high=True)
-        for name in ("layer_decay", "trunk_scale"):
+        for name in ("layer_decay", "backbone_lr_scale"):
             checks.in_range(f"optim.{name}", getattr(self, name), 0.01, 1.0)
         if self.micro_batch % 2 or self.global_batch % 2:
             odd = "micro_batch" if self.micro_batch % 2 else "global_batch"
             raise ConfigError(
                 f"optim.{odd}",
                 getattr(self, odd),
-                "is odd, and pictures are mixed in pairs",
+                "is odd, and images are mixed in pairs",
                 "Use an even number",
             )
         self._check_schedule()
@@ -101,14 +101,14 @@ class OptimConfig:
                 f"there are {self.warmup_epochs:g} warm-up epochs too",
                 "Add --optim.warmup-epochs 0, or leave the steps out",
             )
-        for share in self.drops:
-            checks.in_range("optim.drops", share, 0.0, 1.0, open_high=True)
-        if self.drops and self.min_lr:
+        for share in self.lr_milestones:
+            checks.in_range("optim.lr_milestones", share, 0.0, 1.0, open_high=True)
+        if self.lr_milestones and self.min_lr:
             raise ConfigError(
                 "optim.min_lr",
                 self.min_lr,
                 "is where a cosine ends, but the rate falls in steps",
-                "Leave it out, or leave out --optim.drops",
+                "Leave it out, or leave out --optim.lr_milestones",
             )
 
 
@@ -185,12 +185,12 @@ class ExperimentConfig:
                 "run", self.run, "is not a plain name", "Use letters, digits, '.', '_' and '-'"
             )
         self.worker_range  # noqa: B018  parsed here so that a bad value fails on the driver
-        if self.workers == "0" and self.loader.carrier == "ray":
+        if self.workers == "0" and self.loader.transport == "ray":
             raise ConfigError(
-                "loader.carrier",
-                self.loader.carrier,
+                "loader.transport",
+                self.loader.transport,
                 "needs Ray, which a run in this process (workers 0) does not start",
-                "Add --loader.carrier threads, or use one worker",
+                "Add --loader.transport threads, or use one worker",
             )
         self._check_task()
         checks.positive("cpus_per_worker", self.cpus_per_worker)

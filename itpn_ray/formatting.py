@@ -7,7 +7,7 @@ import re
 _SHARE = re.compile(
     r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|ar|miou|mfu)($|[_/@\d])", re.I
 )
-_WHOLE = re.compile(r"images_per_s$|^(pictures|count|params|parameters|steps?)$")
+_WHOLE = re.compile(r"images_per_s$|^(images|count|params|parameters|steps?)$")
 _DETAIL = re.compile(r"^(box|mask)_(AR\w*|AP_\w+)$")
 _CHOSEN = re.compile(r"^(migration|feature_weight|layer_decay|lr|epochs?)$")
 

@@ -100,8 +100,8 @@ def uniform_torch(
     return _shift_right(words, 40).to(torch.float32) * 2.0**-24
 
 
-def picture_seeds(seed: int, epoch: int, ids: torch.Tensor) -> torch.Tensor:
-    """A seed for each picture's own draws in an epoch, where there are many of several kinds.
+def image_seeds(seed: int, epoch: int, ids: torch.Tensor) -> torch.Tensor:
+    """A seed for each image's own draws in an epoch, where there are many of several kinds.
 
     Args:
         seed: the run's seed; any integer.

@@ -91,21 +91,21 @@ def flaky_s3(
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small prepared data set of the embedded pictures: 64 to train on, 30 held out."""
-    from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+    """A small prepared data set of the embedded images: 64 to train on, 30 held out."""
+    from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
     from itpn_ray.data.prepare.driver import prepare
     from itpn_ray.data.synthetic.layouts import generate
 
     folder = tmp_path_factory.mktemp("prepared")
-    pictures, shards = str(folder / "pictures"), str(folder / "shards")
-    generate(PicturesConfig(out=pictures, train=64, val=30, side=40, num_workers=0))
-    prepare(PrepareConfig(source=pictures, out=shards, num_workers=0))
+    images, shards = str(folder / "images"), str(folder / "shards")
+    generate(SynthesizeConfig(out=images, train=64, val=30, side=40, num_workers=0))
+    prepare(PrepareConfig(source=images, out=shards, num_workers=0))
     return shards
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Prepared pictures with boxes, masks and crowds: 8 to train on, 5 held out."""
+    """Prepared images with boxes, masks and crowds: 8 to train on, 5 held out."""
     from tests.data.made_objects import write_scenes
 
     return write_scenes(tmp_path_factory.mktemp("scenes"), train=8, val=5)

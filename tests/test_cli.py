@@ -12,7 +12,7 @@ import pytest
 from itpn_ray.cli import VERBS, run
 from tests.training.runs import tiny, train_alone
 
-ALONE = ["--workers", "0", "--loader.carrier", "threads"]
+ALONE = ["--workers", "0", "--loader.transport", "threads"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -70,7 +70,7 @@ def test_unknown_field_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> 
         (["--model.image-size", "65"], "model.image_size = 65: is not a multiple of 16"),
         (["--run", "a/b"], "run = 'a/b': is not a plain name"),
         (["--optim.global-batch", "7"], "optim.global_batch = 7: is odd"),
-        (["--workers", "0"], "loader.carrier = 'ray': needs Ray"),
+        (["--workers", "0"], "loader.transport = 'ray': needs Ray"),
     ],
 )
 def test_bad_values(
@@ -103,11 +103,11 @@ def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_fewer_pictures_than_a_batch(
+def test_fewer_images_than_a_batch(
     prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     line = refused(capsys, *train(prepared, tmp_path / "out", "--optim.global-batch", "128"))
-    assert "an epoch of 64 pictures would have 0 steps" in line
+    assert "an epoch of 64 images would have 0 steps" in line
     assert "Use at most 64" in line
     assert not (tmp_path / "out").exists()
 
@@ -165,11 +165,11 @@ def test_one_class_cannot_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
     from PIL import Image
 
     for split in ("train", "val"):
-        folder = tmp_path / "pictures" / split / "only"
+        folder = tmp_path / "images" / split / "only"
         folder.mkdir(parents=True)
         for number in range(20):
             Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number}.jpg")
-    command = ["prepare", "--source", str(tmp_path / "pictures"), "--out", str(tmp_path / "data")]
+    command = ["prepare", "--source", str(tmp_path / "images"), "--out", str(tmp_path / "data")]
     assert "class" in refused(capsys, *command, "--num-workers", "0")
 
 

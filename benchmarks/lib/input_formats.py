@@ -1,4 +1,4 @@
-"""The same encoded pictures in the format that each input pipeline reads."""
+"""The same encoded images in the format that each input pipeline reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.schema import INDEX_SCHEMA, shard_schema
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, Manifest, ShardInfo, SplitInfo
@@ -23,17 +23,17 @@ from itpn_ray.data.synthetic.layouts import generate
 SHARD_ROWS = 512
 MAX_SIDE = 512
 Row = tuple[bytes, int, int, int]
-"""Encoded picture, label, width, height."""
+"""Encoded image, label, width, height."""
 
 
 def write_formats(folder: Path, source: Path | None, count: int, formats: list[str]) -> None:
-    """Write ``count`` pictures in each format that is not there yet.
+    """Write ``count`` images in each format that is not there yet.
 
     Args:
         folder: a subfolder is made for each format.
-        source: a folder of JPEGs in ImageNet layout, repeated as often as needed; None: pictures
+        source: a folder of JPEGs in ImageNet layout, repeated as often as needed; None: images
             drawn by this project.
-        count: pictures.
+        count: images.
         formats: names in ``WRITERS``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_formats(folder: Path, source: Path | None, count: int, formats: list[s
     if not (seed / MANIFEST).exists():
         if source is None:
             source = folder / "drawn"
-            generate(PicturesConfig(out=str(source), train=min(count, 512), val=2, side=440))
+            generate(SynthesizeConfig(out=str(source), train=min(count, 512), val=2, side=440))
         prepare(PrepareConfig(source=str(source), out=str(seed), max_side=MAX_SIDE, num_workers=0))
     dataset = open_dataset(str(seed), "train")
     for name in formats:
@@ -62,7 +62,7 @@ def rows(dataset: ShardedDataset, count: int) -> Iterator[Row]:
 
 
 def write_files(out: Path, dataset: ShardedDataset, count: int) -> None:
-    """One file a picture, a folder a class."""
+    """One file an image, a folder a class."""
     for number, (image, label, _, _) in enumerate(rows(dataset, count)):
         folder = out / f"{label:05d}"
         folder.mkdir(exist_ok=True)

@@ -32,8 +32,8 @@ def start(name: str, setting: Setting) -> tuple[Epochs, dict[str, float]]:
     figures = {"first_batch_s": time.perf_counter() - begin}
     if tuple(first.shape[1:]) != (3, 224, 224) or str(first.dtype) != "torch.uint8":
         raise SystemExit(f"{name} gives {tuple(first.shape)} {first.dtype}")
-    pictures = len(first) + sum(map(len, batches))
-    figures["first_epoch_images_per_s"] = pictures / (time.perf_counter() - begin)
+    images = len(first) + sum(map(len, batches))
+    figures["first_epoch_images_per_s"] = images / (time.perf_counter() - begin)
     return epochs, figures
 
 
@@ -45,9 +45,9 @@ def measure(
     Args:
         epochs: of the pipeline.
         number: of the epoch, after the first.
-        batch: pictures a batch.
-        skipped: pictures before the stretch.
-        measured: pictures of the stretch.
+        batch: images a batch.
+        skipped: images before the stretch.
+        measured: images of the stretch.
     """
     begin = time.perf_counter()
     batches = iter(epochs(number))
@@ -56,9 +56,9 @@ def measure(
     _settle()
     _take(batches, skipped // batch)
     cpu, wall = _cpu_seconds(), time.perf_counter()
-    pictures = _take(batches, measured // batch)
-    figures["cpu_ms"] = (_cpu_seconds() - cpu) / pictures * 1000
-    figures["images_per_s"] = pictures / (time.perf_counter() - wall)
+    images = _take(batches, measured // batch)
+    figures["cpu_ms"] = (_cpu_seconds() - cpu) / images * 1000
+    figures["images_per_s"] = images / (time.perf_counter() - wall)
     figures["memory_mb"] = _memory_mb()
     for _ in batches:  # workers that stay up hand over a whole epoch before the next
         pass
@@ -69,7 +69,7 @@ def _settle(quiet: float = 0.1, patience: float = 60.0) -> None:
     """Wait until all is read ahead that may be, and what starts in the background has started.
 
     Ray's workers have a low priority: beside threads that decode they take half a minute to start,
-    and would be counted as the price of a picture.
+    and would be counted as the price of an image.
     """
     end = time.monotonic() + patience
     used = _cpu_seconds()
@@ -82,10 +82,10 @@ def _settle(quiet: float = 0.1, patience: float = 60.0) -> None:
 
 
 def _take(batches: Iterator[Tensor], count: int) -> int:
-    pictures = 0
+    images = 0
     for _ in range(count):
-        pictures += len(next(batches))
-    return pictures
+        images += len(next(batches))
+    return images
 
 
 def _cpu_seconds() -> float:

@@ -35,7 +35,7 @@ _RUNNING = ExitStack()
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a pipeline is given: data, pictures a batch, workers or threads, its rank, a cache."""
+    """What a pipeline is given: data, images a batch, workers or threads, its rank, a cache."""
 
     data: str
     batch: int
@@ -60,10 +60,10 @@ def ours_by_threads(setting: Setting) -> Epochs:
     return _ours(setting, "threads")
 
 
-def _ours(setting: Setting, carrier: str) -> Epochs:
+def _ours(setting: Setting, transport: str) -> Epochs:
     loader = TrainLoader(
         open_dataset(setting.data, "train"),
-        LoaderConfig(carrier=carrier, threads=setting.workers, cache_dir=setting.cache),
+        LoaderConfig(transport=transport, threads=setting.workers, cache_dir=setting.cache),
         image_size=SIZE,
         augment=AugmentConfig(),
         seed=0,
@@ -75,7 +75,7 @@ def _ours(setting: Setting, carrier: str) -> Epochs:
 
 
 def plain_threads(setting: Setting) -> Epochs:
-    """No framework: a list of mapped pictures, a pool of threads, the same decoder."""
+    """No framework: a list of mapped images, a pool of threads, the same decoder."""
     dataset = open_dataset(setting.data, "train")
     shards = [dataset.shard(i) for i in range(len(dataset.shards))]
     images = [shard.image(row) for shard in shards for row in range(len(shard))]
@@ -141,7 +141,7 @@ def timm_loader(setting: Setting) -> Epochs:
 
 
 class DecodedFolder(Dataset):
-    """A folder of pictures through torchvision's decoder."""
+    """A folder of images through torchvision's decoder."""
 
     def __init__(self, folder: str) -> None:
         self.samples = ImageFolder(folder).samples

@@ -2,9 +2,9 @@
 
     python -m benchmarks.lib.prepare_child MODE SOURCE OUT WORKERS MAX_SIDE SHARD_ROWS
 
-Modes: ``ours`` prepares and prints a line {seconds, pictures, cpu_s} a shard; ``limit`` does
-nothing but read, decode, shrink and encode the same pictures, and prints {cpu_ms, seconds}, both a
-picture.
+Modes: ``ours`` prepares and prints a line {seconds, images, cpu_s} a shard; ``limit`` does
+nothing but read, decode, shrink and encode the same images, and prints {cpu_ms, seconds}, both a
+image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from itpn_ray.data.prepare.driver import Progress, prepare
 
 
 def limit(source: Path, max_side: int | None) -> None:
-    """Read and decode each picture once; shrink and encode the large ones: Pillow's usual calls.
+    """Read and decode each image once; shrink and encode the large ones: Pillow's usual calls.
 
     Where bytes are kept, preparation itself decodes at an eighth of the size, which checks all of
     the data; so it can be ahead of this limit.
@@ -48,7 +48,7 @@ def ours(source: Path, out: Path, workers: int, max_side: int | None, rows: int)
     begin = time.perf_counter()
 
     def tell(progress: Progress) -> None:
-        line = {"seconds": time.perf_counter() - begin, "pictures": progress.pictures}
+        line = {"seconds": time.perf_counter() - begin, "images": progress.images}
         print(json.dumps({**line, "cpu_s": time.process_time()}), flush=True)
 
     config = PrepareConfig(

@@ -11,14 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from itpn_ray.experiment import from_dict
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import FileJournal
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
 
 
 def main(path: str) -> None:
     """Train by the configuration in a JSON file."""
     config = from_dict(json.loads(Path(path).read_text()))
-    worker = Worker.in_group(config)
+    worker = TrainContext.in_group(config)
     work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
 
 

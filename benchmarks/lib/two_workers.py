@@ -16,7 +16,7 @@ TURNS = 5
 def take_turns(children: list[subprocess.Popen[str]], seconds: float) -> list[float]:
     """What two processes read over what one does while the other is stopped, for each two turns.
 
-    Ends the children. Pictures are read in the same way in both kinds of turn, so that bytes count
+    Ends the children. Images are read in the same way in both kinds of turn, so that bytes count
     them, and more exactly than finished shards do.
     """
     found: list[float] = []
@@ -66,7 +66,7 @@ def bytes_read(children: list[subprocess.Popen[str]]) -> dict[psutil.Process, in
 
 
 def at_work(children: list[subprocess.Popen[str]]) -> list[psutil.Process]:
-    """The processes that make pictures just now, in the order of their numbers."""
+    """The processes that make images just now, in the order of their numbers."""
     return [process for process in makers(children) if "IDLE" not in name_of(process)]
 
 

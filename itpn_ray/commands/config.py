@@ -33,7 +33,7 @@ class EvaluateConfig:
     gathering: bool = False
     """Give the windows named by ``window`` gathering tokens."""
     batch: int = 0
-    """Pictures a forward pass; 0: 64 of a classifier, 1 of a detector."""
+    """Images a forward pass; 0: 64 of a classifier, 1 of a detector."""
     threads: int = 2
     """Compute threads on a CPU."""
     gpu: bool = False

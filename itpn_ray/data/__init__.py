@@ -1,1 +1,1 @@
-"""From raw pictures to shards, and from shards to device batches."""
+"""From raw images to shards, and from shards to device batches."""

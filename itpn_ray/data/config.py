@@ -19,12 +19,12 @@ class LoaderConfig:
         ConfigError: a value lies outside its range.
     """
 
-    carrier: str = "ray"
+    transport: str = "ray"
     """What carries the read instructions: ``ray`` (Ray Data) or ``threads`` (this process)."""
     threads: int = 4
     """Decoding threads of each worker."""
     prefetch: int = 512
-    """Pictures decoded ahead of the training step; at least one whole batch."""
+    """Images decoded ahead of the training step; at least one whole batch."""
     window: int = 0
     """Shards shuffled together; 0: all. For remote data larger than the cache, e.g. 16."""
     cache_gb: float = 20.0
@@ -33,7 +33,7 @@ class LoaderConfig:
     """Folder of fetched shards; empty: itpn_ray_cache in the system's folder for scratch files."""
 
     def __post_init__(self) -> None:
-        checks.one_of("loader.carrier", self.carrier, CARRIERS)
+        checks.one_of("loader.transport", self.transport, CARRIERS)
         checks.not_negative("loader.window", self.window)
         for name in ("threads", "prefetch", "cache_gb"):
             checks.positive(f"loader.{name}", getattr(self, name))
@@ -41,14 +41,14 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to a training picture before it becomes a tensor of the batch.
+    """What happens to a training image before it becomes a tensor of the batch.
 
     Raises:
         ConfigError: a value lies outside its range.
     """
 
     min_scale: float = 0.08
-    """Smallest area of the random crop, share of the picture (paper: 0.2 for pixel targets)."""
+    """Smallest area of the random crop, share of the image (paper: 0.2 for pixel targets)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     policy: str = "none"
@@ -56,11 +56,11 @@ class AugmentConfig:
     magnitude: float = 9.0
     """Strength of rand_augment, 0 to 10."""
     num_ops: int = 2
-    """Operations that rand_augment applies to a picture."""
+    """Operations that rand_augment applies to an image."""
     jitter: float = 0.3
     """Brightness, contrast and saturation of three_augment vary by this share."""
     repeats: int = 1
-    """Times a picture appears in one global batch, each differently augmented."""
+    """Times an image appears in one global batch, each differently augmented."""
 
     def __post_init__(self) -> None:
         checks.in_range("augment.min_scale", self.min_scale, 0.001, 1.0)
@@ -81,9 +81,9 @@ class DetectionAugmentConfig:
     """
 
     short_sides: tuple[int, ...] = tuple(range(480, 801, 32))
-    """Shorter sides that a training picture is resized to, pixels, one drawn at random."""
+    """Shorter sides that a training image is resized to, pixels, one drawn at random."""
     long_side: int = 1333
-    """Longest side of a resized picture, pixels."""
+    """Longest side of a resized image, pixels."""
     crop: float = 0.5
     """Probability of a crop before the resize."""
     crop_short_sides: tuple[int, ...] = (400, 500, 600)
@@ -111,7 +111,7 @@ class DetectionAugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookConfig:
+class PreviewConfig:
     """What a contact sheet of prepared data shows.
 
     Raises:
@@ -119,9 +119,9 @@ class LookConfig:
     """
 
     split: str = "train"
-    """Split whose pictures are shown."""
-    pictures: int = 24
-    """Pictures shown: the first ones of the epoch's order."""
+    """Split whose images are shown."""
+    images: int = 24
+    """Images shown: the first ones of the epoch's order."""
     image_size: int = 224
     """Side of the network's input, pixels."""
     seed: int = 0
@@ -133,5 +133,5 @@ class LookConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
-        checks.positive("pictures", self.pictures)
+        checks.positive("images", self.images)
         checks.positive("image_size", self.image_size)

@@ -1,8 +1,8 @@
 """What a shard, a host batch and a device batch hold: names, types, shapes, units.
 
-**Shard**: an Arrow IPC file of encoded pictures, one row a picture (`shard_schema`). Coordinates
-are pixels of the stored picture, (0, 0) its upper left corner, x to the right, y down; boxes are
-(x1, y1, x2, y2). They keep the precision of the annotations (float64) and may overshoot the picture
+**Shard**: an Arrow IPC file of encoded images, one row an image (`shard_schema`). Coordinates
+are pixels of the stored image, (0, 0) its upper left corner, x to the right, y down; boxes are
+(x1, y1, x2, y2). They keep the precision of the annotations (float64) and may overshoot the image
 by what the annotations do; transforms clip.
 
 **Host batch** of classification and pre-training, made by the loader:
@@ -44,7 +44,7 @@ OBJECT_COLUMNS = {
     "crowds": pa.bool_(),  # a group of things, not to be counted
     # Outlines x, y, x, y, ... of the thing's parts; no part where the mask is run lengths.
     "polygons": pa.list_(pa.list_(pa.float64())),
-    # Run lengths of 0, 1, 0, ... down the columns of the stored picture (COCO); or empty.
+    # Run lengths of 0, 1, 0, ... down the columns of the stored image (COCO); or empty.
     "runs": pa.list_(pa.int32()),
 }
 """Columns of detection: each a list with one entry an object, of this type."""

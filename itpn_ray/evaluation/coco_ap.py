@@ -1,7 +1,7 @@
 """COCO's average precision and recall, of boxes and of masks.
 
 The figures are those of COCO's own evaluation (https://cocodataset.org/#detection-eval): averages
-over ten overlaps 0.50:0.05:0.95, at most 100 detections a picture, crowds ignored; small objects
+over ten overlaps 0.50:0.05:0.95, at most 100 detections an image, crowds ignored; small objects
 have less than 32², large ones more than 96² square pixels. faster-coco-eval computes them.
 """
 
@@ -55,7 +55,7 @@ class CocoFigures:
 
 
 class CocoAP:
-    """Collects the detections of this worker's pictures, and evaluates those of all workers.
+    """Collects the detections of this worker's images, and evaluates those of all workers.
 
     Args:
         truth: the objects of the split.
@@ -70,50 +70,50 @@ class CocoAP:
         self._truth = truth
         self._kinds = KINDS if masks else KINDS[:1]
         self._class_ids = class_numbers(truth.dataset.manifest)
-        self._pictures: dict[int, _Picture] = {}
+        self._images: dict[int, _Image] = {}
 
     def add(self, sample_ids: Tensor, detections: Sequence[Detections]) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
             sample_ids: (B,) int64.
-            detections: of each picture, on the CPU, in pixels of the stored picture
-                (`itpn_ray.evaluation.pasting.in_picture`).
+            detections: of each image, on the CPU, in pixels of the stored image
+                (`itpn_ray.evaluation.pasting.in_image`).
         """
         for sample_id, found in zip(sample_ids.tolist(), detections, strict=True):
             objects = self._truth[sample_id]
-            self._pictures[sample_id] = _Picture(
+            self._images[sample_id] = _Image(
                 image=image_entry(objects),
                 truth=truth_entries(objects, self._class_ids),
                 results=result_entries(found, objects.image_id, objects.size, self._class_ids),
             )
 
     def compute(self) -> CocoFigures:
-        """Evaluate the pictures of all workers, each of which must call this; a picture that
+        """Evaluate the images of all workers, each of which must call this; an image that
         several workers saw counts once.
         """
-        return on_leader(self._pictures, self._evaluate)
+        return on_leader(self._images, self._evaluate)
 
-    def _evaluate(self, parts: list[dict[int, _Picture]]) -> CocoFigures:
-        pictures = {sample_id: picture for part in parts for sample_id, picture in part.items()}
+    def _evaluate(self, parts: list[dict[int, _Image]]) -> CocoFigures:
+        images = {sample_id: image for part in parts for sample_id, image in part.items()}
         # In the order of the split, so that equal scores rank alike for any number of workers.
-        ordered = [pictures[sample_id] for sample_id in sorted(pictures)]
+        ordered = [images[sample_id] for sample_id in sorted(images)]
         names = self._truth.dataset.classes
         truth = {
-            "images": [picture.image for picture in ordered],
-            "annotations": [entry for picture in ordered for entry in picture.truth],
+            "images": [image.image for image in ordered],
+            "annotations": [entry for image in ordered for entry in image.truth],
             "categories": [
                 {"id": number, "name": name}
                 for number, name in zip(self._class_ids, names, strict=True)
             ],
         }
-        self.results = [entry for picture in ordered for entry in picture.results]
+        self.results = [entry for image in ordered for entry in image.results]
         return coco_figures(truth, self.results, self._kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Picture:
-    """One picture in COCO's form: its entry, its annotations, and what was detected."""
+class _Image:
+    """One image in COCO's form: its entry, its annotations, and what was detected."""
 
     image: Entry
     truth: list[Entry]

@@ -32,7 +32,7 @@ def image_entry(objects: Objects) -> Entry:
 
 
 def truth_entries(objects: Objects, class_ids: Sequence[int]) -> list[Entry]:
-    """Entries of ``annotations`` of one picture; an object without a mask has no segmentation."""
+    """Entries of ``annotations`` of one image; an object without a mask has no segmentation."""
     entries = []
     for n, (x1, y1, x2, y2) in enumerate(objects.boxes.tolist()):
         entry = {
@@ -54,12 +54,12 @@ def truth_entries(objects: Objects, class_ids: Sequence[int]) -> list[Entry]:
 def result_entries(
     detections: Detections, image_id: int, size: tuple[int, int], class_ids: Sequence[int]
 ) -> list[Entry]:
-    """The detections of one picture as entries of a results file.
+    """The detections of one image as entries of a results file.
 
     Args:
-        detections: on the CPU, in pixels of the stored picture (`pasting.in_picture`).
-        image_id: the annotation file's number of the picture.
-        size: (height, width) of the stored picture.
+        detections: on the CPU, in pixels of the stored image (`pasting.in_image`).
+        image_id: the annotation file's number of the image.
+        size: (height, width) of the stored image.
         class_ids: the annotation file's numbers of the classes.
     """
     found = zip(

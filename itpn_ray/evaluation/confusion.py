@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The confusion matrix as an image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
                 axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
     else:
         bar = fig.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-        bar.set_label("share of the label's pictures", fontsize=8)
+        bar.set_label("share of the label's images", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)

@@ -1,4 +1,4 @@
-"""A picture with what a classifier takes it for."""
+"""An image with what a classifier takes it for."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LINE, _TEXT, _MARGIN = 20, 14, 6
 _BAR = 120  # pixels of a bar that stands for certainty
 
 
-def draw_classes(picture: Tensor, named: Sequence[tuple[str, float]], side: int) -> Image.Image:
-    """A picture, and below it a bar for each class.
+def draw_classes(image: Tensor, named: Sequence[tuple[str, float]], side: int) -> Image.Image:
+    """An image, and below it a bar for each class.
 
     Args:
-        picture: (3, H, W) uint8.
+        image: (3, H, W) uint8.
         named: class names and scores in [0, 1], the surest first.
-        side: longest side of the picture as drawn, pixels.
+        side: longest side of the image as drawn, pixels.
     """
-    pixels = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    pixels = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     scale = side / max(pixels.size)
     pixels = pixels.resize(
         (max(1, round(pixels.width * scale)), max(1, round(pixels.height * scale)))

@@ -1,4 +1,4 @@
-"""Pictures of what a detector found, beside what is annotated."""
+"""Images of what a detector found, beside what is annotated."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
 
 MIN_SCORE = 0.3  # of the detections that are drawn
-_MOST = 40  # detections drawn in a picture
-_HEIGHT, _WIDEST = 300, 460  # pixels of a drawn picture
+_MOST = 40  # detections drawn in an image
+_HEIGHT, _WIDEST = 300, 460  # pixels of a drawn image
 _ROW = 1880  # widest row, pixels
 _GAP, _BETWEEN, _CAPTION = 4, 20, 20
 _TINT = 0.4
@@ -31,22 +31,22 @@ _TEXT = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A picture to draw.
+    """An image to draw.
 
     Attributes:
-        picture: (3, H, W) uint8.
-        found: on the CPU, in pixels of the picture.
+        image: (3, H, W) uint8.
+        found: on the CPU, in pixels of the image.
         truth: its annotated objects; None where there are none to show.
     """
 
-    picture: Tensor
+    image: Tensor
     found: Detections
     truth: Objects | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Mark:
-    """A thing in a drawn picture: box in its pixels, mask (h, w) of 0 and 1."""
+    """A thing in a drawn image: box in its pixels, mask (h, w) of 0 and 1."""
 
     box: tuple[float, float, float, float]
     text: str
@@ -55,12 +55,12 @@ class _Mark:
 
 
 def detection_grid(scenes: Sequence[Scene], names: Sequence[str], path: str | Path) -> Path:
-    """Write pictures with boxes, class names, scores and masks as one PNG.
+    """Write images with boxes, class names, scores and masks as one PNG.
 
-    Each picture is followed by itself with the annotations, where it has them.
+    Each image is followed by itself with the annotations, where it has them.
 
     Args:
-        scenes: the pictures, at least one.
+        scenes: the images, at least one.
         names: of the classes.
         path: the PNG to write.
 
@@ -73,17 +73,17 @@ def detection_grid(scenes: Sequence[Scene], names: Sequence[str], path: str | Pa
     return out
 
 
-def draw_picture(
+def draw_image(
     scene: Scene, names: Sequence[str], side: int, *, min_score: float = MIN_SCORE
 ) -> Image.Image:
-    """One picture with what was found in it, at most ``side`` pixels wide and high."""
-    size = _scaled(scene.picture, side, side)
+    """One image with what was found in it, at most ``side`` pixels wide and high."""
+    size = _scaled(scene.image, side, side)
     return _drawn(scene, size, names, truth=False, min_score=min_score)
 
 
 def _panels(scene: Scene, names: Sequence[str]) -> Image.Image:
     """What was found, and beside it what is annotated, each under its caption."""
-    size = _scaled(scene.picture, _WIDEST, _HEIGHT)
+    size = _scaled(scene.image, _WIDEST, _HEIGHT)
     panels = [("found", _drawn(scene, size, names, truth=False))]
     if scene.truth is not None:
         panels.append(("annotated", _drawn(scene, size, names, truth=True)))
@@ -97,9 +97,9 @@ def _panels(scene: Scene, names: Sequence[str]) -> Image.Image:
     return sheet
 
 
-def _scaled(picture: Tensor, widest: int, highest: int) -> tuple[int, int]:
-    """(width, height) of a picture within limits."""
-    _, height, width = picture.shape
+def _scaled(image: Tensor, widest: int, highest: int) -> tuple[int, int]:
+    """(width, height) of an image within limits."""
+    _, height, width = image.shape
     scale = min(widest / width, highest / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -112,8 +112,8 @@ def _drawn(
     truth: bool,
     min_score: float = MIN_SCORE,
 ) -> Image.Image:
-    pixels = Image.fromarray(scene.picture.permute(1, 2, 0).contiguous().numpy()).resize(size)
-    scale = size[0] / scene.picture.shape[2]
+    pixels = Image.fromarray(scene.image.permute(1, 2, 0).contiguous().numpy()).resize(size)
+    scale = size[0] / scene.image.shape[2]
     if truth and scene.truth is not None:
         marks = list(_annotated(scene.truth, names, scale, size))
     else:

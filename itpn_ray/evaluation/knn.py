@@ -1,9 +1,9 @@
-"""Weighted nearest-neighbour accuracy of features: how well pictures of a class lie together.
+"""Weighted nearest-neighbour accuracy of features: how well images of a class lie together.
 
 Votes are weighted by exp(cosine / 0.07) as in Wu et al., "Unsupervised Feature Learning via
 Non-Parametric Instance Discrimination" (2018), section 3.4.
 
-Shapes: n pictures, d features, C classes, k neighbours.
+Shapes: n images, d features, C classes, k neighbours.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def knn_predict(
     """Predict classes by the vote of the nearest neighbours.
 
     Args:
-        bank: (n, d) features of known pictures.
+        bank: (n, d) features of known images.
         bank_labels: (n,) int64.
         queries: (m, d) features.
         neighbours: k; all of the bank where it holds fewer.
@@ -65,23 +65,23 @@ def leave_one_out_accuracy(
     *,
     limit: int,
 ) -> float | None:
-    """Nearest-neighbour accuracy of each picture among all the others, over all workers.
+    """Nearest-neighbour accuracy of each image among all the others, over all workers.
 
     Args:
         features: (n, d) of this worker's share of a split.
         labels: (n,) int64; negative: unlabelled, left out.
-        ids: (n,) int64, row of the picture in the split: 0 .. pictures - 1 over all workers.
+        ids: (n,) int64, row of the image in the split: 0 .. images - 1 over all workers.
         reduce: sums a tensor over all workers and returns it.
-        limit: most pictures used; of more, a fixed random choice is taken.
+        limit: most images used; of more, a fixed random choice is taken.
 
     Returns:
-        Share in [0, 1]; None where fewer than two classes have two pictures.
+        Share in [0, 1]; None where fewer than two classes have two images.
     """
     device = features.device
     total = int(reduce(torch.tensor([len(ids)], dtype=torch.float64, device=device)))
     if total == 0:
         return None
-    # A fixed shuffle: every so many-th picture would miss classes where the order is periodic.
+    # A fixed shuffle: every so many-th image would miss classes where the order is periodic.
     order = torch.randperm(total, generator=torch.Generator().manual_seed(0)).to(device)
     slots = order[ids]
     taken = slots < limit

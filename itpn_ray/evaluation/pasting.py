@@ -1,4 +1,4 @@
-"""From a detector's view back to the stored picture: boxes, and masks as COCO's run lengths."""
+"""From a detector's view back to the stored image: boxes, and masks as COCO's run lengths."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5  # probability from which a pixel belongs to a mask
 
 
-def in_picture(detections: Detections, size: Tensor, original: Tensor) -> Detections:
-    """Detections in a view of the whole picture, told in pixels of the picture.
+def in_image(detections: Detections, size: Tensor, original: Tensor) -> Detections:
+    """Detections in a view of the whole image, told in pixels of the image.
 
     Args:
         detections: boxes in pixels of the view.
         size: (2,) height and width of the view's valid part.
-        original: (2,) height and width of the stored picture.
+        original: (2,) height and width of the stored image.
 
     Returns:
-        The same on the CPU, in float32, with boxes of the stored picture.
+        The same on the CPU, in float32, with boxes of the stored image.
     """
     height, width = (original.double() / size.double()).cpu().tolist()
     scale = torch.tensor([width, height, width, height])
@@ -41,14 +41,14 @@ def in_picture(detections: Detections, size: Tensor, original: Tensor) -> Detect
 
 
 def paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
-    """Spread each mask over its box, one picture-sized mask at a time.
+    """Spread each mask over its box, one image-sized mask at a time.
 
     Values between a mask's cells are linear, and zero outside of it; a pixel counts by its centre.
 
     Args:
         masks: (n, S, S) float32 probabilities, on the CPU.
-        boxes: (n, 4) float32 x1, y1, x2, y2, pixels of the picture.
-        height: of the picture, pixels.
+        boxes: (n, 4) float32 x1, y1, x2, y2, pixels of the image.
+        height: of the image, pixels.
         width: likewise.
 
     Yields:

@@ -1,6 +1,6 @@
 """Linear probes: how well classes can be told apart by a linear classifier on fixed inputs.
 
-Shapes: n pictures, d inputs, C classes.
+Shapes: n images, d inputs, C classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def linear_probe(
 ) -> float:
     """Accuracy of multinomial logistic regression on standardised features.
 
-    The strength of its L2 penalty is the one that does best on a fifth of the training pictures;
+    The strength of its L2 penalty is the one that does best on a fifth of the training images;
     it is then fitted anew to all of them.
 
     Args:
@@ -55,7 +55,7 @@ def pixel_probe(
 ) -> float:
     """Accuracy of a linear probe on raw pixels, the yardstick for what a network adds.
 
-    Pictures are averaged down to 32 x 32 pixels where they are larger.
+    Images are averaged down to 32 x 32 pixels where they are larger.
 
     Args:
         train: (n, 3, S, S) uint8.

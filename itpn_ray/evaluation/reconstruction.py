@@ -1,6 +1,6 @@
-"""Pictures of what a masked autoencoder sees and makes of it: input, masked, reconstruction.
+"""Images of what a masked autoencoder sees and makes of it: input, masked, reconstruction.
 
-Shapes: B pictures, L = (H / p) * (W / p) patches of p x p pixels in row-major order.
+Shapes: B images, L = (H / p) * (W / p) patches of p x p pixels in row-major order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def from_patches(patches: Tensor, size: tuple[int, int], patch: int) -> Tensor:
 
 
 def reconstruct(images: Tensor, mask: Tensor, pred: Tensor, *, patch: int = 16) -> Tensor:
-    """Put the predicted patches where the picture was masked.
+    """Put the predicted patches where the image was masked.
 
     The network predicts each patch normalised by its own mean and variance, so the true patch's
     are what brings the prediction back to pixels.
@@ -66,7 +66,7 @@ def reconstruction_grid(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Path:
-    """Write the grid as PNG: a row a picture, of input, masked input and reconstruction.
+    """Write the grid as PNG: a row an image, of input, masked input and reconstruction.
 
     Args:
         images: (B, 3, H, W) the network's input, normalised by ``mean`` and ``std``.
@@ -99,9 +99,9 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def _grid(columns: Sequence[Tensor]) -> Tensor:
-    """Columns of (B, 3, H, W) in [0, 1] -> one (rows, columns, 3) uint8 picture on white.
+    """Columns of (B, 3, H, W) in [0, 1] -> one (rows, columns, 3) uint8 image on white.
 
-    Two pictures share a row where there are many, with a wider gap between them.
+    Two images share a row where there are many, with a wider gap between them.
     """
     cells = torch.stack([column.clamp(0, 1) for column in columns], dim=1)  # (B, n, 3, H, W)
     padded = torch.nn.functional.pad(cells, (0, _GAP, 0, _GAP), value=1.0)
@@ -110,7 +110,7 @@ def _grid(columns: Sequence[Tensor]) -> Tensor:
     strips = padded.permute(0, 2, 3, 1, 4).reshape(batch, 3, height, count * width)
     beside = 2 if batch >= _MANY and batch % 2 == 0 else 1
     strips = torch.nn.functional.pad(strips, (0, (beside - 1) * 2 * _GAP), value=1.0)
-    # (B, 3, H, w) -> (B / k * H, k * w, 3), k pictures beside each other
+    # (B, 3, H, w) -> (B / k * H, k * w, 3), k images beside each other
     rows = strips.reshape(batch // beside, beside, 3, height, -1).permute(0, 3, 1, 4, 2)
     sheet = rows.reshape(batch // beside * height, -1, 3)
     margin = _GAP * (3 if beside == 2 else 1)

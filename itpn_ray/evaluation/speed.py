@@ -28,7 +28,7 @@ class Cost:
     Attributes:
         images_per_s: median over the repeats.
         parameters: trainable and frozen, in total.
-        multiply_adds: a picture, forward.
+        multiply_adds: an image, forward.
         peak_memory_gb: most memory of the GPU during a forward, 10^9 bytes; None on a CPU.
     """
 

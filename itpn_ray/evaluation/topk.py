@@ -1,8 +1,8 @@
-"""Top-k accuracy, per-class figures and the confusion matrix, summed as the pictures stream by.
+"""Top-k accuracy, per-class figures and the confusion matrix, summed as the images stream by.
 
-Every sum is added up over the ranks, so the figures are exact however the pictures are split.
+Every sum is added up over the ranks, so the figures are exact however the images are split.
 
-Shapes: B pictures, C classes.
+Shapes: B images, C classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_CONFUSED = 2000  # above this many classes the matrix would only cost memo
 class TopK:
     """Streaming top-1 and top-5 accuracy.
 
-    Pictures whose logits hold NaN or infinity count as wrong, and are counted apart.
+    Images whose logits hold NaN or infinity count as wrong, and are counted apart.
 
     Args:
         num_classes: C; top-5 is left out where it would always be 1.
@@ -85,7 +85,7 @@ class TopK:
         Returns:
             ``top1`` and ``top5``: shares in [0, 1]; ``loss``: mean negative log-likelihood, nats;
             ``mean_recall``: recall averaged over the classes seen; ``non_finite``, only where
-            there were any: how many pictures had no finite logits.
+            there were any: how many images had no finite logits.
         """
         sums = self._sums()
         count, non_finite = float(sums["count"]), float(sums["non_finite"])

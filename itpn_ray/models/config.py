@@ -25,7 +25,7 @@ def check_image_size(size: int) -> None:
         raise ConfigError(
             "image_size",
             size,
-            f"a picture is cut into {PATCH}x{PATCH} patches",
+            f"an image is cut into {PATCH}x{PATCH} patches",
             f"use a multiple of {PATCH}, such as {near}",
         )
 
@@ -49,7 +49,7 @@ class TrunkConfig:
     depths: tuple[int, int, int]
     """Blocks of each stage."""
     image_size: int = 224
-    """Side in pixels of the pictures that the position table is made for; others resize it."""
+    """Side in pixels of the images that the position table is made for; others resize it."""
     early_mlp_ratio: float = 3.0
     """Hidden width over width in the MLPs of stages 1 and 2."""
     mlp_ratio: float = 3.0
@@ -97,7 +97,7 @@ class TrunkConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of a picture of `image_size`."""
+        """Patches along one side of an image of `image_size`."""
         return self.image_size // PATCH
 
     @property
@@ -199,7 +199,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillerConfig:
-    """The network that learns a CLIP teacher's features from a masked picture."""
+    """The network that learns a CLIP teacher's features from a masked image."""
 
     kind: str = field(default="distiller", init=False)
     trunk: TrunkConfig

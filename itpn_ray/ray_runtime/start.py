@@ -51,7 +51,7 @@ def quiet() -> None:
 
 
 @contextmanager
-def chatter_to(path: Path, *, verbose: bool) -> Iterator[None]:
+def redirect_ray_output(path: Path, *, verbose: bool) -> Iterator[None]:
     """Send what Ray prints into this process's output to a file, unless ``verbose``.
 
     Ray Tune prints tables and the raylet its warnings whatever their settings say.

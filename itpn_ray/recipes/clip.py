@@ -1,7 +1,7 @@
 """Pre-training on a CLIP teacher's tokens (paper, 5.1; Tables 3 and 4).
 
 A command names the teacher's weights, a file that you have: OpenAI's ViT-B-16.pt or ViT-L-14.pt, or
-the same in timm's names; or features that `itpn-ray teach` has written (--task.features).
+the same in timm's names; or features that `itpn-ray cache-teacher` has written (--task.features).
 """
 
 from __future__ import annotations

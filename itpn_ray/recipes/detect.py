@@ -18,7 +18,7 @@ from itpn_ray.recipes.paper import CLUSTER, Recipe, by_name
 from itpn_ray.tasks.config import Detection, ModelConfig
 
 PREFETCH = 64
-"""Pictures decoded ahead: one of 800 x 1333 pixels takes 3 MB."""
+"""Images decoded ahead: one of 800 x 1333 pixels takes 3 MB."""
 DROPS = (9 / 12, 11 / 12)
 """Shares of the run after which the rate falls to a tenth (5.3)."""
 
@@ -71,7 +71,7 @@ EXPECTED = {
 
 
 def nano() -> ExperimentConfig:
-    """Nano Mask R-CNN on pictures of about 160 pixels, for a laptop or a test.
+    """Nano Mask R-CNN on images of about 160 pixels, for a laptop or a test.
 
     Command: itpn-ray detect nano --data DATA --model.init out/pretrain/exported/model.safetensors
     """
@@ -84,7 +84,7 @@ def nano() -> ExperimentConfig:
             epochs=12,
             warmup_epochs=1,
             lr=1e-3,
-            drops=DROPS,
+            lr_milestones=DROPS,
             beta2=0.999,
             layer_decay=0.9,
         ),
@@ -101,7 +101,7 @@ def nano() -> ExperimentConfig:
 
 
 def nano_dino() -> ExperimentConfig:
-    """Nano DINO on pictures of about 160 pixels, for a laptop or a test.
+    """Nano DINO on images of about 160 pixels, for a laptop or a test.
 
     Command: itpn-ray detect nano_dino --data DATA --model.init WEIGHTS
     """
@@ -127,7 +127,7 @@ def fast_itpn_base_dino_objects365() -> ExperimentConfig:
         run="fast_itpn_base_dino_objects365",
         optim=dataclasses.replace(base.optim, global_batch=64, lr=2e-4),
         workers="32",
-        eval_every=0,  # 80,000 pictures
+        eval_every=0,  # 80,000 images
     )
 
 
@@ -143,7 +143,7 @@ def fast_itpn_base_dino_6() -> ExperimentConfig:
     return dataclasses.replace(
         base,
         run="fast_itpn_base_dino_6",
-        optim=dataclasses.replace(base.optim, epochs=6, drops=(5 / 6,)),
+        optim=dataclasses.replace(base.optim, epochs=6, lr_milestones=(5 / 6,)),
     )
 
 
@@ -171,7 +171,7 @@ def _rcnn(
             warmup_epochs=0,
             warmup_steps=500,
             lr=lr,
-            drops=DROPS,
+            lr_milestones=DROPS,
             beta2=0.999,
             layer_decay=SIZES[network].layer_decay,
         ),
@@ -189,10 +189,10 @@ def _dino(network: str) -> ExperimentConfig:
             epochs=12,
             warmup_epochs=0,
             lr=1e-4,
-            drops=DROPS[1:],
+            lr_milestones=DROPS[1:],
             weight_decay=1e-4,
             beta2=0.999,
-            trunk_scale=0.1,
+            backbone_lr_scale=0.1,
             clip_norm=0.1,
         ),
         **_common(network, 0.2 if SIZES[network].large else 0.1, workers="8"),

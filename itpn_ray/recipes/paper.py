@@ -11,9 +11,9 @@ from itpn_ray.experiment import ExperimentConfig
 Recipe = Callable[[], ExperimentConfig]
 
 BATCH = 4096
-"""Pictures a step of pre-training."""
+"""Images a step of pre-training."""
 MICRO_BATCH = 64
-"""Pictures a GPU at once: its share of the batch among 64; with fewer GPUs they accumulate."""
+"""Images a GPU at once: its share of the batch among 64; with fewer GPUs they accumulate."""
 CLUSTER: dict[str, Any] = {
     "workers": "64",
     "gpus": True,

@@ -10,7 +10,7 @@ from itpn_ray.tasks.pretraining_config import PixelPretraining
 
 
 def _pixel(run: str, model: str, epochs: int) -> ExperimentConfig:
-    """The paper's rate of 1.5e-4 is for 256 pictures (the authors' ``--blr``): times 4096 / 256."""
+    """The paper's rate of 1.5e-4 is for 256 images (the authors' ``--blr``): times 4096 / 256."""
     return ExperimentConfig(
         run=run,
         model=ModelConfig(name=model),

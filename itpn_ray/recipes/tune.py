@@ -26,13 +26,13 @@ def nano() -> SweepConfig:
             before,
             workers="0",
             cpus_per_worker=2.0,
-            loader=LoaderConfig(carrier="threads"),
+            loader=LoaderConfig(transport="threads"),
             optim=dataclasses.replace(before.optim, epochs=3, warmup_epochs=0.5),
         ),
         finetune=dataclasses.replace(
             after,
             eval_every=1,
-            loader=LoaderConfig(carrier="threads"),  # a second less for each trial to start
+            loader=LoaderConfig(transport="threads"),  # a second less for each trial to start
             optim=dataclasses.replace(after.optim, epochs=4, warmup_epochs=0.5),
         ),
     )

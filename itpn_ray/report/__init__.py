@@ -45,7 +45,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.sweep(record),
         sections.migration(record),
         sections.curves(record),
-        sections.pictures(record),
+        sections.images(record),
         sections.per_class(record),
         sections.prepared(record),
         sections.restarts(record),

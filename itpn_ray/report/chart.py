@@ -83,7 +83,7 @@ def line_chart(title: str, series: Sequence[Series], *, figure: str = "", x: str
         return ""
     xs = [at for _, _, points in drawn for at, _ in points]
     shown = [_smooth(p) if s.noisy and len(p) >= _SMOOTH_FROM else p for _, s, p in drawn]
-    # The noise around a smoothed line may leave the picture, so that one spike does not rule it.
+    # The noise around a smoothed line may leave the image, so that one spike does not rule it.
     ys = [y for points in shown for _, y in points]
     across = Axis([0.0, *xs], LEFT, WIDTH - RIGHT, pad=0.0)
     up = Axis(ys, HEIGHT - BOTTOM, TOP, pad=0.06)

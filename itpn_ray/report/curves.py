@@ -14,7 +14,7 @@ _FOUND = {"box": "boxes", "mask": "masks"}
 
 
 def learning_charts(record: RunRecord) -> list[str]:
-    """The loss and each of its terms, training and held-out pictures together."""
+    """The loss and each of its terms, training and held-out images together."""
     train, val = record.names("train"), record.names("val")
     known = (*_PACE, *_OPTIMISER, *_LEFT_OUT)
     terms = [
@@ -37,7 +37,7 @@ def learning_charts(record: RunRecord) -> list[str]:
 
 
 def accuracy_charts(record: RunRecord) -> list[str]:
-    """Shares of right answers on held-out pictures, a chart for each kind of evaluation."""
+    """Shares of right answers on held-out images, a chart for each kind of evaluation."""
     charts = []
     for split in dict.fromkeys(r["split"] for r in record.metrics):
         groups: dict[str, list[str]] = {}
@@ -54,9 +54,9 @@ def _chart_of(name: str, split: str) -> str:
     """The title of the chart that a share belongs into; empty: into none."""
     kind, _, figure = name.partition("_")
     if kind in _FOUND:
-        precision = f"average precision of {_FOUND[kind]} on held-out pictures"
+        precision = f"average precision of {_FOUND[kind]} on held-out images"
         return precision if figure.startswith("AP") else ""
-    titles = {"val": "accuracy on held-out pictures", "probe": "probe of the features"}
+    titles = {"val": "accuracy on held-out images", "probe": "probe of the features"}
     return titles.get(split, split)
 
 

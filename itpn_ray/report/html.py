@@ -21,7 +21,7 @@ def esc(value: object) -> str:
 def image(path: Path, caption: str, *, plot: bool) -> str:
     """A PNG as part of the page; a plot, unlike a photograph, is darkened on a dark page."""
     data = base64.b64encode(path.read_bytes()).decode()
-    kind = "picture plot" if plot else "picture"
+    kind = "image plot" if plot else "image"
     return (
         f'<figure class="{kind}"><img alt="{esc(caption)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{esc(caption)}</figcaption></figure>"

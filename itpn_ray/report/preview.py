@@ -1,4 +1,4 @@
-"""A contact sheet of prepared data: what is in it, and its pictures as the network sees them."""
+"""A contact sheet of prepared data: what is in it, and its images as the network sees them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from itpn_ray.data.config import LookConfig
-from itpn_ray.data.loading.preview import Hide, Sight, sights
+from itpn_ray.data.config import PreviewConfig
+from itpn_ray.data.loading.preview import Hide, PreviewImage, preview_images
 from itpn_ray.data.store.manifest import Manifest, ShardInfo, read_manifest
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.errors import ConfigError
@@ -19,35 +19,35 @@ from itpn_ray.report.style import CSS
 _MOST_CLASSES = 40
 _SHEET = """
 .sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,27rem),1fr));gap:1rem;align-items:start}
-.sheet .picture div{display:flex;gap:.5rem;align-items:flex-start}
+.sheet .image div{display:flex;gap:.5rem;align-items:flex-start}
 .sheet img{min-width:0;flex:1 1 0;max-height:15rem;object-fit:contain;object-position:left top}
 .sheet figcaption{overflow-wrap:anywhere;font-size:.8rem}.sheet b{color:var(--ink)}
 """
 
 
-def look(
-    uri: str, out: str | Path, *, config: LookConfig | None = None, hide: Hide | None = None
+def preview(
+    uri: str, out: str | Path, *, config: PreviewConfig | None = None, hide: Hide | None = None
 ) -> Path:
     """Write a contact sheet of a prepared data set, one HTML file that needs nothing else.
 
     Args:
         uri: the prepared data set, local or remote.
         out: the file to write, replaced whole.
-        config: which pictures, and how they are augmented.
+        config: which images, and how they are augmented.
         hide: what pre-training hides of them, see `itpn_ray.data.loading.preview.Hide`; None: nothing.
 
     Returns:
         The file.
 
     Raises:
-        DataError: there is no such data set or split, or a picture cannot be decoded.
+        DataError: there is no such data set or split, or an image cannot be decoded.
         ConfigError: the file cannot be written.
     """
-    config = config or LookConfig()
+    config = config or PreviewConfig()
     manifest = read_manifest(uri)
     body = [
         _header(uri, manifest),
-        _pictures(list(sights(uri, config, hide)), config, manifest),
+        _images(list(preview_images(uri, config, hide)), config, manifest),
         *(_split(uri, name, manifest) for name in manifest.splits),
     ]
     page = (
@@ -69,35 +69,35 @@ def look(
 
 
 def _header(uri: str, manifest: Manifest) -> str:
-    pictures = sum(split.count for split in manifest.splits.values())
+    images = sum(split.count for split in manifest.splits.values())
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     figures = {
-        "pictures": f"{pictures:,}",
+        "images": f"{images:,}",
         "classes": f"{len(manifest.classes):,}",
         "size": _size(size),
-        "mean picture": _size(size / max(pictures, 1)),
+        "mean image": _size(size / max(images, 1)),
         "quarantined": f"{manifest.quarantined:,}",
     }
-    over = f'<p class="over">Prepared pictures · {esc(manifest.kind)}</p>'
+    over = f'<p class="over">Prepared images · {esc(manifest.kind)}</p>'
     note = (
-        f"Red, green and blue of the training pictures, 0 to 1: mean "
+        f"Red, green and blue of the training images, 0 to 1: mean "
         f"{_channels(manifest.channel_mean)}, deviation {_channels(manifest.channel_std)}."
     )
     return f"{over}<h1>{esc(uri)}</h1>{tiles(figures)}<p class='soft'>{note}</p>"
 
 
-def _pictures(found: list[Sight], config: LookConfig, manifest: Manifest) -> str:
+def _images(found: list[PreviewImage], config: PreviewConfig, manifest: Manifest) -> str:
     told = (
-        f"The first pictures of epoch {config.epoch} of {config.split} with seed {config.seed}: "
+        f"The first images of epoch {config.epoch} of {config.split} with seed {config.seed}: "
         "as they are stored, and as the network sees them."
     )
     if manifest.kind not in ("detection", "rotated"):
         told += " The frame is the crop."
     figures = "".join(map(_figure, found))
-    return section("Pictures", f"<p>{esc(told)}</p>", f'<div class="sheet">{figures}</div>')
+    return section("Images", f"<p>{esc(told)}</p>", f'<div class="sheet">{figures}</div>')
 
 
-def _figure(sight: Sight) -> str:
+def _figure(sight: PreviewImage) -> str:
     images = {"stored": sight.stored, "seen": sight.seen, "masked": sight.masked}
     shown = "".join(
         f'<img alt="{name}" title="{name}" '
@@ -106,7 +106,7 @@ def _figure(sight: Sight) -> str:
         if data is not None
     )
     caption = f"<b>{esc(sight.told)}</b> · {sight.sample_id} · {esc(sight.path)}"
-    return f'<figure class="picture"><div>{shown}</div><figcaption>{caption}</figcaption></figure>'
+    return f'<figure class="image"><div>{shown}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def _split(uri: str, name: str, manifest: Manifest) -> str:
@@ -115,14 +115,12 @@ def _split(uri: str, name: str, manifest: Manifest) -> str:
     longer = np.maximum(index.column("width").to_numpy(), index.column("height").to_numpy())
     low, middle, high = np.percentile(longer, [5, 50, 95])
     figures = {
-        "pictures": f"{split.count:,}",
+        "images": f"{split.count:,}",
         "shards": f"{len(split.shards):,}",
         "size": _size(sum(shard.bytes for shard in split.shards)),
         "longer side": f"{low:.0f} · {middle:.0f} · {high:.0f} px",
     }
-    note = (
-        f"<p class='soft'>Longer side: 5 %, 50 % and 95 % of the pictures. {esc(split.origin)}</p>"
-    )
+    note = f"<p class='soft'>Longer side: 5 %, 50 % and 95 % of the images. {esc(split.origin)}</p>"
     return section(
         name,
         tiles(figures),
@@ -146,9 +144,9 @@ def _classes(classes: tuple[str, ...], counts: tuple[int, ...]) -> str:
 def _shard(shard: ShardInfo) -> dict[str, object]:
     return {
         "file": shard.file,
-        "pictures": shard.rows,
+        "images": shard.rows,
         "size": _size(shard.bytes),
-        "mean picture": _size(shard.bytes / max(shard.rows, 1)),
+        "mean image": _size(shard.bytes / max(shard.rows, 1)),
         "SHA-256": shard.sha256[:16],
     }
 

@@ -24,7 +24,7 @@ KINDS = {
     "evaluate": "Evaluation",
     "tune": "Sweep",
     "demo": "Demo",
-    "prepare": "Prepared pictures",
+    "prepare": "Prepared images",
 }
 _TILES = (
     *("top1", "top5", "mean_recall", "knn_top1", "loss"),
@@ -33,7 +33,7 @@ _TILES = (
 _MAIN = ("top1", "box_AP")  # what a network is judged by
 _CAPTIONS = {
     "reconstruction": "Input, what the network saw of it, and its reconstruction",
-    "confusion": "Confusion: share of each label's pictures, in per cent",
+    "confusion": "Confusion: share of each label's images, in per cent",
     "detections": "What was found, and beside it what is annotated",
 }
 _DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours
@@ -65,7 +65,7 @@ def main_figures(record: RunRecord) -> dict[str, str]:
         figures = {("val loss" if name == "loss" else name): v for name, v in figures.items()}
     figures |= _sweep_figures(results.get("trials", []))
     if rows := results.get("migration"):
-        figures["pictures"] = show_value("pictures", results.get("pictures"))
+        figures["images"] = show_value("images", results.get("images"))
         figures["images/s"] = show_value("images_per_s", rows[0].get("images_per_s"))
     if "stages" in results:
         figures |= {label(n): show_value(n, v) for n, v in results.items() if _scalar(n, v)}
@@ -170,16 +170,16 @@ def curves(record: RunRecord) -> str:
     )
 
 
-def pictures(record: RunRecord) -> str:
-    """Pictures that the run drew."""
-    return section("Pictures", gallery(record))
+def images(record: RunRecord) -> str:
+    """Images that the run drew."""
+    return section("Images", gallery(record))
 
 
 def gallery(record: RunRecord) -> str:
-    """The pictures alone."""
+    """The images alone."""
     shown = [path for path in record.plots if path.name not in _DRAWN_ANEW]
     figures = "".join(image(path, _caption(path), plot=path.name in _PLOTS) for path in shown)
-    return f'<div class="pictures">{figures}</div>' if figures else ""
+    return f'<div class="images">{figures}</div>' if figures else ""
 
 
 def per_class(record: RunRecord) -> str:
@@ -191,7 +191,7 @@ def per_class(record: RunRecord) -> str:
     main = "box_AP" if detects else "recall"
     rows = sorted(rows, key=lambda row: (row[main] is None, row[main]))
     headings = {name: label(name) for name in rows[0]}
-    headings |= {"name": "class", "count": "objects" if detects else "pictures"}
+    headings |= {"name": "class", "count": "objects" if detects else "images"}
     bars = [name for name in headings if name in (main, "precision", "mask_AP")]
 
     def part(chosen: Sequence[Mapping[str, object]]) -> str:
@@ -211,12 +211,12 @@ def prepared(record: RunRecord) -> str:
         return ""
     splits: dict[str, Any] = record.manifest.get("splits", {})
     rows = [
-        {"split": name, "pictures": split["count"], "shards": len(split.get("shards", []))}
+        {"split": name, "images": split["count"], "shards": len(split.get("shards", []))}
         for name, split in splits.items()
     ]
     bad = [{"file": path, "reason": reason} for path, reason in record.quarantine]
     return section(
-        "Pictures prepared",
+        "Images prepared",
         table(rows),
         details(f"{len(bad)} files in quarantine", table(bad)) if bad else "",
     )
@@ -298,7 +298,7 @@ def _sweep_figures(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _data_figures(manifest: Mapping[str, Any]) -> dict[str, str]:
     splits = manifest.get("splits", {}).values()
-    figures = {"pictures": f"{sum(split['count'] for split in splits):,}"}
+    figures = {"images": f"{sum(split['count'] for split in splits):,}"}
     if "classes" in manifest:
         figures["classes"] = f"{len(manifest['classes']):,}"
     return figures

@@ -42,7 +42,7 @@ white-space:pre-wrap;overflow-wrap:anywhere}
 gap:1rem}
 figure{margin:0}
 .chart{max-width:30rem}
-.chart,.bars,.picture{background:var(--card);border:1px solid var(--line);border-radius:8px;
+.chart,.bars,.image{background:var(--card);border:1px solid var(--line);border-radius:8px;
 padding:.8rem .9rem .6rem}
 figcaption{font-size:.85rem;font-weight:600}
 .chart figcaption{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .9rem;
@@ -64,12 +64,12 @@ svg .name{fill:var(--ink)}
 .c5{--c:var(--c5)}
 .hover rect{fill:transparent}.hover .dot{visibility:hidden}.hover:hover .dot{visibility:visible}
 .hover:hover rect{fill:var(--ink);opacity:.045}
-.pictures{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
-.picture{padding:.7rem}
-.picture img{display:block;max-width:100%;min-width:34rem;height:auto;
+.images{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
+.image{padding:.7rem}
+.image img{display:block;max-width:100%;min-width:34rem;height:auto;
 border-radius:3px;background:#fff}
 @media (prefers-color-scheme:dark){.plot img{filter:invert(.885) hue-rotate(180deg)}}
-.picture figcaption{margin-top:.5rem;font-weight:400;color:var(--soft)}
+.image figcaption{margin-top:.5rem;font-weight:400;color:var(--soft)}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:8px;background:var(--card)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 .grid{width:100%;font-size:.88rem}
@@ -100,12 +100,12 @@ summary{cursor:pointer;color:var(--c0);font-size:.9rem;width:fit-content}
 details>*:nth-child(2){margin-top:.7rem}
 .stage{border-top:1px solid var(--line);padding-top:1.8rem}
 .stage .head h2{margin:0}.stage .tiles{margin-top:1rem}
-.stage>.charts,.stage>.pictures{margin-top:1rem}.stage section{margin-top:1.4rem}
+.stage>.charts,.stage>.images{margin-top:1rem}.stage section{margin-top:1.4rem}
 .stage section h2{font-size:1.05rem}
 footer{margin-top:3.4rem;color:var(--soft);font-size:.82rem}
-@media (max-width:40rem){.picture img{min-width:0;width:100%}}
+@media (max-width:40rem){.image img{min-width:0;width:100%}}
 @media (max-width:34rem){main{padding:1.6rem 1rem 3rem}h1{font-size:1.6rem}
 .bars .row{grid-template-columns:1fr 4rem}.bars i{grid-column:1/-1;grid-row:2}
 .pairs th{white-space:normal;padding-right:.9rem}}
-@media print{main{max-width:none;padding:0}.chart,.picture,tr{break-inside:avoid}}
+@media print{main{max-width:none;padding:0}.chart,.image,tr{break-inside:avoid}}
 """

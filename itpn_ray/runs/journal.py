@@ -1,4 +1,4 @@
-"""The run's diary: metrics, events, worker status and pictures, in the run's folder.
+"""The run's diary: metrics, events, worker status and images, in the run's folder.
 
 Workers on the driver's machine write there themselves. In a cluster they may run elsewhere: their
 records travel to an actor beside the driver (``itpn_ray.training.launch.ray_trainer``).
@@ -45,7 +45,7 @@ class Journal(ABC):
         self.write("status", {"rank": rank, "time": time.time(), **where, **fields})
 
     def file(self, name: str, content: bytes) -> None:
-        """A small file for the run's folder, e.g. a picture for the report in plots/."""
+        """A small file for the run's folder, e.g. an image for the report in plots/."""
         self.write("file", {"name": name, "content": content})
 
     def rewind(self, step: int) -> None:

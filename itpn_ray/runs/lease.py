@@ -111,7 +111,7 @@ class Lease:
                     self._store.delete(_key(old))
         except OSError as error:
             raise ConfigError(
-                "run", self._name, f"its lease cannot be written: {error}", "Mend the storage"
+                "run", self._name, f"its lease cannot be written: {error}", "Fix the storage"
             ) from error
         if holder is not None and not holder.released:
             _LOG.warning("took the run over from process %d on %s", holder.pid, holder.host)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from itpn_ray.models import LoadReport
 
 Batch = dict[str, Tensor]
-"""Tensors by name, pictures along the first axis; see ``itpn_ray.data.schema``."""
+"""Tensors by name, images along the first axis; see ``itpn_ray.data.schema``."""
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all workers, in place, and returns it."""
@@ -50,7 +50,7 @@ class Task(ABC):
     """What is trained: builds the network, prepares its batches, evaluates and exports it.
 
     The network that :meth:`build` returns maps a prepared batch to a dict of loss terms, scalars
-    averaged over the batch's pictures; the entry ``loss`` is minimised, all are logged.
+    averaged over the batch's images; the entry ``loss`` is minimised, all are logged.
 
     Attributes:
         load_report: what :meth:`build` took from the initial weights; None where there are none.
@@ -71,7 +71,7 @@ class Task(ABC):
         """Parameter name -> depth, 0 at the input, for layer decay."""
 
     @abstractmethod
-    def undecayed(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: nn.Module) -> set[str]:
         """Names of the parameters that weight decay leaves alone."""
 
     def after_step(self, network: nn.Module) -> None:  # noqa: B027  most tasks need nothing here
@@ -84,12 +84,12 @@ class Task(ABC):
         """Evaluate this worker's share of the val split; figures are over all workers."""
 
     def draw(self, network: nn.Module, folder: Path) -> list[Path]:
-        """Write pictures of the last evaluation; called on rank 0 only."""
+        """Write images of the last evaluation; called on rank 0 only."""
         del network, folder
         return []
 
     def multiply_adds(self, network: nn.Module) -> dict[str, int]:
-        """Multiply-adds of a picture's forward pass in training, by part: student, teacher."""
+        """Multiply-adds of an image's forward pass in training, by part: student, teacher."""
         del network
         return {}
 

@@ -23,8 +23,8 @@ class ModelConfig:
     name: str = "fast_itpn_base"
     """Name in the table of sizes, e.g. fast_itpn_nano, fast_itpn_base, itpn_large."""
     image_size: int = 224
-    """Side of the square input, pixels; a multiple of 16. Detection, whose pictures have any
-    size, has learned positions for a picture of this side, and resizes them."""
+    """Side of the square input, pixels; a multiple of 16. Detection, whose images have any
+    size, has learned positions for an image of this side, and resizes them."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
     migration: float = 0.0
@@ -102,7 +102,7 @@ class Classification:
     label_smoothing: float = 0.1
     """Probability mass spread evenly over all classes."""
     random_erasing: float = 0.25
-    """Probability that a rectangle of a picture is replaced by noise."""
+    """Probability that a rectangle of an image is replaced by noise."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
 
@@ -130,9 +130,9 @@ class Detection:
     init_pyramid: bool = True
     """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""
     short_side: int = 800
-    """Shorter side of a picture in evaluation, pixels, unless its longer one gets too long."""
+    """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
     long_side: int = 1333
-    """Longest side of a picture in evaluation, pixels."""
+    """Longest side of an image in evaluation, pixels."""
     ema_decay: float = 0.0
     """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
 

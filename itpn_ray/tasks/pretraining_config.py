@@ -89,9 +89,9 @@ def teacher_input(model: str, image_size: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPretraining:
-    """Distillation of a CLIP teacher from masked pictures (paper, 3.3 and 3.4).
+    """Distillation of a CLIP teacher from masked images (paper, 3.3 and 3.4).
 
-    The teacher sees the whole picture; the pyramid maps, folded to stride 16 and summed, predict
+    The teacher sees the whole image; the pyramid maps, folded to stride 16 and summed, predict
     its projected patch tokens, and so does a branch that leaves the trunk at three quarters of its
     depth. As in the authors' code the two losses are added, over all tokens, and there is no pixel
     term, so that eq. 4 has nothing for λ to weigh.
@@ -105,7 +105,7 @@ class ClipPretraining:
     teacher_model: str = CLIP_BASE
     """Architecture of the teacher, see `TEACHERS`."""
     features: str = ""
-    """Instead of ``teacher``: its features, written once by `itpn-ray teach`."""
+    """Instead of ``teacher``: its features, written once by `itpn-ray cache-teacher`."""
     loss: str = "smooth_l1"
     """``smooth_l1`` (iTPN) or ``cosine`` (Fast-iTPN), paper 5.1."""
     mask_ratio: float = 0.383

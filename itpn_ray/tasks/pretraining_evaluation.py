@@ -1,4 +1,4 @@
-"""What a pre-training is judged by: its loss on held-out pictures, and a probe of its trunk."""
+"""What a pre-training is judged by: its loss on held-out images, and a probe of its trunk."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from itpn_ray.models import Trunk
 from itpn_ray.tasks.base import Batch, Evaluation, Reduce, average_over
 
 PROBED = 10_000
-"""Most pictures in the nearest-neighbour probe: its features are held on every worker."""
+"""Most images in the nearest-neighbour probe: its features are held on every worker."""
 
 
 @torch.no_grad()
 def evaluate_pretraining(
     network: nn.Module, trunk: Trunk, batches: Iterable[Batch], reduce: Reduce
 ) -> list[Evaluation]:
-    """Mean loss terms over all workers' pictures, and nearest neighbours among whole pictures.
+    """Mean loss terms over all workers' images, and nearest neighbours among whole images.
 
     Args:
         network: maps a prepared batch to loss terms.
-        trunk: its trunk; the mean of the last stage's tokens is a picture's feature.
+        trunk: its trunk; the mean of the last stage's tokens is an image's feature.
         batches: prepared batches of this worker's share.
         reduce: sums over all workers.
 
     Returns:
-        Loss terms as ``val``; top-1 of the neighbours as ``probe`` where the pictures have labels.
+        Loss terms as ``val``; top-1 of the neighbours as ``probe`` where the images have labels.
     """
     sums: dict[str, Tensor] = {}
     count = 0

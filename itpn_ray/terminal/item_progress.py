@@ -1,4 +1,4 @@
-"""Progress of work that counts pictures: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of work that counts images: a bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Count = Callable[[int, int], None]
 
 
 @contextmanager
-def counting(console: Console, title: str) -> Iterator[Count]:
+def progress_bar(console: Console, title: str) -> Iterator[Count]:
     """Show how far a count is, and how long the rest will take."""
     begin = time.monotonic()
     if not console.is_live:

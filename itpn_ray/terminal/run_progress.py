@@ -20,7 +20,7 @@ _WINDOW = 20
 
 
 @dataclass
-class Worker:
+class TrainContext:
     """The newest status of one worker, and when it came (driver's clock, seconds)."""
 
     status: Record
@@ -37,13 +37,13 @@ class Worker:
 class Progress:
     """The state that a display shows. Times are the driver's clock, seconds."""
 
-    workers: dict[int, Worker] = field(default_factory=dict)
+    workers: dict[int, TrainContext] = field(default_factory=dict)
     _paces: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
     def status(self, record: Record, seen: float) -> None:
         """Take a worker's status: rank, phase, step, steps, epoch, loss, images_per_s."""
         rank = int(record["rank"])
-        self.workers[rank] = Worker(record, seen)
+        self.workers[rank] = TrainContext(record, seen)
         step = record.get("step")
         if rank != min(self.workers) or step is None:
             return

@@ -1,6 +1,6 @@
 """THE training loop: one for every task.
 
-A step's pictures, masks, mixes and rates are functions of (seed, step), never of the number of
+A step's images, masks, mixes and rates are functions of (seed, step), never of the number of
 workers, so that a run can stop at any step and go on with more or fewer of them.
 """
 
@@ -24,7 +24,7 @@ from itpn_ray.runs.journal import PLOTS, Journal
 from itpn_ray.tasks.base import Batch, Task, TrainBatches
 from itpn_ray.training.checkpoint.run_state import restore, whole_state
 from itpn_ray.training.checkpoint.writer import CheckpointStore
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.meters import Meter
 from itpn_ray.training.mfu import peak_rate
 from itpn_ray.training.optimizer import make_optimizer, set_learning_rate
@@ -43,15 +43,15 @@ class Parts:
         worker: this process.
         journal: where records go.
         store: where checkpoints go.
-        train: pictures to train on.
-        val: held-out pictures.
+        train: images to train on.
+        val: held-out images.
         preempted: whether this machine is about to be taken away.
         evaluated: called by every rank with the figures of each evaluation.
     """
 
     config: ExperimentConfig
     task: Task
-    worker: Worker
+    worker: TrainContext
     journal: Journal
     store: CheckpointStore
     train: TrainBatches
@@ -77,7 +77,7 @@ def train(parts: Parts) -> nn.Module:
     # Before the optimiser: sharding puts other parameters in the place of these.
     model = worker.parallel(network, sharded=config.sharded, compile=config.model.compile)
     optimizer = make_optimizer(
-        network, task.layer_ids(network), task.undecayed(network), config.optim
+        network, task.layer_ids(network), task.no_weight_decay(network), config.optim
     )
     step = restore(parts.store, network, optimizer, worker, parts.journal)
     per_epoch = parts.train.steps_per_epoch
@@ -139,12 +139,12 @@ def _gradients(
     network: nn.Module,
     batch: Batch,
     config: ExperimentConfig,
-    worker: Worker,
+    worker: TrainContext,
     meter: Meter,
 ) -> dict[str, Tensor]:
     """Accumulate gradients over the micro-batches of this worker's share.
 
-    They are averaged over workers, so a micro-batch of m of the G pictures counts m · world / G.
+    They are averaged over workers, so a micro-batch of m of the G images counts m · world / G.
     """
     share = len(batch["sample_id"])
     count = micro_batches(config.optim, worker.world)
@@ -196,7 +196,7 @@ def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -
 
 
 def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None:
-    """Evaluate on all workers; rank 0 writes figures and pictures."""
+    """Evaluate on all workers; rank 0 writes figures and images."""
     trained, network = network, _gathered(parts, network).eval()
     batches = prefetch(parts.val, parts.worker.device)
     with torch.no_grad(), parts.worker.autocast():
@@ -216,7 +216,7 @@ def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None
 def _gathered(parts: Parts, network: nn.Module) -> nn.Module:
     """The network itself, or where it is sharded a whole copy.
 
-    Held-out pictures do not divide evenly: sharded, a worker with one batch less would leave the
+    Held-out images do not divide evenly: sharded, a worker with one batch less would leave the
     others waiting for its share of the weights. A copy to evaluate takes a quarter of the training
     state.
     """

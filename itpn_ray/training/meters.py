@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.runs.journal import Journal
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 
 STATUS_EVERY = 1.0
 """Seconds between two status records of a worker."""
@@ -23,13 +23,13 @@ class Meter:
         worker: this process.
         journal: where records go.
         steps: steps of the whole run.
-        peak_rate: pictures a second that would keep this worker's device fully busy, for the share
+        peak_rate: images a second that would keep this worker's device fully busy, for the share
             of it that is used (``mfu``); 0: unknown.
     """
 
     def __init__(
         self,
-        worker: Worker,
+        worker: TrainContext,
         journal: Journal,
         *,
         steps: int,
@@ -62,7 +62,7 @@ class Meter:
             self._terms[name] = self._terms[name] + value if name in self._terms else value
 
     def step(self, images: int) -> None:
-        """One optimiser step over ``images`` pictures (over all workers) has ended."""
+        """One optimiser step over ``images`` images (over all workers) has ended."""
         self._count += 1
         self._images += images
 

@@ -27,21 +27,21 @@ first, where one is part of another."""
 
 
 def training_flops(multiply_adds: Mapping[str, int]) -> float:
-    """Floating-point operations of a training step a picture.
+    """Floating-point operations of a training step an image.
 
     Two a multiply-add; the backward pass costs twice the forward pass, and a teacher has none.
     Layers computed again to save memory do not count: they are no part of the model.
 
     Args:
-        multiply_adds: of a picture's forward pass, by part; see ``Task.multiply_adds``.
+        multiply_adds: of an image's forward pass, by part; see ``Task.multiply_adds``.
     """
     return float(sum(2 * n * (1 if part == "teacher" else 3) for part, n in multiply_adds.items()))
 
 
 def peak_rate(task: Task, network: nn.Module, device: torch.device) -> float:
-    """Pictures a second that would keep the device fully busy; 0 for CPUs and unknown GPUs.
+    """Images a second that would keep the device fully busy; 0 for CPUs and unknown GPUs.
 
-    MFU is the pictures a second that a worker trains on, divided by this.
+    MFU is the images a second that a worker trains on, divided by this.
     """
     if device.type != "cuda":
         return 0.0

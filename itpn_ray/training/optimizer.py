@@ -12,12 +12,12 @@ from itpn_ray.experiment import OptimConfig
 
 
 def parameter_groups(
-    network: nn.Module, layer_ids: Mapping[str, int], undecayed: Set[str], config: OptimConfig
+    network: nn.Module, layer_ids: Mapping[str, int], no_weight_decay: Set[str], config: OptimConfig
 ) -> list[dict[str, Any]]:
     """Groups of trainable parameters that share learning-rate scale and weight decay.
 
     A parameter of depth i among depths 0..top learns at ``layer_decay ** (top - i)`` times the
-    rate, and ``trunk_scale`` times that where i < top. ``undecayed`` names those without weight
+    rate, and ``backbone_lr_scale`` times that where i < top. ``no_weight_decay`` names those without weight
     decay.
 
     Returns:
@@ -29,7 +29,7 @@ def parameter_groups(
     for name, parameter in sorted(network.named_parameters()):
         if not parameter.requires_grad:
             continue
-        decays = name not in undecayed
+        decays = name not in no_weight_decay
         depth = layer_ids[name]
         group = groups.setdefault(
             (depth, decays),
@@ -38,7 +38,7 @@ def parameter_groups(
                 "names": [],
                 "weight_decay": config.weight_decay if decays else 0.0,
                 "lr_scale": config.layer_decay ** (top - depth)
-                * (config.trunk_scale if depth < top else 1.0),
+                * (config.backbone_lr_scale if depth < top else 1.0),
             },
         )
         group["params"].append(parameter)
@@ -47,13 +47,13 @@ def parameter_groups(
 
 
 def make_optimizer(
-    network: nn.Module, layer_ids: Mapping[str, int], undecayed: Set[str], config: OptimConfig
+    network: nn.Module, layer_ids: Mapping[str, int], no_weight_decay: Set[str], config: OptimConfig
 ) -> torch.optim.AdamW:
     """Fused AdamW over :func:`parameter_groups`."""
     return torch.optim.AdamW(
         [
             {key: value for key, value in group.items() if key != "names"}
-            for group in parameter_groups(network, layer_ids, undecayed, config)
+            for group in parameter_groups(network, layer_ids, no_weight_decay, config)
         ],
         lr=config.lr,
         betas=(config.beta1, config.beta2),

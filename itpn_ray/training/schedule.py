@@ -7,7 +7,7 @@ import math
 from itpn_ray.experiment import OptimConfig
 
 DROP = 0.1
-"""What is left of the rate after each of ``OptimConfig.drops``."""
+"""What is left of the rate after each of ``OptimConfig.lr_milestones``."""
 
 
 def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
@@ -20,8 +20,8 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
     """
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     total = config.epochs * steps_per_epoch
-    if config.drops:
-        passed = sum(step >= round(share * total) for share in config.drops)
+    if config.lr_milestones:
+        passed = sum(step >= round(share * total) for share in config.lr_milestones)
         return config.lr * DROP**passed * min(1.0, (step + 1) / max(warmup, 1))
     if step < warmup:
         return config.lr * (step + 1) / max(warmup, 1)

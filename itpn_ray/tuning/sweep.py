@@ -15,7 +15,7 @@ from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
-from itpn_ray.ray_runtime.start import chatter_to, start_ray
+from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.runs.folder import CONFIG
 from itpn_ray.runs.journal import PLOTS, FileJournal
@@ -121,7 +121,7 @@ def _trials(
     from itpn_ray.tuning.trials import run_trials
 
     console.say(f"{config.trials} trials, {config.concurrent} at a time")
-    with chatter_to(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
+    with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
         rows = run_trials(config, folder, weights)
     if all("top1" not in row for row in rows):
         raise RunError(

@@ -28,7 +28,7 @@ def commands(*words: str) -> list[list[str]]:
 
 def check_verb(arguments: list[str]) -> None:
     """Parse what stands after ``itpn-ray`` as the command line would."""
-    from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+    from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
     from itpn_ray.experiment import ExperimentConfig
     from itpn_ray.recipes import named
     from itpn_ray.recipes.pretrain import RECIPES
@@ -38,7 +38,7 @@ def check_verb(arguments: list[str]) -> None:
     if verb == "pretrain":
         parse(ExperimentConfig, rest[1:], verb, named(RECIPES, rest[0]))
     else:
-        parse({"prepare": PrepareConfig, "pictures": PicturesConfig}[verb], rest, verb)
+        parse({"prepare": PrepareConfig, "synthesize": SynthesizeConfig}[verb], rest, verb)
 
 
 def test_the_shell_reads_every_block():
@@ -59,7 +59,7 @@ def test_what_is_submitted_is_a_verb(arguments):
     check_verb(arguments[place + 1 :])
 
 
-@pytest.mark.parametrize("verb", ["pictures", "prepare"])
+@pytest.mark.parametrize("verb", ["synthesize", "prepare"])
 def test_verbs_on_this_machine(verb):
     (arguments,) = commands("itpn-ray", verb)
     check_verb([verb, *arguments])

@@ -1,4 +1,4 @@
-"""Prepared data sets of pictures that the tests make themselves."""
+"""Prepared data sets of images that the tests make themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from itpn_ray.data.store.manifest import INDEX, MANIFEST, Manifest, ShardInfo, S
 from itpn_ray.data.store.shards import ShardWriter
 
 
-def picture(row: int, width: int, height: int) -> Image.Image:
+def make_image(row: int, width: int, height: int) -> Image.Image:
     """Smooth colours that differ from row to row and from corner to corner."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     waves = [np.sin(x / (7 + row % 5) + row), np.cos(y / (9 + row % 3) + row), np.sin((x + y) / 23)]
@@ -23,7 +23,7 @@ def picture(row: int, width: int, height: int) -> Image.Image:
 
 
 def jpeg(image: Image.Image, quality: int = 92, **options: Any) -> bytes:
-    """The picture as JPEG bytes; ``options`` are those of Pillow's writer."""
+    """The image as JPEG bytes; ``options`` are those of Pillow's writer."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, **options)
     return out.getvalue()
@@ -32,7 +32,7 @@ def jpeg(image: Image.Image, quality: int = 92, **options: Any) -> bytes:
 def write_split(
     folder: Path, split: str, counts: list[int], classes: int = 3, broken: int | None = None
 ) -> SplitInfo:
-    """Write shards of ``counts`` rows; row ``broken`` holds bytes that are no picture."""
+    """Write shards of ``counts`` rows; row ``broken`` holds bytes that are no image."""
     (folder / split).mkdir(parents=True)
     shards, index, row = [], [], 0
     for number, count in enumerate(counts):
@@ -40,7 +40,7 @@ def write_split(
         with path.open("wb") as out, ShardWriter(out, shard_schema("classification")) as writer:
             for _ in range(count):
                 width, height = 40 + 7 * (row % 9), 36 + 5 * (row % 7)
-                image = b"no picture" if row == broken else jpeg(picture(row, width, height))
+                image = b"no image" if row == broken else jpeg(make_image(row, width, height))
                 fields = {"label": row % classes, "width": width, "height": height}
                 writer.append({"image": image, "path": f"{row % classes}/{row}.jpg", **fields})
                 index.append(fields)

@@ -16,7 +16,7 @@ def write_coco(
     listed: list[dict[str, Any]] | None = None,
     **top: Any,
 ) -> Path:
-    """Two equal splits of small pictures, numbered from 10, with these annotations."""
+    """Two equal splits of small images, numbered from 10, with these annotations."""
     if listed is None:
         listed = [
             {"id": 10 + n, "file_name": f"{n}.jpg", "width": 40, "height": 32}
@@ -40,7 +40,7 @@ def write_coco(
 
 
 def item(number: int, **fields: Any) -> dict[str, Any]:
-    """An annotation of picture 10."""
+    """An annotation of image 10."""
     return {
         "id": number,
         "image_id": 10,

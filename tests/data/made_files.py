@@ -1,4 +1,4 @@
-"""Raw pictures in files and folders, as users have them."""
+"""Raw images in files and folders, as users have them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.shards import open_dataset
-from tests.data.made import jpeg, picture
+from tests.data.made import jpeg, make_image
 
 FOLDERS = {"train/cat": 11, "train/dog": 9, "val/cat": 3, "val/dog": 4}
-"""Pictures in each folder of the usual raw data set."""
+"""Images in each folder of the usual raw data set."""
 
 
 def image_bytes(number: int, width: int = 40, height: int = 32) -> bytes:
     """A small JPEG; each number gives another one."""
-    return jpeg(picture(number, width, height))
+    return jpeg(make_image(number, width, height))
 
 
 def write_folders(root: Path, folders: Mapping[str, int], first: int = 0) -> dict[str, bytes]:
-    """Write so many pictures into each folder; path relative to the root -> bytes."""
+    """Write so many images into each folder; path relative to the root -> bytes."""
     written = {}
     for folder, count in folders.items():
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ from pycocotools import mask as coco_mask
 
 from itpn_ray.data.annotations import run_lengths
 from itpn_ray.data.annotations.geometry import follow
-from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.prepare.config import SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
-from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
 from itpn_ray.data.sources.detect import detect
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.synthetic.layouts import generate
@@ -31,11 +31,11 @@ Mask = NDArray[np.bool_]
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated scenes in COCO's form."""
-    out = tmp_path_factory.mktemp("coco") / "pictures"
-    pictures = PicturesConfig(
+    out = tmp_path_factory.mktemp("coco") / "images"
+    images = SynthesizeConfig(
         out=str(out), layout="coco", train=40, val=12, side=128, num_workers=0
     )
-    return generate(pictures)
+    return generate(images)
 
 
 def annotations_of(folder: Path, split: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_objects_arrive_as_they_were_annotated(drawn: Path, tmp_path: Path) -> N
         assert seen == set(by_id)
 
 
-def test_objects_follow_a_picture_that_shrinks(drawn: Path, tmp_path: Path) -> None:
+def test_objects_follow_an_image_that_shrinks(drawn: Path, tmp_path: Path) -> None:
     rows = prepared(drawn, tmp_path / "out", max_side=100)
     full = {
         row["path"]: row for part in prepared(drawn, tmp_path / "full").values() for row in part
@@ -133,7 +133,7 @@ def row_for(width: int, height: int) -> dict[str, Any]:
     }
 
 
-def turned_picture(orientation: int, width: int, height: int) -> bytes:
+def turned_image(orientation: int, width: int, height: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     out = io.BytesIO()
@@ -143,16 +143,16 @@ def turned_picture(orientation: int, width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("max_side", [None, 24])
-def test_objects_follow_a_picture_that_turns(orientation: int, max_side: int | None) -> None:
-    rules = PictureRules(max_side=max_side, quality=90, max_pixels=2**20)
-    picture = normalise(turned_picture(orientation, 48, 32), rules)
+def test_objects_follow_an_image_that_turns(orientation: int, max_side: int | None) -> None:
+    rules = ImageRules(max_side=max_side, quality=90, max_pixels=2**20)
+    image = normalise(turned_image(orientation, 48, 32), rules)
     row = row_for(48, 32)
-    if orientation in (2, 3, 4):  # the size does not tell: the annotations mean the upright picture
-        moved = follow(row, picture)
-        assert moved["boxes"][0] == [v * picture.width / 48 for v in row["boxes"][0]]
+    if orientation in (2, 3, 4):  # the size does not tell: the annotations mean the upright image
+        moved = follow(row, image)
+        assert moved["boxes"][0] == [v * image.width / 48 for v in row["boxes"][0]]
         return
-    moved = follow(row, picture)
-    size = picture.height, picture.width
+    moved = follow(row, image)
+    size = image.height, image.width
     outline = coco_mask.decode(
         coco_mask.merge(coco_mask.frPyObjects(moved["polygons"][0], *size))
     ).astype(bool)
@@ -161,7 +161,7 @@ def test_objects_follow_a_picture_that_turns(orientation: int, max_side: int | N
     rows, columns = np.nonzero(runs)
     around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     np.testing.assert_allclose(moved["boxes"][1], around, atol=1.6)
-    # The pixels went the same way: the mask as a picture, stored and turned upright.
+    # The pixels went the same way: the mask as an image, stored and turned upright.
     stored = np.asarray(run_lengths.decode(row["runs"][1], 32, 48)).astype(np.uint8) * 255
     out = io.BytesIO()
     exif = Image.Exif()
@@ -173,16 +173,16 @@ def test_objects_follow_a_picture_that_turns(orientation: int, max_side: int | N
 
 
 def test_annotations_of_the_upright_size_are_not_turned() -> None:
-    rules = PictureRules(max_side=None, quality=90, max_pixels=2**20)
-    picture = normalise(turned_picture(6, 32, 48), rules)  # shown as 48 x 32
-    assert follow(row_for(48, 32), picture) == row_for(48, 32)
+    rules = ImageRules(max_side=None, quality=90, max_pixels=2**20)
+    image = normalise(turned_image(6, 32, 48), rules)  # shown as 48 x 32
+    assert follow(row_for(48, 32), image) == row_for(48, 32)
 
 
 def test_annotations_of_another_size_are_rejected() -> None:
-    rules = PictureRules(max_side=None, quality=90, max_pixels=2**20)
-    picture = normalise(turned_picture(1, 50, 32), rules)
+    rules = ImageRules(max_side=None, quality=90, max_pixels=2**20)
+    image = normalise(turned_image(1, 50, 32), rules)
     with pytest.raises(RejectedError, match="annotated as 48 x 32 pixels, but has 50 x 32"):
-        follow(row_for(48, 32), picture)
+        follow(row_for(48, 32), image)
 
 
 def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     text = "\n".join(listed)
     for number in bad:
         assert f"annotation {number}," in text
-    assert "is of picture 99, which is not listed" in text
+    assert "is of image 99, which is not listed" in text
     assert "is of category 5, which is not listed" in text
     assert "has a box without area: 0 x 4 pixels" in text
 
@@ -227,7 +227,7 @@ def test_class_names_lose_stray_blanks_only(tmp_path: Path) -> None:
     assert manifest.class_ids == (3, 7)
 
 
-def test_objects_of_a_held_out_picture_go_with_it(tmp_path: Path) -> None:
+def test_objects_of_a_held_out_image_go_with_it(tmp_path: Path) -> None:
     items = [item(n, image_id=10 + n % 10) for n in range(40)]
     raw = write_coco(tmp_path / "raw", items, images=10)
     (raw / "annotations/instances_val2017.json").unlink()
@@ -268,12 +268,12 @@ def test_objects365_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ("no pictures there", "is in none of the usual folders"),
+        ("no images there", "is in none of the usual folders"),
         ("no annotations", "names its split"),
         ("not JSON", "cannot be read"),
         ("cut off", "cannot be read"),
         ("no categories", "lists no categories"),
-        ("no images", "lists no pictures"),
+        ("no images", "lists no images"),
         ("category twice", "category 7: is dog and Wild Bird"),
         ("other categories", "other categories than train"),
     ],
@@ -282,7 +282,7 @@ def test_a_bad_data_set_is_told(tmp_path: Path, change: str, cause: str) -> None
     raw = write_coco(tmp_path / "raw", [item(1)])
     path = raw / "annotations/instances_train2017.json"
     content = json.loads(path.read_text())
-    if change == "no pictures there":
+    if change == "no images there":
         content["images"] = [{**image, "file_name": "x.jpg"} for image in content["images"]]
     elif change == "no categories":
         content["categories"] = []

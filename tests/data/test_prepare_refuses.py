@@ -18,33 +18,33 @@ def bad_source(tmp_path: Path, name: str) -> tuple[Path, str]:
     raw.mkdir()
     if name == "empty":
         return raw, "is empty"
-    if name == "no pictures":
+    if name == "no images":
         (raw / "notes.txt").write_text("")
-        return raw, "holds no pictures"
+        return raw, "holds no images"
     if name == "empty classes":
         (raw / "train/cat").mkdir(parents=True)
         (raw / "train/dog").mkdir(parents=True)
-        return raw, "holds no pictures"
+        return raw, "holds no images"
     if name == "one class":
         write_folders(raw, {"train/cat": 3})
         return raw, "one class"
-    if name == "pictures beside classes":
+    if name == "images beside classes":
         write_folders(raw, {"cat": 2, "dog": 2, "": 1})
-        return raw, "pictures beside them"
+        return raw, "images beside them"
     if name == "val has another class":
         write_folders(raw, {"train/cat": 2, "train/dog": 2, "val/emu": 1})
         return raw, "val has classes that train has not: emu"
     if name == "val without labels":
         write_folders(raw, {"train/cat": 2, "train/dog": 2, "val": 1})
         return raw, "lies in no class folder"
-    if name == "one picture":
+    if name == "one image":
         write_folders(raw, {"": 1})
-        return raw, "only picture"
+        return raw, "only image"
     if name == "all broken":
         for path in ("a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"):
             (raw / path).parent.mkdir(exist_ok=True)
             (raw / path).write_bytes(b"")
-        return raw, "no usable picture"
+        return raw, "no usable image"
     path = raw / "file.jpg"
     path.write_bytes(image_bytes(0))
     return path, "is not a folder"
@@ -55,13 +55,13 @@ def bad_source(tmp_path: Path, name: str) -> tuple[Path, str]:
     [
         "missing",
         "empty",
-        "no pictures",
+        "no images",
         "empty classes",
         "one class",
-        "pictures beside classes",
+        "images beside classes",
         "val has another class",
         "val without labels",
-        "one picture",
+        "one image",
         "all broken",
         "a file",
     ],

@@ -77,7 +77,7 @@ def test_parquet_holds_out_and_lists_empty_rows(tmp_path: Path) -> None:
     rows = prepared(path, tmp_path / "out", holdout=0.2)
     assert sum(map(len, rows.values())) == 29
     assert len({row["image"] for part in rows.values() for row in part}) == 29
-    assert "all.parquet#0.7,the row has no picture" in (tmp_path / "out/quarantine.csv").read_text()
+    assert "all.parquet#0.7,the row has no image" in (tmp_path / "out/quarantine.csv").read_text()
 
 
 def test_parquet_test_rows_without_labels_are_left_out(tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_parquet_test_rows_without_labels_are_left_out(tmp_path: Path) -> None:
     assert detect(str(tmp_path / "raw")) == "parquet"
     manifest = prepare(config(tmp_path / "raw", tmp_path / "out"))
     assert set(manifest.splits) == {"train", "val"}
-    assert "its 4 pictures have no labels" in (tmp_path / "out/quarantine.csv").read_text()
+    assert "its 4 images have no labels" in (tmp_path / "out/quarantine.csv").read_text()
     nothing = table.set_column(1, "label", pa.array([None] * 4, pa.int64()))
     pq.write_table(nothing, raw / "train/0000.parquet")
-    with pytest.raises(DataError, match="4 of 4 pictures have no label"):
+    with pytest.raises(DataError, match="4 of 4 images have no label"):
         prepare(config(tmp_path / "raw", tmp_path / "other"))
 
 
@@ -142,7 +142,7 @@ def test_csv_without_labels_and_with_missing_files(tmp_path: Path) -> None:
     ("header", "lines", "cause"),
     [
         ("file,class", ["a,b"], "has no column 'path'"),
-        ("path,label", [], "lists no pictures"),
+        ("path,label", [], "lists no images"),
         ("path,label", ["a.jpg,0", "b.jpg"], "line 3"),
         ("path,label,split", ["a.jpg,0,train", "b.jpg,1,holdout"], "is no split"),
         ("path,label", ["a.jpg,0", "b.jpg,0"], "one class"),

@@ -71,13 +71,13 @@ def test_a_test_folder_without_labels_is_left_out_and_listed(tmp_path: Path) -> 
     write_folders(tmp_path / "raw", {"train/a": 3, "train/b": 3, "test": 2})
     manifest = prepare(config(tmp_path / "raw", tmp_path / "out"))
     assert set(manifest.splits) == {"train", "val"}
-    assert "2 pictures have no labels" in (tmp_path / "out/quarantine.csv").read_text()
+    assert "2 images have no labels" in (tmp_path / "out/quarantine.csv").read_text()
 
 
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("n01440764\n", "holds 1 labels for 4 pictures"),
+        ("n01440764\n", "holds 1 labels for 4 images"),
         ("n09999999\n" * 4, "none of the 3 classes"),
         ("490\n361\n171\n822\n", "not the usual class numbers"),
         ("other_1.JPEG n01440764\n" * 4, "has no label for ILSVRC2012_val_00000001"),
@@ -140,7 +140,7 @@ def devkit(path: Path) -> None:
 
 
 def official(root: Path) -> dict[str, bytes]:
-    """Writes the tars; returns the training pictures."""
+    """Writes the tars; returns the training images."""
     root.mkdir()
     written = {
         f"{wnid}.tar/{wnid}_{number}.JPEG": image_bytes(10 * place + number)
@@ -254,7 +254,7 @@ def test_webdataset(tmp_path: Path, labels: str) -> None:
 
 def test_webdataset_without_labels(tmp_path: Path) -> None:
     shards(tmp_path / "raw", labels="none")
-    with pytest.raises(DataError, match=r"12 of 12 pictures have no .cls"):
+    with pytest.raises(DataError, match=r"12 of 12 images have no .cls"):
         prepare(config(tmp_path / "raw", tmp_path / "out"))
     manifest = prepare(config(tmp_path / "raw", tmp_path / "out", unlabelled=True))
     assert manifest.kind == "unlabelled"
@@ -271,7 +271,7 @@ def test_webdataset_refuses_names_that_lead_outside(tmp_path: Path) -> None:
         listed = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
     assert "leads outside" in listed["a.tar/../../evil.jpg"]
     assert "leads outside" in listed["a.tar//etc/evil.jpg"]
-    assert "no picture" in listed["a.tar/9.cls"]
+    assert "no image" in listed["a.tar/9.cls"]
 
 
 def pair(number: int) -> list[tuple[str, bytes]]:
@@ -291,7 +291,7 @@ def test_webdataset_on_s3(tmp_path: Path, s3_uri: str) -> None:
 # Folders told apart
 
 
-def test_pictures_beside_masks_are_not_two_classes(tmp_path: Path) -> None:
+def test_images_beside_masks_are_not_two_classes(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", {"images/training": 2, "annotations/training": 2})
     with pytest.raises(DataError, match="no COCO JSON"):
         detect(str(tmp_path / "raw"))

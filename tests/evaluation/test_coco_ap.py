@@ -1,4 +1,4 @@
-"""COCO's figures: the published ones to the last digit, and those of prepared pictures."""
+"""COCO's figures: the published ones to the last digit, and those of prepared images."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def collect(data: ShardedDataset, rows: range, seed: int | None = None) -> CocoA
 
 def in_cocos_form(data: ShardedDataset) -> dict[str, Any]:
     reader, manifest = ObjectReader(data), data.manifest
-    pictures = [reader[row] for row in range(len(data))]
+    images = [reader[row] for row in range(len(data))]
     return {
-        "images": [image_entry(objects) for objects in pictures],
-        "annotations": [e for o in pictures for e in truth_entries(o, manifest.class_ids)],
+        "images": [image_entry(objects) for objects in images],
+        "annotations": [e for o in images for e in truth_entries(o, manifest.class_ids)],
         "categories": [
             {"id": number, "name": name}
             for number, name in zip(manifest.class_ids, manifest.classes, strict=True)
@@ -145,14 +145,14 @@ def test_the_results_file_gives_the_same_figures_in_cocos_own_tools(
     assert 0.05 < found.metrics[f"{kind}_AP"] < 0.95
 
 
-def test_workers_find_what_one_finds_and_count_no_picture_twice(
+def test_workers_find_what_one_finds_and_count_no_image_twice(
     val: ShardedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = collect(val, range(len(val)), seed=2)
     expected = whole.compute()
     parts = [collect(val, rows, seed=2) for rows in (range(8, 14), range(0, 5), range(3, 9))]
     monkeypatch.setattr(
-        coco_ap, "on_leader", lambda part, work: work([other._pictures for other in parts])
+        coco_ap, "on_leader", lambda part, work: work([other._images for other in parts])
     )
     assert parts[0].compute() == expected
     assert parts[0].results == whole.results

@@ -7,7 +7,7 @@ from itpn_ray.evaluation.confusion import plot_confusion
 
 
 @pytest.mark.parametrize("classes", [2, 10, 60])
-def test_the_picture_darkens_where_the_predictions_are(classes: int, tmp_path) -> None:
+def test_the_image_darkens_where_the_predictions_are(classes: int, tmp_path) -> None:
     names = [f"class {c}" for c in range(classes)]
     right = plot_confusion(torch.eye(classes) * 7, names, tmp_path / "new" / "right.png")
     wrong = plot_confusion(torch.eye(classes).flip(0) * 7, names, tmp_path / "wrong.png")
@@ -17,6 +17,6 @@ def test_the_picture_darkens_where_the_predictions_are(classes: int, tmp_path) -
     assert abs(first - second).max() > 100
 
 
-def test_a_class_without_pictures_is_drawn_empty(tmp_path) -> None:
+def test_a_class_without_images_is_drawn_empty(tmp_path) -> None:
     counts = torch.tensor([[5, 0], [0, 0]])
     assert plot_confusion(counts, ["a", "b"], tmp_path / "c.png").stat().st_size > 1000

@@ -13,7 +13,7 @@ from PIL import Image
 from itpn_ray.data.annotations.objects import ObjectReader, Objects
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.data.synthetic.palette import class_colour
-from itpn_ray.evaluation.draw_detections import Scene, detection_grid, draw_picture
+from itpn_ray.evaluation.draw_detections import Scene, detection_grid, draw_image
 from itpn_ray.models.detection.base import Detections
 from tests.data.made_objects import write_scenes
 
@@ -44,13 +44,13 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def test_sure_detections_have_outline_and_name() -> None:
-    image = pixels(draw_picture(Scene(picture=GREY, found=FOUND), NAMES, side=400))
+    image = pixels(draw_image(Scene(image=GREY, found=FOUND), NAMES, side=400))
     assert image.shape == (200, 400, 3)
     coloured = (image == class_colour(1)).all(-1)
     assert coloured[180 - 1, 40:160].all()  # the box at twice its size
     assert coloured[80:180, 159].all()
     assert coloured[66:80, 42:60].any()  # its name lies above it
-    assert (image[100:170, 50:150] == 128).all()  # inside nothing but the picture
+    assert (image[100:170, 50:150] == 128).all()  # inside nothing but the image
     assert not (image == class_colour(2)).all(-1).any()  # 0.2 is not sure enough
 
 
@@ -60,14 +60,14 @@ def test_masks_tint_what_they_cover() -> None:
     found = Detections(
         boxes=FOUND.boxes[:1], scores=FOUND.scores[:1], labels=FOUND.labels[:1], masks=mask
     )
-    image = pixels(draw_picture(Scene(picture=GREY, found=found), NAMES, side=200))
+    image = pixels(draw_image(Scene(image=GREY, found=found), NAMES, side=200))
     tint = 0.4 * np.array(class_colour(1)) + 0.6 * 128
     assert np.abs(image[60:80, 30:45] - tint).max() <= 1.5
     assert (image[60:80, 55:75] == 128).all()
 
 
 def test_annotations_stand_beside_the_detections(tmp_path: Path) -> None:
-    scene = Scene(picture=GREY, found=FOUND, truth=TRUTH)
+    scene = Scene(image=GREY, found=FOUND, truth=TRUTH)
     alone = pixels(Image.open(detection_grid([replace(scene, truth=None)], NAMES, tmp_path / "a")))
     both = pixels(Image.open(detection_grid([scene], NAMES, tmp_path / "new" / "b.png")))
     found, annotated = (np.array(class_colour(label)) for label in (1, 0))
@@ -90,9 +90,7 @@ def test_real_annotations_can_be_drawn(tmp_path: Path, count: int) -> None:
         labels=torch.empty(0, dtype=torch.int64),
         masks=torch.empty(0, 28, 28),
     )
-    scenes = [
-        Scene(picture=reader.picture(row), found=none, truth=reader[row]) for row in range(count)
-    ]
+    scenes = [Scene(image=reader.image(row), found=none, truth=reader[row]) for row in range(count)]
     image = Image.open(detection_grid(scenes, data.classes, tmp_path / "grid.png"))
     assert image.width <= 1920
     assert image.height > 300 * ((count + 2) // 3)

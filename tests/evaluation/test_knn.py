@@ -29,7 +29,7 @@ def test_the_weighted_vote_is_the_one_of_the_formula() -> None:
     assert knn_predict(bank, labels, query, neighbours=1).tolist() == [0]
 
 
-def test_a_picture_has_no_vote_on_itself() -> None:
+def test_an_image_has_no_vote_on_itself() -> None:
     features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
     labels = torch.tensor([0, 1, 1, 0])
     own = torch.arange(4)

@@ -1,4 +1,4 @@
-"""Pasting: a mask of a box's size becomes one of the picture's size."""
+"""Pasting: a mask of a box's size becomes one of the image's size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.nn.functional import grid_sample
 
-from itpn_ray.evaluation.pasting import encode, in_picture, paste
+from itpn_ray.evaluation.pasting import encode, in_image, paste
 from itpn_ray.models.detection.base import Detections
 
 HEIGHT, WIDTH = 40, 60
@@ -24,7 +24,7 @@ BOXES = [
 
 
 def sampled(mask: torch.Tensor, box: list[float]) -> torch.Tensor:
-    """The same by PyTorch's own sampler: the mask's value at every pixel of the picture."""
+    """The same by PyTorch's own sampler: the mask's value at every pixel of the image."""
     x1, y1, x2, y2 = box
     x = (torch.arange(WIDTH) + 0.5 - x1) / (x2 - x1) * 2 - 1
     y = (torch.arange(HEIGHT) + 0.5 - y1) / (y2 - y1) * 2 - 1
@@ -58,14 +58,14 @@ def test_run_lengths_are_those_of_coco() -> None:
     np.testing.assert_array_equal(coco_mask.decode(found), mask)
 
 
-def test_detections_go_back_to_the_picture() -> None:
+def test_detections_go_back_to_the_image() -> None:
     seen = Detections(
         boxes=torch.tensor([[10.0, 20.0, 30.0, 40.0]]),
         scores=torch.tensor([0.5], dtype=torch.bfloat16),
         labels=torch.tensor([2]),
         masks=torch.rand(1, 28, 28),
     )
-    found = in_picture(seen, torch.tensor([100, 50]), torch.tensor([50, 100]))
+    found = in_image(seen, torch.tensor([100, 50]), torch.tensor([50, 100]))
     assert found.boxes.tolist() == [[20.0, 10.0, 60.0, 20.0]]
     assert found.scores.dtype == torch.float32
     assert torch.equal(found.masks, seen.masks)

@@ -38,7 +38,7 @@ def test_inputs_that_never_change_do_no_harm() -> None:
     assert linear_probe(train, labels, val, val_labels) == 1.0
 
 
-def pictures(
+def make_images(
     count: int, size: int, seed: int, *, shifted: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Two classes: upright or lying bars, at one place or anywhere."""
@@ -54,11 +54,11 @@ def pictures(
 
 @pytest.mark.parametrize("size", [24, 64])
 def test_pixels_tell_what_has_its_place(size: int) -> None:
-    train = pictures(120, size, 1, shifted=False)
-    val = pictures(60, size, 2, shifted=False)
+    train = make_images(120, size, 1, shifted=False)
+    val = make_images(60, size, 2, shifted=False)
     assert pixel_probe(*train, *val) == 1.0
 
 
 def test_the_answer_is_repeatable() -> None:
-    train, val = pictures(80, 32, 1, shifted=True), pictures(60, 32, 2, shifted=True)
+    train, val = make_images(80, 32, 1, shifted=True), make_images(60, 32, 2, shifted=True)
     assert pixel_probe(*train, *val) == pixel_probe(*train, *val)

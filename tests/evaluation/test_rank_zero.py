@@ -28,7 +28,7 @@ def take_part(rank: int, folder: str) -> None:
     with pytest.raises(DataError, match=r"parts = \[0, 1\]: are refused") as error:
         on_leader(rank, refuse)
     found.append(str(on_leader(rank, sum)))  # the group goes on after an error
-    Path(folder, f"{rank}.txt").write_text(f"{found} {worked_at} {error.value.mend}")
+    Path(folder, f"{rank}.txt").write_text(f"{found} {worked_at} {error.value.hint}")
     dist.destroy_process_group()
 
 

@@ -32,7 +32,7 @@ def test_patches_are_row_major_with_colour_last(images) -> None:
     assert torch.equal(from_patches(patches, (32, 48), 16), images)
 
 
-def test_a_perfect_prediction_brings_the_picture_back(images) -> None:
+def test_a_perfect_prediction_brings_the_image_back(images) -> None:
     mask = torch.ones(2, 6, dtype=torch.bool)
     assert torch.allclose(reconstruct(images, mask, perfect(images)), images, atol=1e-5)
 
@@ -67,7 +67,7 @@ def test_the_grid_shows_input_masked_and_reconstruction(images, tmp_path) -> Non
     assert (sheet[32:36] == 255).all()
 
 
-def test_many_pictures_stand_two_in_a_row(tmp_path) -> None:
+def test_many_images_stand_two_in_a_row(tmp_path) -> None:
     images = torch.linspace(0, 1, 6).view(6, 1, 1, 1).expand(6, 3, 16, 16)
     mask = torch.zeros(6, 1, dtype=torch.bool)
     path = tmp_path / "grid.png"

@@ -61,7 +61,7 @@ def test_ties_go_to_the_lower_class() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_pictures_without_finite_logits_are_wrong_and_counted(bad: float) -> None:
+def test_images_without_finite_logits_are_wrong_and_counted(bad: float) -> None:
     logits = torch.eye(6)
     logits[2, 4] = bad
     topk = TopK(6)

@@ -23,7 +23,7 @@ def stir(module: nn.Module, seed: int = 0) -> None:
 
 
 def classifier(name: str = "nano", **changes: Any) -> Classifier:
-    """A stirred classifier of ten classes for pictures of 64 pixels, in eval mode."""
+    """A stirred classifier of ten classes for images of 64 pixels, in eval mode."""
     settings = {"num_classes": 10, "image_size": 64, "width": 32, "heads": 2, **changes}
     net = create_model(name, **settings)
     stir(net)
@@ -31,7 +31,7 @@ def classifier(name: str = "nano", **changes: Any) -> Classifier:
 
 
 def dense(**changes: Any) -> DenseTrunk:
-    """A stirred dense trunk for pictures of 64 pixels, in eval mode."""
+    """A stirred dense trunk for images of 64 pixels, in eval mode."""
     net = create_dense(
         "nano", image_size=64, width=32, heads=2, pyramid_width=16, levels=3, **changes
     )
@@ -39,7 +39,7 @@ def dense(**changes: Any) -> DenseTrunk:
     return net.eval()
 
 
-def pictures(batch: int, height: int, width: int | None = None, seed: int = 0) -> Tensor:
+def make_images(batch: int, height: int, width: int | None = None, seed: int = 0) -> Tensor:
     """Noise, (B, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 3, height, width or height, generator=generator)

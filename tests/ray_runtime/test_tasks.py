@@ -14,7 +14,7 @@ from itpn_ray.ray_runtime.tasks import Work, run_on_ray
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def counting() -> Work:
+def progress_bar() -> Work:
     made = time.monotonic_ns()
 
     def count(task: int) -> Iterator[tuple[int, int, int]]:
@@ -54,7 +54,7 @@ def test_an_answer_does_not_wait_for_the_end_of_its_task(tmp_path) -> None:
 @pytest.mark.parametrize("where", ["making", "working"])
 def test_an_error_of_ours_comes_as_it_is(actors: bool, where: str) -> None:
     def fail() -> None:
-        raise DataError("picture", 3, "is broken", "Mend it")
+        raise DataError("image", 3, "is broken", "Fix it")
 
     def failing() -> Work:
         if where == "making":

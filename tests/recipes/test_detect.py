@@ -60,11 +60,11 @@ def test_numbers(network: str, schedule: str) -> None:
     found = (config.task.head, optim.lr, optim.epochs, optim.warmup_steps, optim.global_batch)
     assert found == NUMBERS[schedule]
     dino = schedule == "dino"
-    assert (optim.weight_decay, optim.trunk_scale, optim.clip_norm) == (
+    assert (optim.weight_decay, optim.backbone_lr_scale, optim.clip_norm) == (
         (1e-4, 0.1, 0.1) if dino else (0.05, 1.0, 0.0)
     )
     assert optim.layer_decay == (1.0 if dino else LAYER_DECAY[network.rsplit("_", 1)[1]])
-    drops = [round(share * optim.epochs, 6) for share in optim.drops]
+    drops = [round(share * optim.epochs, 6) for share in optim.lr_milestones]
     assert drops == {"1x": [9, 11], "3x": [27, 33], "dino": [11]}[schedule.rsplit("_", 1)[-1]]
     assert (config.task.short_side, config.task.long_side) == (800, 1333)
     assert config.task.masks != dino
@@ -105,7 +105,7 @@ def test_every_parameter_has_a_rate(name: str) -> None:
         network = task.build()
     trained = {n for n, p in network.named_parameters() if p.requires_grad}
     assert trained == set(task.layer_ids(network))
-    assert task.undecayed(network) < trained
+    assert task.no_weight_decay(network) < trained
 
 
 @pytest.mark.parametrize("name", ["nano", "nano_dino"])

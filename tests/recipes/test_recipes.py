@@ -151,7 +151,7 @@ def test_its_network_can_be_built(name: str, recipe: Recipe) -> None:
         network = task.build()
     parameters = dict(network.named_parameters())
     assert {n for n, p in parameters.items() if p.requires_grad} <= set(task.layer_ids(network))
-    assert task.undecayed(network) & set(parameters)
+    assert task.no_weight_decay(network) & set(parameters)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -47,7 +47,7 @@ def config(run: str, command: str, **fields) -> dict:
         "seed": 0,
         "model": {"name": "nano", "image_size": 128, "drop_path": 0.1, "init": ""},
         "optim": {"global_batch": 64, "epochs": 10.0, "lr": 0.0015, "beta2": 0.95},
-        "loader": {"threads": 2, "carrier": "ray"},
+        "loader": {"threads": 2, "transport": "ray"},
         "tracking": {"kind": "mlflow", "uri": "", "experiment": "itpn_ray"},
         **fields,
         "command": command,
@@ -193,7 +193,7 @@ def evaluation(folder: Path) -> Path:
         }
         for r in (0.0, 0.1, 0.2, 0.3, 0.4)
     ]
-    write_json(folder / "results.json", {"migration": rows, "pictures": 480, "top1": 0.83})
+    write_json(folder / "results.json", {"migration": rows, "images": 480, "top1": 0.83})
     write_json(
         folder / "config.json",
         config(folder.name, "itpn-ray evaluate out/finetune", weights="out/finetune"),
@@ -257,14 +257,14 @@ def prepared(folder: Path) -> Path:
         folder / "manifest.json", {"schema_version": 1, "classes": CLASSES, "splits": splits}
     )
     (folder / "quarantine.csv").write_text(
-        "path,reason\ntrain/dots/<b>bad</b>.jpg,truncated file\ntrain/leaf/7.txt,no picture\n"
+        "path,reason\ntrain/dots/<b>bad</b>.jpg,truncated file\ntrain/leaf/7.txt,no image\n"
     )
     return folder
 
 
 def demo(folder: Path) -> Path:
     stages = [
-        {"folder": prepared(folder / "prepared").name, "name": "Pictures", "seconds": 20.5},
+        {"folder": prepared(folder / "prepared").name, "name": "Images", "seconds": 20.5},
         {"folder": pretraining(folder / "pretrain").name},
         str(finetuning(folder / "finetune")),
         {"folder": evaluation(folder / "evaluate").name},

@@ -86,9 +86,9 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
         write_report(tmp_path / "nothing")
 
 
-def test_pretraining_shows_loss_terms_probe_pictures_and_restarts(tmp_path: Path) -> None:
+def test_pretraining_shows_loss_terms_probe_images_and_restarts(tmp_path: Path) -> None:
     page = page_of(runs.pretraining(tmp_path / "nano", restarted=True))
-    assert page.headings == ["nano", "Curves", "Pictures", "Restarts", "How it ran"]
+    assert page.headings == ["nano", "Curves", "Images", "Restarts", "How it ran"]
     for words in ("Pre-training", "finished", "masked pixels", "features, stage 3", "kNN top-1"):
         assert words in page.text
     assert "itpn-ray pretrain nano --workers 2" in page.text
@@ -111,8 +111,8 @@ def test_finetuning_shows_the_classes_worst_first(tmp_path: Path) -> None:
 def test_detection_shows_average_precision_and_the_classes_worst_first(tmp_path: Path) -> None:
     page = page_of(runs.detection(tmp_path / "nano"))
     assert "Detection" in page.text
-    assert "average precision of boxes on held-out pictures" in page.text
-    assert "average precision of masks on held-out pictures" in page.text
+    assert "average precision of boxes on held-out images" in page.text
+    assert "average precision of masks on held-out images" in page.text
     assert "AR100" not in page.text  # of 24 figures those are shown that sum the others up
     assert "31.0 %" in page.text
     assert "1.24x" in page.text
@@ -154,7 +154,7 @@ def test_an_evaluation_shows_what_migration_gains(tmp_path: Path) -> None:
 
 def test_prepared_data_lists_its_quarantine(tmp_path: Path) -> None:
     page = page_of(runs.prepared(tmp_path / "prepared"))
-    assert "Pictures prepared" in page.headings
+    assert "Images prepared" in page.headings
     assert "2 files in quarantine" in page.text
     assert "train/dots/<b>bad</b>.jpg" in page.text
 
@@ -164,7 +164,7 @@ def test_a_demo_tells_its_stages(tmp_path: Path) -> None:
     write_report(folder / "pretrain")
     page = page_of(folder)
     assert page.headings == [
-        *("demo", "Side by side", "Pictures", "Pictures prepared"),
+        *("demo", "Side by side", "Images", "Images prepared"),
         *("Pre-training: pretrain", "Fine-tuning: finetune", "Classes, worst first"),
         *("Evaluation: evaluate", "Token migration", "Sweep: tune", "Trials", "Job"),
         "How it ran",

@@ -21,7 +21,7 @@ CLASSES = ("cup", "pen", "ball")
 
 
 def detection(scenes: str, out: Path, head: str = "mask_rcnn", **changes: Any) -> ExperimentConfig:
-    """Four steps of a nano detector on pictures of 64 to 96 px, with everything random on."""
+    """Four steps of a nano detector on images of 64 to 96 px, with everything random on."""
     config = dataclasses.replace(
         tiny(scenes, out),
         model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.2),
@@ -34,7 +34,7 @@ def detection(scenes: str, out: Path, head: str = "mask_rcnn", **changes: Any) -
             ema_decay=0.5,
         ),
         optim=OptimConfig(
-            global_batch=2, epochs=1, warmup_epochs=0, warmup_steps=2, lr=1e-3, drops=(0.7,)
+            global_batch=2, epochs=1, warmup_epochs=0, warmup_steps=2, lr=1e-3, lr_milestones=(0.7,)
         ),
         augment=AUGMENT,
     )
@@ -50,5 +50,5 @@ def task(head: str = "mask_rcnn", *, scenes: str = "", **model: Any) -> Detectio
         classes=CLASSES,
         seed=3,
         augment=AUGMENT,
-        truth=partial(open_truth, scenes, "val", LoaderConfig(carrier="threads")),
+        truth=partial(open_truth, scenes, "val", LoaderConfig(transport="threads")),
     )

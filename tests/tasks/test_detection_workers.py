@@ -16,7 +16,7 @@ from tests.training.runs import losses, train_alone
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_two_workers_take_the_steps_of_one(scenes: str, tmp_path: Path, sharded: bool) -> None:
-    """With shares of two and four pictures, joint normalisation and joint normalisers."""
+    """With shares of two and four images, joint normalisation and joint normalisers."""
     alone = detection(scenes, tmp_path / "one")
     optim = dataclasses.replace(alone.optim, global_batch=6, epochs=2)
     alone = dataclasses.replace(alone, optim=optim)

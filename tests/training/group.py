@@ -18,7 +18,7 @@ from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.base import Batch
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.training import loop
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.process import work
 from tests.s3 import free_port
@@ -48,7 +48,7 @@ def _process(
     }
     if before is not None:
         before(rank)
-    worker = Worker.in_group(config)
+    worker = TrainContext.in_group(config)
     with contextlib.suppress(SystemExit):  # how a run leaves a machine that is taken away
         work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
 
@@ -75,7 +75,7 @@ def expect_half(rank: int) -> None:
 
 
 def poison(step: int, sick: int, rank: int) -> None:
-    """Let the pictures of one step of rank ``sick`` be no numbers."""
+    """Let the images of one step of rank ``sick`` be no numbers."""
     if rank != sick:
         return
     prepare, calls = PixelPretrainingTask.prepare, itertools.count(1)

@@ -18,8 +18,8 @@ from itpn_ray.tasks.pretraining_config import PixelPretraining
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training import loop
 from itpn_ray.training.checkpoint.state_files import state_digest
-from itpn_ray.training.launch.context import Worker
-from itpn_ray.training.launch.process import open_store, work
+from itpn_ray.training.launch.context import TrainContext
+from itpn_ray.training.launch.process import open_checkpoints, work
 
 
 def tiny(prepared: str, out: Path, **changes: Any) -> ExperimentConfig:
@@ -34,7 +34,7 @@ def tiny(prepared: str, out: Path, **changes: Any) -> ExperimentConfig:
         model=ModelConfig(name="fast_itpn_nano", image_size=32),
         task=PixelPretraining(mask_ratio=0.5, pyramid_width=16, decoder_width=32, decoder_depth=1),
         optim=OptimConfig(global_batch=16, epochs=2, warmup_epochs=0, lr=1e-3),
-        loader=LoaderConfig(carrier="threads", threads=1, prefetch=32),
+        loader=LoaderConfig(transport="threads", threads=1, prefetch=32),
         checkpoint=CheckpointConfig(every_steps=3),
         tracking=TrackingConfig(kind="none"),
     )
@@ -51,7 +51,7 @@ def classification(prepared: str, out: Path, **changes: Any) -> ExperimentConfig
 def train_alone(config: ExperimentConfig) -> list[dict[str, Any]]:
     """Train in this process; the figures of every step and evaluation."""
     folder = run_folder(config)
-    worker = Worker.alone(gpu=False, threads=1)
+    worker = TrainContext.alone(gpu=False, threads=1)
     reported: list[dict[str, float]] = []
     work(config, worker, FileJournal(folder), reported.append)
     return read_lines(folder / METRICS)
@@ -59,7 +59,7 @@ def train_alone(config: ExperimentConfig) -> list[dict[str, Any]]:
 
 def final_digest(config: ExperimentConfig) -> str:
     """SHA-256 of weights, averages and optimiser at the newest checkpoint."""
-    checkpoint = open_store(config).latest_good()
+    checkpoint = open_checkpoints(config).latest_good()
     assert checkpoint is not None
     return state_digest(checkpoint.load("network", "optimizer"))
 
@@ -94,5 +94,5 @@ def train_and_stop(config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, st
         stop_at(patch, step)
         with pytest.raises(Stop):
             train_alone(config)
-    while not open_store(config).steps():
+    while not open_checkpoints(config).steps():
         time.sleep(0.05)

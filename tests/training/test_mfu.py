@@ -12,7 +12,7 @@ from itpn_ray.runs.journal import METRICS, FileJournal, read_lines
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.tasks.pretraining_config import PixelPretraining
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.meters import Meter
 from itpn_ray.training.mfu import peak_rate, training_flops
 
@@ -45,7 +45,7 @@ def test_the_peak_follows_from_the_name(
 
 
 def test_the_share_of_a_worker_is_logged(tmp_path: Path) -> None:
-    worker = Worker(rank=0, world=1, device=torch.device("cpu"))
+    worker = TrainContext(rank=0, world=1, device=torch.device("cpu"))
     meter = Meter(worker, FileJournal(tmp_path), steps=1, peak_rate=1000.0)
     meter.add({"loss": torch.tensor(1.0)}, 1.0)
     time.sleep(0.01)

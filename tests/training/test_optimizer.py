@@ -32,7 +32,7 @@ def test_groups_scale_by_depth_and_spare_the_undecayed() -> None:
 
 
 def test_the_trunk_learns_at_a_rate_of_its_own() -> None:
-    slow = dataclasses.replace(CONFIG, layer_decay=1.0, trunk_scale=0.1)
+    slow = dataclasses.replace(CONFIG, layer_decay=1.0, backbone_lr_scale=0.1)
     groups = parameter_groups(network(), IDS, set(), slow)
     assert {group["names"][0][0]: group["lr_scale"] for group in groups} == {"0": 0.1, "1": 1.0}
 

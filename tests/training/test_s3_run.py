@@ -1,4 +1,4 @@
-"""A run whose pictures and checkpoints lie in an S3 that refuses three requests in ten."""
+"""A run whose images and checkpoints lie in an S3 that refuses three requests in ten."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_stopped_run_on_s3_ends_as_one_on_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loader = LoaderConfig(
-        carrier="threads", threads=1, prefetch=32, cache_dir=str(tmp_path / "cache")
+        transport="threads", threads=1, prefetch=32, cache_dir=str(tmp_path / "cache")
     )
     local = tiny(prepared, tmp_path / "local", loader=loader)
     expected = losses(train_alone(local))

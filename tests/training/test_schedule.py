@@ -31,13 +31,13 @@ def test_no_warmup() -> None:
 
 
 def test_drops_take_the_place_of_the_cosine() -> None:
-    dropping = config(warmup_epochs=0, drops=(9 / 12, 11 / 12), epochs=12)
+    dropping = config(warmup_epochs=0, lr_milestones=(9 / 12, 11 / 12), epochs=12)
     rates = [learning_rate(dropping, step, 5) for step in range(60)]
     assert rates == pytest.approx([1.0] * 45 + [0.1] * 10 + [0.01] * 5)
 
 
 def test_warmup_in_steps() -> None:
-    for more in ({}, {"drops": (0.9,)}):
+    for more in ({}, {"lr_milestones": (0.9,)}):
         rates = [
             learning_rate(config(warmup_epochs=0, warmup_steps=4, **more), s, 5) for s in (0, 3)
         ]
@@ -48,8 +48,8 @@ def test_warmup_in_steps() -> None:
     ("changes", "field"),
     [
         ({"warmup_steps": 5}, "optim.warmup_steps"),
-        ({"drops": (0.5,), "min_lr": 0.1}, "optim.min_lr"),
-        ({"drops": (1.0,)}, "optim.drops"),
+        ({"lr_milestones": (0.5,), "min_lr": 0.1}, "optim.min_lr"),
+        ({"lr_milestones": (1.0,)}, "optim.lr_milestones"),
     ],
 )
 def test_contradictions_are_refused(changes: dict, field: str) -> None:

@@ -14,7 +14,7 @@ from itpn_ray.tasks.pretraining_config import ClipPretraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig:
+class CacheTeacherConfig:
     """A CLIP teacher's features, written once for the runs of a configuration.
 
     Raises:
@@ -24,9 +24,9 @@ class TeachConfig:
     features: str = ""
     """Folder or s3:// prefix to write; a run reads it with --task.features."""
     views: int = 4
-    """Views of each training picture; epoch e of a run shows view e mod this."""
+    """Views of each training image; epoch e of a run shows view e mod this."""
     batch: int = 64
-    """Pictures that the teacher sees at once."""
+    """Images that the teacher sees at once."""
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
     """The run that will read the features; its workers write them."""
 

@@ -1,4 +1,4 @@
-"""The features of a run's CLIP teacher, written once: the driver of `itpn-ray teach`."""
+"""The features of a run's CLIP teacher, written once: the driver of `itpn-ray cache-teacher`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from itpn_ray.commands.cache_teacher.config import TeachConfig
+from itpn_ray.commands.cache_teacher.config import CacheTeacherConfig
 from itpn_ray.data.config import AugmentConfig
 from itpn_ray.data.prepare.teacher_features import Encode, FeatureJob, write_features
 from itpn_ray.data.store.teacher_features import FeatureManifest, FeatureSettings
@@ -20,11 +20,11 @@ from itpn_ray.storage.uri import local_path
 from itpn_ray.tasks.clip_pretraining.teacher import load_teacher, teacher_digest
 from itpn_ray.tasks.pretraining_config import TEACHERS, ClipPretraining
 from itpn_ray.terminal.console import Console
-from itpn_ray.terminal.item_progress import counting
+from itpn_ray.terminal.item_progress import progress_bar
 from itpn_ray.training.launch.setup import open_splits
 
 
-def teach(config: TeachConfig, *, console: Console) -> FeatureManifest:
+def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureManifest:
     """Write the features that runs of ``config.experiment`` read with ``--task.features``.
 
     Raises:
@@ -41,7 +41,7 @@ def teach(config: TeachConfig, *, console: Console) -> FeatureManifest:
     count = len(splits[0]) * config.views + len(splits[1])
     size = count * tokens * width * 2
     console.say(
-        f"{len(splits[0]):,} pictures in {config.views} views and {len(splits[1]):,} in one: "
+        f"{len(splits[0]):,} images in {config.views} views and {len(splits[1]):,} in one: "
         f"{tokens} tokens of {width} each, {size / 1e9:,.1f} GB"
     )
     _check_room(config.features, size)
@@ -55,7 +55,7 @@ def teach(config: TeachConfig, *, console: Console) -> FeatureManifest:
         loader=experiment.loader,
         make_encoder=partial(make_encoder, experiment),
     )
-    with counting(console, "asking the teacher") as count_up:
+    with progress_bar(console, "asking the teacher") as count_up:
         manifest = write_features(
             job,
             workers=experiment.worker_range[1],

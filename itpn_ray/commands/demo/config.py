@@ -18,9 +18,9 @@ class DemoConfig:
     out: str = "out"
     """Folder of all runs."""
     train: int = 2400
-    """Pictures drawn for training."""
+    """Images drawn for training."""
     val: int = 600
-    """Pictures drawn for evaluation."""
+    """Images drawn for evaluation."""
     pretrain_epochs: float = 6
     """Epochs of pre-training."""
     finetune_epochs: float = 12

@@ -1,4 +1,4 @@
-"""The main job end to end: pictures, shards, pre-training, fine-tuning, evaluation, sweep, job."""
+"""The main job end to end: images, shards, pre-training, fine-tuning, evaluation, sweep, job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from itpn_ray.commands.demo.config import DemoConfig
 from itpn_ray.commands.evaluate.run import evaluate
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader
-from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.data.synthetic.layouts import generate
@@ -28,7 +28,7 @@ from itpn_ray.recipes import finetune, pretrain, tune
 from itpn_ray.report import write_report
 from itpn_ray.runs.journal import RESULTS, FileJournal
 from itpn_ray.terminal.console import Console
-from itpn_ray.terminal.item_progress import counting
+from itpn_ray.terminal.item_progress import progress_bar
 from itpn_ray.training.launch.driver import EXPORT
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.sweep import sweep
@@ -36,7 +36,7 @@ from jobs.config import SubmitConfig
 from jobs.submit import submit
 
 PROBE_SIDE = 16
-"""Side to which pictures are shrunk for the linear probe on raw pixels."""
+"""Side to which images are shrunk for the linear probe on raw pixels."""
 PROBE_BATCH = 256
 CPUS = 2.0
 """Compute threads of the runs that have the machine to themselves."""
@@ -80,7 +80,7 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
     tuned = json.loads((second / RESULTS).read_text())["top1"]
     journal.result(
         stages=[
-            {"folder": "data", "name": "Pictures"},
+            {"folder": "data", "name": "Images"},
             *(str(path.relative_to(folder)) for path in (first, second, third, fourth, fifth)),
         ],
         comparison=[
@@ -97,13 +97,13 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
 
 
 def _data(config: DemoConfig, folder: Path, console: Console) -> str:
-    pictures, shards = folder / "pictures", folder / "data"
-    with counting(console, "drawing pictures") as count:
-        generate(PicturesConfig(out=str(pictures), train=config.train, val=config.val), count)
-    with counting(console, "preparing pictures") as count:
+    images, shards = folder / "images", folder / "data"
+    with progress_bar(console, "drawing images") as count:
+        generate(SynthesizeConfig(out=str(images), train=config.train, val=config.val), count)
+    with progress_bar(console, "preparing images") as count:
         prepare(
-            PrepareConfig(source=str(pictures), out=str(shards), num_workers=0),
-            lambda now: count(now.pictures, now.total_pictures),
+            PrepareConfig(source=str(images), out=str(shards), num_workers=0),
+            lambda now: count(now.images, now.total_images),
         )
     return str(shards)
 
@@ -148,10 +148,10 @@ def _probe(data: str) -> float:
 
 
 def _pixels(data: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures (N, 3, S, S) uint8 and labels (N,) int64 of a split."""
+    """Images (N, 3, S, S) uint8 and labels (N,) int64 of a split."""
     loader = EvalLoader(
         open_dataset(data, split),
-        LoaderConfig(carrier="threads"),
+        LoaderConfig(transport="threads"),
         image_size=PROBE_SIDE,
         batch=PROBE_BATCH,
         crop=1.0,

@@ -24,13 +24,13 @@ from itpn_ray.tasks.base import Batch, Evaluation
 from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import Classification, Detection, ModelConfig
 from itpn_ray.tasks.detection.task import DetectionTask
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.setup import open_truth
 
 N = TypeVar("N", Classifier, Detector)
-LOADER = LoaderConfig(carrier="threads", prefetch=64)
+LOADER = LoaderConfig(transport="threads", prefetch=64)
 USUAL_VIEW = (800, 1333)
-"""Shorter and longest side of a picture where a detector's file does not say."""
+"""Shorter and longest side of an image where a detector's file does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ class Place:
     Attributes:
         dataset: the split.
         worker: this process.
-        batch: pictures a forward pass; 0: what is usual for the kind of network.
+        batch: images a forward pass; 0: what is usual for the kind of network.
         folder: the run's folder.
     """
 
     dataset: ShardedDataset
-    worker: Worker
+    worker: TrainContext
     batch: int
     folder: Path
 
@@ -108,12 +108,12 @@ class Classifiers(Subject[Classifier]):
 
 
 class Detectors(Subject[Detector]):
-    """COCO's average precision of whole pictures, and all detections as COCO's results.
+    """COCO's average precision of whole images, and all detections as COCO's results.
 
     Args:
         network: tells whether there are masks.
         classes: names of the classes.
-        metadata: of its file; tells the size of the pictures.
+        metadata: of its file; tells the size of the images.
         place: where.
 
     Raises:
@@ -145,11 +145,11 @@ class Detectors(Subject[Detector]):
         return found
 
     def draw(self, network: Detector, folder: Path) -> list[Path]:
-        """See `Subject.draw`: the first pictures."""
+        """See `Subject.draw`: the first images."""
         return self.task.draw(network, folder)
 
     def speeds(self, networks: Mapping[float, Detector]) -> dict[float, float]:
-        """See `Subject.speeds`: on the first pictures, from normalised views to boxes and masks."""
+        """See `Subject.speeds`: on the first images, from normalised views to boxes and masks."""
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {

@@ -22,7 +22,7 @@ from itpn_ray.report import write_report
 from itpn_ray.runs.folder import CONFIG
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.terminal.console import Console
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.driver import EXPORT
 
 
@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     if config.gpu and not torch.cuda.is_available():
         raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
     folder = Path(config.out).expanduser().absolute() / config.run
-    worker = Worker.alone(gpu=config.gpu, threads=config.threads)
+    worker = TrainContext.alone(gpu=config.gpu, threads=config.threads)
     place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
     subject = _subject(model, classes, metadata, place)
     journal = FileJournal(folder)
@@ -71,7 +71,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     for row in rows:
         row["images_per_s"] = round(speeds[row["migration"]], 3)
         console.say(_line(row, subject.headline))
-    journal.result(migration=rows, pictures=len(dataset), **details)
+    journal.result(migration=rows, images=len(dataset), **details)
     journal.event("end", status="FINISHED")
     write_report(folder)
     console.summary(folder)

@@ -21,7 +21,7 @@ from itpn_ray.formatting import show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.terminal.console import Console
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
 from itpn_ray.training.launch.setup import check_fit, check_teacher, make_task, open_splits
 from itpn_ray.training.loop import micro_batches
@@ -37,11 +37,11 @@ class Size:
 
     Attributes:
         parameters: numbers that are trained.
-        multiply_adds: of a picture's forward pass, by network: all matrix products.
+        multiply_adds: of an image's forward pass, by network: all matrix products.
         state_gb: weights, gradients, AdamW's moments and averages of a worker, 10^9 bytes; where
             they are sharded, with the fewest workers.
         workers: most workers.
-        share: pictures a step of the worker with most.
+        share: images a step of the worker with most.
         accumulation: micro-batches a step.
         per_epoch: steps an epoch.
         steps: steps of the run.
@@ -105,13 +105,13 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")
     say = console.say
-    say(f"{name} on {len(train):,} pictures of {experiment.data}")
+    say(f"{name} on {len(train):,} images of {experiment.data}")
     say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
     for part, adds in size.multiply_adds.items():
-        say(f"  multiply-adds  {_figure(adds / 1e9)} G a picture forward: {part}")
+        say(f"  multiply-adds  {_figure(adds / 1e9)} G an image forward: {part}")
     say(
         f"  batch          {experiment.optim.global_batch:,}: {size.workers} workers, "
-        f"{size.share:,} pictures each in {size.accumulation} micro-batches"
+        f"{size.share:,} images each in {size.accumulation} micro-batches"
     )
     say(
         f"  steps          {size.per_epoch:,} an epoch, {size.steps:,} in "
@@ -180,13 +180,13 @@ def find_problems(config: ExperimentConfig, size: Size) -> list[str]:
     if len(shares) > 1:
         problems.append(
             f"a batch of {batch:,} does not divide among {size.workers} workers: shares of "
-            f"{shares[0]} and {shares[-1]} pictures, and all wait for the largest"
+            f"{shares[0]} and {shares[-1]} images, and all wait for the largest"
         )
     if size.share % size.accumulation:
         least = size.share // size.accumulation
         problems.append(
             f"a share of {size.share} does not divide into {size.accumulation} micro-batches: they "
-            f"have {least} or {least + 1} pictures"
+            f"have {least} or {least + 1} images"
         )
     return problems
 
@@ -208,7 +208,7 @@ def measure(config: ExperimentConfig, size: Size, steps: int) -> Timing:
         raise ConfigError(
             "gpus", True, "there is no GPU here", "Plan on a machine as the run would use"
         )
-    worker = Worker.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
+    worker = TrainContext.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
     Path(config.out).expanduser().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(config.out).expanduser(), prefix="plan-") as out:
         train, _ = open_splits(config)
@@ -236,10 +236,10 @@ def measure(config: ExperimentConfig, size: Size, steps: int) -> Timing:
 
 
 def _trial(
-    config: ExperimentConfig, size: Size, steps: int, pictures: int, out: str
+    config: ExperimentConfig, size: Size, steps: int, images: int, out: str
 ) -> ExperimentConfig:
     """The run cut down to some steps of one worker's share."""
-    epochs = steps / (pictures // size.share)
+    epochs = steps / (images // size.share)
     return dataclasses.replace(
         config,
         run="plan",
@@ -254,7 +254,7 @@ def _trial(
             warmup_epochs=0,
             warmup_steps=0,
         ),
-        loader=dataclasses.replace(config.loader, carrier="threads"),
+        loader=dataclasses.replace(config.loader, transport="threads"),
         checkpoint=dataclasses.replace(config.checkpoint, uri=""),
     )
 

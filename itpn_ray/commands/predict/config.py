@@ -1,4 +1,4 @@
-"""Settings of predictions for a folder of pictures."""
+"""Settings of predictions for a folder of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itpn_ray.ray_runtime.config import RayConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Which network looks at which pictures.
+    """Which network looks at which images.
 
     Raises:
         ConfigError: a value lies outside its range.
@@ -22,17 +22,17 @@ class PredictConfig:
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")]
     """A run's folder, or an exported .safetensors file, of a classifier or detector."""
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Folder with pictures, and folders of pictures: a local path or ``s3://bucket/prefix``."""
+    """Folder with images, and folders of images: a local path or ``s3://bucket/prefix``."""
     out: str = "predictions"
     """Folder for the results: a local path or ``s3://bucket/prefix``."""
     batch: int = 0
-    """Pictures a forward pass; 0: 4 for a detector, 64 for a classifier."""
+    """Images a forward pass; 0: 4 for a detector, 64 for a classifier."""
     min_score: float = 0.05
     """Detections less sure than this are left out."""
     draw_score: float = 0.3
     """Detections less sure than this are not drawn."""
     draw_side: int = 1024
-    """Longest side of drawn pictures, pixels; 0 draws none."""
+    """Longest side of drawn images, pixels; 0 draws none."""
     workers: int = 1
     """Ray Data actors with a network each; 0: this process, without Ray."""
     threads: int = 2

@@ -1,4 +1,4 @@
-"""The files of predictions, written picture by picture: a folder of any size needs no memory."""
+"""The files of predictions, written image by image: a folder of any size needs no memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class PredictionFiles:
         categories: COCO's ``categories``, for ``images.json``; None writes no such file.
 
     Attributes:
-        pictures: how many were taken.
-        unreadable: how many files are no pictures.
+        images: how many were taken.
+        unreadable: how many files are no images.
     """
 
     def __init__(self, store: ObjectStore, categories: list[dict[str, Any]] | None) -> None:
-        self.pictures = 0
+        self.images = 0
         self.unreadable = 0
         self._store = store
         self._folder = TemporaryDirectory(prefix="itpn_ray-")
@@ -51,7 +51,7 @@ class PredictionFiles:
             self.unreadable += 1
             self._list.writerow((outcome.path, outcome.problem))
             return
-        self.pictures += 1
+        self.images += 1
         for entry in outcome.answer.entries:
             self._results.add(entry)
         if self._images is not None:
@@ -76,7 +76,7 @@ class PredictionFiles:
 
 
 def drawn_name(path: str) -> str:
-    """The name of a drawn picture, below ``drawn/``: a JPEG's own, another's with .jpg behind it.
+    """The name of a drawn image, below ``drawn/``: a JPEG's own, another's with .jpg behind it.
 
     What a store does not take, backslashes and leading dots, is replaced.
     """

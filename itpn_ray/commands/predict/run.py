@@ -1,4 +1,4 @@
-"""What a classifier or detector says of a folder of pictures: the driver of `itpn-ray predict`."""
+"""What a classifier or detector says of a folder of images: the driver of `itpn-ray predict`."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from itpn_ray.commands.evaluate.networks import USUAL_VIEW
 from itpn_ray.commands.evaluate.run import load_evaluated
 from itpn_ray.commands.predict.config import PredictConfig
 from itpn_ray.commands.predict.files import DRAWN, RESULTS, UNREADABLE, PredictionFiles
-from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_pictures
+from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_images
 from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.predictors import ClassPredictor, DetectionPredictor, Drawing, Placed
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.storage import check_writable, join, open_store
 from itpn_ray.terminal.console import Console
-from itpn_ray.terminal.item_progress import counting
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.terminal.item_progress import progress_bar
+from itpn_ray.training.launch.context import TrainContext
 
 _DETECTOR_BATCH, _CLASSIFIER_BATCH = 4, 64
 
 
 def predict(config: PredictConfig, *, console: Console) -> None:
-    """Write what a network says of each picture of a folder.
+    """Write what a network says of each image of a folder.
 
-    ``results.json`` holds, of a detector, the entries of a COCO results file, whose pictures
-    ``images.json`` numbers; of a classifier the five likeliest classes of each picture. ``drawn/``
-    has the pictures with what was found, ``unreadable.csv`` the files that are no pictures.
+    ``results.json`` holds, of a detector, the entries of a COCO results file, whose images
+    ``images.json`` numbers; of a classifier the five likeliest classes of each image. ``drawn/``
+    has the images with what was found, ``unreadable.csv`` the files that are no images.
 
     Raises:
         CheckpointError: the weights are no classifier or detector of ours.
-        DataError: the folder holds no pictures.
+        DataError: the folder holds no images.
         ConfigError: the output cannot be written or lies in the folder, or there is no GPU.
     """
     model, metadata = load_evaluated(config.weights)
@@ -50,7 +50,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         folder=open_store(config.folder).uri,
         batch=config.batch or (_DETECTOR_BATCH if detects else _CLASSIFIER_BATCH),
     )
-    rows = list_pictures(config.folder)
+    rows = list_images(config.folder)
     _check(config)
     store = open_store(config.out)
     job = FolderJob(
@@ -64,7 +64,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     )
     categories = _categories(metadata) if detects else None
     with (
-        counting(console, "looking at pictures") as count,
+        progress_bar(console, "looking at images") as count,
         PredictionFiles(store, categories) as files,
         closing(answering) as outcomes,
     ):
@@ -72,16 +72,16 @@ def predict(config: PredictConfig, *, console: Console) -> None:
             files.add(outcome)
             count(done, len(rows))
     drawn = f", drawn in {join(config.out, DRAWN)}" if config.draw_side else ""
-    console.say(f"{files.pictures:,} pictures: {join(config.out, RESULTS)}{drawn}")
+    console.say(f"{files.images:,} images: {join(config.out, RESULTS)}{drawn}")
     if files.unreadable:
         listed = join(config.out, UNREADABLE)
-        console.warn(f"{files.unreadable:,} files cannot be read as pictures: see {listed}")
+        console.warn(f"{files.unreadable:,} files cannot be read as images: see {listed}")
 
 
 def make_predictor(config: PredictConfig) -> Predict:
     """The network on this worker's device."""
     model, metadata = load_evaluated(config.weights)
-    worker = Worker.alone(gpu=config.gpu, threads=config.threads)
+    worker = TrainContext.alone(gpu=config.gpu, threads=config.threads)
     placed = Placed(device=worker.device, autocast=worker.autocast)
     drawing = Drawing(side=config.draw_side, min_score=config.draw_score)
     categories = _categories(metadata)
@@ -123,6 +123,6 @@ def _check(config: PredictConfig) -> None:
         raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
     if join(open_store(config.out).uri, "").startswith(join(config.folder, "")):
         raise ConfigError(
-            "out", config.out, "lies in the folder of pictures", "Give one outside of it"
+            "out", config.out, "lies in the folder of images", "Give one outside of it"
         )
     check_writable(config.out)

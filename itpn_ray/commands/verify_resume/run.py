@@ -23,7 +23,7 @@ from itpn_ray.runs.journal import METRICS, STATUS, FileJournal, read_lines
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training.checkpoint.state_files import state_digest
 from itpn_ray.training.checkpoint.writer import STAGING
-from itpn_ray.training.launch.process import open_store
+from itpn_ray.training.launch.process import open_checkpoints
 
 LOOK_EVERY_S = 0.02
 
@@ -87,7 +87,7 @@ def run_short(config: ExperimentConfig, killer: Killer | None = None) -> str:
     finally:
         if killer is not None:
             killer.stop()
-    checkpoint = open_store(config).latest_good()
+    checkpoint = open_checkpoints(config).latest_good()
     assert checkpoint is not None, "a run that ended has saved its last step"
     return state_digest(checkpoint.load("network", "optimizer"))
 
@@ -173,7 +173,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         base,
         out=str(Path(config.run).absolute() / "verify"),
         workers=config.workers or (base.workers if base.workers != "0" else "1"),
-        loader=dataclasses.replace(base.loader, carrier="ray"),
+        loader=dataclasses.replace(base.loader, transport="ray"),
         eval_every=-1,
         log_every=1,
         max_failures=config.kills + 1,

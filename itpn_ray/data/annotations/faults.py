@@ -1,7 +1,7 @@
 """What can be wrong with an annotated object: one definition for doctor, preparation and training.
 
 Boxes are x1, y1, x2, y2 and outlines x, y, x, y, ... in pixels, (0, 0) the upper left corner of the
-picture; run lengths are those of `itpn_ray.data.annotations.run_lengths`.
+image; run lengths are those of `itpn_ray.data.annotations.run_lengths`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check_box(box: Sequence[float]) -> None:
         raise FaultError(kinds.BOX_WITHOUT_AREA, f"has a box without area: {where}")
 
 
-def check_in_picture(
+def check_in_image(
     box: Sequence[float],
     outlines: Sequence[Outline],
     runs: Sequence[int],
@@ -58,7 +58,7 @@ def check_in_picture(
     width: int,
     height: int,
 ) -> None:
-    """Refuse an object of which the picture shows nothing, or whose mask is of another size.
+    """Refuse an object of which the image shows nothing, or whose mask is of another size.
 
     Raises:
         FaultError: as said.
@@ -67,10 +67,10 @@ def check_in_picture(
         corners = f"({box[0]:g}, {box[1]:g}) to ({box[2]:g}, {box[3]:g})"
         raise FaultError(
             kinds.BOX_OUTSIDE,
-            f"has a box outside of the picture: {corners} in {width} x {height} pixels",
+            f"has a box outside of the image: {corners} in {width} x {height} pixels",
         )
     if outlines and not any(_reaches_into(o[0::2], o[1::2], width, height) for o in outlines):
-        raise FaultError(kinds.NO_MASK, "has its outline outside of the picture")
+        raise FaultError(kinds.NO_MASK, "has its outline outside of the image")
     if runs and sum(runs) != width * height:
         raise FaultError(
             kinds.RUN_LENGTHS,
@@ -95,10 +95,10 @@ def check_mask(outlines: Sequence[Outline], runs: Sequence[int]) -> None:
 
 
 def faults_of(objects: Objects, classes: int, *, masked: bool) -> Iterator[tuple[int, FaultError]]:
-    """The objects of a stored picture that cannot be used: number and fault of each.
+    """The objects of a stored image that cannot be used: number and fault of each.
 
     Args:
-        objects: of the picture.
+        objects: of the image.
         classes: how many there are.
         masked: whether all must have a mask.
     """
@@ -109,7 +109,7 @@ def faults_of(objects: Objects, classes: int, *, masked: bool) -> Iterator[tuple
             if not 0 <= objects.classes[number] < classes:
                 raise FaultError(kinds.CATEGORY, f"is of a class beyond the {classes}")
             check_box(box)
-            check_in_picture(box, outlines, runs, width=width, height=height)
+            check_in_image(box, outlines, runs, width=width, height=height)
             if masked:
                 check_mask([outline for outline in outlines if has_area(outline)], runs)
         except FaultError as fault:

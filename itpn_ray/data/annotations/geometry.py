@@ -1,6 +1,6 @@
-"""Lets annotations follow their picture when it is turned upright or shrunk.
+"""Lets annotations follow their image when it is turned upright or shrunk.
 
-Coordinates are continuous pixels, (0, 0) the upper left corner of the picture; masks are run
+Coordinates are continuous pixels, (0, 0) the upper left corner of the image; masks are run
 lengths (`itpn_ray.data.annotations.run_lengths`).
 """
 
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itpn_ray.data.annotations import run_lengths
-from itpn_ray.data.annotations.faults import FaultError, check_in_picture
-from itpn_ray.data.prepare.reencode import Picture, RejectedError
+from itpn_ray.data.annotations.faults import FaultError, check_in_image
+from itpn_ray.data.prepare.reencode import EncodedImage, RejectedError
 from itpn_ray.data.schema import OBJECT_COLUMNS
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# EXIF orientation -> (x, y) in the picture as stored, of width w and height h, to upright.
+# EXIF orientation -> (x, y) in the image as stored, of width w and height h, to upright.
 _TURN_POINT: dict[int, Callable[[Array, Array, float, float], tuple[Array, Array]]] = {
     1: lambda x, y, w, h: (x, y),
     2: lambda x, y, w, h: (w - x, y),
@@ -43,42 +43,42 @@ _TURN_MASK: dict[int, Callable[[Mask], Mask]] = {
 }
 
 
-def framed(row: Mapping[str, Any], picture: Picture) -> tuple[tuple[int, int], int]:
-    """What the annotations of a row mean: a picture's width and height, and the turn to upright.
+def framed(row: Mapping[str, Any], image: EncodedImage) -> tuple[tuple[int, int], int]:
+    """What the annotations of a row mean: an image's width and height, and the turn to upright.
 
     Args:
         row: ``frame_width`` and ``frame_height``, the size as annotated, or None.
-        picture: what became of the picture. Annotations of its upright size follow the shrinking
+        image: what became of the image. Annotations of its upright size follow the shrinking
             only; those of the size before turning are turned too.
 
     Raises:
-        RejectedError: the annotations belong to a picture of another size.
+        RejectedError: the annotations belong to an image of another size.
     """
-    upright = picture.source_size
-    stored = upright[::-1] if picture.turn >= 5 else upright
+    upright = image.source_size
+    stored = upright[::-1] if image.turn >= 5 else upright
     frame = (row["frame_width"] or upright[0], row["frame_height"] or upright[1])
     if frame == upright:
         return frame, 1
     if frame == stored:
-        return frame, picture.turn
+        return frame, image.turn
     raise RejectedError(
         f"annotated as {frame[0]} x {frame[1]} pixels, but has {upright[0]} x {upright[1]}"
     )
 
 
 def leave_out_faulty(
-    row: dict[str, Any], picture: Picture
+    row: dict[str, Any], image: EncodedImage
 ) -> tuple[dict[str, Any], list[tuple[int, FaultError]]]:
-    """A row without the objects of which its picture shows nothing, and these: number and fault.
+    """A row without the objects of which its image shows nothing, and these: number and fault.
 
     Raises:
         RejectedError: as `framed`.
     """
-    (width, height), _ = framed(row, picture)
+    (width, height), _ = framed(row, image)
     faults = {}
     for n, shape in enumerate(zip(row["boxes"], row["polygons"], row["runs"], strict=True)):
         try:
-            check_in_picture(*shape, width=width, height=height)
+            check_in_image(*shape, width=width, height=height)
         except FaultError as fault:
             faults[n] = fault
     if not faults:
@@ -89,19 +89,19 @@ def leave_out_faulty(
     return {**row, **left}, [(row["object_ids"][n], fault) for n, fault in faults.items()]
 
 
-def follow(row: dict[str, Any], picture: Picture) -> dict[str, Any]:
-    """The columns of the objects of a row, moved with the picture.
+def follow(row: dict[str, Any], image: EncodedImage) -> dict[str, Any]:
+    """The columns of the objects of a row, moved with the image.
 
     Args:
         row: ``frame_width`` and ``frame_height`` (the size that the annotations mean, or None), and
             the columns of `itpn_ray.data.schema.OBJECT_COLUMNS`.
-        picture: what became of the picture; see `framed`.
+        image: what became of the image; see `framed`.
 
     Raises:
-        RejectedError: the annotations belong to a picture of another size.
+        RejectedError: the annotations belong to an image of another size.
     """
-    frame, turn = framed(row, picture)
-    move = _Move(frame, turn, picture.source_size, (picture.width, picture.height))
+    frame, turn = framed(row, image)
+    move = _Move(frame, turn, image.source_size, (image.width, image.height))
     return {
         **row,
         "boxes": [move.box(box) for box in row["boxes"]],

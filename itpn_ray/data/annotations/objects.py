@@ -1,6 +1,6 @@
-"""The annotated objects of a picture, as a detection shard holds them.
+"""The annotated objects of an image, as a detection shard holds them.
 
-Shapes: n objects; boxes (n, 4) float64 x1, y1, x2, y2 in pixels of the stored picture.
+Shapes: n objects; boxes (n, 4) float64 x1, y1, x2, y2 in pixels of the stored image.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _PICTURE = ("path", "image_id", "width", "height")
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """All objects of one picture, crowds among them.
+    """All objects of one image, crowds among them.
 
     Attributes:
-        path: where the picture was found.
-        image_id: the annotation file's number of the picture.
-        size: (height, width) of the stored picture, pixels.
+        path: where the image was found.
+        image_id: the annotation file's number of the image.
+        size: (height, width) of the stored image, pixels.
         ids: (n,) int64, the annotation file's numbers.
         classes: (n,) int64 from 0.
         boxes: (n, 4) float64.
@@ -52,7 +52,7 @@ class Objects:
 
 
 def read_objects(shard: Shard, row: int) -> Objects:
-    """The objects of a row of a shard; the picture itself is not touched."""
+    """The objects of a row of a shard; the image itself is not touched."""
     found = shard.fields(row, (*_PICTURE, *OBJECT_COLUMNS))
     return Objects(
         path=found["path"],
@@ -69,7 +69,7 @@ def read_objects(shard: Shard, row: int) -> Objects:
 
 
 class ObjectReader:
-    """Objects of any picture of a split, for evaluation and drawing.
+    """Objects of any image of a split, for evaluation and drawing.
 
     Args:
         dataset: a split of detection; where it is remote, opened with a ``local_path``.
@@ -87,8 +87,8 @@ class ObjectReader:
     def __getitem__(self, sample_id: int) -> Objects:
         return read_objects(*self._locate(sample_id))
 
-    def picture(self, sample_id: int) -> Tensor:
-        """The stored picture, (3, H, W) uint8."""
+    def image(self, sample_id: int) -> Tensor:
+        """The stored image, (3, H, W) uint8."""
         shard, row = self._locate(sample_id)
         return decode_rgb(shard.image(row))
 
@@ -119,7 +119,7 @@ def check_masks(dataset: ShardedDataset) -> None:
     """Refuse data whose first shard has an object without a mask, crowds excepted.
 
     Raises:
-        DataError: there is one; it carries its picture's path and its id.
+        DataError: there is one; it carries its image's path and its id.
     """
     shard = dataset.shard(0)
     for row in range(len(shard)):

@@ -1,4 +1,4 @@
-"""Masks as run lengths, in COCO's form: lengths of 0, 1, 0, ... down the columns of the picture.
+"""Masks as run lengths, in COCO's form: lengths of 0, 1, 0, ... down the columns of the image.
 
 The text form packs each length in characters of 5 bits, from the fourth on as the difference to the
 length two before, as COCO's own tools do.
@@ -22,7 +22,7 @@ def decode(runs: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     """The mask (height, width).
 
     Raises:
-        ValueError: the lengths do not add up to the picture.
+        ValueError: the lengths do not add up to the image.
     """
     lengths = np.asarray(runs, dtype=np.int64)
     if lengths.sum() != height * width or (lengths < 0).any():

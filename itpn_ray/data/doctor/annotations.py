@@ -1,8 +1,8 @@
 """Looks a raw data set with COCO annotations over, before it is prepared and trained on.
 
-What it finds is what preparation leaves out: both read annotations and pictures by the same code.
+What it finds is what preparation leaves out: both read annotations and images by the same code.
 
-Memory: the listing (about 150 bytes a picture), 64 encoded pictures, and a bit for each object.
+Memory: the listing (about 150 bytes an image), 64 encoded images, and a bit for each object.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _FORMATS = ("coco", "objects365")
 
 @dataclass(frozen=True, kw_only=True)
 class SplitContent:
-    """One split: its annotation file, pictures and objects listed there, and classes."""
+    """One split: its annotation file, images and objects listed there, and classes."""
 
     file: str
-    pictures: int
+    images: int
     objects: int
     classes: int
     masked: bool
@@ -62,7 +62,7 @@ class SourceHealth:
         for name, split in self.splits.items():
             masks = "with masks" if split.masked else "without masks"
             yield (
-                f"{name}: {split.file}, {split.pictures:,} pictures, {split.objects:,} objects of "
+                f"{name}: {split.file}, {split.images:,} images, {split.objects:,} objects of "
                 f"{split.classes} classes, {masks}"
             )
         yield from self.faults.table()
@@ -70,7 +70,7 @@ class SourceHealth:
 
 
 def is_annotated(uri: str) -> bool:
-    """Whether a place holds raw pictures with annotations, to be examined by `source_doctor`."""
+    """Whether a place holds raw images with annotations, to be examined by `source_doctor`."""
     fs, root = filesystem(uri)
     there = fs.get_file_info(f"{root}/annotations").type == FileType.Directory
     return there and detect(uri) in _FORMATS
@@ -79,16 +79,16 @@ def is_annotated(uri: str) -> bool:
 def source_doctor(
     uri: str, faults: FaultList, *, threads: int = 4, count: Count = lambda done, total: None
 ) -> SourceHealth:
-    """Read every annotation and decode every picture of a raw data set.
+    """Read every annotation and decode every image of a raw data set.
 
     Args:
         uri: a folder with ``annotations/``, local or remote.
         faults: takes what is found.
-        threads: pictures decoded at once.
-        count: told how many pictures are done.
+        threads: images decoded at once.
+        count: told how many images are done.
 
     Raises:
-        DataError: an annotation file cannot be read, or its pictures are nowhere.
+        DataError: an annotation file cannot be read, or its images are nowhere.
     """
     source = CocoSource(uri)
     files = dict(source.files())
@@ -109,7 +109,7 @@ def source_doctor(
                 count(done, total)
             splits[split] = SplitContent(
                 file=file.name,
-                pictures=len(file.rows),
+                images=len(file.rows),
                 objects=_check_objects(split, _framed(file, frames), faults),
                 classes=len(file.categories),
                 masked=file.objects.masked,
@@ -118,11 +118,11 @@ def source_doctor(
 
 
 def _framed(file: CocoFile, frames: NDArray[np.int32]) -> CocoObjects:
-    """The objects of a file, with the sizes of pictures that only the pictures themselves tell.
+    """The objects of a file, with the sizes of images that only the images themselves tell.
 
     Args:
         file: the annotation file.
-        frames: (rows, 2) width and height of its pictures, 0 where a picture cannot be used.
+        frames: (rows, 2) width and height of its images, 0 where an image cannot be used.
     """
     objects = file.objects
     at = np.searchsorted(objects.image_ids, file.rows.column("image_id").to_numpy())

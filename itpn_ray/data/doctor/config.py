@@ -19,11 +19,11 @@ class DoctorConfig:
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE_OR_DATA")]
-    """Prepared data, or raw pictures with COCO or Objects365 annotations: a folder or URI."""
+    """Prepared data, or raw images with COCO or Objects365 annotations: a folder or URI."""
     out: str = "doctor.csv"
     """File for the list of faults, replaced whole."""
     threads: int = 4
-    """Pictures, or shards of prepared data, examined at once."""
+    """Images, or shards of prepared data, examined at once."""
 
     def __post_init__(self) -> None:
         checks.positive("threads", self.threads)

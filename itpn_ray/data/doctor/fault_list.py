@@ -14,9 +14,9 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.errors import ConfigError
 
 Count = Callable[[int, int], None]
-"""Takes the pictures done and in all."""
+"""Takes the images done and in all."""
 REMARKS = (kinds.BOX_CUT, kinds.PART_LEFT_OUT)
-"""Kinds that are told but harm nothing: what is used is cut to the picture."""
+"""Kinds that are told but harm nothing: what is used is cut to the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Fault:
     """Something that cannot be used, or not as it is.
 
     Attributes:
-        file: the annotation file, picture or shard.
+        file: the annotation file, image or shard.
         entry: what in it, e.g. ``annotation 17``; empty for the file itself.
         kind: one of `itpn_ray.data.doctor.fault_kinds`.
         reason: what is wrong with it.

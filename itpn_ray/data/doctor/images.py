@@ -1,4 +1,4 @@
-"""Checks encoded pictures: can they be decoded, and are they what is told of them?"""
+"""Checks encoded images: can they be decoded, and are they what is told of them?"""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from itpn_ray.data.annotations.geometry import framed
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
 from itpn_ray.data.sources.base import Source
 from itpn_ray.data.sources.coco_entries import Frame
 from itpn_ray.data.store.shards import Shard
 
-_CHUNK = 64  # pictures whose bytes are in memory
-_RULES = PictureRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
+_CHUNK = 64  # images whose bytes are in memory
+_RULES = ImageRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
 
 
 def check_files(source: Source, rows: pa.Table, pool: Executor) -> Iterator[Frame | Fault]:
-    """Read and decode every picture of a listing, as preparation does.
+    """Read and decode every image of a listing, as preparation does.
 
     Args:
-        source: whose pictures they are.
+        source: whose images they are.
         rows: the listing, with the sizes that annotations mean.
         pool: where they are decoded.
 
     Yields:
-        For each row the size that its annotations mean, or why the picture cannot be used.
+        For each row the size that its annotations mean, or why the image cannot be used.
     """
     for batch in rows.to_batches(max_chunksize=_CHUNK):
         files = list(source.read(pa.Table.from_batches([batch])))
@@ -40,31 +40,31 @@ def check_files(source: Source, rows: pa.Table, pool: Executor) -> Iterator[Fram
 
 
 def _check_file(row: Mapping[str, Any], data: bytes | OSError) -> Frame | Fault:
-    fault = partial(Fault, file=row["path"], entry=f"picture {row['image_id']}")
+    fault = partial(Fault, file=row["path"], entry=f"image {row['image_id']}")
     if isinstance(data, OSError):
         kind = kinds.FILE_MISSING if data.errno == errno.ENOENT else kinds.UNREADABLE
         return fault(kind=kind, reason=str(data.strerror))
     try:
-        picture = normalise(data, _RULES)
+        image = normalise(data, _RULES)
     except RejectedError as error:
         return fault(kind=kinds.UNREADABLE, reason=str(error))
     try:
-        frame, _ = framed(row, picture)
+        frame, _ = framed(row, image)
     except RejectedError as error:
         return fault(kind=kinds.WRONG_SIZE, reason=str(error))
     return frame
 
 
 def check_shard(shard: Shard) -> Iterator[Fault]:
-    """Decode every picture of a shard, and compare its size with what the shard says."""
+    """Decode every image of a shard, and compare its size with what the shard says."""
     for row in range(len(shard)):
         told = shard.fields(row, ("path", "width", "height"))
         fault = partial(Fault, file=told["path"], entry="")
         try:
-            picture = normalise(shard.image(row).tobytes(), _RULES)
+            image = normalise(shard.image(row).tobytes(), _RULES)
         except RejectedError as error:
             yield fault(kind=kinds.UNREADABLE, reason=str(error))
             continue
-        if (picture.width, picture.height) != (told["width"], told["height"]):
-            sizes = f"{picture.width} x {picture.height}, not {told['width']} x {told['height']}"
+        if (image.width, image.height) != (told["width"], told["height"]):
+            sizes = f"{image.width} x {image.height}, not {told['width']} x {told['height']}"
             yield fault(kind=kinds.WRONG_SIZE, reason=f"has {sizes} pixels")

@@ -1,4 +1,4 @@
-"""Checks the objects of prepared shards of detection, and the numbers of pictures and objects."""
+"""Checks the objects of prepared shards of detection, and the numbers of images and objects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from itpn_ray.data.store.shards import Shard
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A picture's path, its own number and those of its objects."""
+    """An image's path, its own number and those of its objects."""
 
     path: str
-    picture: int
+    image: int
     objects: list[int]
 
 
@@ -38,7 +38,7 @@ def check_objects_of(shard: Shard, classes: int) -> tuple[list[Numbers], list[Fa
     for row in range(len(shard)):
         objects = read_objects(shard, row)
         path, ids = objects.path, objects.ids.tolist()
-        numbers.append(Numbers(path=path, picture=objects.image_id, objects=ids))
+        numbers.append(Numbers(path=path, image=objects.image_id, objects=ids))
         for number, fault in faults_of(objects, classes, masked=masked):
             entry = f"annotation {number}"
             faults.append(Fault(file=path, entry=entry, kind=fault.kind, reason=fault.reason))
@@ -55,14 +55,14 @@ class Repeats:
     """Finds numbers that come again, over all shards of a split."""
 
     def __init__(self) -> None:
-        self._pictures = IdBook()
+        self._images = IdBook()
         self._objects = IdBook()
 
     def find(self, numbers: Numbers) -> Iterator[Fault]:
-        """Those of a picture that an earlier one had."""
-        if not self._pictures.add(numbers.picture):
-            entry = f"picture {numbers.picture}"
-            reason = "has the id of an earlier picture"
+        """Those of an image that an earlier one had."""
+        if not self._images.add(numbers.image):
+            entry = f"image {numbers.image}"
+            reason = "has the id of an earlier image"
             yield Fault(file=numbers.path, entry=entry, kind=kinds.PICTURE_TWICE, reason=reason)
         for number in numbers.objects:
             if not self._objects.add(number):

@@ -31,7 +31,7 @@ _SHOWN = 10
 _CHANGED = "its content has changed since it was written"
 
 Digests = NDArray[np.uint64]
-"""The first 8 bytes of each picture's SHA-256."""
+"""The first 8 bytes of each image's SHA-256."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class SplitHealth:
     """One split.
 
     Attributes:
-        count: pictures by the manifest.
+        count: images by the manifest.
         bytes: of its shards.
         sides: (smallest, median, largest) of the longer side, pixels.
-        class_counts: pictures or objects of each class.
+        class_counts: images or objects of each class.
         broken: (shard, reason) of shards that are not as they were written.
     """
 
@@ -61,18 +61,18 @@ class Health:
         uri: where it is.
         manifest: its manifest.
         splits: by name.
-        duplicates: groups of pictures with the same bytes, as ``split/path``; the first ten.
-        duplicate_pictures: pictures in such groups, beyond the first of each.
-        leaked: pictures of other splits that are in train too.
-        quarantine: reason -> pictures and objects.
-        faults: pictures and objects that cannot be used.
+        duplicates: groups of images with the same bytes, as ``split/path``; the first ten.
+        duplicate_images: images in such groups, beyond the first of each.
+        leaked: images of other splits that are in train too.
+        quarantine: reason -> images and objects.
+        faults: images and objects that cannot be used.
     """
 
     uri: str
     manifest: Manifest
     splits: dict[str, SplitHealth]
     duplicates: tuple[tuple[str, ...], ...]
-    duplicate_pictures: int
+    duplicate_images: int
     leaked: int
     quarantine: dict[str, int]
     faults: FaultList
@@ -94,7 +94,7 @@ class Health:
         for name, split in self.splits.items():
             low, middle, high = split.sides
             yield (
-                f"{name}: {split.count} pictures, {split.bytes / 1e6:.1f} MB, "
+                f"{name}: {split.count} images, {split.bytes / 1e6:.1f} MB, "
                 f"longer side {low} to {high} px (median {middle})"
             )
             if classes:
@@ -104,16 +104,16 @@ class Health:
         yield f"quarantine: {sum(self.quarantine.values())}"
         for reason, count in Counter(self.quarantine).most_common(_SHOWN):
             yield f"  {count} x {reason}"
-        yield f"there more than once: {self.duplicate_pictures} pictures"
+        yield f"there more than once: {self.duplicate_images} images"
         for group in self.duplicates:
             yield f"  {' = '.join(group)}"
         if self.leaked:
-            yield f"LEAK: {self.leaked} pictures of other splits are in train too"
+            yield f"LEAK: {self.leaked} images of other splits are in train too"
         yield from self.faults.table()
         if not self.whole:
             yield "NOT WHOLE: remove the folder and prepare the data again"
         elif not self.sound:
-            yield f"{self.faults.faults:,} FAULTS: mend them and prepare the data again"
+            yield f"{self.faults.faults:,} FAULTS: fix them and prepare the data again"
         else:
             yield "whole"
 
@@ -121,13 +121,13 @@ class Health:
 def doctor(
     uri: str, faults: FaultList, *, threads: int = 4, count: Count = lambda done, total: None
 ) -> Health:
-    """Read every shard of a prepared data set, compare it with its manifest, decode its pictures.
+    """Read every shard of a prepared data set, compare it with its manifest, decode its images.
 
     Args:
         uri: the data set, local or remote; remote shards are fetched one by one.
         faults: takes what cannot be used.
         threads: shards looked at at once.
-        count: told how many pictures are done, and how many there are.
+        count: told how many images are done, and how many there are.
 
     Raises:
         DataError: there is no prepared data set.
@@ -165,7 +165,7 @@ def doctor(
         manifest=manifest,
         splits=splits,
         duplicates=tuple(_named(store, manifest, group) for group in groups),
-        duplicate_pictures=duplicates,
+        duplicate_images=duplicates,
         leaked=leaked,
         quarantine=_quarantine(store),
         faults=faults,
@@ -174,7 +174,7 @@ def doctor(
 
 @dataclass(frozen=True, kw_only=True)
 class _ShardFindings:
-    """One shard: digests of its pictures (0 if it is broken), and what is wrong with it."""
+    """One shard: digests of its images (0 if it is broken), and what is wrong with it."""
 
     digests: Digests
     broken: str = ""
@@ -207,8 +207,8 @@ def _examine(store: ObjectStore, split: str, manifest: Manifest, info: ShardInfo
 
 
 def _examine_rows(shard: Shard, manifest: Manifest) -> _ShardFindings:
-    pictures = (shard.image(row) for row in range(len(shard)))
-    heads = b"".join(hashlib.sha256(picture.data).digest()[:8] for picture in pictures)
+    images = (shard.image(row) for row in range(len(shard)))
+    heads = b"".join(hashlib.sha256(image.data).digest()[:8] for image in images)
     numbers: list[Numbers] = []
     faults = list(check_shard(shard))
     if manifest.kind == "detection":
@@ -235,7 +235,7 @@ def _local(store: ObjectStore, key: str) -> Iterator[Path]:
 
 
 def _duplicates(digests: dict[str, Digests]) -> tuple[list[list[tuple[str, int]]], int, int]:
-    """Groups of equal pictures as (split, sample id), pictures too many, pictures leaked."""
+    """Groups of equal images as (split, sample id), images too many, images leaked."""
     names = list(digests)
     every = np.concatenate(list(digests.values()))
     split = np.repeat(np.arange(len(names)), [len(part) for part in digests.values()])

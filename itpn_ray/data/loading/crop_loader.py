@@ -18,7 +18,7 @@ import torch
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.loading.decode import centre_crop, resize_square
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
-from itpn_ray.data.loading.image_reader import PictureReader
+from itpn_ray.data.loading.image_reader import ImageReader
 from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.store.teacher_features import Features
@@ -28,14 +28,14 @@ from itpn_ray.data.transforms.crops import random_flips, random_resized_crops
 Draw = Callable[[Ids, Ids, HostBatch], None]
 """Fills part of a batch for n sample ids and their rows."""
 CENTRE = 0.875
-"""Side of an evaluation's crop over the shorter side of the resized picture: 224 of 256."""
+"""Side of an evaluation's crop over the shorter side of the resized image: 224 of 256."""
 
 
 class _Crops:
     """Host batches of square crops, with a teacher's features beside them where there are any."""
 
     def __init__(
-        self, reader: PictureReader, image_size: int, pin: bool, features: Features | None = None
+        self, reader: ImageReader, image_size: int, pin: bool, features: Features | None = None
     ) -> None:
         self._reader = reader
         self._image_size = image_size
@@ -53,12 +53,12 @@ class _Crops:
 
         Args:
             instructions: sample ids of each batch.
-            draw: makes pictures of ids.
+            draw: makes images of ids.
             upcoming: what the next stream will begin with; its remote shards are fetched ahead.
-            view: which of the teacher's features go with the pictures.
+            view: which of the teacher's features go with the images.
 
         Raises:
-            DataError: a picture cannot be decoded; it carries the picture's path.
+            DataError: an image cannot be decoded; it carries the image's path.
         """
         features = self._features
         count = len(self._reader.dataset)
@@ -95,16 +95,16 @@ class _Crops:
 
 
 class _Views:
-    """What training sees of pictures: a function of (seed, epoch, sample id)."""
+    """What training sees of images: a function of (seed, epoch, sample id)."""
 
-    def __init__(self, reader: PictureReader, augment: AugmentConfig, seed: int) -> None:
+    def __init__(self, reader: ImageReader, augment: AugmentConfig, seed: int) -> None:
         self._reader = reader
         self._augment = augment
         self._policy = make_policy(augment)
         self._seed = seed
 
     def draw(self, epoch: int, ids: Ids, rows: Ids, out: HostBatch) -> None:
-        """Decode, crop, flip and recolour the pictures of ``rows`` into ``out``."""
+        """Decode, crop, flip and recolour the images of ``rows`` into ``out``."""
         reader, augment, seed = self._reader, self._augment, self._seed
         boxes = random_resized_crops(
             reader.widths[rows],
@@ -127,15 +127,15 @@ class TrainLoader:
 
     Args:
         dataset: the training split.
-        config: carrier, threads, prefetch.
+        config: transport, threads, prefetch.
         image_size: side S of the square crops, pixels.
         augment: crops, flips, colours, repeats.
         seed: the run's seed.
-        global_batch: pictures a step over all ranks.
+        global_batch: images a step over all ranks.
         rank: this worker.
         world: workers.
         pin: put batches into pinned memory, for asynchronous copies to a GPU.
-        features: a teacher's features; the pictures are then shown in its views, in turn.
+        features: a teacher's features; the images are then shown in its views, in turn.
 
     Raises:
         ConfigError: the split holds less than one global batch, or a rank would get no sample.
@@ -163,7 +163,7 @@ class TrainLoader:
             window=config.window,
         )
         self._share = slice(*share(global_batch, rank, world))
-        self._reader = PictureReader(dataset, config)
+        self._reader = ImageReader(dataset, config)
         self._crops = _Crops(self._reader, image_size, pin, features)
         self._features = features
         view_seed = seed if features is None else features.manifest.settings.seed
@@ -178,7 +178,7 @@ class TrainLoader:
         """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
 
         Raises:
-            DataError: a picture cannot be decoded; it carries the picture's path.
+            DataError: an image cannot be decoded; it carries the image's path.
         """
         ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
         features = self._features
@@ -199,14 +199,14 @@ class EvalLoader:
 
     Args:
         dataset: the split.
-        config: carrier, threads, prefetch.
+        config: transport, threads, prefetch.
         image_size: side S of the square crops, pixels.
-        batch: pictures a batch; the last one may be smaller.
-        crop: side of the crop over the shorter side of the resized picture (0.875: 224 of 256).
+        batch: images a batch; the last one may be smaller.
+        crop: side of the crop over the shorter side of the resized image (0.875: 224 of 256).
         rank: this worker.
         world: workers.
         pin: put batches into pinned memory.
-        features: a teacher's features of these pictures.
+        features: a teacher's features of these images.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class EvalLoader:
         self._rows = evaluation_rows(len(dataset), rank, world)
         self._batch = batch
         self._crop = crop
-        self._reader = PictureReader(dataset, config)
+        self._reader = ImageReader(dataset, config)
         self._crops = _Crops(self._reader, image_size, pin, features)
 
     def __len__(self) -> int:
@@ -236,7 +236,7 @@ class EvalLoader:
         """Yield the batches in the order of the rows.
 
         Raises:
-            DataError: a picture cannot be decoded; it carries the picture's path.
+            DataError: an image cannot be decoded; it carries the image's path.
         """
         size = self._batch
         batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
@@ -249,13 +249,13 @@ class EvalLoader:
 
 
 class ViewLoader:
-    """Pictures of any rows as training shows them in some epoch, or as an evaluation does.
+    """Images of any rows as training shows them in some epoch, or as an evaluation does.
 
     Args:
         dataset: the split.
-        config: threads, prefetch; the carrier is this process.
+        config: threads, prefetch; the transport is this process.
         image_size: side S of the square crops, pixels.
-        batch: pictures a batch; the last one may be smaller.
+        batch: images a batch; the last one may be smaller.
         augment: of the training; ``None`` shows the centres, as `EvalLoader` does.
         seed: the training's seed.
     """
@@ -271,7 +271,7 @@ class ViewLoader:
         seed: int,
     ) -> None:
         self._batch = batch
-        self._reader = PictureReader(dataset, replace(config, carrier="threads"))
+        self._reader = ImageReader(dataset, replace(config, transport="threads"))
         self._crops = _Crops(self._reader, image_size, False)
         self._views = None if augment is None else _Views(self._reader, augment, seed)
 
@@ -279,7 +279,7 @@ class ViewLoader:
         """Yield the rows from ``start`` to ``stop`` in order, as epoch ``view`` shows them.
 
         Raises:
-            DataError: a picture cannot be decoded; it carries the picture's path.
+            DataError: an image cannot be decoded; it carries the image's path.
         """
         edges = [*range(start, stop, self._batch), stop]
         batches = [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise(edges)]
@@ -294,7 +294,7 @@ class ViewLoader:
         self._crops.close()
 
 
-def _draw_centres(reader: PictureReader, crop: float, ids: Ids, rows: Ids, out: HostBatch) -> None:
-    """Decode the pictures of ``rows`` and cut out their centres into ``out``."""
+def _draw_centres(reader: ImageReader, crop: float, ids: Ids, rows: Ids, out: HostBatch) -> None:
+    """Decode the images of ``rows`` and cut out their centres into ``out``."""
     for row, place in zip(rows.tolist(), out["image"], strict=True):
         place.copy_(centre_crop(reader.decode(row), place.shape[-1], crop))

@@ -1,6 +1,6 @@
-"""Encoded pictures -> uint8 crops of one size.
+"""Encoded images -> uint8 crops of one size.
 
-Pictures lie in memory as height x width x channel ("channels last") from the decoder to the
+Images lie in memory as height x width x channel ("channels last") from the decoder to the
 batch: PyTorch's uint8 resize reads that layout without unpacking it first.
 """
 
@@ -18,7 +18,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from itpn_ray.data.loading import region_decoder
 
 Box = tuple[int, int, int, int]
-"""Top, left, height and width of a part of a picture, pixels."""
+"""Top, left, height and width of a part of an image, pixels."""
 
 
 def decode_rgb(image: npt.NDArray[np.uint8]) -> Tensor:
@@ -35,7 +35,7 @@ def decode_box(image: npt.NDArray[np.uint8], box: Box) -> tuple[tuple[int, int],
     """Decode a part of a JPEG, (bytes,) uint8: the pixels of ``decode_rgb``, cut out.
 
     Returns:
-        Height and width of the whole picture; and (3, height, width) uint8 RGB, channels last in
+        Height and width of the whole image; and (3, height, width) uint8 RGB, channels last in
         memory.
 
     Raises:
@@ -51,11 +51,11 @@ def decode_box(image: npt.NDArray[np.uint8], box: Box) -> tuple[tuple[int, int],
     return (whole.shape[1], whole.shape[2]), part_of_whole
 
 
-def resize(picture: Tensor, height: int, width: int) -> Tensor:
+def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Resize (3, H, W) uint8 to (3, height, width), bicubic with antialiasing."""
-    # (3, H, W) -> (1, H, W, 3) -> (1, 3, H, W): picture[None] has strides in which PyTorch does not
+    # (3, H, W) -> (1, H, W, 3) -> (1, 3, H, W): image[None] has strides in which PyTorch does not
     # see that channels lie last, and it would unpack them.
-    batch = picture.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
+    batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     return interpolate(batch, (height, width), mode="bicubic", antialias=True)[0]
 
 
@@ -65,19 +65,19 @@ def resize_square(crop: Tensor, size: int, flip: bool) -> Tensor:
     return square.flip(-1) if flip else square
 
 
-def centre_crop(picture: Tensor, size: int, share: float) -> Tensor:
+def centre_crop(image: Tensor, size: int, share: float) -> Tensor:
     """Resize the shorter side of (3, H, W) to ``size / share`` and cut out the centre.
 
     Returns:
         (3, size, size) uint8, as torchvision's Resize and CenterCrop give it.
     """
-    _, height, width = picture.shape
+    _, height, width = image.shape
     shorter = int(size / share)
     if height <= width:
         new_height, new_width = shorter, int(shorter * width / height)
     else:
         new_height, new_width = int(shorter * height / width), shorter
-    resized = resize(picture, new_height, new_width)
+    resized = resize(image, new_height, new_width)
     top = round((new_height - size) / 2)
     left = round((new_width - size) / 2)
     return resized[:, top : top + size, left : left + size]

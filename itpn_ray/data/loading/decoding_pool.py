@@ -16,7 +16,7 @@ from torch import Tensor
 from itpn_ray.allocator import keep_pages
 
 HostBatch = dict[str, Tensor]
-_CHUNK = 32  # pictures of one task: small enough to spread a batch, large enough to vectorise
+_CHUNK = 32  # images of one task: small enough to spread a batch, large enough to vectorise
 
 Fill = Callable[[HostBatch, int, int], None]
 """Fills positions [start, stop) of a batch."""
@@ -65,7 +65,7 @@ class DecodePool:
         torch.set_num_threads(compute_threads)
 
     def start(self, batch: HostBatch, fill: Fill, chunk: int = _CHUNK) -> Pending:
-        """Begin to fill a batch, ``chunk`` pictures a task."""
+        """Begin to fill a batch, ``chunk`` images a task."""
         size = len(batch["sample_id"])
         tasks = [
             self._executor.submit(fill, batch, start, min(start + chunk, size))

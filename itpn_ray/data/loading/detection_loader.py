@@ -1,19 +1,19 @@
-"""Shards of detection -> host batches: views of whole pictures with the objects they show.
+"""Shards of detection -> host batches: views of whole images with the objects they show.
 
-A host batch is a dict of B pictures with M places for objects, M that of the picture with most:
+A host batch is a dict of B images with M places for objects, M that of the image with most:
 
 | name | type | shape | meaning |
 |---|---|---|---|
 | image | uint8 | (B, 3, H, W) | RGB views, zeros at their right and lower sides |
 | size | int64 | (B, 2) | height and width of the view inside its image |
-| original | int64 | (B, 2) | height and width of the stored picture |
+| original | int64 | (B, 2) | height and width of the stored image |
 | boxes | float32 | (B, M, 4) | x1, y1, x2, y2 in pixels of the view; 0 where there is none |
 | label | int64 | (B, M) | class from 0, -1 where there is no object |
 | masks | uint8 | (B, M, 112, 112) | 0 or 1, cut to the box; only where masks are asked for |
 | sample_id | int64 | (B,) | row of the split |
 
 H and W are the largest of the batch, rounded up to multiples of 32. A view of 800 x 1333 takes
-3 MB, so `LoaderConfig.prefetch` should count tens of pictures here, not hundreds.
+3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor
 from itpn_ray.data.annotations.objects import check_detection, read_objects
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
-from itpn_ray.data.loading.image_reader import PictureReader
+from itpn_ray.data.loading.image_reader import ImageReader
 from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
@@ -51,7 +51,7 @@ def padded_sides(sizes: NDArray[np.int64]) -> tuple[int, int]:
 class _ViewBatches:
     """Host batches of padded views."""
 
-    def __init__(self, reader: PictureReader, masks: bool, pin: bool) -> None:
+    def __init__(self, reader: ImageReader, masks: bool, pin: bool) -> None:
         check_detection(reader.dataset)
         self._reader = reader
         self._masks = masks
@@ -68,7 +68,7 @@ class _ViewBatches:
             upcoming: what the next stream will begin with; its remote shards are fetched ahead.
 
         Raises:
-            DataError: a picture cannot be decoded or an object cannot be used; it carries the path.
+            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
         """
         yield from self._reader.stream(instructions, partial(self._begin, choose), upcoming)
 
@@ -79,7 +79,7 @@ class _ViewBatches:
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             for i in range(start, stop):
                 row, view = int(ids[i]), views[i]
-                seen = view.picture(self._reader.decode(row))
+                seen = view.image(self._reader.decode(row))
                 batch["image"][i, :, : view.out_height, : view.out_width] = seen
                 objects = read_objects(*self._reader.locate(row))
                 check_objects(objects, len(self._reader.dataset.classes))
@@ -88,7 +88,7 @@ class _ViewBatches:
         def finish(batch: HostBatch) -> HostBatch:
             return batch | self._padded([found[i] for i in range(len(ids))])
 
-        # One picture a task: at these sizes one alone keeps a thread busy for long enough.
+        # One image a task: at these sizes one alone keeps a thread busy for long enough.
         return replace(pool.start(self._empty(ids, views), fill, chunk=1), finish=finish)
 
     def _empty(self, ids: Ids, views: Sequence[View]) -> HostBatch:
@@ -105,7 +105,7 @@ class _ViewBatches:
         }
 
     def _padded(self, found: Sequence[ViewObjects]) -> HostBatch:
-        """The objects of B pictures, padded to the places of the one with most of them."""
+        """The objects of B images, padded to the places of the one with most of them."""
         places = max(1, *(len(objects) for objects in found))
 
         def empty(*shape: int, value: float, dtype: torch.dtype) -> Tensor:
@@ -133,10 +133,10 @@ class DetectionTrainLoader:
 
     Args:
         dataset: the training split.
-        config: carrier, threads, prefetch.
+        config: transport, threads, prefetch.
         augment: sizes, crops and flips of the views.
         seed: the run's seed.
-        global_batch: pictures a step over all ranks.
+        global_batch: images a step over all ranks.
         masks: give the objects' masks.
         rank: this worker.
         world: workers.
@@ -166,7 +166,7 @@ class DetectionTrainLoader:
         self._share = slice(*share(global_batch, rank, world))
         self._augment = augment
         self._seed = seed
-        self._reader = PictureReader(dataset, config)
+        self._reader = ImageReader(dataset, config)
         self._batches = _ViewBatches(self._reader, masks, pin)
 
     @property
@@ -178,7 +178,7 @@ class DetectionTrainLoader:
         """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
 
         Raises:
-            DataError: a picture cannot be decoded or an object cannot be used; it carries the path.
+            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
         """
         ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
         # Only remote shards are worth another permutation to know what comes after the epoch.
@@ -203,12 +203,12 @@ class DetectionTrainLoader:
 
 
 class DetectionEvalLoader:
-    """One rank's share of a split, each row once: whole pictures, resized, not mirrored.
+    """One rank's share of a split, each row once: whole images, resized, not mirrored.
 
     Args:
         dataset: the split.
-        config: carrier, threads, prefetch.
-        batch: pictures a batch; the last one may be smaller.
+        config: transport, threads, prefetch.
+        batch: images a batch; the last one may be smaller.
         short_side: shorter side of a view, pixels, unless its longer one gets too long.
         long_side: longest side of a view, pixels.
         rank: this worker.
@@ -234,7 +234,7 @@ class DetectionEvalLoader:
         self._rows = evaluation_rows(len(dataset), rank, world)
         self._batch = batch
         self._sides = short_side, long_side
-        self._reader = PictureReader(dataset, config)
+        self._reader = ImageReader(dataset, config)
         self._batches = _ViewBatches(self._reader, masks=False, pin=pin)
 
     def __len__(self) -> int:
@@ -245,7 +245,7 @@ class DetectionEvalLoader:
         """Yield the batches in the order of the rows.
 
         Raises:
-            DataError: a picture cannot be decoded or an object cannot be used; it carries the path.
+            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
         """
         size = self._batch
         batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]

@@ -1,7 +1,7 @@
-"""Puts every picture of a folder through a network: on Ray Data actors, or in this process.
+"""Puts every image of a folder through a network: on Ray Data actors, or in this process.
 
-Pictures are read and decoded as preparation does, so that whatever a folder holds either gives
-pixels or is told; nothing a picture holds can end the run.
+Images are read and decoded as preparation does, so that whatever a folder holds either gives
+pixels or is told; nothing an image holds can end the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import from_bytes, to_bytes
-from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
 from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows
 from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
@@ -30,14 +30,14 @@ from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.ray_runtime.tasks import Work, run_on_ray
 from itpn_ray.storage import filesystem
 
-_RULES = PictureRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
+_RULES = ImageRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
 _SCHEMA = pa.schema([*LISTING_SCHEMA, ("number", pa.int64())])
 _BATCHES_A_TASK = 8  # batches that travel to an actor together
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderPicture:
-    """A decoded picture.
+class FolderImage:
+    """A decoded image.
 
     Attributes:
         number: from 1, in the order of the paths.
@@ -52,19 +52,19 @@ class FolderPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a network says of a picture.
+    """What a network says of an image.
 
     Attributes:
         entries: plain data for the results.
-        drawn: JPEG bytes of the picture with what was found; empty where none is drawn.
+        drawn: JPEG bytes of the image with what was found; empty where none is drawn.
     """
 
     entries: list[dict[str, Any]]
     drawn: bytes = b""
 
 
-Predict = Callable[[Sequence[FolderPicture]], Sequence[Answer]]
-"""Answers for a batch of pictures of any sizes."""
+Predict = Callable[[Sequence[FolderImage]], Sequence[Answer]]
+"""Answers for a batch of images of any sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Outcome:
     Attributes:
         number: from 1, in the order of the paths.
         path: relative to the folder.
-        size: (width, height) upright, pixels; (0, 0) where it is no picture.
+        size: (width, height) upright, pixels; (0, 0) where it is no image.
         problem: why it cannot be read; empty where it can.
         answer: what the network says of it.
     """
@@ -88,12 +88,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderJob:
-    """Everything that is the same for all pictures.
+    """Everything that is the same for all images.
 
     Attributes:
         uri: the folder.
-        batch: pictures a forward pass.
-        threads: pictures decoded at once.
+        batch: images a forward pass.
+        threads: images decoded at once.
         make_predictor: makes the network, once a worker.
     """
 
@@ -103,8 +103,8 @@ class FolderJob:
     make_predictor: Callable[[], Predict]
 
 
-def list_pictures(uri: str) -> pa.Table:
-    """All files below a folder that may be pictures, by their names; sorted by path, numbered.
+def list_images(uri: str) -> pa.Table:
+    """All files below a folder that may be images, by their names; sorted by path, numbered.
 
     Raises:
         DataError: there is none.
@@ -116,7 +116,7 @@ def list_pictures(uri: str) -> pa.Table:
             path = relpath(entry.path, root)
             rows.add(path, entry.path, size=entry.size or 0, number=len(rows) + 1)
     if not len(rows):
-        raise DataError("folder", uri, "holds no pictures", "Give a folder with pictures in it")
+        raise DataError("folder", uri, "holds no images", "Give a folder with images in it")
     return rows.table()
 
 
@@ -133,16 +133,16 @@ class FolderWorker:
         self._pool = ThreadPoolExecutor(job.threads, "decode")
 
     def answer(self, rows: pa.Table) -> list[Outcome]:
-        """The outcomes of a batch of rows of `list_pictures`, in their order."""
+        """The outcomes of a batch of rows of `list_images`, in their order."""
         files = list(read_ranges(self._job.uri, rows))
         found = rows.select(["number", "path"]).to_pylist()
         decoded = list(self._pool.map(_decode, files))
-        pictures = [
-            FolderPicture(number=row["number"], path=row["path"], pixels=pixels)
+        images = [
+            FolderImage(number=row["number"], path=row["path"], pixels=pixels)
             for row, pixels in zip(found, decoded, strict=True)
             if isinstance(pixels, Tensor)
         ]
-        answers = iter(self._predict(pictures) if pictures else ())
+        answers = iter(self._predict(images) if images else ())
         return [
             _outcome(row, next(answers), pixels)
             if isinstance(pixels, Tensor)
@@ -179,11 +179,11 @@ def answer_folder(
     gpus: bool,
     ray: RayConfig | None = None,
 ) -> Generator[Outcome, None, None]:
-    """What becomes of each picture, in the order of the rows.
+    """What becomes of each image, in the order of the rows.
 
     Args:
         job: what to do.
-        rows: of `list_pictures`.
+        rows: of `list_images`.
         workers: Ray Data actors, each with a network of its own; 0: this process.
         gpus: reserve a GPU for each actor.
         ray: the Ray to run on, unless this process is connected to one.

@@ -1,7 +1,7 @@
-"""Reads the pictures of a split: instructions, remote shards and decoding threads in one place.
+"""Reads the images of a split: instructions, remote shards and decoding threads in one place.
 
-Every loader stands on this. What travels are read instructions (sample ids, eight bytes a picture):
-by Ray Data, or in this process. The pictures are mapped and decoded by threads of the training
+Every loader stands on this. What travels are read instructions (sample ids, eight bytes an image):
+by Ray Data, or in this process. The images are mapped and decoded by threads of the training
 process, straight into its batches.
 """
 
@@ -17,27 +17,27 @@ from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.decode import decode_box, decode_rgb
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending, run_ahead
 from itpn_ray.data.loading.order import Ids
-from itpn_ray.data.loading.transport import Carrier, ray_carrier, thread_carrier
+from itpn_ray.data.loading.transport import Transport, ray_carrier, thread_carrier
 from itpn_ray.data.store.shard_cache import RemoteShards
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
 from itpn_ray.storage import is_s3
 
 Begin = Callable[[DecodePool, Ids], Pending]
-"""Starts to fill a batch with the pictures of n sample ids, in the threads of a pool."""
-_CARRIERS: dict[str, Carrier] = {"ray": ray_carrier, "threads": thread_carrier}
+"""Starts to fill a batch with the images of n sample ids, in the threads of a pool."""
+_CARRIERS: dict[str, Transport] = {"ray": ray_carrier, "threads": thread_carrier}
 
 
-class PictureReader:
+class ImageReader:
     """Fills host batches in the order of their instructions, a bounded number ahead.
 
     Args:
         dataset: the split.
-        config: carrier, threads, prefetch, cache of remote shards.
+        config: transport, threads, prefetch, cache of remote shards.
 
     Attributes:
         dataset: the split.
-        widths: (rows,) int32 of the stored pictures, pixels.
+        widths: (rows,) int32 of the stored images, pixels.
         heights: (rows,) int32 likewise.
         remote: what fetches the shards; None where they are local.
     """
@@ -66,7 +66,7 @@ class PictureReader:
             beside: remote shards with the same rows that ``begin`` reads too.
 
         Raises:
-            DataError: a picture cannot be decoded; it carries the picture's path.
+            DataError: an image cannot be decoded; it carries the image's path.
         """
         if not instructions:
             return
@@ -86,29 +86,29 @@ class PictureReader:
                     remote.advance(number, number - ahead)
             return begin(pool, ids)
 
-        carried = _CARRIERS[self._config.carrier](instructions)
+        carried = _CARRIERS[self._config.transport](instructions)
         yield from run_ahead(carried, start, ahead)
 
     def decode(self, row: int) -> Tensor:
-        """One stored picture, (3, H, W) uint8.
+        """One stored image, (3, H, W) uint8.
 
         Raises:
             DataError: it cannot be decoded, or is not of the size that the index says.
         """
         shard, inside = self.locate(row)
         try:
-            picture = decode_rgb(shard.image(inside))
+            image = decode_rgb(shard.image(inside))
         except RuntimeError as error:
             raise self._broken(row, str(error).splitlines()[0]) from error
-        found = (picture.shape[1], picture.shape[2])
+        found = (image.shape[1], image.shape[2])
         if found != (self.heights[row], self.widths[row]):
             raise self._wrong_size(row, found)
-        return picture
+        return image
 
     def decode_boxes(self, rows: Ids, boxes: Ids) -> Iterator[Tensor]:
-        """Parts of stored pictures, one after another.
+        """Parts of stored images, one after another.
 
-        All rows are looked up before the first is decoded: after each picture these tables would
+        All rows are looked up before the first is decoded: after each image these tables would
         come from memory again, pushed out of the core's cache by its pixels.
 
         Args:
@@ -119,7 +119,7 @@ class PictureReader:
             (3, height, width) uint8.
 
         Raises:
-            DataError: a picture cannot be decoded, or is not of the size that the index says.
+            DataError: an image cannot be decoded, or is not of the size that the index says.
         """
         numbers = rows.tolist()
         images = [shard.image(inside) for shard, inside in map(self.locate, numbers)]

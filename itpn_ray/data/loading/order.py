@@ -66,7 +66,7 @@ class TrainOrder:
             raise ConfigError(
                 "optim.global_batch",
                 self.global_batch,
-                f"the training split holds {self.count} pictures, so an epoch would have 0 steps",
+                f"the training split holds {self.count} images, so an epoch would have 0 steps",
                 f"Use at most {self.count - self.count % 2}",
             )
 
@@ -89,7 +89,7 @@ class TrainOrder:
         positions = np.arange(steps * size)
         repeat = positions % self.repeats
         ids = rows[positions // self.repeats] + repeat * self.count
-        # Within a batch the copies come apart, so that no picture is mixed with its own copy.
+        # Within a batch the copies come apart, so that no image is mixed with its own copy.
         apart = np.argsort(repeat.reshape(steps, size), axis=1, kind="stable")
         return np.take_along_axis(ids.reshape(steps, size), apart, axis=1)
 

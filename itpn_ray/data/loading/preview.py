@@ -1,6 +1,6 @@
-"""Pictures of a prepared split as they are stored and as the network will see them.
+"""Images of a prepared split as they are stored and as the network will see them.
 
-Shapes: a picture is (3, H, W) uint8; n objects of a picture have boxes (n, 4), x1, y1, x2, y2 in
+Shapes: an image is (3, H, W) uint8; n objects of an image have boxes (n, 4), x1, y1, x2, y2 in
 pixels, and masks (n, H, W) bool.
 """
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from itpn_ray.data.annotations import run_lengths
-from itpn_ray.data.config import LookConfig
+from itpn_ray.data.config import PreviewConfig
 from itpn_ray.data.loading.crop_loader import TrainLoader
 from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.loading.order import TrainOrder
@@ -33,14 +33,14 @@ from itpn_ray.storage import is_s3
 Hide = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 """From (B,) sample ids to (B, L) patches, row by row, True where hidden."""
 
-_SIDE = 320  # longest side of a shown picture, pixels
-_REMOTE_WINDOW = 4  # shards that the pictures of a remote split are taken from
+_SIDE = 320  # longest side of a shown image, pixels
+_REMOTE_WINDOW = 4  # shards that the images of a remote split are taken from
 _GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
-    """One picture of the sheet; all images are JPEG bytes.
+class PreviewImage:
+    """One image of the sheet; all images are JPEG bytes.
 
     Attributes:
         sample_id: row of the split.
@@ -59,39 +59,43 @@ class Sight:
     masked: bytes | None
 
 
-def sights(uri: str, config: LookConfig, hide: Hide | None = None) -> Iterator[Sight]:
-    """The first pictures of an epoch.
+def preview_images(
+    uri: str, config: PreviewConfig, hide: Hide | None = None
+) -> Iterator[PreviewImage]:
+    """The first images of an epoch.
 
     Args:
         uri: the prepared data set.
-        config: which pictures, and how they are augmented.
+        config: which images, and how they are augmented.
         hide: the patches that pre-training hides of the crops; None: none.
 
     Raises:
-        DataError: there is no such data set or split, or a picture cannot be decoded.
+        DataError: there is no such data set or split, or an image cannot be decoded.
     """
     remote = is_s3(uri)
     copies = local_copies(config.loader) if remote else None
     dataset = open_dataset(uri, config.split, local_path=copies)
     loader = dataclasses.replace(
-        config.loader, carrier="threads", window=_REMOTE_WINDOW if remote else 0
+        config.loader, transport="threads", window=_REMOTE_WINDOW if remote else 0
     )
-    config = dataclasses.replace(config, loader=loader, pictures=min(config.pictures, len(dataset)))
+    config = dataclasses.replace(config, loader=loader, images=min(config.images, len(dataset)))
     if dataset.manifest.kind in ("detection", "rotated"):
         yield from _detection_sights(dataset, config)
     else:
         yield from _crop_sights(dataset, config, hide)
 
 
-def _crop_sights(dataset: ShardedDataset, config: LookConfig, hide: Hide | None) -> Iterator[Sight]:
-    """Pictures of classification and pre-training: the crop in the picture, and what it becomes."""
+def _crop_sights(
+    dataset: ShardedDataset, config: PreviewConfig, hide: Hide | None
+) -> Iterator[PreviewImage]:
+    """Images of classification and pre-training: the crop in the image, and what it becomes."""
     loader = TrainLoader(
         dataset,
         config.loader,
         image_size=config.image_size,
         augment=config.augment,
         seed=config.seed,
-        global_batch=config.pictures,
+        global_batch=config.images,
     )
     batch = next(loader.epoch(config.epoch))
     loader.close()
@@ -110,7 +114,7 @@ def _crop_sights(dataset: ShardedDataset, config: LookConfig, hide: Hide | None)
         top, left, height, width = boxes[i].tolist()
         marked = torch.tensor([[left, top, left + width, top + height]])
         crop = batch["image"][i]
-        yield Sight(
+        yield PreviewImage(
             sample_id=int(ids[i]),
             path=row["path"],
             told=f"{_class_name(dataset, row['label'])}{row['width']} × {row['height']}",
@@ -120,11 +124,11 @@ def _crop_sights(dataset: ShardedDataset, config: LookConfig, hide: Hide | None)
         )
 
 
-def _detection_sights(dataset: ShardedDataset, config: LookConfig) -> Iterator[Sight]:
-    """Pictures of detection: all objects in the picture, and what is left of them in the view."""
+def _detection_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[PreviewImage]:
+    """Images of detection: all objects in the image, and what is left of them in the view."""
     order = TrainOrder(
         starts=dataset.starts,
-        global_batch=config.pictures,
+        global_batch=config.images,
         seed=config.seed,
         window=config.loader.window,
     )
@@ -139,19 +143,19 @@ def _detection_sights(dataset: ShardedDataset, config: LookConfig) -> Iterator[S
         config=config.detection,
     )
     for sample_id, row, view in zip(ids.tolist(), rows, views, strict=True):
-        picture = _decoded(row)
+        image = _decoded(row)
         boxes = torch.tensor(row["boxes"], dtype=torch.float64).reshape(-1, 4)
         masks = _masks(row)
         colours = [class_colour(label) for label in row["classes"]]
         moved, kept = view.boxes(boxes)
         names = [dataset.classes[label] for label in dict.fromkeys(row["classes"])]
-        yield Sight(
+        yield PreviewImage(
             sample_id=sample_id,
             path=row["path"],
             told=f"{len(boxes)} objects ({', '.join(names[:4])}), {row['width']} × {row['height']}",
-            stored=_draw(picture, boxes, colours, masks),
+            stored=_draw(image, boxes, colours, masks),
             seen=_draw(
-                view.picture(picture),
+                view.image(image),
                 moved[kept],
                 [colour for colour, keep in zip(colours, kept.tolist(), strict=True) if keep],
                 view.masks(masks)[kept],
@@ -194,17 +198,19 @@ def _hide(crop: Tensor, hidden: npt.NDArray[np.bool_]) -> Tensor:
 
 
 def _draw(
-    picture: Tensor,
+    source_image: Tensor,
     boxes: Tensor | None = None,
     colours: Sequence[tuple[int, int, int]] = (),
     masks: Tensor | None = None,
 ) -> bytes:
-    """A picture with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG."""
+    """A source_image with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG."""
     if masks is not None:
         for mask, colour in zip(masks, colours, strict=True):
             tint = torch.tensor(colour, dtype=torch.float32)[:, None, None]
-            picture = torch.where(mask, (0.55 * picture + 0.45 * tint).byte(), picture)
-    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+            source_image = torch.where(
+                mask, (0.55 * source_image + 0.45 * tint).byte(), source_image
+            )
+    image = Image.fromarray(source_image.permute(1, 2, 0).contiguous().numpy())
     scale = min(1.0, _SIDE / max(image.size))
     image = image.resize([max(1, round(side * scale)) for side in image.size])
     pen = ImageDraw.Draw(image)

@@ -1,7 +1,7 @@
 """NVIDIA's nvImageCodec on the CPU: decodes a part of a JPEG for a part of the price.
 
 It skips the rows and columns outside, and gives the very pixels of a whole decoding. Where it is
-not installed (not on Linux), pictures are decoded whole, more slowly and to the same pixels.
+not installed (not on Linux), images are decoded whole, more slowly and to the same pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _loading = threading.Lock()
 
 @cache
 def installed() -> bool:
-    """Whether parts of pictures can be decoded alone."""
+    """Whether parts of images can be decoded alone."""
     try:
         return importlib.util.find_spec("nvidia.nvimgcodec") is not None
     except ModuleNotFoundError:  # no package of NVIDIA at all
@@ -37,11 +37,11 @@ def decode_part(
     """Decode a box (top, left, height, width) of a JPEG, (bytes,) uint8.
 
     Returns:
-        Height and width of the whole picture; and the box, (height, width, 3) RGB, or None where
+        Height and width of the whole image; and the box, (height, width, 3) RGB, or None where
         its data are broken.
 
     Raises:
-        RuntimeError: the bytes are no picture.
+        RuntimeError: the bytes are no image.
     """
     codec, decoder, params = _decoder()
     top, left, height, width = box
@@ -60,7 +60,7 @@ def _decoder() -> tuple[Any, Any, Any]:
             device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
             max_num_cpu_threads=1,
         )
-        # Stored pictures are upright; what their EXIF says must not turn them again.
+        # Stored images are upright; what their EXIF says must not turn them again.
         params = codec.DecodeParams(apply_exif_orientation=False)
         _state.made = codec, decoder, params
     return _state.made

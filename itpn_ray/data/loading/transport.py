@@ -1,6 +1,6 @@
 """What carries read instructions to the decoding threads: Ray Data, or this process.
 
-An instruction is the sample ids of one host batch, (B,) int64. Both carriers yield the given
+An instruction is the sample ids of one host batch, (B,) int64. Both transports yield the given
 batches in the given order, so training does not depend on which one is used.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from itpn_ray.data.loading.order import Ids
 from itpn_ray.ray_runtime.tasks import dataset_of
 
-Carrier = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
+Transport = Callable[[Sequence[Ids]], Generator[Ids, None, None]]
 
 _ITEM_BATCHES = 64
 """Batches of one item: handing over an item takes Ray Data some milliseconds, whatever it holds."""
@@ -28,9 +28,9 @@ def thread_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
 def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     """Send the instructions through a Ray Dataset, in order, all of them at once.
 
-    Only ids pass through the object store; decoded pictures there cost several times the memory
+    Only ids pass through the object store; decoded images there cost several times the memory
     and CPU time of the decoding itself. The dataset is whole as soon as it is made, so its blocks
-    are taken as they are: an execution that hands out eight bytes a picture, bit by bit, would
+    are taken as they are: an execution that hands out eight bytes an image, bit by bit, would
     keep two actors and a thread awake beside the decoding for the whole epoch.
     """
     import ray

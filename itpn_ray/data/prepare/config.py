@@ -1,4 +1,4 @@
-"""Settings of picture generation and preparation. Imports neither torch nor Ray."""
+"""Settings of image generation and preparation. Imports neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -18,82 +18,82 @@ FORMATS = (
     "coco",
     "objects365",
 )
-# Above this Pillow itself refuses a picture (twice its MAX_IMAGE_PIXELS).
+# Above this Pillow itself refuses an image (twice its MAX_IMAGE_PIXELS).
 MOST_PIXELS = 178_956_970
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesConfig:
-    """The embedded pictures: what to draw and where.
+class SynthesizeConfig:
+    """The embedded images: what to draw and where.
 
     Raises:
         ConfigError: a value lies outside its range.
     """
 
     out: str
-    """Folder to write; must be new or hold the same pictures already."""
+    """Folder to write; must be new or hold the same images already."""
     layout: str = "imagenet"
-    """``imagenet``: train/ and val/ with a folder a class; ``coco``: pictures and COCO JSON."""
+    """``imagenet``: train/ and val/ with a folder a class; ``coco``: images and COCO JSON."""
     train: int = 4000
-    """Pictures for training."""
+    """Images for training."""
     val: int = 1000
-    """Pictures for validation."""
+    """Images for validation."""
     side: int = 128
-    """Mean of width and height in pixels; each picture varies by a quarter."""
+    """Mean of width and height in pixels; each image varies by a quarter."""
     seed: int = 0
     """The same seed gives the same bytes."""
     num_workers: int | None = None
     """Drawing processes; all cores if not given, 0 draws in this process."""
 
     def __post_init__(self) -> None:
-        checks.one_of("pictures.layout", self.layout, LAYOUTS)
+        checks.one_of("images.layout", self.layout, LAYOUTS)
         for name in ("train", "val"):
-            checks.positive(f"pictures.{name}", getattr(self, name))
-        checks.in_range("pictures.side", self.side, 32, 4096)
-        checks.not_negative("pictures.seed", self.seed)
+            checks.positive(f"images.{name}", getattr(self, name))
+        checks.in_range("images.side", self.side, 32, 4096)
+        checks.not_negative("images.seed", self.seed)
         if self.num_workers is not None:
-            checks.not_negative("pictures.num_workers", self.num_workers)
+            checks.not_negative("images.num_workers", self.num_workers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Raw pictures in, shards and a manifest out.
+    """Raw images in, shards and a manifest out.
 
     Raises:
         ConfigError: a value lies outside its range.
     """
 
     source: str
-    """Folder or file with the raw pictures: a local path or ``s3://bucket/prefix``."""
+    """Folder or file with the raw images: a local path or ``s3://bucket/prefix``."""
     out: str
     """Folder for the shards: a local path or ``s3://bucket/prefix``."""
     format: str = "auto"
     """How the source is laid out; ``auto`` looks and says what it found."""
     unlabelled: bool = False
-    """Ignore folder names and labels: a heap of pictures to pre-train on."""
+    """Ignore folder names and labels: a heap of images to pre-train on."""
     classes: str = ""
     """File with the class names in the order of the labels, one a line; empty: sorted names."""
     labels: str = ""
-    """File with the labels of ImageNet's validation pictures, where no folders tell them."""
+    """File with the labels of ImageNet's validation images, where no folders tell them."""
     holdout: float = 0.1
-    """Share of each class set aside as ``val`` where the source has no validation pictures."""
+    """Share of each class set aside as ``val`` where the source has no validation images."""
     seed: int = 0
-    """Decides the held-out pictures and the order of the rows."""
+    """Decides the held-out images and the order of the rows."""
     max_side: int | None = None
-    """Shrink pictures whose longer side exceeds this, in pixels; 512 suits training at 224."""
+    """Shrink images whose longer side exceeds this, in pixels; 512 suits training at 224."""
     quality: int = 90
-    """JPEG quality of pictures that are shrunk. Others keep their bytes, or are written anew with
+    """JPEG quality of images that are shrunk. Others keep their bytes, or are written anew with
     quality 95 and full colour where they were no plain upright JPEG."""
     max_pixels: int = 2**26
-    """Pictures with more pixels than this go to quarantine undecoded."""
+    """Images with more pixels than this go to quarantine undecoded."""
     shard_rows: int = 1024
-    """Most pictures in a shard."""
+    """Most images in a shard."""
     shard_mb: int = 128
     """Most megabytes of source files in a shard."""
     strict: bool = False
-    """Stop at the first picture that cannot be used."""
+    """Stop at the first image that cannot be used."""
     max_broken: float = 0.1
-    """Stop when more than this share of the pictures cannot be used."""
+    """Stop when more than this share of the images cannot be used."""
     num_workers: int | None = None
     """Shards in work at once; all CPUs of the cluster if not given, 0 works in this process."""
 

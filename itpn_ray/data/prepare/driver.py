@@ -1,12 +1,12 @@
-"""From raw pictures to shards with a manifest: the driver.
+"""From raw images to shards with a manifest: the driver.
 
 The driver lists the source, plans the shards and writes the plan beside the output; Ray Data
 spreads the plan over the cluster, each task making a few whole shards; the driver gathers the
 records and writes the manifest last. Repeating a command that was killed redoes unfinished shards
 only.
 
-Memory: the driver holds the listing (about 150 bytes a picture); a task holds one picture decoded
-and up to 64 pictures or 32 MB encoded.
+Memory: the driver holds the listing (about 150 bytes an image); a task holds one image decoded
+and up to 64 images or 32 MB encoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pyarrow.fs import FileType
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.merge import write_results
 from itpn_ray.data.prepare.plan import ShardPlan, hold_out, plan_shards
-from itpn_ray.data.prepare.reencode import PictureRules
+from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
     WORK,
     Made,
@@ -46,10 +46,10 @@ from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a preparation is: pictures and shards done and in all, pictures in quarantine."""
+    """How far a preparation is: images and shards done and in all, images in quarantine."""
 
-    pictures: int
-    total_pictures: int
+    images: int
+    total_images: int
     shards: int
     total_shards: int
     quarantined: int
@@ -64,7 +64,7 @@ def prepare(
     *,
     ray: RayConfig | None = None,
 ) -> Manifest:
-    """Prepare raw pictures for training; at once where it has been done already.
+    """Prepare raw images for training; at once where it has been done already.
 
     Args:
         config: what, whereto and how.
@@ -76,7 +76,7 @@ def prepare(
 
     Raises:
         ConfigError: the output cannot be written or holds something else.
-        DataError: the source cannot be used, or too many pictures are broken.
+        DataError: the source cannot be used, or too many images are broken.
         RunError: Ray has lost what became of a shard.
     """
     _, source = open_source(config)
@@ -95,7 +95,7 @@ def prepare(
             source=source,
             out=store.uri,  # absolute, for workers in other folders
             kind=listing.kind,
-            rules=PictureRules(
+            rules=ImageRules(
                 max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
             ),
         )
@@ -137,7 +137,7 @@ def _make_shards(
             "prepare.out",
             job.out,
             f"stopped: {error}",
-            "Mend this and repeat the command; finished shards are kept",
+            "Fix this and repeat the command; finished shards are kept",
         ) from error
     untold = len(plans) - len(tally.records)
     if untold:
@@ -151,7 +151,7 @@ def _make_shards(
 
 
 class _Tally:
-    """Gathers records, tells the progress, and stops when too many pictures are broken."""
+    """Gathers records, tells the progress, and stops when too many images are broken."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _Tally:
         self.records: dict[tuple[str, int], ShardRecord] = {}
         self._config = config
         self._shards = len(plans)
-        self._pictures = sum(plan.pictures for plan in plans)
+        self._images = sum(plan.images for plan in plans)
         self._progress = progress
         self._done = 0
         self._broken = 0
@@ -171,29 +171,29 @@ class _Tally:
         """Count a finished shard.
 
         Raises:
-            DataError: strict and a picture is broken, or more than ``max_broken`` are.
+            DataError: strict and an image is broken, or more than ``max_broken`` are.
         """
         self.records[split, index] = record
         self._broken += len(record.quarantine)
         self._done += len(record.labels) + len(record.quarantine)
-        limit = 0 if self._config.strict else self._config.max_broken * self._pictures
+        limit = 0 if self._config.strict else self._config.max_broken * self._images
         if self._broken > limit:
             path, reason = record.quarantine[0]
             strict = self._config.strict
             allowed = "--strict allows none" if strict else f"{limit:.0f} are allowed"
-            mend = "leave out --strict" if strict else "raise --max-broken"
+            hint = "leave out --strict" if strict else "raise --max-broken"
             raise DataError(
                 "prepare.source",
                 self._config.source,
-                f"{self._broken} of {self._pictures} pictures cannot be used and {allowed}; "
+                f"{self._broken} of {self._images} images cannot be used and {allowed}; "
                 f"one is {path}: {reason}",
-                f"Mend or remove them, or {mend}",
+                f"Fix or remove them, or {hint}",
             )
         if self._progress is not None:
             self._progress(
                 Progress(
-                    pictures=self._done,
-                    total_pictures=self._pictures,
+                    images=self._done,
+                    total_images=self._images,
                     shards=len(self.records),
                     total_shards=self._shards,
                     quarantined=self._broken,
@@ -276,7 +276,7 @@ def _finished(config: PrepareConfig, plan_digest: str) -> Manifest:
         raise ConfigError(
             "prepare.out",
             config.out,
-            "holds another preparation: other pictures or other settings",
+            "holds another preparation: other images or other settings",
             "Give a new folder or remove this one",
         )
     return manifest

@@ -34,7 +34,7 @@ def write_results(
     ``problems`` are objects that were left out, for the quarantine table.
 
     Raises:
-        DataError: a split has no usable picture at all.
+        DataError: a split has no usable image at all.
     """
     ordered = {
         split: [records[key] for key in sorted(records) if key[0] == split]
@@ -47,8 +47,8 @@ def write_results(
             raise DataError(
                 "prepare.source",
                 config.source,
-                f"{split} has no usable picture; {path}: {reason}",
-                "Check the pictures",
+                f"{split} has no usable image; {path}: {reason}",
+                "Check the images",
             )
         quarantine += [row for part in parts for row in (*part.quarantine, *part.left_out)]
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
@@ -94,7 +94,7 @@ def _index(parts: list[ShardRecord]) -> bytes:
 
 
 def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of R, G, B over the pictures measured; empty without any."""
+    """Mean and standard deviation of R, G, B over the images measured; empty without any."""
     pixels = sum(part.pixels for part in parts)
     if not pixels:
         return (), ()

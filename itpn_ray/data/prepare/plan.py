@@ -1,4 +1,4 @@
-"""The plan of a preparation: which pictures go into which shard, in which order.
+"""The plan of a preparation: which images go into which shard, in which order.
 
 The plan depends on the listing and the settings alone, never on the machine. It is written out as
 one small Arrow file a shard, so that a worker reads its own part only, and its digest tells whether
@@ -23,7 +23,7 @@ from itpn_ray.data.schema import SCHEMA_VERSION
 from itpn_ray.data.sources.base import Listing
 from itpn_ray.errors import DataError
 
-# Bytes taken for a picture whose size the listing does not know.
+# Bytes taken for an image whose size the listing does not know.
 _USUAL_SIZE = 200_000
 _SHAPING = ("max_side", "quality", "max_pixels", "shard_rows", "shard_mb", "seed", "holdout")
 
@@ -35,7 +35,7 @@ class ShardPlan:
     Attributes:
         split: its split.
         index: its number in the split.
-        pictures: rows of the listing in it.
+        images: rows of the listing in it.
         path: file with these rows.
         digest: SHA-256 of the rows and the settings.
         problems: (path, reason) of objects that were left out.
@@ -43,7 +43,7 @@ class ShardPlan:
 
     split: str
     index: int
-    pictures: int
+    images: int
     path: Path
     digest: str
     problems: tuple[tuple[str, str], ...]
@@ -57,10 +57,10 @@ def settings_of(config: PrepareConfig) -> dict[str, object]:
 def hold_out(listing: Listing, share: float, seed: int) -> Listing:
     """The listing with a ``val`` split: set aside from train, class by class, where there is none.
 
-    A class of one picture stays in train; where all are, any pictures are set aside.
+    A class of one image stays in train; where all are, any images are set aside.
 
     Raises:
-        DataError: there is one picture only.
+        DataError: there is one image only.
     """
     if "val" in listing.splits or "train" not in listing.splits:
         return listing
@@ -68,7 +68,7 @@ def hold_out(listing: Listing, share: float, seed: int) -> Listing:
     if train.num_rows < 2:
         path = train.column("path")[0].as_py()
         raise DataError(
-            "prepare.source", path, "is the only picture", "Give at least one for validation too"
+            "prepare.source", path, "is the only image", "Give at least one for validation too"
         )
     labels = train.column("label").to_numpy()
     rng = np.random.default_rng([seed, 0])
@@ -80,7 +80,7 @@ def hold_out(listing: Listing, share: float, seed: int) -> Listing:
         count = min(max(1, round(share * len(group))), len(group) - 1)
         held[rng.permutation(group)[:count]] = True
     splits = {**listing.splits, "train": train.filter(~held), "val": train.filter(held)}
-    what = "of each class of" if listing.kind == "classification" else "of the pictures of"
+    what = "of each class of" if listing.kind == "classification" else "of the images of"
     origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
     annotations = dict(listing.annotations)
     if "train" in annotations:
@@ -97,7 +97,7 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
     """Cut every split into shards of about equal rows; train in random order, others as listed.
 
     Args:
-        listing: all pictures.
+        listing: all images.
         config: the settings.
         scratch: a folder for the plans, one small file a shard.
     """
@@ -114,7 +114,7 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
             yield ShardPlan(
                 split=split,
                 index=index,
-                pictures=rows.num_rows,
+                images=rows.num_rows,
                 path=path,
                 digest=digest.hexdigest(),
                 problems=tuple(problems),

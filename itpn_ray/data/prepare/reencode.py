@@ -1,18 +1,18 @@
-"""From the bytes of any picture file to a JPEG that every later step can trust.
+"""From the bytes of any image file to a JPEG that every later step can trust.
 
 Shards hold nothing but 8-bit RGB or grey JPEGs, upright and of bounded size: torchvision decodes
 these fast and safely, while its PNG decoder can crash the process on a broken file. So a JPEG that
 is fine keeps its bytes, and everything else is decoded by Pillow and written anew as JPEG.
 
-What a picture means, where formats leave it open:
+What an image means, where formats leave it open:
 
 - EXIF (or XMP) orientation is applied; values outside 1..8 count as 1.
 - 16-bit grey is scaled to 8 bits; floating-point and 32-bit pixels have no agreed range and go to
   quarantine.
-- Transparent parts are laid over white, as picture viewers show them.
+- Transparent parts are laid over white, as image viewers show them.
 - Of an animation, or a file with several pages, the first counts.
 - CMYK becomes RGB by Pillow's plain formula, LAB through its ICC profile (D50 to sRGB); embedded
-  colour profiles of RGB pictures are ignored, as all common training pipelines do.
+  colour profiles of RGB images are ignored, as all common training pipelines do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from itpn_ray.data.prepare.jpeg_header import is_plain_jpeg
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 # libjpeg's own limit to a side.
 _LONGEST_SIDE = 65_500
-# Of pictures written anew in full size: what was exact should stay nearly so.
+# Of images written anew in full size: what was exact should stay nearly so.
 _FULL_QUALITY = 95
 _ORIENTATION = 0x0112
 _TURN = {
@@ -45,12 +45,12 @@ _TURN = {
 
 
 class RejectedError(Exception):
-    """A picture that cannot be used; the message says why, for the quarantine table."""
+    """An image that cannot be used; the message says why, for the quarantine table."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureRules:
-    """How pictures are stored: see the fields of the same names in PrepareConfig."""
+class ImageRules:
+    """How images are stored: see the fields of the same names in PrepareConfig."""
 
     max_side: int | None
     quality: int
@@ -58,8 +58,8 @@ class PictureRules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture ready for a shard.
+class EncodedImage:
+    """An image ready for a shard.
 
     Attributes:
         data: JPEG bytes.
@@ -80,8 +80,8 @@ class Picture:
     histogram: NDArray[np.int64] | None
 
 
-def normalise(data: bytes, rules: PictureRules, *, measured: bool = False) -> Picture:
-    """Check a picture file, decode it once, and return what the shard shall hold.
+def normalise(data: bytes, rules: ImageRules, *, measured: bool = False) -> EncodedImage:
+    """Check an image file, decode it once, and return what the shard shall hold.
 
     Args:
         data: the whole file.
@@ -90,7 +90,7 @@ def normalise(data: bytes, rules: PictureRules, *, measured: bool = False) -> Pi
             size only, which checks all of its data at half the cost).
 
     Raises:
-        RejectedError: it is not a picture, too large, truncated or broken.
+        RejectedError: it is not an image, too large, truncated or broken.
     """
     if not data:
         raise RejectedError("the file is empty")
@@ -114,7 +114,7 @@ def normalise(data: bytes, rules: PictureRules, *, measured: bool = False) -> Pi
             raise RejectedError(f"broken {_format_of(data)}: {error}") from error
 
 
-def _normalise(image: Image.Image, data: bytes, rules: PictureRules, measured: bool) -> Picture:
+def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: bool) -> EncodedImage:
     width, height = image.size
     if width * height > rules.max_pixels:
         raise RejectedError(f"{width} x {height} pixels are more than {rules.max_pixels}")
@@ -128,7 +128,7 @@ def _normalise(image: Image.Image, data: bytes, rules: PictureRules, measured: b
             image.draft(image.mode, (1, 1))
         image.load()
         size = (width, height)
-        return Picture(
+        return EncodedImage(
             data=data,
             width=width,
             height=height,
@@ -153,7 +153,7 @@ def _normalise(image: Image.Image, data: bytes, rules: PictureRules, measured: b
         upright.save(out, "JPEG", quality=rules.quality)
     else:
         upright.save(out, "JPEG", quality=_FULL_QUALITY, subsampling="4:4:4")
-    return Picture(
+    return EncodedImage(
         data=out.getvalue(),
         width=upright.width,
         height=upright.height,
@@ -177,14 +177,14 @@ def orientation(image: Image.Image) -> int:
         return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    # Broken EXIF raises nearly anything; the picture itself may be fine.
+    # Broken EXIF raises nearly anything; the image itself may be fine.
     except Exception:
         return 1
     return found if found in _TURN else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """An opened picture as 8-bit RGB, or grey where it was grey."""
+    """An opened image as 8-bit RGB, or grey where it was grey."""
     image.load()
     mode = image.mode
     if mode.startswith("I;16"):
@@ -223,14 +223,14 @@ def _shrunk(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
 
 def _format_of(data: bytes) -> str:
     known = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"GI": "GIF", b"BM": "BMP", b"RI": "WebP"}
-    return known.get(data[:2], "picture")
+    return known.get(data[:2], "image")
 
 
 def _what_else(data: bytes) -> str:
     """Why Pillow does not know a file, as far as its first bytes tell."""
     head = data[:256].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")):
-        return "a web page or XML, not a picture"
-    if _format_of(data) != "picture":
+        return "a web page or XML, not an image"
+    if _format_of(data) != "image":
         return f"broken {_format_of(data)}: its header cannot be read"
-    return f"not a picture in a known format ({', '.join(FORMATS)})"
+    return f"not an image in a known format ({', '.join(FORMATS)})"

@@ -1,4 +1,4 @@
-"""Makes shards: of each read its pictures, normalise them, write the shard, then the record of it.
+"""Makes shards: of each read its images, normalise them, write the shard, then the record of it.
 
 Runs in a Ray task, or in the driver. The record (a small JSON file) is written after the shard is
 whole, so a shard with a record is finished; a killed task leaves nothing but temporary files.
@@ -24,7 +24,7 @@ import pyarrow as pa
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.annotations.geometry import follow, leave_out_faulty
 from itpn_ray.data.prepare.plan import from_bytes
-from itpn_ray.data.prepare.reencode import Picture, PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, normalise
 from itpn_ray.data.schema import shard_schema
 from itpn_ray.data.sources.base import Source
 from itpn_ray.data.store.manifest import ShardInfo
@@ -32,7 +32,7 @@ from itpn_ray.data.store.shards import ShardWriter
 from itpn_ray.storage import ObjectStore, open_store
 
 WORK = "_work"
-# One picture in so many gives the channel statistics.
+# One image in so many gives the channel statistics.
 STATISTICS_EVERY = 32
 # Objects left out that the record of a shard names: where nearly all are faulty, some tell why.
 _MOST_LEFT_OUT = 1000
@@ -44,12 +44,12 @@ class ShardRecord:
 
     Attributes:
         digest: of its plan.
-        shard: file, rows, bytes, SHA-256; ``None`` if no picture was usable.
+        shard: file, rows, bytes, SHA-256; ``None`` if no image was usable.
         labels, widths, heights: of its rows.
-        class_counts: pictures or objects by class number.
-        quarantine: [path, reason] of pictures left out.
-        left_out: [path and number, reason] of objects left out of the other pictures.
-        kept: pictures stored with the file's own bytes.
+        class_counts: images or objects by class number.
+        quarantine: [path, reason] of images left out.
+        left_out: [path and number, reason] of objects left out of the other images.
+        kept: images stored with the file's own bytes.
         pixels: pixels in the channel statistics.
         sums, squares: of R, G, B over these, 0..1.
     """
@@ -73,25 +73,25 @@ class ShardRecord:
         return json.dumps({**vars(self), "shard": shard}).encode()
 
     def leave_out(self, path: str, faults: Sequence[tuple[int, FaultError]]) -> None:
-        """Note objects of a picture that are left out; of very many only the first."""
+        """Note objects of an image that are left out; of very many only the first."""
         room = _MOST_LEFT_OUT - len(self.left_out)
         told = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
         self.left_out += told
 
-    def count(self, row: Mapping[str, Any], picture: Picture) -> None:
-        """Add a stored picture and its row."""
+    def count(self, row: Mapping[str, Any], image: EncodedImage) -> None:
+        """Add a stored image and its row."""
         self.labels.append(row["label"])
-        self.widths.append(picture.width)
-        self.heights.append(picture.height)
-        self.kept += picture.kept
+        self.widths.append(image.width)
+        self.heights.append(image.height)
+        self.kept += image.kept
         for label in row.get("classes", [row["label"]]):
             if label >= 0:
                 self.class_counts[label] = self.class_counts.get(label, 0) + 1
-        if picture.histogram is not None:
+        if image.histogram is not None:
             values = np.arange(256) / 255
-            self.pixels += int(picture.histogram[0].sum())
-            self.sums = (self.sums + picture.histogram @ values).tolist()
-            self.squares = (self.squares + picture.histogram @ values**2).tolist()
+            self.pixels += int(image.histogram[0].sum())
+            self.sums = (self.sums + image.histogram @ values).tolist()
+            self.squares = (self.squares + image.histogram @ values**2).tolist()
 
 
 Place = tuple[str, int, str]
@@ -107,7 +107,7 @@ class ShardJob:
     source: Source
     out: str
     kind: str
-    rules: PictureRules
+    rules: ImageRules
 
     @staticmethod
     def record_of(store: ObjectStore, place: Place) -> ShardRecord | None:
@@ -156,15 +156,15 @@ class ShardJob:
     def _write(
         self, store: ObjectStore, split: str, index: int, digest: str
     ) -> tuple[ShardRecord, Path]:
-        """Write a shard to a file of its own; it has no rows if no picture was usable."""
+        """Write a shard to a file of its own; it has no rows if no image was usable."""
         rows = from_bytes(store.read_bytes(plan_key(split, index)))
         record = ShardRecord(digest=digest)
         path = scratch_path(store)
         try:
             with path.open("wb") as out, ShardWriter(out, shard_schema(self.kind)) as writer:
-                for row, picture in self._pictures(rows, split, record):
+                for row, image in self._images(rows, split, record):
                     writer.append(row)
-                    record.count(row, picture)
+                    record.count(row, image)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -192,26 +192,26 @@ class ShardJob:
             path.unlink(missing_ok=True)
         return record
 
-    def _pictures(
+    def _images(
         self, rows: pa.Table, split: str, record: ShardRecord
-    ) -> Iterator[tuple[dict[str, Any], Picture]]:
-        """The shard's rows and their pictures; what cannot be used goes to the quarantine."""
+    ) -> Iterator[tuple[dict[str, Any], EncodedImage]]:
+        """The shard's rows and their images; what cannot be used goes to the quarantine."""
         files = self.source.read(rows)
         for number, (row, data) in enumerate(zip(_each(rows), files, strict=True)):
             measured = split == "train" and number % STATISTICS_EVERY == 0
             try:
                 if isinstance(data, OSError):
                     raise RejectedError(data.strerror)
-                picture = normalise(data, self.rules, measured=measured)
+                image = normalise(data, self.rules, measured=measured)
                 if self.kind == "detection":
-                    row, faults = leave_out_faulty(row, picture)
+                    row, faults = leave_out_faulty(row, image)
                     record.leave_out(row["path"], faults)
-                    row = follow(row, picture)
+                    row = follow(row, image)
             except RejectedError as error:
                 record.quarantine.append((row["path"], str(error)))
                 continue
-            row |= {"image": picture.data, "width": picture.width, "height": picture.height}
-            yield row, picture
+            row |= {"image": image.data, "width": image.width, "height": image.height}
+            yield row, image
 
 
 def _each(table: pa.Table) -> Iterator[dict[str, Any]]:

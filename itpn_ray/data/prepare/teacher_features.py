@@ -1,4 +1,4 @@
-"""Writes a teacher's features of prepared pictures: Ray Data over shards and views.
+"""Writes a teacher's features of prepared images: Ray Data over shards and views.
 
 Each task makes one whole shard of features and records it, so that repeating a command that was
 killed makes the rest only. The manifest is written last.
@@ -25,7 +25,7 @@ from itpn_ray.data.store.teacher_features import (
     FeatureSettings,
     FeatureSplit,
     FeatureWriter,
-    pictures_digest,
+    images_digest,
     read_features,
     view_folder,
 )
@@ -36,7 +36,7 @@ from itpn_ray.ray_runtime.tasks import Work, run_on_ray
 from itpn_ray.storage import open_store
 
 Encode = Callable[[Tensor], Tensor]
-"""Features of pictures: uint8 (B, 3, S, S) -> float16 (B, L, T), both in main memory."""
+"""Features of images: uint8 (B, 3, S, S) -> float16 (B, L, T), both in main memory."""
 Made = Generator[tuple["Piece", ShardInfo], None, None]
 """Pieces and their shards of features, as they become whole."""
 TRAIN = "train"
@@ -47,12 +47,12 @@ class FeatureJob:
     """Everything that is the same for all shards.
 
     Attributes:
-        data: the prepared pictures.
+        data: the prepared images.
         out: where the features go.
         settings: what decides them.
         tokens: L.
         width: T.
-        batch: pictures the teacher sees at once.
+        batch: images the teacher sees at once.
         loader: threads and prefetch.
         make_encoder: makes the teacher, once a worker.
     """
@@ -70,13 +70,13 @@ class FeatureJob:
         """Make one shard and record it.
 
         Raises:
-            DataError: a picture cannot be decoded.
+            DataError: an image cannot be decoded.
         """
         dataset = open_dataset(self.data, piece.split)
         start, stop = dataset.starts[piece.index : piece.index + 2].tolist()
         loader = ViewLoader(
             dataset,
-            dataclasses.replace(self.loader, window=1),  # of remote pictures one shard is needed
+            dataclasses.replace(self.loader, window=1),  # of remote images one shard is needed
             image_size=self.settings.image_size,
             batch=self.batch,
             augment=self.settings.augment if piece.split == TRAIN else None,
@@ -99,7 +99,7 @@ class FeatureJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """One shard of features to be made; ``digest`` is of the settings and of all its pictures."""
+    """One shard of features to be made; ``digest`` is of the settings and of all its images."""
 
     split: str
     view: int
@@ -138,19 +138,19 @@ def write_features(
         workers: Ray workers, each with a teacher of its own; 0: this process.
         gpus: reserve a GPU for each worker.
         cpus_per_worker: CPUs reserved for each worker.
-        progress: takes the pictures done and in all, views counted.
+        progress: takes the images done and in all, views counted.
         ray: the Ray to run on, unless this process is connected to one.
 
     Returns:
         The manifest, which is also at ``job.out``.
 
     Raises:
-        ConfigError: the output holds features of other settings or pictures.
-        DataError: a picture cannot be decoded.
+        ConfigError: the output holds features of other settings or images.
+        DataError: an image cannot be decoded.
     """
     store = open_store(job.out)
     datasets = _splits(job.data)
-    digests = {name: pictures_digest(dataset) for name, dataset in datasets.items()}
+    digests = {name: images_digest(dataset) for name, dataset in datasets.items()}
     if store.exists(MANIFEST):
         manifest = _finished(job, digests)
         remove_work(store)
@@ -180,7 +180,7 @@ def write_features(
         width=job.width,
         splits={
             name: FeatureSplit(
-                pictures=digests[name],
+                images=digests[name],
                 views=tuple(tuple(_in_order(found, name, view)) for view in range(views[name])),
             )
             for name in datasets
@@ -208,7 +208,7 @@ def _pieces(
 
 
 def _recorded(job: FeatureJob, piece: Piece) -> ShardInfo | None:
-    """The shard if it is there already and was made from the same settings and pictures."""
+    """The shard if it is there already and was made from the same settings and images."""
     store = open_store(job.out)
     try:
         record = json.loads(store.read_bytes(piece.record_key))
@@ -228,13 +228,13 @@ def _in_order(found: dict[Piece, ShardInfo], split: str, view: int) -> Iterator[
 def _finished(job: FeatureJob, digests: dict[str, str]) -> FeatureManifest:
     manifest = read_features(job.out)
     same = manifest.settings == job.settings and digests == {
-        name: split.pictures for name, split in manifest.splits.items()
+        name: split.images for name, split in manifest.splits.items()
     }
     if not same:
         raise ConfigError(
             "out",
             job.out,
-            "holds features of another teacher, other views or other pictures",
+            "holds features of another teacher, other views or other images",
             "Give a new folder or remove this one",
         )
     return manifest

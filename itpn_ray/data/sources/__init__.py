@@ -1,1 +1,1 @@
-"""Readers of raw pictures, one layout a file."""
+"""Readers of raw images, one layout a file."""

@@ -1,4 +1,4 @@
-"""What every reader of raw pictures gives: a listing for the driver, bytes for the workers."""
+"""What every reader of raw images gives: a listing for the driver, bytes for the workers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LISTING_SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # shown to people: relative to the source
         ("file", pa.string()),  # path of the file in the source's filesystem
-        ("offset", pa.int64()),  # first byte of the picture in the file
-        ("size", pa.int64()),  # bytes of the picture, -1 for a whole file of unknown size
+        ("offset", pa.int64()),  # first byte of the image in the file
+        ("size", pa.int64()),  # bytes of the image, -1 for a whole file of unknown size
         ("label", pa.int32()),  # class, -1 where there is none
     ]
 )
@@ -46,7 +46,7 @@ SPLIT_NAMES = {
 
 
 class Annotations(Protocol):
-    """Objects of the pictures of a split, too many for the listing."""
+    """Objects of the images of a split, too many for the listing."""
 
     def join(
         self, rows: pa.Table, edges: Sequence[int], scratch: Path
@@ -66,7 +66,7 @@ class Annotations(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """All pictures of a source.
+    """All images of a source.
 
     Attributes:
         kind: one of `itpn_ray.data.schema.KINDS`.
@@ -75,7 +75,7 @@ class Listing:
         splits: name -> table with the columns of LISTING_SCHEMA, in a fixed order. A further column
             ``group`` (int) marks rows that are read together and must stay so.
         origins: name -> where the split comes from, in words.
-        skipped: (path, reason) of files that are not taken for pictures at all.
+        skipped: (path, reason) of files that are not taken for images at all.
         annotations: of the splits that have objects.
     """
 
@@ -89,13 +89,13 @@ class Listing:
 
 
 class Source(ABC):
-    """A place with raw pictures. Travels to the workers, so it holds plain data only."""
+    """A place with raw images. Travels to the workers, so it holds plain data only."""
 
     uri: str
 
     @abstractmethod
     def listing(self) -> Listing:
-        """List all pictures, in an order that depends on the source alone.
+        """List all images, in an order that depends on the source alone.
 
         Raises:
             DataError: there is nothing to prepare, or the layout is not understood.
@@ -107,12 +107,12 @@ class Source(ABC):
 
 
 def why_not(entry: Entry) -> str:
-    """Why a file is not taken for a picture; empty if it may be one, by its name."""
+    """Why a file is not taken for an image; empty if it may be one, by its name."""
     if entry.problem:
         return entry.problem
     if splitext(entry.name)[1].lower() in ("", *PICTURE_SUFFIXES):
         return ""
-    return "not taken for a picture: its name has another suffix"
+    return "not taken for an image: its name has another suffix"
 
 
 def split_of(path: str) -> str | None:
@@ -124,7 +124,7 @@ def split_of(path: str) -> str | None:
 
 
 class Rows:
-    """Gathers the rows of a listing, packed in Arrow: about 150 bytes a picture."""
+    """Gathers the rows of a listing, packed in Arrow: about 150 bytes an image."""
 
     _PACK = 16_384
 
@@ -146,7 +146,7 @@ class Rows:
         label: int = -1,
         **further: int | None,
     ) -> None:
-        """Add a picture; see LISTING_SCHEMA. ``further`` are the schema's other columns."""
+        """Add an image; see LISTING_SCHEMA. ``further`` are the schema's other columns."""
         self._loose.append(
             {
                 "path": path,
@@ -186,8 +186,8 @@ def check_classes(classes: Sequence[str], uri: str) -> None:
         raise DataError(
             "prepare.source",
             uri,
-            f"all pictures are of one class ({', '.join(classes)})",
-            "Give pictures of at least two classes, or pass --unlabelled to prepare them "
+            f"all images are of one class ({', '.join(classes)})",
+            "Give images of at least two classes, or pass --unlabelled to prepare them "
             "without labels",
         )
 

@@ -1,8 +1,8 @@
-"""COCO and Objects365: pictures in folders, objects in one JSON file a split.
+"""COCO and Objects365: images in folders, objects in one JSON file a split.
 
-- COCO: ``annotations/instances_train2017.json``, pictures in ``train2017/``.
+- COCO: ``annotations/instances_train2017.json``, images in ``train2017/``.
 - Objects365 v2: ``annotations/zhiyuan_objv2_train.json`` names
-  ``images/v1/patch8/objects365_v1_00420917.jpg``, the picture is
+  ``images/v1/patch8/objects365_v1_00420917.jpg``, the image is
   ``train/patch8/objects365_v1_00420917.jpg``.
 
 Any COCO-like set is understood whose annotation files lie in ``annotations/``, begin with
@@ -38,7 +38,7 @@ class CocoSource(Source):
     uri: str
 
     def listing(self) -> Listing:
-        """See `Source.listing`; pictures in the order of the annotation file."""
+        """See `Source.listing`; images in the order of the annotation file."""
         files = dict(self.files())
         classes = next(iter(files.values())).categories
         for file in files.values():

@@ -11,7 +11,7 @@ from itpn_ray.data.annotations import run_lengths
 from itpn_ray.data.annotations.faults import (
     FaultError,
     check_box,
-    check_in_picture,
+    check_in_image,
     check_mask,
     has_area,
     overshoot,
@@ -19,7 +19,7 @@ from itpn_ray.data.annotations.faults import (
 from itpn_ray.data.doctor import fault_kinds as kinds
 
 Frame = tuple[int, int]
-"""Width and height of a picture as annotated, pixels."""
+"""Width and height of an image as annotated, pixels."""
 Remark = tuple[str, str]
 """Kind and reason of what is odd about an object that can be used."""
 # Annotations count pixels from 0 or from 1, to the last one or beyond it.
@@ -52,8 +52,8 @@ def parse_category(item: Mapping[str, Any]) -> tuple[int, str]:
     return whole(item, "id"), name.strip()
 
 
-def parse_picture(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Number, file_name, width and height of a picture; the last two None where they are not told.
+def parse_image(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Number, file_name, width and height of an image; the last two None where they are not told.
 
     Raises:
         FaultError: it cannot be used.
@@ -88,7 +88,7 @@ def parse_object(
     Args:
         item: the entry.
         labels: category number -> label.
-        frame: of its picture, where that is known.
+        frame: of its image, where that is known.
         masked: whether it must have a mask.
 
     Returns:
@@ -108,7 +108,7 @@ def parse_object(
     if masked:
         check_mask(outlines, runs)
     if frame is not None:
-        check_in_picture(box, outlines, runs, width=frame[0], height=frame[1])
+        check_in_image(box, outlines, runs, width=frame[0], height=frame[1])
     area = item.get("area")
     values = {
         "object_ids": object_id,
@@ -125,7 +125,7 @@ def parse_object(
 def _remarks(box: Sequence[float], left_out: int, frame: Frame | None) -> Iterator[Remark]:
     beyond = overshoot(box, *frame) if frame is not None else 0.0
     if beyond > _TOLERATED:
-        yield kinds.BOX_CUT, f"has a box that reaches {beyond:g} pixels beyond the picture"
+        yield kinds.BOX_CUT, f"has a box that reaches {beyond:g} pixels beyond the image"
     if left_out:
         yield kinds.PART_LEFT_OUT, f"has an outline with parts without area: {left_out}"
 
@@ -153,8 +153,8 @@ def _runs(found: Mapping[str, Any], frame: Frame | None) -> list[int]:
     height, width = size
     if sum(runs) != width * height or (frame is not None and (width, height) != frame):
         told = f"run lengths of {sum(runs)} pixels for {width} x {height}"
-        picture = f" in a picture of {frame[0]} x {frame[1]}" if frame is not None else ""
-        raise FaultError(kinds.RUN_LENGTHS, f"has {told}{picture}")
+        image = f" in an image of {frame[0]} x {frame[1]}" if frame is not None else ""
+        raise FaultError(kinds.RUN_LENGTHS, f"has {told}{image}")
     return runs
 
 

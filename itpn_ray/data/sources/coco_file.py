@@ -1,4 +1,4 @@
-"""Reads what a COCO annotation file lists beside its objects: categories and pictures."""
+"""Reads what a COCO annotation file lists beside its objects: categories and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.sources.base import LISTING_SCHEMA, Rows, split_of
-from itpn_ray.data.sources.coco_entries import has_mask, parse_category, parse_picture, whole
+from itpn_ray.data.sources.coco_entries import has_mask, parse_category, parse_image, whole
 from itpn_ray.data.sources.objects import CocoObjects, read_arrays
 from itpn_ray.errors import DataError
 from itpn_ray.storage import join
@@ -29,7 +29,7 @@ _SCHEMA = pa.schema(
         ("frame_height", pa.int32()),
     ]
 )
-# Pictures looked for when guessing where they lie; some may be missing.
+# Images looked for when guessing where they lie; some may be missing.
 _TRIES = 20
 
 
@@ -40,9 +40,9 @@ class CocoFile:
     Attributes:
         name: relative to the source.
         categories: names by number, ascending, without stray blanks.
-        rows: the listing of its pictures, in its order.
+        rows: the listing of its images, in its order.
         objects: its objects.
-        faults: pictures that are left out, and categories that contradict each other.
+        faults: images that are left out, and categories that contradict each other.
     """
 
     name: str
@@ -62,7 +62,7 @@ def read_coco_file(fs: FileSystem, root: str, name: str, uri: str) -> CocoFile:
         uri: the file.
 
     Raises:
-        DataError: it cannot be read, lists nothing, or its pictures are not found.
+        DataError: it cannot be read, lists nothing, or its images are not found.
     """
     return _Reading(fs, root, name, uri).read()
 
@@ -76,10 +76,10 @@ class _Reading:
         self._name = name
         self._uri = uri
         self._categories: dict[int, str] = {}
-        self._pictures = Rows(_SCHEMA)
+        self._images = Rows(_SCHEMA)
         self._waiting: list[dict[str, Any]] = []
         self._place: tuple[str, int] | None = None
-        self._lost: list[int] = []  # numbers of pictures whose entries cannot be used
+        self._lost: list[int] = []  # numbers of images whose entries cannot be used
         self._masked = False
         self._faults: list[Fault] = []
 
@@ -91,11 +91,11 @@ class _Reading:
             elif key == "categories":
                 self._add_category(item)
             else:
-                self._add_picture(item)
+                self._add_image(item)
         self._list()
-        rows = self._once(self._pictures.table()) if len(self._pictures) else None
+        rows = self._once(self._images.table()) if len(self._images) else None
         if not self._categories or not rows:
-            cause = "lists no pictures" if self._categories else "lists no categories"
+            cause = "lists no images" if self._categories else "lists no categories"
             if self._faults:
                 cause += f" that can be used; {self._faults[0].place} {self._faults[0].reason}"
             raise DataError(self._uri, None, cause, "Check the file")
@@ -119,46 +119,46 @@ class _Reading:
             self._tell(f"category {number}", kinds.CATEGORY_TWICE, f"is {name} and {first}")
         self._categories.setdefault(number, name)
 
-    def _add_picture(self, item: dict[str, Any]) -> None:
+    def _add_image(self, item: dict[str, Any]) -> None:
         try:
-            self._waiting.append(parse_picture(item))
+            self._waiting.append(parse_image(item))
         except FaultError as fault:
-            self._tell(f"picture {item.get('id')}", fault.kind, fault.reason)
+            self._tell(f"image {item.get('id')}", fault.kind, fault.reason)
             with suppress(FaultError):
                 self._lost.append(whole(item, "id"))
         if self._place is not None or len(self._waiting) == _TRIES:
             self._list()
 
     def _list(self) -> None:
-        """Move the pictures that wait for the place of their files to the listing."""
+        """Move the images that wait for the place of their files to the listing."""
         if not self._waiting:
             return
         if self._place is None:
             self._place = _place(self._fs, self._root, self._name, self._waiting)
-        for picture in self._waiting:
-            path = _path(self._place[0], picture["file_name"], self._place[1])
-            self._pictures.add(
+        for image in self._waiting:
+            path = _path(self._place[0], image["file_name"], self._place[1])
+            self._images.add(
                 path,
                 f"{self._root}/{path}",
-                image_id=picture["image_id"],
-                frame_width=picture["width"],
-                frame_height=picture["height"],
+                image_id=image["image_id"],
+                frame_width=image["width"],
+                frame_height=image["height"],
             )
         self._waiting.clear()
 
     def _once(self, rows: pa.Table) -> pa.Table:
-        """The pictures without those that share a number: whose the objects are, nobody knows."""
+        """The images without those that share a number: whose the objects are, nobody knows."""
         numbers = rows.column("image_id").to_numpy()
         _, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
         twice = counts[inverse] > 1
         for row in np.flatnonzero(twice).tolist():
             path, number = rows.column("path")[row].as_py(), int(numbers[row])
-            self._tell(f"picture {number}", kinds.PICTURE_TWICE, f"is {path} and another picture")
+            self._tell(f"image {number}", kinds.PICTURE_TWICE, f"is {path} and another image")
             self._lost.append(number)
         return rows.filter(~twice)
 
     def _objects(self, class_ids: tuple[int, ...], rows: pa.Table) -> CocoObjects:
-        """What reads the objects; those of pictures left out go with their pictures."""
+        """What reads the objects; those of images left out go with their images."""
         lost = np.array(self._lost, dtype=np.int64)
         numbers = np.concatenate([rows.column("image_id").to_numpy(), lost])
         sides = (rows.column(f"frame_{side}").fill_null(0) for side in ("width", "height"))
@@ -177,13 +177,13 @@ class _Reading:
         self._faults.append(Fault(file=self._uri, entry=entry, kind=kind, reason=reason))
 
 
-def _place(fs: FileSystem, root: str, name: str, pictures: list[dict[str, Any]]) -> tuple[str, int]:
-    """The folder of the pictures, and how many last parts of their names count (0: all).
+def _place(fs: FileSystem, root: str, name: str, images: list[dict[str, Any]]) -> tuple[str, int]:
+    """The folder of the images, and how many last parts of their names count (0: all).
 
     Raises:
-        DataError: none of the pictures is in any of the usual folders.
+        DataError: none of the images is in any of the usual folders.
     """
-    files = [item["file_name"] for item in pictures]
+    files = [item["file_name"] for item in images]
     stem = splitext(basename(name))[0].rpartition("_")[2]  # train2017, train
     folders = ["", stem, f"images/{stem}", split_of(stem) or stem, "images", f"{stem}/images"]
     for file, folder, tail in product(files, dict.fromkeys(folders), (0, 2, 1)):
@@ -194,7 +194,7 @@ def _place(fs: FileSystem, root: str, name: str, pictures: list[dict[str, Any]])
         join(root, name),
         files[0],
         f"is in none of the usual folders ({stem}/, images/{stem}/, {stem}/patch0/, ...)",
-        "Put the pictures beside annotations/",
+        "Put the images beside annotations/",
     )
 
 

@@ -1,4 +1,4 @@
-"""A CSV list of pictures: columns ``path``, and ``label`` and ``split`` where there are any."""
+"""A CSV list of images: columns ``path``, and ``label`` and ``split`` where there are any."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SIZES_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class CsvList(Source):
-    """Pictures named in a list; paths are relative to its folder, or absolute.
+    """Images named in a list; paths are relative to its folder, or absolute.
 
     Attributes:
         uri: the list.
@@ -71,7 +71,7 @@ class CsvList(Source):
     def _rows(self) -> list[dict[str, str]]:
         rows = list(csv.DictReader(read_lines(self.uri)))
         if not rows or "path" not in rows[0]:
-            cause = "has no column 'path'" if rows else "lists no pictures"
+            cause = "has no column 'path'" if rows else "lists no images"
             raise DataError("prepare.source", self.uri, cause, "Begin it with a line 'path,label'")
         for number, row in enumerate(rows, start=2):
             if any(value is None for value in row.values()) or None in row:

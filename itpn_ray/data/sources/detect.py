@@ -71,7 +71,7 @@ def detect(uri: str) -> str:
         return suffix[1:]
     found = children(fs, root)
     if not found:
-        raise DataError("prepare.source", uri, "is empty", "Give a folder with pictures")
+        raise DataError("prepare.source", uri, "is empty", "Give a folder with images")
     names = {entry.name for entry in found}
     if TRAIN in names:
         return "imagenet-tars"

@@ -1,15 +1,15 @@
-"""Folders of pictures, as ImageNet is kept: a folder a split, in it a folder a class.
+"""Folders of images, as ImageNet is kept: a folder a split, in it a folder a class.
 
 Understood, in this order:
 
 1. ``train/``, ``val/`` (also ``validation/``, ``valid/``), ``test/``, each with a folder a class;
    a ``val/`` without class folders has its labels in a list (`itpn_ray.data.sources.lists`), and a
    ``test/`` without is left out;
-2. the same with pictures directly in all of them: no labels;
+2. the same with images directly in all of them: no labels;
 3. a folder a class, no splits;
-4. pictures directly in the folder: no labels.
+4. images directly in the folder: no labels.
 
-Pictures may lie deeper inside a class folder. With ``unlabelled`` every picture below a split
+Images may lie deeper inside a class folder. With ``unlabelled`` every image below a split
 counts, whatever folder it is in.
 """
 
@@ -39,7 +39,7 @@ from itpn_ray.storage import filesystem
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """Pictures in folders, local or in S3.
+    """Images in folders, local or in S3.
 
     Attributes:
         uri: the folder.
@@ -69,7 +69,7 @@ class FolderSource(Source):
             table = _list(fs, root, folder, classes if inside[split] else (), skipped)
             if table.num_rows and classes and not inside[split]:
                 if split == "test":
-                    reason = f"left out: its {table.num_rows} pictures have no labels"
+                    reason = f"left out: its {table.num_rows} images have no labels"
                     skipped.append((relpath(folder, root), reason))
                     continue
                 table = self._label(table, classes)
@@ -79,8 +79,8 @@ class FolderSource(Source):
             raise DataError(
                 "prepare.source",
                 self.uri,
-                "holds no pictures",
-                "Give the folder that has train/ and val/, or class folders, or pictures in it",
+                "holds no images",
+                "Give the folder that has train/ and val/, or class folders, or images in it",
             )
         return Listing(
             kind="classification" if classes else "unlabelled",
@@ -91,7 +91,7 @@ class FolderSource(Source):
         )
 
     def _class_folders(self, fs: FileSystem, folder: str) -> tuple[str, ...]:
-        """Names of the class folders of a split; none where its pictures have no labels."""
+        """Names of the class folders of a split; none where its images have no labels."""
         if self.unlabelled:
             return ()
         found = children(fs, folder)
@@ -101,8 +101,8 @@ class FolderSource(Source):
             raise DataError(
                 "prepare.source",
                 folder,
-                f"has folders ({names[0]}, ...) and pictures beside them ({loose[0]}, ...)",
-                "Move the pictures into class folders, or pass --unlabelled to ignore folders",
+                f"has folders ({names[0]}, ...) and images beside them ({loose[0]}, ...)",
+                "Move the images into class folders, or pass --unlabelled to ignore folders",
             )
         return names
 
@@ -126,13 +126,13 @@ class FolderSource(Source):
         return classes
 
     def _label(self, table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
-        """The pictures of a split without class folders with their labels from the list."""
+        """The images of a split without class folders with their labels from the list."""
         paths = table.column("path").to_pylist()
         if not self.labels:
             raise DataError(
                 "prepare.source",
                 self.uri,
-                f"{paths[0]} lies in no class folder, unlike the pictures of train",
+                f"{paths[0]} lies in no class folder, unlike the images of train",
                 "Give the list of its labels with --labels, or pass --unlabelled",
             )
         _, numbers = label_numbers(read_labels(self.labels, paths), classes, self.labels)

@@ -1,6 +1,6 @@
-"""ImageNet as it is downloaded: a tar of a tar a class, and a tar of validation pictures.
+"""ImageNet as it is downloaded: a tar of a tar a class, and a tar of validation images.
 
-The labels of the validation pictures come from a list or from the development kit
+The labels of the validation images come from a list or from the development kit
 (`itpn_ray.data.sources.lists.read_labels`), which is found by its name beside the tars.
 """
 
@@ -33,12 +33,12 @@ DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
 @dataclass(frozen=True)
 class ImageNetTars(Source):
-    """The official tars in one folder; without the validation tar, pictures of train are held out.
+    """The official tars in one folder; without the validation tar, images of train are held out.
 
     Attributes:
         uri: the folder.
         classes: URI of a list of classes in the order of the labels; empty: sorted WordNet ids.
-        labels: URI of the labels of the validation pictures; empty: the development kit.
+        labels: URI of the labels of the validation images; empty: the development kit.
     """
 
     uri: str

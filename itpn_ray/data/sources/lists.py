@@ -1,4 +1,4 @@
-"""Small files that come with data sets: class names, and labels of pictures."""
+"""Small files that come with data sets: class names, and labels of images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_classes(uri: str) -> tuple[str, ...]:
 
 
 def read_labels(uri: str, names: Sequence[str]) -> list[str]:
-    """The class name of each picture in ``names`` (file names, sorted).
+    """The class name of each image in ``names`` (file names, sorted).
 
     Forms of the file:
 
@@ -72,7 +72,7 @@ def read_labels(uri: str, names: Sequence[str]) -> list[str]:
       and not the usual ones: its table translates them.
 
     Raises:
-        DataError: the file is in none of these forms, or a picture has no label in it.
+        DataError: the file is in none of these forms, or an image has no label in it.
     """
     if uri.endswith((".tar.gz", ".tgz", ".tar")):
         return _check_count(_devkit_labels(uri), names, uri)
@@ -100,8 +100,8 @@ def _by_stem(labels: dict[str, str], names: Sequence[str], uri: str) -> list[str
         raise DataError(
             "prepare.labels",
             uri,
-            f"has no label for {missing[0]} ({len(missing)} of {len(names)} pictures)",
-            "Give the list that belongs to these pictures",
+            f"has no label for {missing[0]} ({len(missing)} of {len(names)} images)",
+            "Give the list that belongs to these images",
         )
     return [labels[stem] for stem in stems]
 
@@ -111,14 +111,14 @@ def _check_count(labels: list[str], names: Sequence[str], uri: str) -> list[str]
         raise DataError(
             "prepare.labels",
             uri,
-            f"holds {len(labels)} labels for {len(names)} pictures",
-            "Give the list that belongs to these pictures",
+            f"holds {len(labels)} labels for {len(names)} images",
+            "Give the list that belongs to these images",
         )
     return labels
 
 
 def _devkit_labels(uri: str) -> list[str]:
-    """The WordNet id of each validation picture, from ImageNet's development kit."""
+    """The WordNet id of each validation image, from ImageNet's development kit."""
     from scipy.io import loadmat
 
     try:

@@ -1,7 +1,7 @@
 """Joins the objects of a COCO annotation file with the rows of a listing, in bounded memory.
 
 The file is read once, element by element. Objects are packed, 65,536 at a time sorted by the row of
-their picture, into one file on disk; each shard then gathers its own from a memory map of it.
+their image, into one file on disk; each shard then gathers its own from a memory map of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Found:
     """An object that can be used.
 
     Attributes:
-        image_id: the number of its picture.
+        image_id: the number of its image.
         values: of `itpn_ray.data.schema.OBJECT_COLUMNS`.
         remarks: what is odd about it.
     """
@@ -54,7 +54,7 @@ class CocoObjects:
     Attributes:
         uri: the file.
         class_ids: its category numbers, in the order of our labels.
-        image_ids: (n,) the numbers of all its pictures, sorted: of this split and of others.
+        image_ids: (n,) the numbers of all its images, sorted: of this split and of others.
         frames: (n, 2) int32 width and height of each, 0 where the file does not say.
         masked: whether its objects have masks.
     """
@@ -109,10 +109,10 @@ class CocoObjects:
             yield Found(image_id=image_id, values=values, remarks=self._told(entry, remarks))
 
     def _frame(self, image_id: int) -> Frame | None:
-        """Width and height of a picture, where the file says so."""
+        """Width and height of an image, where the file says so."""
         at = int(np.searchsorted(self.image_ids, image_id))
         if at == len(self.image_ids) or self.image_ids[at] != image_id:
-            raise FaultError(kinds.PICTURE, f"is of picture {image_id}, which is not listed")
+            raise FaultError(kinds.PICTURE, f"is of image {image_id}, which is not listed")
         width, height = self.frames[at].tolist()
         return (width, height) if width and height else None
 
@@ -156,7 +156,7 @@ class _Spill:
         self._bounds: list[NDArray[np.int64]] = []  # of each batch: first object of each piece
 
     def add(self, image_id: int, found: dict[str, Any]) -> None:
-        """Add an object; one of a picture that is not in the listing is left out."""
+        """Add an object; one of an image that is not in the listing is left out."""
         self._image_ids.append(image_id)
         self._objects.append(found)
         if len(self._objects) == _PACK:

@@ -1,4 +1,4 @@
-"""Parquet files with a picture a row: bytes, or Hugging Face's image column ``{bytes, path}``.
+"""Parquet files with an image a row: bytes, or Hugging Face's image column ``{bytes, path}``.
 
 Rows of a row group are read together, so the random order of train is one of row groups; data sets
 published as Parquet are shuffled already.
@@ -33,7 +33,7 @@ from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
+IMAGE_COLUMNS = ("image", "img", "jpg", "image", "bytes")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 _BATCH = 16
 
@@ -80,7 +80,7 @@ class ParquetSource(Source):
         splits = {split: pa.concat_tables(tables) for split, tables in parts.items()}
         skipped: list[tuple[str, str]] = []
         if labels and set(labels.get("test", ())) & {-1, None}:
-            reason = f"left out: its {splits.pop('test').num_rows} pictures have no labels"
+            reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
             skipped.append(("test", reason))
         classes: tuple[str, ...] = ()
         if labels:
@@ -90,7 +90,7 @@ class ParquetSource(Source):
                 raise DataError(
                     "prepare.source",
                     self.uri,
-                    f"{every.count(None)} of {len(every)} pictures have no label",
+                    f"{every.count(None)} of {len(every)} images have no label",
                     "Pass --unlabelled to prepare them without labels",
                 )
             classes, numbers = label_numbers(every, given, self.uri)
@@ -114,7 +114,7 @@ class ParquetSource(Source):
             numbers = [row["offset"] for row in run]
             with self._open(fs, path) as file:
                 column = _column(file, IMAGE_COLUMNS, path, "Rename it")
-                yield from _pictures(file, column, group, numbers)
+                yield from _images(file, column, group, numbers)
 
     def _open(self, fs: FileSystem, path: str) -> pq.ParquetFile:
         try:
@@ -149,22 +149,22 @@ def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Ta
 _SCHEMA = pa.schema([*LISTING_SCHEMA, ("row_group", pa.int32()), ("group", pa.int32())])
 
 
-def _pictures(
+def _images(
     file: pq.ParquetFile, column: str, group: int, numbers: list[int]
 ) -> Iterator[bytes | OSError]:
-    """Pictures of some rows of a row group, in ascending order of the rows."""
+    """Images of some rows of a row group, in ascending order of the rows."""
     start, waiting = 0, iter([*numbers, -1])
     number = next(waiting)
     for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[column]):
         while start <= number < start + batch.num_rows:
             value = batch.column(0)[number - start].as_py()
             data = value.get("bytes") if isinstance(value, dict) else value
-            yield data if data is not None else OSError(ENODATA, "the row has no picture in it")
+            yield data if data is not None else OSError(ENODATA, "the row has no image in it")
             number = next(waiting)
         start += batch.num_rows
 
 
-def _column(file: pq.ParquetFile, known: tuple[str, ...], path: str, mend: str) -> str:
+def _column(file: pq.ParquetFile, known: tuple[str, ...], path: str, hint: str) -> str:
     names = file.schema_arrow.names
     for name in known:
         if name in names:
@@ -173,7 +173,7 @@ def _column(file: pq.ParquetFile, known: tuple[str, ...], path: str, mend: str) 
         path,
         ", ".join(names),
         f"has no column named {', '.join(known[:-1])} or {known[-1]}",
-        mend,
+        hint,
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads pictures that lie in files, or inside of plain tars, by byte range."""
+"""Reads images that lie in files, or inside of plain tars, by byte range."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyarrow.fs import FileSystem
 
 from itpn_ray.storage import filesystem, is_s3
 
-# Larger pictures are not read at all.
+# Larger images are not read at all.
 LARGEST_FILE = 512 << 20
 # Requests under way at once to a remote store, whose answers take tens of milliseconds.
 _REQUESTS = 16

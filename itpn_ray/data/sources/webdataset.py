@@ -1,6 +1,6 @@
 """Tar shards in the manner of webdataset: files of one sample share a name up to the first dot.
 
-Only pictures, ``.cls`` (a class number or name) and ``.json`` (with the key ``label``) are read;
+Only images, ``.cls`` (a class number or name) and ``.json`` (with the key ``label``) are read;
 nothing is unpickled or unpacked. The tar's name says the split (``imagenet-train-000001.tar``).
 """
 
@@ -38,9 +38,9 @@ _NOT_PLAIN = "refused: its name leads outside the tar"
 
 @dataclass
 class _Samples:
-    """What one tar holds: pictures in its order, their labels, and names that were refused."""
+    """What one tar holds: images in its order, their labels, and names that were refused."""
 
-    pictures: list[Member] = field(default_factory=list)
+    images: list[Member] = field(default_factory=list)
     labels: list[str | int | None] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ class WebDataset(Source):
             for tar, found in zip(tars, pool.map(partial(_samples, fs), tars), strict=True):
                 name = relpath(tar, root)
                 split = split_of(name) or "train"
-                for member in found.pictures:
+                for member in found.images:
                     path = f"{name}/{member.name}"
                     rows.setdefault(split, Rows()).add(
                         path, tar, offset=member.offset, size=member.size
@@ -79,7 +79,7 @@ class WebDataset(Source):
                 labels.setdefault(split, []).extend(found.labels)
                 skipped += [(f"{name}/{member}", reason) for member, reason in found.refused]
         if not rows:
-            raise DataError("prepare.source", self.uri, "its tars hold no pictures", "Check it")
+            raise DataError("prepare.source", self.uri, "its tars hold no images", "Check it")
         tables = {split: part.table() for split, part in rows.items()}
         classes: tuple[str, ...] = ()
         if not self.unlabelled:
@@ -104,7 +104,7 @@ class WebDataset(Source):
             raise DataError(
                 "prepare.source",
                 self.uri,
-                f"{len(labels) - len(known)} of {len(labels)} pictures have no .cls or .json label",
+                f"{len(labels) - len(known)} of {len(labels)} images have no .cls or .json label",
                 "Pass --unlabelled to prepare them without labels",
             )
         return known
@@ -114,12 +114,12 @@ def _samples(fs: FileSystem, tar: str) -> _Samples:
     found = _Samples()
     for _, group in groupby(_plain(fs, tar, found), key=_key):
         sample = list(group)
-        pictures = [m for m in sample if splitext(m.name)[1].lower() in PICTURE_SUFFIXES]
-        if pictures:
-            found.pictures.append(pictures[0])
+        images = [m for m in sample if splitext(m.name)[1].lower() in PICTURE_SUFFIXES]
+        if images:
+            found.images.append(images[0])
             found.labels.append(_label(sample))
         else:
-            found.refused.append((sample[0].name, "no picture among the files of this name"))
+            found.refused.append((sample[0].name, "no image among the files of this name"))
     return found
 
 

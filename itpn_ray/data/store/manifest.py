@@ -19,7 +19,7 @@ INDEX = "index.arrow"
 
 @dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """One shard: its file in the split's folder, pictures, size and SHA-256."""
+    """One shard: its file in the split's folder, images, size and SHA-256."""
 
     file: str
     rows: int
@@ -32,10 +32,10 @@ class SplitInfo:
     """One split.
 
     Attributes:
-        count: pictures.
-        class_counts: pictures (classification) or objects (detection) of each class.
+        count: images.
+        class_counts: images (classification) or objects (detection) of each class.
         shards: in the order of the sample ids.
-        origin: where its pictures come from, in words.
+        origin: where its images come from, in words.
     """
 
     count: int
@@ -50,13 +50,13 @@ class Manifest:
 
     Attributes:
         kind: one of `itpn_ray.data.schema.KINDS`.
-        classes: names; a label is an index into them. Empty for unlabelled pictures.
+        classes: names; a label is an index into them. Empty for unlabelled images.
         class_ids: the annotation files' own numbers of the classes; empty where they have none.
         splits: by name: ``train``, ``val``, ``test``.
-        channel_mean: mean of R, G, B over a sample of the training pictures, 0..1.
+        channel_mean: mean of R, G, B over a sample of the training images, 0..1.
         channel_std: standard deviation likewise.
-        quarantined: pictures and objects listed in quarantine.csv.
-        settings: what shaped the pictures (max_side, quality, ...).
+        quarantined: images and objects listed in quarantine.csv.
+        settings: what shaped the images (max_side, quality, ...).
         plan: SHA-256 of the list of inputs and the settings.
     """
 
@@ -89,7 +89,7 @@ def read_manifest(uri: str) -> Manifest:
             "data",
             uri,
             f"there is no {MANIFEST}, so this is not a finished prepared data set",
-            f"Prepare it: itpn-ray prepare --source PICTURES --out {uri}",
+            f"Prepare it: itpn-ray prepare --source IMAGES --out {uri}",
         ) from error
     except OSError as error:
         raise DataError(
@@ -134,7 +134,7 @@ def _check(manifest: Manifest, uri: str) -> None:
         raise _damaged(uri, f"unknown kind {manifest.kind!r}")
     for name, split in manifest.splits.items():
         if sum(shard.rows for shard in split.shards) != split.count:
-            raise _damaged(uri, f"the shards of {name} do not add up to {split.count} pictures")
+            raise _damaged(uri, f"the shards of {name} do not add up to {split.count} images")
         if len(split.class_counts) != len(manifest.classes):
             raise _damaged(uri, f"{name} counts {len(split.class_counts)} classes")
         if any("/" in shard.file or shard.file.startswith(".") for shard in split.shards):

@@ -1,4 +1,4 @@
-"""Shards: Arrow IPC files of encoded pictures, written in a stream, read through a memory map."""
+"""Shards: Arrow IPC files of encoded images, written in a stream, read through a memory map."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Shard:
         return self._starts[-1]
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """The encoded picture of a row: (bytes,) uint8, a read-only view of the map.
+        """The encoded image of a row: (bytes,) uint8, a read-only view of the map.
 
         Raises:
             IndexError: there is no such row.
@@ -135,7 +135,7 @@ class Shard:
         return data[offsets[inside] : offsets[inside + 1]]
 
     def row(self, row: int) -> dict[str, Any]:
-        """All columns of a row as Python values; the picture's bytes are copied.
+        """All columns of a row as Python values; the image's bytes are copied.
 
         Raises:
             IndexError: there is no such row.
@@ -265,7 +265,7 @@ def open_dataset(uri: str, split: str, *, local_path: LocalPath | None = None) -
     Args:
         uri: where `itpn_ray.data.prepare.driver.prepare` wrote it: a folder or ``s3://bucket/prefix``.
         split: ``train``, ``val`` or ``test``.
-        local_path: gives a copy on this machine of a remote shard; needed to read pictures of a
+        local_path: gives a copy on this machine of a remote shard; needed to read images of a
             remote data set.
 
     Raises:

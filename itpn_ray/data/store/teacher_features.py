@@ -1,11 +1,11 @@
-"""A teacher's features of prepared pictures, written once and read back beside the pictures.
+"""A teacher's features of prepared images, written once and read back beside the images.
 
 Layout: ``manifest.json`` and ``<split>/view-<v>/shard-<i>.arrow``, one Arrow file a view and shard
-of pictures, one row a picture in the same order: ``tokens`` float16 (L, T). A view is what training
-shows of a picture in one epoch (crop, flip, colours); training takes the views in turn, epoch e the
+of images, one row an image in the same order: ``tokens`` float16 (L, T). A view is what training
+shows of an image in one epoch (crop, flip, colours); training takes the views in turn, epoch e the
 view e mod V. The val split has one view, the centre.
 
-Size: L * T * 2 bytes a picture and view; 196 tokens of 768 are 0.3 MB, 385 GB for ImageNet-1K.
+Size: L * T * 2 bytes an image and view; 196 tokens of 768 are 0.3 MB, 385 GB for ImageNet-1K.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FeatureSettings:
         teacher: whatever identifies the teacher, such as its architecture and its file's SHA-256.
         image_size: side of the views, pixels.
         seed: seed of the views.
-        views: views a training picture, V.
+        views: views a training image, V.
         augment: crops, flips and colours of the views.
     """
 
@@ -56,9 +56,9 @@ class FeatureSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSplit:
-    """The features of one split: digest of its pictures, and the shards of each view."""
+    """The features of one split: digest of its images, and the shards of each view."""
 
-    pictures: str
+    images: str
     views: tuple[tuple[ShardInfo, ...], ...]
 
 
@@ -91,7 +91,7 @@ def read_features(uri: str) -> FeatureManifest:
         settings["augment"] = AugmentConfig(**settings["augment"])
         splits = {
             name: FeatureSplit(
-                pictures=split["pictures"],
+                images=split["images"],
                 views=tuple(tuple(ShardInfo(**s) for s in view) for view in split["views"]),
             )
             for name, split in found["splits"].items()
@@ -103,7 +103,7 @@ def read_features(uri: str) -> FeatureManifest:
             "features",
             uri,
             f"there is no {MANIFEST}, so these are no finished features",
-            "Write them: itpn-ray teach --data DATA --teacher FILE --out FEATURES",
+            "Write them: itpn-ray cache-teacher --data DATA --teacher FILE --out FEATURES",
         ) from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -111,7 +111,7 @@ def read_features(uri: str) -> FeatureManifest:
         ) from error
 
 
-def pictures_digest(dataset: ShardedDataset) -> str:
+def images_digest(dataset: ShardedDataset) -> str:
     """SHA-256 (hex) that tells one prepared split from another."""
     return hashlib.sha256("".join(shard.sha256 for shard in dataset.shards).encode()).hexdigest()
 
@@ -175,27 +175,27 @@ class FeatureView:
 
 
 class Features:
-    """The features of one split, beside its pictures.
+    """The features of one split, beside its images.
 
     Args:
-        uri: where `itpn-ray teach` wrote them: a folder that all workers share, or
+        uri: where `itpn-ray cache-teacher` wrote them: a folder that all workers share, or
             ``s3://bucket/prefix``.
-        dataset: the split of pictures.
+        dataset: the split of images.
         config: the cache of remote shards.
 
     Raises:
-        DataError: there are none, they are of other pictures, or a local shard is missing.
+        DataError: there are none, they are of other images, or a local shard is missing.
     """
 
     def __init__(self, uri: str, dataset: ShardedDataset, config: LoaderConfig) -> None:
         self.manifest = read_features(uri)
         split = self.manifest.splits.get(dataset.split)
-        if split is None or split.pictures != pictures_digest(dataset):
+        if split is None or split.images != images_digest(dataset):
             raise DataError(
                 "features",
                 uri,
-                f"they are not of the {dataset.split} pictures of {dataset.uri}",
-                "Write them for this data with itpn-ray teach",
+                f"they are not of the {dataset.split} images of {dataset.uri}",
+                "Write them for this data with itpn-ray cache-teacher",
             )
         self._dataset = dataset
         self._config = config
@@ -215,7 +215,7 @@ class Features:
 
     @property
     def views(self) -> int:
-        """V, views of each picture."""
+        """V, views of each image."""
         return len(self._views)
 
     def fetch(self, view: int) -> RemoteShards[FeatureShard] | None:
@@ -227,7 +227,7 @@ class Features:
         return self._remote
 
     def empty(self, count: int, pin: bool) -> Tensor:
-        """Room for the features of ``count`` pictures, float16 (count, L, T)."""
+        """Room for the features of ``count`` images, float16 (count, L, T)."""
         shape = (count, self.manifest.tokens, self.manifest.width)
         return torch.empty(shape, dtype=torch.float16, pin_memory=pin)
 

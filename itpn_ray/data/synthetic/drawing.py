@@ -1,4 +1,4 @@
-"""Draws the embedded pictures: textured shapes on cluttered grounds, partly hidden.
+"""Draws the embedded images: textured shapes on cluttered grounds, partly hidden.
 
 A class is a relation between a shape and a texture: each of five shapes occurs with two of five
 textures and each texture with two shapes, so that neither alone says the class. Colours, contrast,
@@ -31,7 +31,7 @@ _OVERSAMPLING = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One textured shape in a picture.
+    """One textured shape in an image.
 
     Attributes:
         label: index into ``CLASSES``.
@@ -56,7 +56,7 @@ class Bar:
 
 
 def draw_labelled(rng: np.random.Generator, label: int, width: int, height: int) -> Array:
-    """One picture with a main thing of the class ``label`` among smaller things and clutter.
+    """One image with a main thing of the class ``label`` among smaller things and clutter.
 
     Returns:
         (height, width, 3) float64 in 0..255.
@@ -169,9 +169,9 @@ def paint(canvas: Array, outline: Array, fill: Array) -> None:
     """Paint a polygon over ``canvas``, in place, its edge smoothed.
 
     Args:
-        canvas: (H, W, 3) picture.
+        canvas: (H, W, 3) image.
         outline: (n, 2) corners.
-        fill: a colour (3,), or the picture of the outline's window (`window_of`).
+        fill: a colour (3,), or the image of the outline's window (`window_of`).
     """
     window = left, top, right, bottom = window_of(outline, canvas)
     if right > left and bottom > top:
@@ -206,7 +206,7 @@ def bar_outline(found: Bar, thing: Thing) -> Array:
 
 
 def finish(rng: np.random.Generator, canvas: Array) -> Array:
-    """Uneven light and grain over the whole picture, clipped to 0..255."""
+    """Uneven light and grain over the whole image, clipped to 0..255."""
     height, width = canvas.shape[:2]
     slope = rng.uniform(-0.25, 0.25, 2)
     x, y = np.linspace(-1, 1, width), np.linspace(-1, 1, height)[:, None]

@@ -1,6 +1,6 @@
-"""Writes the embedded pictures in the layouts of the real data sets.
+"""Writes the embedded images in the layouts of the real data sets.
 
-Every picture is a function of (seed, split, number), so the same config gives the same bytes
+Every image is a function of (seed, split, number), so the same config gives the same bytes
 whatever the number of processes. The folder appears whole, under its name, when all is written.
 """
 
@@ -23,28 +23,28 @@ import numpy as np
 from PIL import Image
 
 from itpn_ray.data.annotations import coco_json
-from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.prepare.config import SynthesizeConfig
 from itpn_ray.data.synthetic import drawing, scenes
 from itpn_ray.errors import ConfigError
 
 SPLITS = ("train", "val")
-_MARK = "pictures.json"
+_MARK = "images.json"
 _CHUNK = 64
 _QUALITY = 90
 
 Progress = Callable[[int, int], None]
 Chunk = tuple[str, range]
-CocoPicture = tuple[dict[str, Any], list[dict[str, Any]]]
+CocoImage = tuple[dict[str, Any], list[dict[str, Any]]]
 """An entry of COCO's ``images``, and its ``annotations`` without their numbers."""
 Result = TypeVar("Result")
 
 
-def generate(config: PicturesConfig, progress: Progress | None = None) -> Path:
-    """Draw the pictures that ``config`` describes; at once where they are there already.
+def generate(config: SynthesizeConfig, progress: Progress | None = None) -> Path:
+    """Draw the images that ``config`` describes; at once where they are there already.
 
     Args:
         config: what to draw and where.
-        progress: called with (pictures drawn, pictures in all) now and then.
+        progress: called with (images drawn, images in all) now and then.
 
     Returns:
         The folder, ``config.out``.
@@ -60,7 +60,7 @@ def generate(config: PicturesConfig, progress: Progress | None = None) -> Path:
             return target
         if not target.is_dir() or any(target.iterdir()):
             raise ConfigError(
-                "pictures.out",
+                "images.out",
                 config.out,
                 "holds something else already",
                 "Give a new folder or remove this one",
@@ -75,15 +75,15 @@ def generate(config: PicturesConfig, progress: Progress | None = None) -> Path:
         os.replace(draft, target)
     except OSError as error:
         raise ConfigError(
-            "pictures.out", config.out, f"cannot be written: {error}", "Give another folder"
+            "images.out", config.out, f"cannot be written: {error}", "Give another folder"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
-def generator_of(config: PicturesConfig, split: str, number: int) -> np.random.Generator:
-    """The random numbers of one picture."""
+def generator_of(config: SynthesizeConfig, split: str, number: int) -> np.random.Generator:
+    """The random numbers of one image."""
     return np.random.default_rng([config.seed, SPLITS.index(split), number])
 
 
@@ -94,14 +94,14 @@ def size_of(rng: np.random.Generator, side: int) -> tuple[int, int]:
 
 
 def encode(pixels: drawing.Array) -> bytes:
-    """A picture (H, W, 3) in 0..255 as JPEG."""
+    """An image (H, W, 3) in 0..255 as JPEG."""
     out = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
 
 
-def chunks(config: PicturesConfig) -> Iterator[Chunk]:
-    """The work in pieces: (split, picture numbers)."""
+def chunks(config: SynthesizeConfig) -> Iterator[Chunk]:
+    """The work in pieces: (split, image numbers)."""
     for split in SPLITS:
         count = getattr(config, split)
         for start in range(0, count, _CHUNK):
@@ -109,7 +109,7 @@ def chunks(config: PicturesConfig) -> Iterator[Chunk]:
 
 
 def run_chunks(
-    config: PicturesConfig, draw: Callable[[Chunk], Result], progress: Progress | None
+    config: SynthesizeConfig, draw: Callable[[Chunk], Result], progress: Progress | None
 ) -> Iterator[tuple[str, Result]]:
     """Map ``draw`` over `chunks` in ``config.num_workers`` processes: (split, result) in order."""
     workers = (os.cpu_count() or 1) if config.num_workers is None else config.num_workers
@@ -124,7 +124,7 @@ def run_chunks(
                 progress(done, total)
 
 
-def _write_folders(config: PicturesConfig, folder: Path, progress: Progress | None) -> None:
+def _write_folders(config: SynthesizeConfig, folder: Path, progress: Progress | None) -> None:
     for split in SPLITS:
         for name in drawing.CLASSES:
             (folder / split / name).mkdir(parents=True)
@@ -132,7 +132,7 @@ def _write_folders(config: PicturesConfig, folder: Path, progress: Progress | No
         pass
 
 
-def _draw_folders(config: PicturesConfig, folder: Path, piece: Chunk) -> None:
+def _draw_folders(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
     split, numbers = piece
     for number in numbers:
         rng = generator_of(config, split, number)
@@ -142,7 +142,7 @@ def _draw_folders(config: PicturesConfig, folder: Path, piece: Chunk) -> None:
         (folder / split / drawing.CLASSES[label] / name).write_bytes(encode(pixels))
 
 
-def _write_coco(config: PicturesConfig, folder: Path, progress: Progress | None) -> None:
+def _write_coco(config: SynthesizeConfig, folder: Path, progress: Progress | None) -> None:
     (folder / "annotations").mkdir()
     files: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
@@ -165,7 +165,7 @@ def _write_coco(config: PicturesConfig, folder: Path, progress: Progress | None)
         path.write_text(json.dumps(content))
 
 
-def _draw_coco(config: PicturesConfig, folder: Path, piece: Chunk) -> list[CocoPicture]:
+def _draw_coco(config: SynthesizeConfig, folder: Path, piece: Chunk) -> list[CocoImage]:
     split, numbers = piece
     found = []
     for number in numbers:
@@ -179,13 +179,13 @@ def _draw_coco(config: PicturesConfig, folder: Path, piece: Chunk) -> list[CocoP
     return found
 
 
-def _mark(config: PicturesConfig) -> str:
+def _mark(config: SynthesizeConfig) -> str:
     shown = dataclasses.asdict(config)
     del shown["out"], shown["num_workers"]
     return json.dumps(shown, indent=1) + "\n"
 
 
-_LAYOUTS: dict[str, Callable[[PicturesConfig, Path, Progress | None], None]] = {
+_LAYOUTS: dict[str, Callable[[SynthesizeConfig, Path, Progress | None], None]] = {
     "imagenet": _write_folders,
     "coco": _write_coco,
 }

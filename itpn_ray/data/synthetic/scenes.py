@@ -1,7 +1,7 @@
-"""Draws pictures with several things, each with the outline of what can be seen of it.
+"""Draws images with several things, each with the outline of what can be seen of it.
 
 Things stand apart from one another; bars hide a part of some, which splits their outlines, and the
-picture's edge cuts others. Now and then a group of small things is annotated as one crowd.
+image's edge cuts others. Now and then a group of small things is annotated as one crowd.
 
 Shapes: outlines (n, 2) float64 (x, y) in pixels; masks (H, W) bool.
 """
@@ -36,7 +36,7 @@ class SceneObject:
 def draw_scene(
     rng: np.random.Generator, width: int, height: int
 ) -> tuple[Array, list[SceneObject]]:
-    """A picture (height, width, 3) in 0..255 with up to seven things, and these."""
+    """An image (height, width, 3) in 0..255 with up to seven things, and these."""
     canvas = drawing.ground(rng, width, height)
     short = min(width, height)
     placed: list[Thing] = []
@@ -61,7 +61,7 @@ def draw_scene(
 
 
 def visible_parts(outline: Array, bars: list[Bar], width: int, height: int) -> list[Array]:
-    """The parts of an outline inside the picture and beside the bars, tiny ones left out."""
+    """The parts of an outline inside the image and beside the bars, tiny ones left out."""
     sides = [((1.0, 0.0), width), ((-1.0, 0.0), 0), ((0.0, 1.0), height), ((0.0, -1.0), 0)]
     part = outline
     for normal, limit in sides:

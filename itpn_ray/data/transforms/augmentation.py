@@ -1,7 +1,7 @@
 """Colour and geometry after the crop: RandAugment and three-augment, from draws of our own.
 
 torchvision's random transforms take their numbers from torch's global generator, which threads
-share; here every choice comes from (seed, epoch, sample id). Pictures are (3, S, S) uint8.
+share; here every choice comes from (seed, epoch, sample id). Images are (3, S, S) uint8.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from itpn_ray.rng import Stream, uniform
 
 Draws = npt.NDArray[np.float64]
 Policy = Callable[[Tensor, Draws], Tensor]
-"""Changes one picture by its uniform draws."""
+"""Changes one image by its uniform draws."""
 
 _FILL: list[float] = [
     124,
@@ -35,16 +35,16 @@ _DRAWS_PER_OP = 5
 _ORDERS = tuple(itertools.permutations(range(3)))
 
 
-def draws_per_picture(config: AugmentConfig) -> int:
-    """Uniform numbers that the policy takes for each picture."""
+def draws_per_image(config: AugmentConfig) -> int:
+    """Uniform numbers that the policy takes for each image."""
     return {"none": 0, "rand_augment": _DRAWS_PER_OP * config.num_ops, "three_augment": 6}[
         config.policy
     ]
 
 
 def policy_draws(config: AugmentConfig, seed: int, epoch: int, ids: npt.NDArray[np.int64]) -> Draws:
-    """The draws of a batch for `make_policy`, (B, draws_per_picture)."""
-    return uniform(seed, epoch, ids, Stream.AUGMENT, draws_per_picture(config))
+    """The draws of a batch for `make_policy`, (B, draws_per_image)."""
+    return uniform(seed, epoch, ids, Stream.AUGMENT, draws_per_image(config))
 
 
 def make_policy(config: AugmentConfig) -> Policy | None:
@@ -56,7 +56,7 @@ def make_policy(config: AugmentConfig) -> Policy | None:
     return None
 
 
-def rand_augment(picture: Tensor, draws: Draws, magnitude: float) -> Tensor:
+def rand_augment(image: Tensor, draws: Draws, magnitude: float) -> Tensor:
     """Apply random operations, each with probability 1/2, at about one strength.
 
     As timm's ``rand-m9-mstd0.5-inc1``, which the fine-tuning recipes use: fifteen operations, all
@@ -64,7 +64,7 @@ def rand_augment(picture: Tensor, draws: Draws, magnitude: float) -> Tensor:
     0..10 (Cubuk et al., "RandAugment", 2020).
 
     Args:
-        picture: (3, S, S) uint8.
+        image: (3, S, S) uint8.
         draws: (5 n,) for n operations.
         magnitude: mean strength, 0 to 10.
     """
@@ -74,75 +74,75 @@ def rand_augment(picture: Tensor, draws: Draws, magnitude: float) -> Tensor:
         normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
         strength = min(max(magnitude + 0.5 * normal, 0.0), 10.0) / 10
         operation = OPERATIONS[int(which * len(OPERATIONS))]
-        picture = operation(picture, strength, 1.0 if sign < 0.5 else -1.0)
-    return picture
+        image = operation(image, strength, 1.0 if sign < 0.5 else -1.0)
+    return image
 
 
-def three_augment(picture: Tensor, draws: Draws, jitter: float) -> Tensor:
+def three_augment(image: Tensor, draws: Draws, jitter: float) -> Tensor:
     """Grey, solarise or blur, then vary the colours (Touvron et al., "DeiT III", 2022).
 
     Args:
-        picture: (3, S, S) uint8.
+        image: (3, S, S) uint8.
         draws: (6,): which, how much blur, brightness, contrast, saturation, their order.
         jitter: brightness, contrast and saturation are multiplied by 1 ± this.
     """
     which, blur, *factors, order = draws.tolist()
     if which < 1 / 3:
-        picture = F.rgb_to_grayscale(picture, num_output_channels=3)
+        image = F.rgb_to_grayscale(image, num_output_channels=3)
     elif which < 2 / 3:
-        picture = F.solarize(picture, _THRESHOLD)
+        image = F.solarize(image, _THRESHOLD)
     else:
         sigma = 0.1 + 1.9 * blur
-        picture = F.gaussian_blur(picture, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
+        image = F.gaussian_blur(image, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
     changes = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation]
     for index in _ORDERS[int(order * len(_ORDERS))]:
-        picture = changes[index](picture, 1 + jitter * (2 * factors[index] - 1))
-    return picture
+        image = changes[index](image, 1 + jitter * (2 * factors[index] - 1))
+    return image
 
 
-# Operations of RandAugment: picture, strength 0..1, sign +1 or -1.
+# Operations of RandAugment: image, strength 0..1, sign +1 or -1.
 
 
-def _posterize(picture: Tensor, strength: float, sign: float) -> Tensor:
+def _posterize(image: Tensor, strength: float, sign: float) -> Tensor:
     del sign
-    return F.posterize(picture, max(4 - int(strength * 4), 1))
+    return F.posterize(image, max(4 - int(strength * 4), 1))
 
 
-def _solarize(picture: Tensor, strength: float, sign: float) -> Tensor:
+def _solarize(image: Tensor, strength: float, sign: float) -> Tensor:
     del sign
-    return F.solarize(picture, 256 - min(256, int(strength * 256)))
+    return F.solarize(image, 256 - min(256, int(strength * 256)))
 
 
-def _solarize_add(picture: Tensor, strength: float, sign: float) -> Tensor:
+def _solarize_add(image: Tensor, strength: float, sign: float) -> Tensor:
     """Brighten what is dark."""
     del sign
-    brighter = (picture.to(torch.int16) + int(strength * 110)).clamp_(max=255).to(torch.uint8)
-    return torch.where(picture < _THRESHOLD, brighter, picture)
+    brighter = (image.to(torch.int16) + int(strength * 110)).clamp_(max=255).to(torch.uint8)
+    return torch.where(image < _THRESHOLD, brighter, image)
 
 
 def _enhance(
-    change: Callable[[Tensor, float], Tensor], picture: Tensor, strength: float, sign: float
+    change: Callable[[Tensor, float], Tensor], image: Tensor, strength: float, sign: float
 ) -> Tensor:
-    return change(picture, max(0.1, 1 + 0.9 * strength * sign))
+    return change(image, max(0.1, 1 + 0.9 * strength * sign))
 
 
-def _rotate(picture: Tensor, strength: float, sign: float) -> Tensor:
+def _rotate(image: Tensor, strength: float, sign: float) -> Tensor:
     angle = 30 * strength * sign
-    return F.rotate(picture, angle, InterpolationMode.BILINEAR, fill=_FILL)
+    return F.rotate(image, angle, InterpolationMode.BILINEAR, fill=_FILL)
 
 
 def _move(
     shear: tuple[float, float],
     shift: tuple[float, float],
-    picture: Tensor,
+    image: Tensor,
     strength: float,
     sign: float,
 ) -> Tensor:
     """Shear by a tangent or shift by a share of the side, both as at full strength."""
     amount = strength * sign
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     return F.affine(
-        picture,
+        image,
         angle=0.0,
         translate=[shift[0] * amount * width, shift[1] * amount * height],
         scale=1.0,
@@ -153,9 +153,9 @@ def _move(
 
 
 OPERATIONS: tuple[Callable[[Tensor, float, float], Tensor], ...] = (
-    lambda picture, strength, sign: F.autocontrast(picture),
-    lambda picture, strength, sign: F.equalize(picture),
-    lambda picture, strength, sign: F.invert(picture),
+    lambda image, strength, sign: F.autocontrast(image),
+    lambda image, strength, sign: F.equalize(image),
+    lambda image, strength, sign: F.invert(image),
     _rotate,
     _posterize,
     _solarize,

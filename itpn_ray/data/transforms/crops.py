@@ -1,6 +1,6 @@
-"""Crop boxes and flips of a whole batch, computed from draws before a picture is decoded.
+"""Crop boxes and flips of a whole batch, computed from draws before an image is decoded.
 
-Boxes are (B, 4) int64 rows of (top, left, height, width) in pixels of the stored picture.
+Boxes are (B, 4) int64 rows of (top, left, height, width) in pixels of the stored image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def random_resized_crops(
 ) -> Ints:
     """Random crops of the Inception kind, as torchvision's RandomResizedCrop chooses them.
 
-    The area is uniform in [min_scale, 1] (shares of the picture), the logarithm of width/height
+    The area is uniform in [min_scale, 1] (shares of the image), the logarithm of width/height
     is uniform in that of [3/4, 4/3]; the first of ten attempts that fits is taken, else the
     largest centred crop whose ratio is allowed (Szegedy et al., "Going deeper with convolutions",
     2015).
@@ -38,7 +38,7 @@ def random_resized_crops(
         ids: (B,) sample ids.
         seed: the run's seed.
         epoch: the epoch.
-        min_scale: smallest area, share of the picture.
+        min_scale: smallest area, share of the image.
 
     Returns:
         (B, 4) int64 (top, left, height, width).
@@ -68,7 +68,7 @@ def random_resized_crops(
 
 
 def random_flips(ids: Ints, *, seed: int, epoch: int, probability: float) -> npt.NDArray[np.bool_]:
-    """Which pictures are mirrored left to right, (B,) bool."""
+    """Which images are mirrored left to right, (B,) bool."""
     return uniform(seed, epoch, ids, Stream.FLIP, 1)[:, 0] < probability
 
 

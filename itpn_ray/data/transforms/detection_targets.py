@@ -1,4 +1,4 @@
-"""What is left of a picture's objects in a view of it: the targets of detection."""
+"""What is left of an image's objects in a view of it: the targets of detection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def view_objects(objects: Objects, view: View, *, masks: bool) -> ViewObjects:
     """The objects that a view shows, without crowds and without those that it cuts away.
 
     Raises:
-        DataError: masks are asked for and an object has none; it carries the picture's path.
+        DataError: masks are asked for and an object has none; it carries the image's path.
     """
     moved, _ = view.boxes(torch.from_numpy(objects.boxes))
     boxes = moved.float()
@@ -49,7 +49,7 @@ def view_objects(objects: Objects, view: View, *, masks: bool) -> ViewObjects:
     boxes, labels = boxes[chosen], torch.from_numpy(objects.classes[chosen])
     if not masks:
         return ViewObjects(boxes=boxes, labels=labels, masks=None)
-    # Cut in the picture itself, so that no mask is resampled twice.
+    # Cut in the image itself, so that no mask is resampled twice.
     inside = box_masks(objects, chosen, view.undo_boxes(moved[chosen]).numpy())
     if view.flip:
         inside = inside.flip(-1)
@@ -62,12 +62,12 @@ def check_objects(objects: Objects, classes: int) -> None:
     """Refuse annotations that nothing can be learned from.
 
     Args:
-        objects: of a picture.
+        objects: of an image.
         classes: how many there are.
 
     Raises:
-        DataError: a box is no number, has no area or lies outside of the picture, a mask is of
-            another size, or a class does not exist; it carries the picture's path and the object's
+        DataError: a box is no number, has no area or lies outside of the image, a mask is of
+            another size, or a class does not exist; it carries the image's path and the object's
             id.
     """
     for number, fault in faults_of(objects, classes, masked=False):
@@ -75,5 +75,5 @@ def check_objects(objects: Objects, classes: int) -> None:
             objects.path,
             None,
             f"its object {number} {fault.reason}",
-            "Find all such objects with `itpn-ray doctor`, mend them and prepare the data",
+            "Find all such objects with `itpn-ray doctor`, fix them and prepare the data",
         )

@@ -1,8 +1,8 @@
-"""Views for detection: one crop, one resize and a flip, for picture, boxes and masks alike.
+"""Views for detection: one crop, one resize and a flip, for image, boxes and masks alike.
 
 A chain of resizes and crops is worked out on paper first and done to the pixels once, so that a
-picture is interpolated a single time and every view can be undone. Boxes are (x1, y1, x2, y2) in
-pixels, (0, 0) the upper left corner of the picture.
+image is interpolated a single time and every view can be undone. Boxes are (x1, y1, x2, y2) in
+pixels, (0, 0) the upper left corner of the image.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Draws = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A part of a picture, resized and perhaps mirrored.
+    """A part of an image, resized and perhaps mirrored.
 
     Attributes:
-        top: first row of the part, pixels of the picture.
+        top: first row of the part, pixels of the image.
         left: first column.
         height: rows of the part.
         width: columns.
@@ -44,9 +44,9 @@ class View:
     out_width: int
     flip: bool
 
-    def picture(self, picture: Tensor) -> Tensor:
+    def image(self, image: Tensor) -> Tensor:
         """(3, H, W) uint8 -> (3, out_height, out_width) uint8."""
-        part = self._part(picture)
+        part = self._part(image)
         view = resize(part, self.out_height, self.out_width)
         return view.flip(-1) if self.flip else view
 
@@ -58,7 +58,7 @@ class View:
         return view.flip(-1) if self.flip else view
 
     def boxes(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 4) boxes of the picture -> (n, 4) boxes of the view, cut at its border.
+        """(n, 4) boxes of the image -> (n, 4) boxes of the view, cut at its border.
 
         Returns:
             The boxes, and (n,) bool: which have something left.
@@ -74,16 +74,16 @@ class View:
         return corners.reshape(-1, 4), kept
 
     def undo_boxes(self, boxes: Tensor) -> Tensor:
-        """(n, 4) boxes of the view -> (n, 4) boxes of the picture."""
+        """(n, 4) boxes of the view -> (n, 4) boxes of the image."""
         corners = boxes.reshape(-1, 2, 2).clone()  # (n, 2, xy)
         if self.flip:
             corners[..., 0] = self.out_width - corners[..., 0].flip(-1)
         scale = boxes.new_tensor([self.width / self.out_width, self.height / self.out_height])
         return (corners * scale + boxes.new_tensor([self.left, self.top])).reshape(-1, 4)
 
-    def _part(self, picture: Tensor) -> Tensor:
+    def _part(self, image: Tensor) -> Tensor:
         rows = slice(self.top, self.top + self.height)
-        return picture[:, rows, self.left : self.left + self.width]
+        return image[:, rows, self.left : self.left + self.width]
 
 
 def resized(width: int, height: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def resized(width: int, height: int, short_side: int, long_side: int) -> tuple[i
 
 
 def whole_view(width: int, height: int, short_side: int, long_side: int) -> View:
-    """The picture as a detector is tested: whole, resized, not mirrored."""
+    """The image as a detector is tested: whole, resized, not mirrored."""
     return _resized_view(0, 0, width, height, (short_side, long_side), flip=False)
 
 
@@ -101,7 +101,7 @@ def training_view(width: int, height: int, draws: Draws, config: DetectionAugmen
     """Several sizes, with a crop before the resize in some views.
 
     Args:
-        width: of the picture, pixels.
+        width: of the image, pixels.
         height: likewise.
         draws: (8,) uniform numbers.
         config: sizes and probabilities.
@@ -109,7 +109,7 @@ def training_view(width: int, height: int, draws: Draws, config: DetectionAugmen
     cropped, measured, crop_w, crop_h, x, y, short, mirrored = draws.tolist()
     top = left = 0
     if cropped < config.crop:
-        # The crop is drawn at a first size, and cut from the picture itself.
+        # The crop is drawn at a first size, and cut from the image itself.
         first_w, first_h = resized(
             width, height, _choose(config.crop_short_sides, measured), config.long_side
         )
@@ -130,7 +130,7 @@ def training_views(
     epoch: int,
     config: DetectionAugmentConfig,
 ) -> list[View]:
-    """`training_view` for each of B pictures, (B,) sizes and sample ids."""
+    """`training_view` for each of B images, (B,) sizes and sample ids."""
     draws = uniform(seed, epoch, ids, Stream.SIZE, 8)  # (B, 8)
     sizes = zip(np.asarray(widths).tolist(), np.asarray(heights).tolist(), strict=True)
     return [training_view(*size, row, config) for size, row in zip(sizes, draws, strict=True)]
@@ -156,7 +156,7 @@ def _choose(sides: tuple[int, ...], draw: float) -> int:
 
 
 def _crop_side(draw: float, resized_side: int, side: int, limits: tuple[int, int]) -> int:
-    """Side of a crop in pixels of the picture, drawn within the limits of the resized one."""
+    """Side of a crop in pixels of the image, drawn within the limits of the resized one."""
     low, high = min(limits[0], resized_side), min(limits[1], resized_side)
     drawn = low + int(draw * (high - low + 1))
     return min(side, max(1, round(drawn * side / resized_side)))

@@ -23,16 +23,16 @@ def box_masks(
     Outlines are drawn at the size of the square; masks of run lengths give their nearest pixels.
 
     Args:
-        objects: of a picture.
+        objects: of an image.
         chosen: (n,) which of them.
-        boxes: (n, 4) of each of these, pixels of the stored picture.
+        boxes: (n, 4) of each of these, pixels of the stored image.
         side: of the squares.
 
     Returns:
         (n, side, side) uint8, 0 or 1.
 
     Raises:
-        DataError: an object has no mask; it carries the picture's path.
+        DataError: an object has no mask; it carries the image's path.
     """
     masks = np.zeros((len(chosen), side, side), dtype=np.bool_)
     for mask, number, box in zip(masks, chosen.tolist(), boxes, strict=True):

@@ -1,6 +1,6 @@
 """What happens to a batch on the device: copies, normalisation, mixing and erasing.
 
-Every draw is a function of (seed, epoch, sample id). Shapes: B pictures of C = 3 channels,
+Every draw is a function of (seed, epoch, sample id). Shapes: B images of C = 3 channels,
 H x W pixels; K classes.
 """
 
@@ -85,10 +85,10 @@ def mix(
     mixup: float,
     cutmix: float,
 ) -> tuple[Tensor, Tensor]:
-    """Mix the pictures at positions (2i, 2i + 1) with each other, by mixup or by cutmix.
+    """Mix the images at positions (2i, 2i + 1) with each other, by mixup or by cutmix.
 
     One weight and one box serve both of a pair; where both kinds are on, each is as likely. An
-    odd last picture stays as it is (Zhang et al., "mixup", 2018; Yun et al., "CutMix", 2019).
+    odd last image stays as it is (Zhang et al., "mixup", 2018; Yun et al., "CutMix", 2019).
 
     Args:
         images: (B, 3, H, W) float.
@@ -120,7 +120,7 @@ def mix(
 
 
 def erase(images: Tensor, ids: Tensor, *, seed: int, epoch: int, probability: float) -> Tensor:
-    """Replace a rectangle of some pictures by normal noise (Zhong et al., "Random erasing", 2020).
+    """Replace a rectangle of some images by normal noise (Zhong et al., "Random erasing", 2020).
 
     The rectangle has 2 % to 33 % of the area and height/width from 0.3 to 3.3, log-uniform; the
     first of ten attempts that fits is taken.
@@ -130,7 +130,7 @@ def erase(images: Tensor, ids: Tensor, *, seed: int, epoch: int, probability: fl
         ids: (B,) int64 sample ids.
         seed: the run's seed.
         epoch: the epoch.
-        probability: that a picture is touched.
+        probability: that an image is touched.
 
     Returns:
         (B, 3, H, W), a new tensor where anything is erased.
@@ -178,7 +178,7 @@ def _centred_boxes(centres: Tensor, sides: Tensor, height: int, width: int) -> T
 
     Args:
         centres: (n, 2) uniform draws: y, x.
-        sides: (n,) height and width of each box as shares of the picture's.
+        sides: (n,) height and width of each box as shares of the image's.
         height: H.
         width: W.
     """
@@ -208,9 +208,9 @@ def _blend(values: Tensor, own: Tensor, pairs: int) -> Tensor:
 
 
 def _noise(down: Tensor, right: Tensor, height: int, width: int, seed: int, epoch: int) -> Tensor:
-    """Normal noise (B, 3, H, W): one field an epoch, shifted for each picture by its draws.
+    """Normal noise (B, 3, H, W): one field an epoch, shifted for each image by its draws.
 
-    One field, because a number for each pixel of each picture would cost more than the mixing.
+    One field, because a number for each pixel of each image would cost more than the mixing.
     """
     rows = torch.arange(-3 * height, 0, device=down.device)  # no sample has a negative id
     field = uniform_torch(seed, epoch, rows, Stream.ERASE, width, torch.float64)  # (3H, W)

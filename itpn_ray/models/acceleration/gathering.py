@@ -1,6 +1,6 @@
 """Windows with gathering tokens (paper 4.2, Fig. 4, Table 7).
 
-Shapes: B pictures, (H, W) grid of a picture, K windows a picture, R = B * K rows, n tokens of a
+Shapes: B images, (H, W) grid of an image, K windows an image, R = B * K rows, n tokens of a
 window in the backbone, N = window height * window width places in it, C channels, h heads. A row
 with a gathering token has it in front: (R, 1 + n, C).
 
@@ -34,7 +34,7 @@ class Windows:
     """How a grid is cut into windows of one size."""
 
     grid: Grid
-    """(H, W) tokens of the picture."""
+    """(H, W) tokens of the image."""
     count: Grid
     """Windows down and across."""
     side: Grid
@@ -184,7 +184,7 @@ def _reach(count: int, device: torch.device) -> Tensor:
 def read_gathered(
     block: Block, x: Tensor, number: int, bias: Tensor | None = None, keep: Tensor | None = None
 ) -> Tensor:
-    """All tokens after reading the gathering tokens of all windows of their picture.
+    """All tokens after reading the gathering tokens of all windows of their image.
 
     With queries Q from all tokens, and keys K_g and values V_g from the gathering tokens only, all
     after the block's first norm: x + scale * keep * proj(softmax(Q K_g^T / sqrt(C / h) + bias) V_g)
@@ -197,7 +197,7 @@ def read_gathered(
         x: (B * K, 1 + n, C), gathering token first.
         number: K.
         bias: (h, K, K) for the reader's window and the gathering token's, or None.
-        keep: (B,), weighs each picture's branch, or None.
+        keep: (B,), weighs each image's branch, or None.
 
     Returns:
         (B * K, 1 + n, C).

@@ -1,6 +1,6 @@
 """Token migration: similar tokens leave stage 3 and come back before the pyramid (paper 4.1).
 
-Pure functions. Shapes: B rows (pictures, or windows of pictures), N places of a row's full grid,
+Pure functions. Shapes: B rows (images, or windows of images), N places of a row's full grid,
 n tokens of it still in the backbone, c tokens that leave in one block, C channels, h heads.
 
 What the paper leaves open, and where each reading is:
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from itpn_ray.errors import ConfigError
 
-SURE = 2.0  # above every cosine: a place outside the picture leaves before any token does
+SURE = 2.0  # above every cosine: a place outside the image leaves before any token does
 
 
 class Tokens(NamedTuple):
@@ -39,7 +39,7 @@ Store = tuple[Tokens, ...]
 def leave_counts(tokens: int, ratio: float, depth: int) -> tuple[int, ...]:
     """How many of a row's `tokens` leave in each of `depth` blocks: evenly, `ratio` of all in sum.
 
-    The counts follow from the arguments alone, so every shape is known before a picture is seen.
+    The counts follow from the arguments alone, so every shape is known before an image is seen.
 
     Raises:
         ConfigError: some block would lose more than the half that may leave.
@@ -77,7 +77,7 @@ def migrate(
         count: c, at most half of the tokens.
         store: what left in the blocks before.
         first: tokens at the front of each row that never leave and are nobody's likeness.
-        outside: (B, n) bool, True where a token only fills a window up beyond the picture's edge.
+        outside: (B, n) bool, True where a token only fills a window up beyond the image's edge.
 
     Returns:
         kept: the n - c others, in order.
@@ -117,7 +117,7 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
 
     Returns:
         (B, ceil(n / 2), floor(n / 2)) in [-1, 1], or +-`SURE` in the rows and columns of tokens
-        outside the picture.
+        outside the image.
     """
     mean = keys.detach().mean(1, dtype=torch.float32)  # (B, n, C / h)
     mean = F.rms_norm(mean, mean.shape[-1:], eps=1e-12) * mean.shape[-1] ** -0.5  # length 1

@@ -3,11 +3,11 @@
 | kind      | which tokens leave a block                | what comes back at their places    |
 |-----------|-------------------------------------------|------------------------------------|
 | migration | those of A most similar to one of B (4.1) | they themselves, as they left      |
-| random    | drawn once for all pictures               | they themselves, as they left      |
+| random    | drawn once for all images               | they themselves, as they left      |
 | tome      | as for migration                          | the token they were averaged into  |
 | none      | none                                      |                                    |
 
-Shapes: B pictures, K windows a picture, R = B * K rows, N places of a row's full grid, f tokens in
+Shapes: B images, K windows an image, R = B * K rows, N places of a row's full grid, f tokens in
 front of each row that never leave, n tokens of a row in the backbone (f included), C channels.
 """
 
@@ -40,7 +40,7 @@ class Merged(NamedTuple):
     """What ToMe keeps beside its tokens (Bolya et al., "Token Merging: Your ViT But Faster")."""
 
     sizes: Tensor
-    """(R, n) float32, how many tokens each has in it; 0 for places outside the picture."""
+    """(R, n) float32, how many tokens each has in it; 0 for places outside the image."""
     slots: Tensor
     """(R, f + N) int64, in which of the n tokens each first one now is."""
 
@@ -72,7 +72,7 @@ class Reducer:
     front: int = 0
     """f."""
     outside: Tensor | None = None
-    """(K, N) bool, True for places beyond the picture's edge; None: none is."""
+    """(K, N) bool, True for places beyond the image's edge; None: none is."""
 
     def start(self, values: Tensor) -> State:
         """The state before the first block, of values (R, f + N, C)."""
@@ -113,7 +113,7 @@ class Reducer:
     def key_bias(self, state: State) -> Tensor | None:
         """What is added to the scores of each key, (R, 1, 1, n), or None.
 
-        Places outside the picture are not read. A merged token counts as often as the tokens in it:
+        Places outside the image are not read. A merged token counts as often as the tokens in it:
         log of its size, ToMe's proportional attention.
         """
         gone = self.beyond(state.tokens.positions)
@@ -126,7 +126,7 @@ class Reducer:
         return None if bias is None else bias[:, None, None, :]
 
     def beyond(self, positions: Tensor) -> Tensor | None:
-        """(R, n) bool, which tokens at `positions` are outside the picture; None: none is."""
+        """(R, n) bool, which tokens at `positions` are outside the image; None: none is."""
         if self.outside is None:
             return None
         rows = positions.shape[0] // self.outside.shape[0]

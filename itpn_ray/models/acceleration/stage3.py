@@ -1,6 +1,6 @@
 """Stage 3 with tokens that leave and with windows: the loop that puts the parts together.
 
-Shapes: B pictures, N tokens of a picture's grid, K windows a picture, R = B * K rows, n tokens of a
+Shapes: B images, N tokens of an image's grid, K windows an image, R = B * K rows, n tokens of a
 row in the backbone, C channels, h heads. The windows are cut once: all blocks work on (R, n, C).
 """
 
@@ -76,7 +76,7 @@ def run_blocks(
     Args:
         blocks: of stage 3.
         x: (B, N, C) tokens with position.
-        plan: for the picture's grid.
+        plan: for the image's grid.
         branches: for each block the weights of its two residual branches, (B,) each, or None.
         run: calls a function on arguments, checkpointing it or not.
 
@@ -108,7 +108,7 @@ def step(plan: Plan, number: int, block: Block, state: State, branches: Branches
 
 
 def by_row(keep: Tensor | None, plan: Plan) -> Tensor | None:
-    """Weights of pictures (B,) as weights of their windows (R,)."""
+    """Weights of images (B,) as weights of their windows (R,)."""
     return None if keep is None else keep.repeat_interleave(plan.windows.number)
 
 

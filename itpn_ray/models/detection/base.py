@@ -1,7 +1,7 @@
 """What every detector takes and gives.
 
-Shapes: B pictures, M places for objects a picture, n detections of one picture. Boxes are
-(x1, y1, x2, y2) in pixels of the view, (0, 0) the upper left corner of the picture.
+Shapes: B images, M places for objects an image, n detections of one image. Boxes are
+(x1, y1, x2, y2) in pixels of the view, (0, 0) the upper left corner of the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.rng import Stream, uniform_torch
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
-MAX_DETECTIONS = 100  # a picture: what COCO's evaluation looks at
+MAX_DETECTIONS = 100  # an image: what COCO's evaluation looks at
 
 Mean = Callable[[Tensor], Tensor]
 """Averages a loss normaliser over workers; the identity where there is one worker."""
@@ -30,7 +30,7 @@ Mean = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The objects of B training pictures, padded to M places."""
+    """The objects of B training images, padded to M places."""
 
     boxes: Tensor
     """(B, M, 4) float32."""
@@ -39,12 +39,12 @@ class Targets:
     masks: Tensor | None
     """(B, M, 112, 112) uint8, 0 or 1: each object's mask, cut to its own box and resized."""
     seeds: Tensor
-    """(B,) int64: every draw for a picture is a function of its seed alone."""
+    """(B,) int64: every draw for an image is a function of its seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What was found in one picture, the surest first; at most `MAX_DETECTIONS`."""
+    """What was found in one image, the surest first; at most `MAX_DETECTIONS`."""
 
     boxes: Tensor
     """(n, 4) float32, within the valid part of the view."""
@@ -107,11 +107,11 @@ class Detector(Accelerated, Network, ABC):
 
         Args:
             images: (B, 3, H, W) float, normalised; H and W multiples of 32, at least 64.
-            sizes: (B, 2) int64, height and width of each picture's valid part.
+            sizes: (B, 2) int64, height and width of each image's valid part.
             targets: the objects.
             mean: averages a normaliser over workers.
         """
 
     @abstractmethod
     def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
-        """What is in each picture; `images` and `sizes` as in `losses`. Call in eval mode."""
+        """What is in each image; `images` and `sizes` as in `losses`. Call in eval mode."""

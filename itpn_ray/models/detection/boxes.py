@@ -75,15 +75,15 @@ def match(
 def sample(
     matched: Tensor, seed: Tensor, stream: int, *, count: int, share: float, turn: int = 0
 ) -> Tensor:
-    """Draw `count` boxes of one picture to learn from, fewer where there are no more.
+    """Draw `count` boxes of one image to learn from, fewer where there are no more.
 
     Args:
         matched: (n,) int64 from `match`.
-        seed: (1,) int64, the picture's.
+        seed: (1,) int64, the image's.
         stream: what the draw is for, see `itpn_ray.rng.Stream`.
         count: boxes to draw.
         share: largest share of them that stands for objects.
-        turn: number of the draw, where a picture has several of one stream.
+        turn: number of the draw, where an image has several of one stream.
 
     Returns:
         Indices of boxes, int64: those that stand for objects, then those that stand for nothing.

@@ -1,4 +1,4 @@
-"""A detector's matrix products without a picture, so that they can be counted on shapes alone."""
+"""A detector's matrix products without an image, so that they can be counted on shapes alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itpn_ray.models.detection.rcnn.roi_head import POSITIVE_SHARE
 
 
 def run_through(detector: Detector, images: Tensor) -> None:
-    """Run all parts of a detector once, as many boxes as a training picture has at most.
+    """Run all parts of a detector once, as many boxes as a training image has at most.
 
     Args:
         detector: in eval mode, without gradients; on the meta device, where its parts only tell

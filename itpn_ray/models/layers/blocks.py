@@ -1,6 +1,6 @@
 """The parts that trunks, pyramids and decoders are made of.
 
-Shapes: B pictures, N tokens a picture, C channels, h heads. Channels come last everywhere, so the
+Shapes: B images, N tokens an image, C channels, h heads. Channels come last everywhere, so the
 authors' 1x1 convolutions, and convolutions whose stride equals their kernel, are linear layers here
 and no tensor is transposed between them.
 """
@@ -150,7 +150,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, bias: Tensor | None = None, keep: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        """Map (B, N, C) to (B, N, C); `keep` weighs each picture's two branches, (B,) each."""
+        """Map (B, N, C) to (B, N, C); `keep` weighs each image's two branches, (B,) each."""
         x, _ = self.attend(x, bias, None if keep is None else keep[0])
         return self.feed(x, None if keep is None else keep[1])
 
@@ -165,7 +165,7 @@ class EarlyBlock(nn.Module):
         self.scale2 = new_scale(width, layer_scale)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Map (B, ..., C) to (B, ..., C); `keep` weighs each picture's branch, (B,)."""
+        """Map (B, ..., C) to (B, ..., C); `keep` weighs each image's branch, (B,)."""
         return feed(x, self.norm2, self.mlp, self.scale2, keep)
 
 
@@ -204,7 +204,7 @@ def add_branch(x: Tensor, branch: Tensor, scale: Tensor | None, keep: Tensor | N
 
 
 def patchify(images: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Pictures as the pixels of each 4x4 cell of each patch, (B, N or Nv, 4, 4, 48).
+    """Images as the pixels of each 4x4 cell of each patch, (B, N or Nv, 4, 4, 48).
 
     Args:
         images: (B, 3, H, W) with H and W multiples of 16.
@@ -218,8 +218,8 @@ def patchify(images: Tensor, visible: Tensor | None = None) -> Tensor:
     # cells: (B, rows, columns, 4, 4, 3, 4, 4), still a view
     if visible is None:
         return cells.reshape(batch, rows * columns, 4, 4, 48)
-    picture = torch.arange(batch, device=images.device)[:, None]
-    taken = cells[picture, visible // columns, visible % columns]  # (B, Nv, 4, 4, 3, 4, 4)
+    image = torch.arange(batch, device=images.device)[:, None]
+    taken = cells[image, visible // columns, visible % columns]  # (B, Nv, 4, 4, 3, 4, 4)
     return taken.flatten(4)
 
 

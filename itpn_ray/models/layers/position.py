@@ -1,6 +1,6 @@
 """Position: fixed codes, tables resized to any grid, and relative offsets.
 
-Shapes: S side of a table's grid, (H, W) grid of the picture, C channels, N = H * W tokens.
+Shapes: S side of a table's grid, (H, W) grid of the image, C channels, N = H * W tokens.
 """
 
 from __future__ import annotations

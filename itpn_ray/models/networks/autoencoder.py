@@ -68,7 +68,7 @@ class PixelAutoencoder(Network):
 
         Args:
             images: (B, 3, H, W) float.
-            mask: (B, L) bool, True = masked, equally many in each picture.
+            mask: (B, L) bool, True = masked, equally many in each image.
             visible: (B, Nv) int64, the patches not masked. They follow from `mask`; whoever has
                 them spares the device a synchronisation, and `torch.compile` a graph break.
             drop_noise: see `Trunk.stages`.
@@ -79,7 +79,7 @@ class PixelAutoencoder(Network):
             (B, Nv, 4, 4, P), 8: V2, 16: V3} and `stages` (U1, U2, U3) of the visible patches.
 
         Raises:
-            DataError: pictures with different numbers of masked patches, or with none visible.
+            DataError: images with different numbers of masked patches, or with none visible.
         """
         if visible is None:
             visible = visible_patches(mask)
@@ -115,9 +115,9 @@ def visible_patches(mask: Tensor) -> Tensor:
     if few != many or few == 0:
         raise DataError(
             "mask",
-            f"{few} to {many} visible patches a picture",
-            "a batch is one tensor, so its pictures show equally many patches, and at least one",
-            "mask the same number of patches in each picture",
+            f"{few} to {many} visible patches an image",
+            "a batch is one tensor, so its images show equally many patches, and at least one",
+            "mask the same number of patches in each image",
         )
     return mask.int().argsort(dim=1, stable=True)[:, :many]
 

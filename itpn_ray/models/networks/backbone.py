@@ -1,4 +1,4 @@
-"""A trunk with its pyramid as a backbone: pictures to feature maps at strides 4 to 64."""
+"""A trunk with its pyramid as a backbone: images to feature maps at strides 4 to 64."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DenseTrunk(Accelerated, Network):
                 "images",
                 f"{images.shape[-2]}x{images.shape[-1]} pixels",
                 f"too small for a map of stride {self.strides[-1]}",
-                "use larger pictures or fewer levels",
+                "use larger images or fewer levels",
             )
         stages = self.trunk.stages(images, drop_noise=drop_noise)
         pyramid = self.pyramid(*stages)

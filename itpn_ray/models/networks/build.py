@@ -80,7 +80,7 @@ def create_trunk(name: str, *, image_size: int = 224, **changes: Any) -> Trunk:
 
     Args:
         name: one of `config.SIZES`, or nano, tiny, small, base, large for Fast-iTPN.
-        image_size: side of the pictures that its position table is made for, in pixels (the paper
+        image_size: side of the images that its position table is made for, in pixels (the paper
             trains at 224, Fast-iTPN-L at 256).
         changes: other fields of `TrunkConfig`, such as drop_path or acceleration, or migration.
 
@@ -110,7 +110,7 @@ def create_dense(
     join_trunk: bool = False,
     **changes: Any,
 ) -> DenseTrunk:
-    """A trunk with its pyramid by name, pictures to stride -> map; see `DenseConfig`."""
+    """A trunk with its pyramid by name, images to stride -> map; see `DenseConfig`."""
     trunk = trunk_config(name, image_size=image_size, **changes)
     config = DenseConfig(
         trunk=trunk,

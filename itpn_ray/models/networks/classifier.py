@@ -19,7 +19,7 @@ HEAD_SD = 0.02 * 0.01  # a small head: training starts from nearly equal logits
 
 
 class Classifier(Accelerated, Network):
-    """Pictures to logits.
+    """Images to logits.
 
     Args:
         config: the network.

@@ -25,7 +25,7 @@ def parameters(module: nn.Module) -> int:
 def multiply_adds(
     network: Network | Trunk, image_size: int | tuple[int, int], *, visible: int | None = None
 ) -> int:
-    """Multiply-adds of one picture's forward pass: all matrix products, attention's among them.
+    """Multiply-adds of one image's forward pass: all matrix products, attention's among them.
 
     Nothing is computed: a twin of the network runs on the meta device. Of a detector, the boxes
     that it learns from in training count, noisy copies excepted.

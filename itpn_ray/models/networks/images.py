@@ -1,4 +1,4 @@
-"""Pictures from files as the networks want them, for looking at networks rather than training."""
+"""Images from files as the networks want them, for looking at networks rather than training."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SD = (0.229, 0.224, 0.225)
 
 
 def read_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]:
-    """The middle square of a picture, upright, (size, size, 3) uint8 RGB.
+    """The middle square of an image, upright, (size, size, 3) uint8 RGB.
 
     Raises:
-        DataError: no such file, or no picture.
+        DataError: no such file, or no image.
     """
     try:
         with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-            return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+            return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(
-            str(path), None, f"not a picture that can be read ({error})", "give another"
+            str(path), None, f"not an image that can be read ({error})", "give another"
         ) from error
 
 
@@ -40,6 +40,6 @@ def normalise_pixels(pixels: npt.NDArray[np.uint8]) -> Tensor:
     return (images - mean) / sd
 
 
-def read_pictures(paths: Sequence[str | os.PathLike[str]], size: int) -> Tensor:
-    """Pictures from files as network input, (B, 3, size, size) float32."""
+def read_images(paths: Sequence[str | os.PathLike[str]], size: int) -> Tensor:
+    """Images from files as network input, (B, 3, size, size) float32."""
     return normalise_pixels(np.stack([read_pixels(path, size) for path in paths]))

@@ -1,6 +1,6 @@
-"""Maps over a picture: what a query token attends to (paper Fig. 6), and which tokens migrate.
+"""Maps over an image: what a query token attends to (paper Fig. 6), and which tokens migrate.
 
-Shapes: B pictures, (H, W) their grid of patches, N = H * W tokens, h heads.
+Shapes: B images, (H, W) their grid of patches, N = H * W tokens, h heads.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def visualize(config: VisualizeConfig) -> Path:
 
     Raises:
         CheckpointError: the weights cannot be read.
-        DataError: the picture cannot be read.
+        DataError: the image cannot be read.
         ConfigError: no such block or token.
     """
     trunk = open_network(config.file).body
     size = config.image_size or trunk.config.image_size
-    pixels = read_pixels(config.picture, size)
+    pixels = read_pixels(config.image, size)
     images = normalise_pixels(pixels[None])
     out = Path(config.out)
     if config.show == "migration":
@@ -70,7 +70,7 @@ def attention_map(trunk: Trunk, images: Tensor, query: tuple[int, int], block: i
     grid, depth = trunk.grid(images), len(trunk.stage3)
     if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
         raise ConfigError(
-            "query", query, f"the picture has {grid[0]} x {grid[1]} patches", "count from 0"
+            "query", query, f"the image has {grid[0]} x {grid[1]} patches", "count from 0"
         )
     if not -depth <= block < depth:
         raise ConfigError("block", block, f"stage 3 has {depth} blocks", "count from 0")
@@ -111,7 +111,7 @@ def migration_map(trunk: Trunk, images: Tensor) -> Tensor:
 
 
 def draw_attention(pixels: Pixels, shares: Tensor, query: tuple[int, int], out: Path) -> None:
-    """Draw shares (H, W) over a picture (H * 16, W * 16, 3), the query token framed, into `out`."""
+    """Draw shares (H, W) over an image (H * 16, W * 16, 3), the query token framed, into `out`."""
     from matplotlib.patches import Rectangle
 
     figure, (left, right) = _panels(pixels, 2)
@@ -132,7 +132,7 @@ def draw_attention(pixels: Pixels, shares: Tensor, query: tuple[int, int], out: 
 
 
 def draw_migration(pixels: Pixels, blocks: Tensor, out: Path) -> None:
-    """Draw when tokens left, (H, W), over a picture (H * 16, W * 16, 3) into `out`."""
+    """Draw when tokens left, (H, W), over an image (H * 16, W * 16, 3) into `out`."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (_, right) = _panels(pixels, 2)
@@ -148,7 +148,7 @@ def draw_migration(pixels: Pixels, blocks: Tensor, out: Path) -> None:
 
 
 def _panels(pixels: Pixels, count: int) -> tuple[Any, Any]:
-    """A figure with the picture in each of `count` panels."""
+    """A figure with the image in each of `count` panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * count, 4), layout="constrained")

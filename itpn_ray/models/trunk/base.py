@@ -1,6 +1,6 @@
 """What both families of trunk share: three stages, and how tokens flow through them.
 
-Shapes: B pictures (B, 3, H, W); N = H/16 * W/16 patches in row-major order, or Nv visible ones;
+Shapes: B images (B, 3, H, W); N = H/16 * W/16 patches in row-major order, or Nv visible ones;
 U1 (B, N, 4, 4, d/4), U2 (B, N, 2, 2, d/2), U3 (B, N, 1, 1, d).
 
 Nothing before stage 3 mixes two patches, so the tokens stay grouped by patch, and masked patches
@@ -94,7 +94,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.config = replace(config, acceleration=acceleration)
 
     def plan(self, grid: Grid) -> Plan:
-        """How stage 3 treats pictures of `grid` patches under the present acceleration."""
+        """How stage 3 treats images of `grid` patches under the present acceleration."""
         return make_plan(
             self.acceleration,
             self.gathering,
@@ -109,7 +109,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.checkpointing = enable
 
     def grid(self, images: Tensor) -> Grid:
-        """Patches (down, across) of (B, 3, H, W) pictures.
+        """Patches (down, across) of (B, 3, H, W) images.
 
         Raises:
             DataError: a side is not a whole number of patches.
@@ -119,7 +119,7 @@ class Trunk(Accelerated, nn.Module, ABC):
             raise DataError(
                 "images",
                 f"{height}x{width} pixels",
-                f"the network cuts pictures into {PATCH}x{PATCH} patches",
+                f"the network cuts images into {PATCH}x{PATCH} patches",
                 f"resize or pad them to multiples of {PATCH}",
             )
         return height // PATCH, width // PATCH
@@ -133,7 +133,7 @@ class Trunk(Accelerated, nn.Module, ABC):
             images: (B, 3, H, W) float, H and W multiples of 16.
             visible: (B, Nv) int64, the patches to see, row-major indices; None: all. The others
                 are dropped before the patch embedding.
-            drop_noise: (B, num_drops) in [0, 1): decides stochastic depth for each picture; None:
+            drop_noise: (B, num_drops) in [0, 1): decides stochastic depth for each image; None:
                 drawn from torch's generator. Not used in eval mode or without drop path.
 
         Returns:
@@ -193,12 +193,12 @@ class Trunk(Accelerated, nn.Module, ABC):
         return x, x if tapped is None else tapped
 
     def check_fine_tuning(self, whole: bool) -> None:
-        """Raise ConfigError unless the `whole` picture is seen, as in fine-tuning (section 4)."""
+        """Raise ConfigError unless the `whole` image is seen, as in fine-tuning (section 4)."""
         if not whole:
             raise ConfigError(
                 "acceleration",
                 self.acceleration,
-                "pre-training sees parts of pictures, and is not accelerated",
+                "pre-training sees parts of images, and is not accelerated",
                 "switch it off with set_acceleration(Acceleration())",
             )
 

@@ -28,11 +28,11 @@ class ExportConfig:
     image_size: int | None = None
     """Pixels a side; None: as the network was made for."""
     batch: int = 0
-    """Pictures in a batch of the exported program; 0: any number."""
+    """Images in a batch of the exported program; 0: any number."""
     migration: float | None = None
     """r, the share of tokens that migrate; None: as the file says."""
     verify: tuple[str, ...] = ()
-    """Pictures to run through the network and its export; the largest difference is printed."""
+    """Images to run through the network and its export; the largest difference is printed."""
 
     def __post_init__(self) -> None:
         if not self.out.endswith(FORMATS):
@@ -45,12 +45,12 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualizeConfig:
-    """Draw what a query token attends to, or which tokens migrate where, over a picture."""
+    """Draw what a query token attends to, or which tokens migrate where, over an image."""
 
     file: str
     """Weights: a file of this package, or one of the authors' checkpoints."""
-    picture: str
-    """The picture to look at."""
+    image: str
+    """The image to look at."""
     out: str
     """Image file to write, such as map.png."""
     show: str = "attention"

@@ -240,7 +240,7 @@ def _table_size(position: Tensor) -> int:
         raise ConfigError(
             "position table",
             tuple(position.shape),
-            "not made for square pictures",
+            "not made for square images",
             "only square tables can be read",
         )
     return side * PATCH

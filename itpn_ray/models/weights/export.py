@@ -16,7 +16,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.build import build
 from itpn_ray.models.networks.classifier import Classifier
-from itpn_ray.models.networks.images import read_pictures
+from itpn_ray.models.networks.images import read_images
 from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.convert import open_network
 from itpn_ray.models.weights.files import load_model, load_weights, save_model
@@ -37,7 +37,7 @@ class ExportReport:
     outputs: tuple[str, ...]
     """Names of the outputs, in their order."""
     difference: float | None
-    """Largest absolute difference of any output on the pictures given; None: not looked at."""
+    """Largest absolute difference of any output on the images given; None: not looked at."""
     scale: float | None
     """Largest absolute value of any output on them, to judge the difference by."""
 
@@ -65,21 +65,21 @@ class Flat(nn.Module):
 
 
 def export(config: ExportConfig) -> ExportReport:
-    """Export the network of a file, and compare with it where pictures are given.
+    """Export the network of a file, and compare with it where images are given.
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: a pre-training network, or pictures that do not make the fixed batch.
-        DataError: a picture that cannot be read.
+        ConfigError: a pre-training network, or images that do not make the fixed batch.
+        DataError: an image that cannot be read.
     """
     network = _network(config)
     flat = Flat(network).eval()
     size = network.config.trunk.image_size
-    pictures = read_pictures(config.verify, size) if config.verify else None
-    if pictures is not None and config.batch and len(pictures) % config.batch:
+    images = read_images(config.verify, size) if config.verify else None
+    if images is not None and config.batch and len(images) % config.batch:
         raise ConfigError(
             "verify",
-            f"{len(pictures)} pictures",
+            f"{len(images)} images",
             f"the program takes {config.batch} at a time",
             f"give a multiple of {config.batch}, or export with batch 0",
         )
@@ -94,8 +94,8 @@ def export(config: ExportConfig) -> ExportReport:
     finally:
         part.unlink(missing_ok=True)
     difference = scale = None
-    if pictures is not None:
-        parts = pictures.split(config.batch or len(pictures))
+    if images is not None:
+        parts = images.split(config.batch or len(images))
         difference, scale = compare(flat, read(path), parts)
     return ExportReport(
         path=path,

@@ -122,7 +122,7 @@ def load_weights(
 ) -> LoadReport:
     """Copy weights of the same names from a file or state dict, e.g. autoencoder -> detector.
 
-    Position tables made for another picture size are resized. The share that must be reached
+    Position tables made for another image size are resized. The share that must be reached
     counts tensors on both sides: those of the module that the source has, not asking for what
     fine-tuning makes anew (head, norm, gathering); and those of the source's trunk that the module
     has a place for, so that e.g. layer scales are never lost in silence.

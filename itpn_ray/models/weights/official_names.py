@@ -48,7 +48,7 @@ def _swap(tensor: Tensor) -> Tensor:
 SAME = _one(lambda tensor: tensor, lambda tensor: tensor)
 # Several matrices or biases stacked: queries, keys, values; gate and value of SwiGLU.
 STACK = Change(lambda parts: torch.cat(list(parts)), lambda tensor, count: tensor.chunk(count))
-# Convolutions as linear layers: (O, C, k, k) <-> (O, k * k * C) or, for pictures, (O, C * k * k).
+# Convolutions as linear layers: (O, C, k, k) <-> (O, k * k * C) or, for images, (O, C * k * k).
 CONV1 = _one(lambda tensor: tensor.flatten(1), lambda tensor: tensor[:, :, None, None])
 CONV2 = _one(
     lambda tensor: tensor.permute(0, 2, 3, 1).flatten(1),

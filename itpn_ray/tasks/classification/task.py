@@ -97,7 +97,7 @@ class ClassificationTask(Task):
         return ClassificationNetwork(classifier, self.config.ema_decay)
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Normalise, mix neighbouring pictures, erase, smooth the targets, draw the drop paths."""
+        """Normalise, mix neighbouring images, erase, smooth the targets, draw the drop paths."""
         ids = batch["sample_id"]
         one_hot = F.one_hot(batch["label"], len(self.classes)).float()  # (B, classes)
         smoothing = self.config.label_smoothing
@@ -121,7 +121,7 @@ class ClassificationTask(Task):
         classifier = cast(ClassificationNetwork, network).classifier
         return {f"classifier.{name}": depth for name, depth in layer_ids(classifier).items()}
 
-    def undecayed(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: nn.Module) -> set[str]:
         """Vectors and position tables."""
         classifier = cast(ClassificationNetwork, network).classifier
         return {f"classifier.{name}" for name in no_weight_decay(classifier)}

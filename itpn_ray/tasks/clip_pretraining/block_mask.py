@@ -1,6 +1,6 @@
 """Block-wise masks: rectangles of hidden patches, a function of (seed, epoch, sample id).
 
-Shapes: B pictures, L = R * C patches in row-major order.
+Shapes: B images, L = R * C patches in row-major order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.rng import Stream, uniform_torch
 
 BLOCKS = 16
-"""Most rectangles a picture; overlaps rarely let it need ten."""
+"""Most rectangles an image; overlaps rarely let it need ten."""
 ASPECT = 0.3
 """Smallest height/width of a rectangle; the largest is its inverse."""
 
@@ -32,7 +32,7 @@ def masked_count(tokens: int, ratio: float) -> int:
             "task.mask_ratio",
             ratio,
             f"leaves none of the {tokens} patches {what}",
-            "Use larger pictures (--model.image-size) or a ratio nearer to one half",
+            "Use larger images (--model.image-size) or a ratio nearer to one half",
         )
     return masked
 
@@ -40,18 +40,18 @@ def masked_count(tokens: int, ratio: float) -> int:
 def block_mask(
     sample_ids: Tensor, *, seed: int, epoch: int, grid: tuple[int, int], masked: int, smallest: int
 ) -> Tensor:
-    """Hide rectangles until the same number of patches is hidden in each picture.
+    """Hide rectangles until the same number of patches is hidden in each image.
 
     As in BEiT a rectangle has an area from ``smallest`` to what is still to be hidden and a
     log-uniform aspect; the last one is cut short, row by row, where BEiT would stop early with a
-    number that varies from picture to picture (Bao et al., "BEiT", 2022).
+    number that varies from image to image (Bao et al., "BEiT", 2022).
 
     Args:
-        sample_ids: (B,) int64; a picture's mask does not depend on its batch mates.
+        sample_ids: (B,) int64; an image's mask does not depend on its batch mates.
         seed: seed of the run.
         epoch: epoch of the draw.
         grid: (R, C), rows and columns of patches.
-        masked: patches hidden of each picture, from 1 to R * C.
+        masked: patches hidden of each image, from 1 to R * C.
         smallest: least area of a rectangle, patches, before it is cut short.
 
     Returns:
@@ -74,7 +74,7 @@ def block_mask(
 
 
 def _rectangle(draws: Tensor, missing: Tensor, grid: tuple[int, int], smallest: int) -> Tensor:
-    """A rectangle a picture, (B, L) bool, from four draws each: area, aspect, top, left."""
+    """A rectangle an image, (B, L) bool, from four draws each: area, aspect, top, left."""
     rows, columns = grid
     area, aspect, top, left = draws.unbind(1)
     area = smallest + area * (missing - smallest).clamp(min=0)

@@ -1,4 +1,4 @@
-"""CLIP pre-training: a masked picture's pyramid learns a CLIP teacher's tokens (paper, 3.3)."""
+"""CLIP pre-training: a masked image's pyramid learns a CLIP teacher's tokens (paper, 3.3)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ClipPretrainingTask(Task):
         return DistillationNetwork(distiller, self.config.loss)
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Ask the teacher, normalise the pictures, draw masks and drop paths."""
+        """Ask the teacher, normalise the images, draw masks and drop paths."""
         ids = batch["sample_id"]
         teacher = batch["teacher"] if "teacher" in batch else self._ask_teacher(batch["image"])
         mask = block_mask(
@@ -118,7 +118,7 @@ class ClipPretrainingTask(Task):
         }
 
     def _ask_teacher(self, images: Tensor) -> Tensor:
-        """The teacher's tokens of whole pictures uint8 (B, 3, S, S), float16 (B, L, T)."""
+        """The teacher's tokens of whole images uint8 (B, 3, S, S), float16 (B, L, T)."""
         if self._teacher is None:
             config = self.config
             teacher = load_teacher(config.teacher, config.teacher_model, self.model.image_size)
@@ -130,7 +130,7 @@ class ClipPretrainingTask(Task):
         distiller = cast(DistillationNetwork, network).distiller
         return {f"distiller.{name}": depth for name, depth in layer_ids(distiller).items()}
 
-    def undecayed(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: nn.Module) -> set[str]:
         """Vectors, position tables and the mask token."""
         distiller = cast(DistillationNetwork, network).distiller
         return {f"distiller.{name}" for name in no_weight_decay(distiller) | {"mask_token"}}
@@ -138,7 +138,7 @@ class ClipPretrainingTask(Task):
     def evaluate(
         self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
-        """Loss on held-out pictures at fixed masks, and a nearest-neighbour probe of the trunk."""
+        """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
         trunk = cast(DistillationNetwork, network).distiller.trunk
         prepared = (self.prepare(batch, epoch=0) for batch in batches)
         return evaluate_pretraining(network, trunk, prepared, reduce)

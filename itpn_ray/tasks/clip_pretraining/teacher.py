@@ -1,6 +1,6 @@
 """The CLIP teacher: the projected patch tokens of a frozen image encoder, from a file.
 
-Shapes: B pictures, S x S pixels of the student's view, L = (S / 16)^2 patches, T the width of the
+Shapes: B images, S x S pixels of the student's view, L = (S / 16)^2 patches, T the width of the
 projected tokens.
 """
 
@@ -29,7 +29,7 @@ from itpn_ray.tasks.pretraining_config import TEACHERS, teacher_input
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 AT_ONCE = 64
-"""Pictures of one pass, so that memory does not grow with the batch."""
+"""Images of one pass, so that memory does not grow with the batch."""
 POSITION_OFFSET = 0.1
 """Shift of the sampling points where the position table is resized, as in the authors' code."""
 
@@ -51,9 +51,9 @@ _RENAMED = (
 class ClipTeacher(nn.Module):
     """Patch tokens after the last norm and the projection, normalised without weights.
 
-    The authors cut the student's and the teacher's view out of the stored picture with two resizing
+    The authors cut the student's and the teacher's view out of the stored image with two resizing
     filters; here the teacher's view is the student's, resized on the device where its size differs.
-    So one decoded picture serves both, and the features can be written once.
+    So one decoded image serves both, and the features can be written once.
 
     Args:
         network: timm's vision transformer with the projection as its head.
@@ -109,7 +109,7 @@ def load_teacher(path: str, model: str, image_size: int) -> ClipTeacher:
 
 
 def teacher_multiply_adds(model: str, image_size: int) -> int:
-    """Multiply-adds of the teacher's forward pass of one picture, counted on shapes alone."""
+    """Multiply-adds of the teacher's forward pass of one image, counted on shapes alone."""
     network, size = _empty(model, image_size), teacher_input(model, image_size)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.head(network.forward_features(torch.empty(1, 3, size, size)))
@@ -165,7 +165,7 @@ def _local(path: str) -> Iterator[Path]:
             path,
             "names no weights of the CLIP teacher",
             "Give --task.teacher FILE (timm's or OpenAI's CLIP weights), or --task.features "
-            "written by itpn-ray teach",
+            "written by itpn-ray cache-teacher",
         )
     if not is_s3(path):
         local = Path(path).expanduser()

@@ -19,7 +19,7 @@ from itpn_ray.data.transforms.on_device import normalise_views
 from itpn_ray.evaluation.coco_ap import CocoAP
 from itpn_ray.evaluation.coco_format import Entry, class_numbers
 from itpn_ray.evaluation.draw_detections import Scene, detection_grid
-from itpn_ray.evaluation.pasting import in_picture
+from itpn_ray.evaluation.pasting import in_image
 from itpn_ray.models import (
     create_dino,
     create_rcnn,
@@ -31,13 +31,13 @@ from itpn_ray.models import (
 from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.weights.files import read_pyramid
-from itpn_ray.rng import picture_seeds
+from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import update_average
 from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
 from itpn_ray.tasks.config import Detection, ModelConfig
 
 SHOWN = 6
-"""Pictures in a drawing of detections."""
+"""Images in a drawing of detections."""
 STAGES = {"mask_rcnn": 1, "cascade_mask_rcnn": 3}
 SMALL_RCNN = {"fc_width": 256, "proposals": 256, "regions": 128}
 SMALL_DINO = {
@@ -79,7 +79,7 @@ class DetectionNetwork(nn.Module):
         """The parts of the loss, and ``loss``, their sum; scalars.
 
         Normalisers are those of all workers' micro-batches together. The loop counts a worker's
-        loss by its share of the pictures, which is taken out here: a sum over a worker's pictures,
+        loss by its share of the images, which is taken out here: a sum over a worker's images,
         divided by what all of them have on average, holds that share already.
         """
         targets = Targets(
@@ -103,7 +103,7 @@ class DetectionTask(Task):
         model: the network.
         classes: class names, in the order of their labels.
         seed: seed of the weights and of every draw.
-        augment: the sizes of training pictures.
+        augment: the sizes of training images.
         truth: opens the split that is evaluated on.
     """
 
@@ -162,11 +162,11 @@ class DetectionTask(Task):
         return create_rcnn(name, stages=stages, masks=config.masks, **small, **options)
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Normalise, and give each picture the seed of its draws."""
+        """Normalise, and give each image the seed of its draws."""
         return {
             **batch,
             "image": normalise_views(batch["image"], batch["size"]),
-            "seed": picture_seeds(self.seed, epoch, batch["sample_id"]),
+            "seed": image_seeds(self.seed, epoch, batch["sample_id"]),
         }
 
     def layer_ids(self, network: nn.Module) -> dict[str, int]:
@@ -174,7 +174,7 @@ class DetectionTask(Task):
         detector = cast(DetectionNetwork, network).detector
         return {f"detector.{name}": depth for name, depth in layer_ids(detector).items()}
 
-    def undecayed(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: nn.Module) -> set[str]:
         """Vectors and position tables."""
         detector = cast(DetectionNetwork, network).detector
         return {f"detector.{name}" for name in no_weight_decay(detector)}
@@ -208,7 +208,7 @@ class DetectionTask(Task):
         for batch in batches:
             images = normalise_views(batch["image"], batch["size"])
             found = [
-                in_picture(*pair)
+                in_image(*pair)
                 for pair in zip(
                     model.detect(images, batch["size"]),
                     batch["size"],
@@ -227,13 +227,13 @@ class DetectionTask(Task):
         return evaluation, average_precision.results
 
     def draw(self, network: nn.Module, folder: Path) -> list[Path]:
-        """The first pictures of the last evaluation: what was found, and what is annotated."""
+        """The first images of the last evaluation: what was found, and what is annotated."""
         del network
         if not self._shown:
             return []
         truth = ObjectReader(self._truth())
         scenes = [
-            Scene(picture=truth.picture(number), found=found, truth=truth[number])
+            Scene(image=truth.image(number), found=found, truth=truth[number])
             for number, found in self._shown.items()
         ]
         return [detection_grid(scenes, self.classes, folder / "detections.png")]

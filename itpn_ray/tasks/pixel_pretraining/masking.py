@@ -26,7 +26,7 @@ def visible_count(tokens: int, ratio: float) -> int:
             "task.mask_ratio",
             ratio,
             f"leaves none of the {tokens} patches {what}",
-            "Use larger pictures (--model.image-size) or a ratio nearer to one half",
+            "Use larger images (--model.image-size) or a ratio nearer to one half",
         )
     return visible
 
@@ -49,13 +49,13 @@ def hidden_patches(
 def random_mask(
     sample_ids: Tensor, *, seed: int, epoch: int, tokens: int, ratio: float
 ) -> tuple[Tensor, Tensor]:
-    """Hide the same number of patches of each picture, uniformly at random.
+    """Hide the same number of patches of each image, uniformly at random.
 
     Args:
-        sample_ids: (B,) int64; a picture's mask does not depend on its batch mates.
+        sample_ids: (B,) int64; an image's mask does not depend on its batch mates.
         seed: seed of the run.
         epoch: epoch of the draw.
-        tokens: L, patches a picture.
+        tokens: L, patches an image.
         ratio: share of patches hidden.
 
     Returns:

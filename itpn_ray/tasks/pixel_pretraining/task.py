@@ -29,7 +29,7 @@ from itpn_ray.tasks.pretraining_config import PixelPretraining
 from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
 
 SHOWN = 8
-"""Pictures in a reconstruction grid."""
+"""Images in a reconstruction grid."""
 
 
 class MaskedPretrainingNetwork(nn.Module):
@@ -104,7 +104,7 @@ class PixelPretrainingTask(Task):
         return MaskedPretrainingNetwork(autoencoder, self.config)
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Normalise the pictures and draw their masks."""
+        """Normalise the images and draw their masks."""
         visible, mask = random_mask(
             batch["sample_id"],
             seed=self.seed,
@@ -130,7 +130,7 @@ class PixelPretrainingTask(Task):
         top = max(ids.values())
         return {name: ids.get(name, top) for name, _ in network.named_parameters()}
 
-    def undecayed(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: nn.Module) -> set[str]:
         """Vectors, position tables and the mask token."""
         autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
         names = no_weight_decay(autoencoder) | {"mask_token"}
@@ -146,12 +146,12 @@ class PixelPretrainingTask(Task):
     def evaluate(
         self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
-        """Loss on held-out pictures at fixed masks, and a nearest-neighbour probe of the trunk."""
+        """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
         trunk = cast(MaskedPretrainingNetwork, network).autoencoder.trunk
         return evaluate_pretraining(network, trunk, self._prepared(batches), reduce)
 
     def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Prepare batches for evaluation, and keep the first pictures for `draw`."""
+        """Prepare batches for evaluation, and keep the first images for `draw`."""
         for raw in batches:
             batch = self.prepare(raw, epoch=0)
             if self._last is None or int(batch["sample_id"].min()) == 0:

@@ -15,7 +15,7 @@ from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.runs.journal import Journal
 from itpn_ray.training.checkpoint.writer import CheckpointStore
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.sharding import load_network, load_optimizer, whole
 
 
@@ -37,7 +37,7 @@ def restore(
     store: CheckpointStore,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    worker: Worker,
+    worker: TrainContext,
     journal: Journal,
 ) -> int:
     """Put the newest good checkpoint back and return its step; 0 where there is none.

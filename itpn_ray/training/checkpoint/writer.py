@@ -240,7 +240,7 @@ class CheckpointStore:
     def _mend(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return "Free some space or lower keep_last, and repeat the command to go on"
-        return "Mend the storage, and repeat the command to go on from the last good one"
+        return "Fix the storage, and repeat the command to go on from the last good one"
 
     @contextlib.contextmanager
     def _staging(self) -> Iterator[Path]:

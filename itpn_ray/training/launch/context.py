@@ -20,7 +20,7 @@ from itpn_ray.training.sharding import shard
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worker:
+class TrainContext:
     """A training process among ``world`` of them.
 
     Attributes:
@@ -34,12 +34,12 @@ class Worker:
     device: torch.device
 
     @staticmethod
-    def alone(*, gpu: bool, threads: int) -> Worker:
+    def alone(*, gpu: bool, threads: int) -> TrainContext:
         """The only worker, in this process."""
         return _settle(0, 1, 0, gpu=gpu, threads=threads)
 
     @staticmethod
-    def in_group(config: ExperimentConfig) -> Worker:
+    def in_group(config: ExperimentConfig) -> TrainContext:
         """A worker of the process group that Ray Train or torchrun has announced."""
         gpu = config.gpus
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -98,16 +98,16 @@ class Worker:
         return nullcontext()
 
 
-def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) -> Worker:
+def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) -> TrainContext:
     """Choose the device and its numerics."""
     if not gpu:
         keep_pages()
         torch.set_num_threads(max(1, threads))
-        return Worker(rank=rank, world=world, device=torch.device("cpu"))
+        return TrainContext(rank=rank, world=world, device=torch.device("cpu"))
     # Under Ray each worker sees its own GPU alone, or all of the node's in order of local rank.
     index = local_rank if torch.cuda.device_count() > local_rank else 0
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    return Worker(rank=rank, world=world, device=device)
+    return TrainContext(rank=rank, world=world, device=device)

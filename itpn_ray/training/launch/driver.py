@@ -8,7 +8,7 @@ from pathlib import Path
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.models import LoadReport
-from itpn_ray.ray_runtime.start import chatter_to, start_ray
+from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.runs.folder import CONFIG, claim, run_folder
 from itpn_ray.runs.follower import TrackingFollower
@@ -19,8 +19,8 @@ from itpn_ray.tasks.config import Classification, Detection
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import RunStatus, flatten
-from itpn_ray.training.launch.context import Worker
-from itpn_ray.training.launch.process import open_store, work
+from itpn_ray.training.launch.context import TrainContext
+from itpn_ray.training.launch.process import open_checkpoints, work
 from itpn_ray.training.launch.setup import check_fit, check_teacher, make_task, open_splits
 
 EXPORT = "exported/model.safetensors"
@@ -124,13 +124,13 @@ def _train(
 
 def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbose: bool) -> None:
     if config.workers == "0":
-        worker = Worker.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
+        worker = TrainContext.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
         work(config, worker, journal, lambda figures: None)
         return
     with start_ray(config.ray, verbose=verbose):
         from itpn_ray.training.launch.ray_trainer import launch
 
-        with chatter_to(folder / RAY_LOG, verbose=verbose):
+        with redirect_ray_output(folder / RAY_LOG, verbose=verbose):
             launch(config, folder)
 
 
@@ -140,7 +140,7 @@ def export(config: ExperimentConfig, folder: Path) -> Path:
     Raises:
         CheckpointError: there is no good checkpoint.
     """
-    checkpoint = open_store(config).latest_good()
+    checkpoint = open_checkpoints(config).latest_good()
     if checkpoint is None:
         raise CheckpointError(
             str(folder), None, "holds no good checkpoint", "Repeat the command to train it"

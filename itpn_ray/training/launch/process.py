@@ -8,7 +8,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import Journal
 from itpn_ray.training.checkpoint.writer import CheckpointStore
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.setup import make_loaders, make_task, open_splits
 from itpn_ray.training.loop import Parts, train
@@ -16,7 +16,7 @@ from itpn_ray.training.loop import Parts, train
 Reporter = Callable[[dict[str, float]], None]
 
 
-def open_store(config: ExperimentConfig) -> CheckpointStore:
+def open_checkpoints(config: ExperimentConfig) -> CheckpointStore:
     """The run's checkpoints: where the configuration says, or in the run's folder."""
     return CheckpointStore(
         config.checkpoint.uri or str(run_folder(config) / "checkpoints"),
@@ -25,7 +25,9 @@ def open_store(config: ExperimentConfig) -> CheckpointStore:
     )
 
 
-def work(config: ExperimentConfig, worker: Worker, journal: Journal, evaluated: Reporter) -> None:
+def work(
+    config: ExperimentConfig, worker: TrainContext, journal: Journal, evaluated: Reporter
+) -> None:
     """Train this worker's share to the end of the run.
 
     Args:
@@ -43,7 +45,7 @@ def work(config: ExperimentConfig, worker: Worker, journal: Journal, evaluated: 
                 task=make_task(config, train_split.classes),
                 worker=worker,
                 journal=journal,
-                store=open_store(config),
+                store=open_checkpoints(config),
                 train=train_loader,
                 val=val_loader,
                 preempted=notice,

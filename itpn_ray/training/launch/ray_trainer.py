@@ -154,11 +154,11 @@ def _journal(folder: Path) -> Journal:
 def _worker(payload: dict[str, Any]) -> None:
     """One Ray Train worker."""
     # Only here: Ray Train's controller imports this module too, and needs none of it.
-    from itpn_ray.training.launch.context import Worker
+    from itpn_ray.training.launch.context import TrainContext
     from itpn_ray.training.launch.process import work
 
     config = from_dict(payload["config"])
-    worker = Worker.in_group(config)
+    worker = TrainContext.in_group(config)
     report = ray.train.report if payload["reports"] else _ignore
     work(config, worker, payload["journal"], report)
 

@@ -26,7 +26,7 @@ from itpn_ray.tasks.detection.task import DetectionTask
 from itpn_ray.tasks.pixel_pretraining.masking import visible_count
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining
-from itpn_ray.training.launch.context import Worker
+from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.schedule import total_steps
 
 
@@ -55,9 +55,9 @@ def open_truth(uri: str, split: str, loader: LoaderConfig) -> ShardedDataset:
 
 
 def make_loaders(
-    config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset, worker: Worker
+    config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset, worker: TrainContext
 ) -> tuple[TrainBatches, Iterable[Batch]]:
-    """The worker's share of the training and of the held-out pictures."""
+    """The worker's share of the training and of the held-out images."""
     here = _Here(rank=worker.rank, world=worker.world, pin=worker.device.type == "cuda")
     batch = eval_batch(config, worker.world)
     if isinstance(config.task, Detection):
@@ -117,7 +117,7 @@ def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features
 
     Raises:
         ConfigError: they are of another teacher or of other views than the run shows.
-        DataError: they are missing, damaged or of other pictures.
+        DataError: they are missing, damaged or of other images.
     """
     task = config.task
     if not isinstance(task, ClipPretraining) or not task.features:
@@ -134,14 +134,14 @@ def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features
                 field,
                 wanted,
                 f"the features in {task.features} were written with {written!r}",
-                "Use the same value, or write the features again with itpn-ray teach",
+                "Use the same value, or write the features again with itpn-ray cache-teacher",
             )
     assert isinstance(config.augment, AugmentConfig)
     if config.augment.repeats != 1:
         raise ConfigError(
             "augment.repeats",
             config.augment.repeats,
-            "shows a picture twice in a batch, but a teacher's features have one view an epoch",
+            "shows an image twice in a batch, but a teacher's features have one view an epoch",
             "Use 1, or --task.teacher instead of --task.features",
         )
     return features
@@ -153,7 +153,7 @@ def check_teacher(config: ExperimentConfig, train: ShardedDataset, val: ShardedD
     Raises:
         ConfigError: no teacher is named, or it does not go with the run.
         CheckpointError: the teacher's file is missing or foreign.
-        DataError: the features are missing, damaged or of other pictures.
+        DataError: the features are missing, damaged or of other images.
     """
     task = config.task
     if not isinstance(task, ClipPretraining):
@@ -166,7 +166,7 @@ def check_teacher(config: ExperimentConfig, train: ShardedDataset, val: ShardedD
 
 
 def eval_batch(config: ExperimentConfig, world: int) -> int:
-    """Pictures a worker evaluates at once: as many as it trains on at once."""
+    """Images a worker evaluates at once: as many as it trains on at once."""
     share = max(1, config.optim.global_batch // max(world, 1))
     return min(share, config.optim.micro_batch or share)
 
@@ -202,7 +202,7 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
         raise ConfigError(
             "optim.global_batch",
             batch,
-            f"an epoch of {len(train)} pictures would have 0 steps",
+            f"an epoch of {len(train)} images would have 0 steps",
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
         )
     most = config.worker_range[1]

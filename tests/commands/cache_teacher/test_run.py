@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from itpn_ray import cli
-from itpn_ray.commands.cache_teacher.config import TeachConfig
-from itpn_ray.commands.cache_teacher.run import teach
+from itpn_ray.commands.cache_teacher.config import CacheTeacherConfig
+from itpn_ray.commands.cache_teacher.run import cache_teacher
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.store.teacher_features import read_features
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
@@ -30,7 +30,7 @@ QUIET = Console(verbosity="quiet")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teach")
+    folder = tmp_path_factory.mktemp("cache-teacher")
     write_dataset(folder / "data", {"train": [20, 17], "val": [9]})
     torch.save(make_clip(32).state_dict(), folder / "clip.pt")
     return folder
@@ -52,22 +52,22 @@ def make_config(folder: Path, name: str, **task: object) -> ExperimentConfig:
             **task,  # type: ignore[arg-type]
         ),
         optim=OptimConfig(global_batch=16, epochs=2, warmup_epochs=1, lr=1e-3),
-        loader=LoaderConfig(carrier="threads", threads=1, prefetch=32),
+        loader=LoaderConfig(transport="threads", threads=1, prefetch=32),
         checkpoint=CheckpointConfig(every_steps=100),
         tracking=TrackingConfig(kind="none"),
     )
 
 
 def write(folder: Path, name: str, **changes: object) -> str:
-    """Write features as `itpn-ray teach` does."""
-    experiment = make_config(folder, "teach", teacher=str(folder / "clip.pt"))
-    config = TeachConfig(
+    """Write features as `itpn-ray cache-teacher` does."""
+    experiment = make_config(folder, "cache-teacher", teacher=str(folder / "clip.pt"))
+    config = CacheTeacherConfig(
         features=str(folder / name),
         views=2,
         batch=7,
         experiment=dataclasses.replace(experiment, **changes),  # type: ignore[arg-type]
     )
-    teach(config, console=QUIET)
+    cache_teacher(config, console=QUIET)
     return config.features
 
 
@@ -82,7 +82,7 @@ def losses(folder: Path) -> dict[tuple[str, int], float]:
 
 
 def test_both_ways_give_the_same_losses(folder: Path, features: str) -> None:
-    """In two epochs of two views, and on the held-out pictures.
+    """In two epochs of two views, and on the held-out images.
 
     Matrix products of other batches may differ in float32's last bits, before they are rounded to
     the float16 of both ways.
@@ -101,8 +101,8 @@ def test_ray_workers_write_the_same_features(folder: Path, features: str, ray_cl
     other = write(folder, "by_ray", workers="2", cpus_per_worker=0.5)
     ours, theirs = read_features(features), read_features(other)
     assert ours.settings == theirs.settings
-    assert {name: split.pictures for name, split in ours.splits.items()} == {
-        name: split.pictures for name, split in theirs.splits.items()
+    assert {name: split.images for name, split in ours.splits.items()} == {
+        name: split.images for name, split in theirs.splits.items()
     }
     assert [len(view) for view in theirs.splits["train"].views] == [2, 2]
 
@@ -141,7 +141,7 @@ def test_a_disk_too_small_is_told_at_once(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_only_clip_recipes_have_features(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["teach", "nano", "--data", str(folder / "data")]) == 2
+    assert cli.run(["cache-teacher", "nano", "--data", str(folder / "data")]) == 2
     assert "has no CLIP teacher" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="names no place"):
-        teach(TeachConfig(experiment=make_config(folder, "x")), console=QUIET)
+        cache_teacher(CacheTeacherConfig(experiment=make_config(folder, "x")), console=QUIET)

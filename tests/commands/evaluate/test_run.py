@@ -19,7 +19,7 @@ from tests.tasks.detection_runs import task
 def detector(
     request: pytest.FixtureRequest, scenes: str, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Weights of a detector that was not trained, of the pictures' classes."""
+    """Weights of a detector that was not trained, of the images' classes."""
     own = task(request.param, scenes=scenes)
     own.classes = list(open_dataset(scenes, "val").classes)
     path = tmp_path_factory.mktemp("detector") / f"{request.param}.safetensors"
@@ -45,7 +45,7 @@ def test_a_detector_at_several_ratios(
     assert [row["migration"] for row in rows] == [0.0, 0.5]
     assert all(row["images_per_s"] > 0 and row["box_AP"] >= 0 for row in rows)
     assert ("mask_AP" in rows[0]) == ("mask_rcnn" in detector)
-    assert results["pictures"] == 5
+    assert results["images"] == 5
     assert len(results["per_class"]) == len(open_dataset(scenes, "val").classes)
     for name in ("detections_r0.json", "detections_r0.5.json"):
         entries = json.loads((folder / name).read_text())

@@ -130,7 +130,7 @@ def make_size(**changes: Any) -> Size:
         (
             {"micro_batch": 6},
             "2",
-            ["16 does not divide into 3 micro-batches: they have 5 or 6 pictures"],
+            ["16 does not divide into 3 micro-batches: they have 5 or 6 images"],
         ),
         ({"micro_batch": 64}, "1", []),
         ({}, "2..8", []),

@@ -30,7 +30,7 @@ from itpn_ray.models import load_model, save_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.storage import open_store
 from itpn_ray.terminal.console import Console
-from tests.data.made import jpeg, picture
+from tests.data.made import jpeg, make_image
 from tests.models.detection.made import rcnn
 from tests.models.nets import classifier
 
@@ -42,18 +42,18 @@ BROKEN = ["cut.jpg", "page.jpg"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("folder") / "pictures"
+    root = tmp_path_factory.mktemp("folder") / "images"
     (root / "deep/down").mkdir(parents=True)
-    (root / "a.jpg").write_bytes(jpeg(picture(0, 90, 70)))
-    (root / "deep/down/c.JPG").write_bytes(jpeg(picture(1, 60, 80)))
-    (root / "long.jpg").write_bytes(jpeg(picture(2, 900, 4)))
-    picture(3, 64, 64).save(root / "png.png")
+    (root / "a.jpg").write_bytes(jpeg(make_image(0, 90, 70)))
+    (root / "deep/down/c.JPG").write_bytes(jpeg(make_image(1, 60, 80)))
+    (root / "long.jpg").write_bytes(jpeg(make_image(2, 900, 4)))
+    make_image(3, 64, 64).save(root / "png.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(4, 80, 50).save(root / "turned.jpg", exif=exif)
-    (root / "cut.jpg").write_bytes(jpeg(picture(5, 90, 70))[:300])
+    make_image(4, 80, 50).save(root / "turned.jpg", exif=exif)
+    (root / "cut.jpg").write_bytes(jpeg(make_image(5, 90, 70))[:300])
     (root / "page.jpg").write_text("<html>")
-    (root / "notes.txt").write_text("no picture")
+    (root / "notes.txt").write_text("no image")
     return root
 
 
@@ -117,7 +117,7 @@ def test_a_detection_is_the_models_own(detector: str, folder: Path, tmp_path: Pa
     pixels = torch.from_numpy(np.array(Image.open(folder / "a.jpg"))).permute(2, 0, 1)
     view = whole_view(90, 70, 64, 96)
     image = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
-    image[0, :, : view.out_height, : view.out_width] = view.picture(pixels)
+    image[0, :, : view.out_height, : view.out_width] = view.image(pixels)
     size = torch.tensor([[view.out_height, view.out_width]])
     with torch.no_grad():
         found = load_model(detector).detect(normalise_views(image, size), size)[0]
@@ -147,7 +147,7 @@ def test_scores_decide_what_is_written_and_drawn(
     assert boxes(tmp_path / "every") > 2 * boxes(tmp_path / "sure")
 
 
-def test_drawn_pictures_lie_as_the_folder_does(sorter: str, folder: Path, tmp_path: Path) -> None:
+def test_drawn_images_lie_as_the_folder_does(sorter: str, folder: Path, tmp_path: Path) -> None:
     predicted(sorter, folder, tmp_path / "out", draw_side=40)
     drawn = tmp_path / "out/drawn"
     found = sorted(
@@ -201,15 +201,15 @@ def test_the_verb(
     alone = ["--workers", "0", "--threads", "1", "--draw-side", "0"]
     assert run(["predict", sorter, str(folder), "--out", str(tmp_path / "out"), *alone]) == 0
     told = capsys.readouterr().out
-    assert f"5 pictures: {tmp_path}/out/results.json" in told
-    assert "2 files cannot be read as pictures" in told
+    assert f"5 images: {tmp_path}/out/results.json" in told
+    assert "2 files cannot be read as images" in told
 
 
 def test_mistakes_are_told(sorter: str, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lies in the folder of pictures"):
+    with pytest.raises(ConfigError, match="lies in the folder of images"):
         predicted(sorter, folder, folder / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         predicted(sorter, tmp_path / "empty", tmp_path / "out")
     with pytest.raises(ConfigError, match="min_score"):
         predicted(sorter, folder, tmp_path / "out", min_score=1.5)
@@ -220,9 +220,9 @@ def test_mistakes_are_told(sorter: str, folder: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_readable_is_no_error(sorter: str, tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/a.jpg").write_text("none")
-    assert predicted(sorter, tmp_path / "pictures", tmp_path / "out") == []
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_text("none")
+    assert predicted(sorter, tmp_path / "images", tmp_path / "out") == []
     assert len(unreadable(tmp_path / "out")) == 1
 
 

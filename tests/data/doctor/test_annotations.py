@@ -62,12 +62,12 @@ OBJECTS: dict[int, tuple[dict[str, Any], str]] = {
     24: ({"bbox": None}, kinds.ENTRY),
     25: ({"image_id": "ten"}, kinds.ENTRY),
     26: ({"area": NAN}, kinds.ENTRY),
-    # The picture alone tells its size.
+    # The image alone tells its size.
     27: ({"image_id": 16, "bbox": [40, 2, 3, 4]}, kinds.BOX_OUTSIDE),
     28: ({"image_id": 16, "segmentation": {"counts": [0, 4], "size": [2, 2]}}, kinds.RUN_LENGTHS),
     30: ({}, kinds.OBJECT_TWICE),
 }
-PICTURES = {
+IMAGES = {
     11: kinds.FILE_MISSING,
     12: kinds.UNREADABLE,
     13: kinds.WRONG_SIZE,
@@ -90,8 +90,8 @@ def plant(root: Path) -> Path:
     named.append({"id": 17, "file_name": "7.jpg", "width": -40, "height": 32})
     items = [item(29), item(30), item(31, segmentation=FULL, iscrowd=1)]
     items += [item(number, **fields) for number, (fields, _) in OBJECTS.items()]
-    # Objects of pictures that cannot be used go with them.
-    items += [item(50 + number, image_id=number) for number in PICTURES]
+    # Objects of images that cannot be used go with them.
+    items += [item(50 + number, image_id=number) for number in IMAGES]
     raw = write_coco(root, items, images=9, listed=named)
     for split in ("train", "val"):
         (raw / f"{split}2017/1.jpg").unlink()
@@ -117,18 +117,18 @@ def test_doctor_finds_every_fault(planted: Path, tmp_path: Path) -> None:
     health, found = examined(planted, tmp_path / "list.csv")
     assert found == {
         *((f"annotation {number}", kind) for number, (_, kind) in OBJECTS.items()),
-        *((f"picture {number}", kind) for number, kind in PICTURES.items()),
+        *((f"image {number}", kind) for number, kind in IMAGES.items()),
     }
     assert not health.sound
-    # A number that two pictures have is a fault of both.
-    assert health.faults.faults == 2 * (len(OBJECTS) + len(PICTURES) + 1)
-    assert health.splits["val"].pictures == 6
-    assert health.splits["val"].objects == len(OBJECTS) + len(SOUND) + len(PICTURES)
+    # A number that two images have is a fault of both.
+    assert health.faults.faults == 2 * (len(OBJECTS) + len(IMAGES) + 1)
+    assert health.splits["val"].images == 6
+    assert health.splits["val"].objects == len(OBJECTS) + len(SOUND) + len(IMAGES)
     text = "\n".join(health.lines())
     assert "2 classes, with masks" in text
-    for kind in {*PICTURES.values(), *(kind for _, kind in OBJECTS.values())}:
+    for kind in {*IMAGES.values(), *(kind for _, kind in OBJECTS.values())}:
         assert f"\n{kind} " in text
-    assert f"{planted}/annotations/instances_train2017.json#annotation 1 is of picture 99" in text
+    assert f"{planted}/annotations/instances_train2017.json#annotation 1 is of image 99" in text
     assert str(tmp_path / "list.csv") in text
 
 
@@ -142,10 +142,10 @@ def test_prepare_leaves_out_what_doctor_finds(planted: Path, tmp_path: Path) -> 
     for number in OBJECTS:
         assert sum(path.endswith(f"#annotation {number}") for path in listed) == 2
     for number in (14, 15, 17):
-        assert sum(path.endswith(f"#picture {number}") for path in listed) >= 2
+        assert sum(path.endswith(f"#image {number}") for path in listed) >= 2
     for name in ("1.jpg", "2.jpg", "3.jpg"):
         assert f"train2017/{name}" in listed
-    assert not any(f"annotation {50 + number}" in path for number in PICTURES for path in listed)
+    assert not any(f"annotation {50 + number}" in path for number in IMAGES for path in listed)
     with FaultList(tmp_path / "list.csv") as faults:
         assert doctor(str(tmp_path / "out"), faults).sound
 
@@ -220,7 +220,7 @@ def sound_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rewritten(source: Path, target: Path, **changes: Any) -> str:
-    """A copy of a prepared set with other values for picture 11 of train, digests corrected."""
+    """A copy of a prepared set with other values for image 11 of train, digests corrected."""
     shutil.copytree(source, target)
     path = target / "train/shard-00000.arrow"
     shard = Shard(path)
@@ -248,7 +248,7 @@ def health_of(data: str, out: Path) -> tuple[Health, list[dict[str, str]]]:
     [
         ({"boxes": [[1.0, 2.0, NAN, 6.0]]}, kinds.BOX_NOT_FINITE, "not finite"),
         ({"boxes": [[4.0, 2.0, 1.0, 6.0]]}, kinds.BOX_WITHOUT_AREA, "without area"),
-        ({"boxes": [[44.0, 2.0, 48.0, 6.0]]}, kinds.BOX_OUTSIDE, "outside of the picture"),
+        ({"boxes": [[44.0, 2.0, 48.0, 6.0]]}, kinds.BOX_OUTSIDE, "outside of the image"),
         ({"classes": [2]}, kinds.CATEGORY, "beyond the 2"),
         ({"polygons": [[]], "runs": [[7, 3]]}, kinds.RUN_LENGTHS, "of 10 pixels"),
         ({"polygons": [[]]}, kinds.NO_MASK, "has no mask"),
@@ -274,7 +274,7 @@ def test_faults_of_prepared_data(
         return
     loader = DetectionTrainLoader(
         open_dataset(data, "train"),
-        LoaderConfig(carrier="threads", threads=1, prefetch=4),
+        LoaderConfig(transport="threads", threads=1, prefetch=4),
         augment=DetectionAugmentConfig(short_sides=(64,), long_side=96, crop=0.0),
         seed=0,
         global_batch=4,
@@ -285,7 +285,7 @@ def test_faults_of_prepared_data(
     loader.close()
 
 
-def test_faults_of_pictures_without_objects(tmp_path: Path) -> None:
+def test_faults_of_images_without_objects(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "set", {"train": [5]}, broken=3)
     (tmp_path / "set/quarantine.csv").write_text("path,reason\n")
     health, rows = health_of(data, tmp_path / "list.csv")

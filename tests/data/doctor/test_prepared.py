@@ -20,7 +20,7 @@ def doctor(uri: str) -> Health:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Prepared pictures with a duplicate inside train, one from train in val, one broken."""
+    """Prepared images with a duplicate inside train, one from train in val, one broken."""
     raw = tmp_path / "raw"
     write_folders(raw, {"train/cat": 12, "train/dog": 4, "val/cat": 3, "val/dog": 2})
     shutil.copy(raw / "train/cat/000.jpg", raw / "train/cat/copy.jpg")
@@ -37,7 +37,7 @@ def test_counts_duplicates_and_leaks(data: Path) -> None:
     assert {name: split.count for name, split in found.splits.items()} == {"train": 17, "val": 6}
     assert found.splits["train"].class_counts == (13, 4)
     assert found.splits["val"].sides == (40, 40, 40)
-    assert found.duplicate_pictures == 2
+    assert found.duplicate_images == 2
     assert {tuple(sorted(group)) for group in found.duplicates} == {
         ("train: train/cat/000.jpg", "train: train/cat/copy.jpg"),
         ("train: train/dog/000.jpg", "val: val/dog/leak.jpg"),
@@ -50,12 +50,12 @@ def test_the_findings_in_words(data: Path) -> None:
     text = "\n".join(doctor(str(data)).lines())
     for words in (
         "classification, 2 classes",
-        "train: 17 pictures",
+        "train: 17 images",
         "a class has 4 (dog) to 13 (cat)",
         "the largest is 76.5%",
         "1 x the file is empty",
-        "there more than once: 2 pictures",
-        "LEAK: 1 pictures",
+        "there more than once: 2 images",
+        "LEAK: 1 images",
     ):
         assert words in text
     assert text.endswith("whole")
@@ -81,15 +81,15 @@ def test_a_missing_shard_is_found(data: Path) -> None:
     assert "NOT WHOLE" in "\n".join(found.lines())
 
 
-def test_pictures_without_labels(tmp_path: Path) -> None:
+def test_images_without_labels(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", {"": 6})
     prepare(config(tmp_path / "raw", tmp_path / "out"))
     text = "\n".join(doctor(str(tmp_path / "out")).lines())
     assert "unlabelled, 0 classes" in text
-    assert "there more than once: 0 pictures" in text
+    assert "there more than once: 0 images" in text
 
 
-def test_raw_pictures_are_not_prepared_ones(tmp_path: Path) -> None:
+def test_raw_images_are_not_prepared_ones(tmp_path: Path) -> None:
     (tmp_path / "0.jpg").write_bytes(image_bytes(0))
     with pytest.raises(DataError, match="not a finished prepared data set"):
         doctor(str(tmp_path))

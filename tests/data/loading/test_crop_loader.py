@@ -1,4 +1,4 @@
-"""Loaders: the same batches by either carrier, any number of workers and from any step."""
+"""Loaders: the same batches by either transport, any number of workers and from any step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.tasks.pixel_pretraining.masking import random_mask
 from tests.data.made import write_dataset
 
-THREADS = LoaderConfig(carrier="threads", threads=2, prefetch=40)
+THREADS = LoaderConfig(transport="threads", threads=2, prefetch=40)
 SIZE = 32
 
 
@@ -108,7 +108,7 @@ def test_colours_do_not_depend_on_the_worker(train: ShardedDataset, policy: str)
 
 
 def test_ray_carries_the_same_batches(train: ShardedDataset, ray_cluster: str) -> None:
-    loader = make_loader(train, LoaderConfig(carrier="ray", threads=2, prefetch=40))
+    loader = make_loader(train, LoaderConfig(transport="ray", threads=2, prefetch=40))
     for epoch, first_step in ((0, 0), (1, 3)):
         expected = batches(train, epoch, first_step)
         found = list(loader.epoch(epoch, first_step))
@@ -181,7 +181,7 @@ def test_a_resume_reads_nothing_of_what_is_behind_it(
     assert read == expected
 
 
-def test_repeated_pictures_are_cropped_differently(train: ShardedDataset) -> None:
+def test_repeated_images_are_cropped_differently(train: ShardedDataset) -> None:
     loader = make_loader(train, augment=AugmentConfig(repeats=3))
     batch = next(loader.epoch(0))
     loader.close()
@@ -192,7 +192,7 @@ def test_repeated_pictures_are_cropped_differently(train: ShardedDataset) -> Non
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_shows_each_picture_once_and_whole(val: ShardedDataset, world: int) -> None:
+def test_evaluation_shows_each_image_once_and_whole(val: ShardedDataset, world: int) -> None:
     ids = []
     for rank in range(world):
         loader = EvalLoader(val, THREADS, image_size=SIZE, batch=4, rank=rank, world=world)
@@ -209,7 +209,7 @@ def test_evaluation_shows_each_picture_once_and_whole(val: ShardedDataset, world
     assert ids == list(range(29))
 
 
-def test_evaluation_with_more_workers_than_pictures(tmp_path: Path) -> None:
+def test_evaluation_with_more_workers_than_images(tmp_path: Path) -> None:
     data = open_dataset(write_dataset(tmp_path / "set", {"val": [2]}), "val")
     loaders = [
         EvalLoader(data, THREADS, image_size=SIZE, batch=4, rank=rank, world=3) for rank in range(3)
@@ -217,19 +217,19 @@ def test_evaluation_with_more_workers_than_pictures(tmp_path: Path) -> None:
     assert sorted(len(list(loader)) for loader in loaders) == [0, 1, 1]
 
 
-@pytest.mark.parametrize("carrier", ["threads", "ray"])
-def test_a_broken_picture_is_told_with_its_path(
-    tmp_path: Path, carrier: str, ray_cluster: str
+@pytest.mark.parametrize("transport", ["threads", "ray"])
+def test_a_broken_image_is_told_with_its_path(
+    tmp_path: Path, transport: str, ray_cluster: str
 ) -> None:
     uri = write_dataset(tmp_path / "set", {"train": [20]}, broken=11)
-    config = LoaderConfig(carrier=carrier, threads=2)
+    config = LoaderConfig(transport=transport, threads=2)
     loader = make_loader(open_dataset(uri, "train"), config, global_batch=20)
     with pytest.raises(DataError, match=r"2/11\.jpg.*row 11 of train cannot be decoded.*doctor"):
         next(loader.epoch(0))
     loader.close()
 
 
-def test_a_picture_of_another_size_than_the_index_says_is_refused(tmp_path: Path) -> None:
+def test_an_image_of_another_size_than_the_index_says_is_refused(tmp_path: Path) -> None:
     data = open_dataset(write_dataset(tmp_path / "set", {"train": [6]}), "train")
     sizes = data.index.column("width").to_numpy().copy()
     sizes[4] += 1
@@ -244,9 +244,9 @@ def test_no_more_than_the_prefetch_is_decoded_ahead(
     decoded = []
     decode = image_reader.decode_box
     monkeypatch.setattr(
-        picture_reader, "decode_box", lambda image, box: decoded.append(box) or decode(image, box)
+        image_reader, "decode_box", lambda image, box: decoded.append(box) or decode(image, box)
     )
-    loader = make_loader(train, LoaderConfig(carrier="threads", threads=2, prefetch=36))
+    loader = make_loader(train, LoaderConfig(transport="threads", threads=2, prefetch=36))
     stream = loader.epoch(0)
     next(stream)
     loader.close()
@@ -295,5 +295,5 @@ def test_a_decoding_thread_computes_alone() -> None:
 
 
 def test_a_split_smaller_than_a_global_batch_is_refused(val: ShardedDataset) -> None:
-    with pytest.raises(ConfigError, match="29 pictures"):
+    with pytest.raises(ConfigError, match="29 images"):
         make_loader(val, global_batch=30)

@@ -14,11 +14,11 @@ from torchvision.transforms.v2 import functional as F
 
 from itpn_ray.data.loading import region_decoder
 from itpn_ray.data.loading.decode import centre_crop, decode_box, decode_rgb, resize_square
-from tests.data.made import jpeg, picture
+from tests.data.made import jpeg, make_image
 
 
 def encoded(width: int = 90, height: int = 61) -> np.ndarray:
-    return np.frombuffer(jpeg(picture(3, width, height)), np.uint8)
+    return np.frombuffer(jpeg(make_image(3, width, height)), np.uint8)
 
 
 def test_decoding_gives_pils_pixels_with_channels_last_in_memory() -> None:
@@ -31,14 +31,14 @@ def test_decoding_gives_pils_pixels_with_channels_last_in_memory() -> None:
 
 
 def test_a_grey_jpeg_becomes_rgb() -> None:
-    decoded = decode_rgb(np.frombuffer(jpeg(picture(3, 20, 10).convert("L")), np.uint8))
+    decoded = decode_rgb(np.frombuffer(jpeg(make_image(3, 20, 10).convert("L")), np.uint8))
     assert decoded.shape == (3, 10, 20)
     assert torch.equal(decoded[0], decoded[2])
 
 
 def test_bytes_that_are_no_jpeg_raise() -> None:
     with pytest.raises(RuntimeError):
-        decode_rgb(np.frombuffer(b"<html>not a picture</html>", np.uint8))
+        decode_rgb(np.frombuffer(b"<html>not an image</html>", np.uint8))
 
 
 KINDS = {
@@ -52,7 +52,7 @@ KINDS = {
 
 def kinds_of_jpeg() -> dict[str, bytes]:
     """JPEGs of 90x61 pixels as they may lie in shards, one with an orientation that is past."""
-    made = picture(3, 90, 61)
+    made = make_image(3, 90, 61)
     found = {name: jpeg(made, **options) for name, options in KINDS.items()}
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -83,7 +83,7 @@ def test_a_box_of_broken_data_is_an_error(way: str, monkeypatch: pytest.MonkeyPa
     if way == "whole":
         monkeypatch.setattr(region_decoder, "installed", lambda: False)
     with pytest.raises(RuntimeError):
-        decode_box(np.frombuffer(b"<html>not a picture</html>", np.uint8), (0, 0, 5, 5))
+        decode_box(np.frombuffer(b"<html>not an image</html>", np.uint8), (0, 0, 5, 5))
     cut = encoded()[: len(encoded()) // 2]
     with pytest.raises(RuntimeError, match="truncated"):
         decode_box(cut, (50, 10, 10, 10))

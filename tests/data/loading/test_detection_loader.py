@@ -26,7 +26,7 @@ from itpn_ray.errors import ConfigError, DataError
 from tests.data.made import write_dataset
 from tests.data.made_objects import write_scenes
 
-THREADS = LoaderConfig(carrier="threads", threads=2, prefetch=8)
+THREADS = LoaderConfig(transport="threads", threads=2, prefetch=8)
 SMALL = DetectionAugmentConfig(
     short_sides=(48, 70, 97), long_side=150, crop_short_sides=(70, 90), crop_size=(40, 80)
 )
@@ -59,7 +59,7 @@ def batches(
 
 
 def samples(batch: HostBatch) -> list[Sample]:
-    """The pictures of a batch without the padding that the others cause."""
+    """The images of a batch without the padding that the others cause."""
     found = []
     for i in range(len(batch["sample_id"])):
         sample = {name: tensor[i] for name, tensor in batch.items()}
@@ -121,8 +121,8 @@ def test_a_batch_holds_the_views_that_the_draws_name(train: ShardedDataset) -> N
         sizes = [row["width"] for row in rows], [row["height"] for row in rows]
         views = training_views(*sizes, ids, seed=5, epoch=3, config=SMALL)
         for sample, row, view in zip(samples(batch), rows, views, strict=True):
-            picture = decode_rgb(np.frombuffer(row["image"], np.uint8))
-            assert torch.equal(sample["image"], view.picture(picture))
+            image = decode_rgb(np.frombuffer(row["image"], np.uint8))
+            assert torch.equal(sample["image"], view.image(image))
             assert sample["original"].tolist() == [row["height"], row["width"]]
             objects = reader[int(sample["sample_id"])]
             expected = view_objects(objects, view, masks=True)
@@ -173,7 +173,7 @@ def test_views_differ_from_epoch_to_epoch(train: ShardedDataset) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_shows_each_picture_once_and_whole(val: ShardedDataset, world: int) -> None:
+def test_evaluation_shows_each_image_once_and_whole(val: ShardedDataset, world: int) -> None:
     ids = []
     for rank in range(world):
         loader = DetectionEvalLoader(
@@ -186,8 +186,8 @@ def test_evaluation_shows_each_picture_once_and_whole(val: ShardedDataset, world
             for sample in samples(batch):
                 row = val[int(sample["sample_id"])]
                 view = whole_view(row["width"], row["height"], 64, 90)
-                picture = decode_rgb(np.frombuffer(row["image"], np.uint8))
-                assert torch.equal(sample["image"], view.picture(picture))
+                image = decode_rgb(np.frombuffer(row["image"], np.uint8))
+                assert torch.equal(sample["image"], view.image(image))
         ids += [i for batch in found for i in batch["sample_id"].tolist()]
         loader.close()
     assert ids == list(range(len(val)))
@@ -201,7 +201,7 @@ def test_detectors_are_tested_at_800_with_at_most_1333(val: ShardedDataset) -> N
     assert batch["size"][0].tolist() == [view.out_height, view.out_width]
 
 
-def test_more_workers_than_pictures(val: ShardedDataset) -> None:
+def test_more_workers_than_images(val: ShardedDataset) -> None:
     loaders = [
         DetectionEvalLoader(val, THREADS, batch=2, short_side=32, rank=rank, world=len(val) + 2)
         for rank in range(len(val) + 2)
@@ -217,13 +217,13 @@ def test_the_carrier_of_the_config_carries_the_instructions(
 ) -> None:
     carried = []
 
-    def carrier(instructions: Any) -> Any:
+    def transport(instructions: Any) -> Any:
         for ids in instructions:
             carried.append(ids.tolist())
             yield ids
 
-    monkeypatch.setitem(image_reader._CARRIERS, "ray", carrier)
-    found = batches(train, config=LoaderConfig(carrier="ray", threads=1, prefetch=8), masks=False)
+    monkeypatch.setitem(image_reader._CARRIERS, "ray", transport)
+    found = batches(train, config=LoaderConfig(transport="ray", threads=1, prefetch=8), masks=False)
     assert [batch["sample_id"].tolist() for batch in found] == carried
 
 
@@ -249,5 +249,5 @@ def test_other_data_and_too_large_batches_are_refused(tmp_path: Any, train: Shar
     data = open_dataset(write_dataset(tmp_path / "set", {"train": [8]}), "train")
     with pytest.raises(DataError, match="prepared for classification"):
         make_loader(data)
-    with pytest.raises(ConfigError, match="21 pictures"):
+    with pytest.raises(ConfigError, match="21 images"):
         make_loader(train, global_batch=22)

@@ -88,7 +88,7 @@ def test_a_window_of_shards_is_used_up_before_the_next_begins() -> None:
 
 
 def test_fewer_rows_than_a_global_batch_is_told_with_the_mend() -> None:
-    with pytest.raises(ConfigError, match=r"7 pictures.*0 steps.*at most 6"):
+    with pytest.raises(ConfigError, match=r"7 images.*0 steps.*at most 6"):
         make_order([7])
 
 

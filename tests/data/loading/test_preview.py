@@ -1,4 +1,4 @@
-"""Looking at prepared data: the pictures of the first batch, as they are stored and as seen."""
+"""Looking at prepared data: the images of the first batch, as they are stored and as seen."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from itpn_ray.data.config import AugmentConfig, LoaderConfig, LookConfig
+from itpn_ray.data.config import AugmentConfig, LoaderConfig, PreviewConfig
 from itpn_ray.data.loading.crop_loader import TrainLoader
-from itpn_ray.data.loading.preview import Sight, sights
-from itpn_ray.data.prepare.config import PicturesConfig, PrepareConfig
+from itpn_ray.data.loading.preview import PreviewImage, preview_images
+from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.data.synthetic.layouts import generate
 from itpn_ray.errors import DataError
 from tests.data.made import write_dataset
 
-LOOK = LookConfig(pictures=6, image_size=64, augment=AugmentConfig(min_scale=0.5))
+LOOK = PreviewConfig(images=6, image_size=64, augment=AugmentConfig(min_scale=0.5))
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -31,12 +31,12 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_dataset(tmp_path_factory.mktemp("data") / "set", {"train": [9, 4], "val": [3]})
 
 
-def test_sights_are_the_pictures_of_the_first_batch(uri: str) -> None:
-    found = list(sights(uri, LOOK))
+def test_sights_are_the_images_of_the_first_batch(uri: str) -> None:
+    found = list(preview_images(uri, LOOK))
     data = open_dataset(uri, "train")
     loader = TrainLoader(
         data,
-        LoaderConfig(carrier="threads"),
+        LoaderConfig(transport="threads"),
         image_size=64,
         augment=LOOK.augment,
         seed=0,
@@ -56,37 +56,37 @@ def test_sights_are_the_pictures_of_the_first_batch(uri: str) -> None:
 
 def test_hidden_patches_are_grey(uri: str) -> None:
     hidden = np.tile(np.arange(16) % 4 < 2, (6, 1))  # the left half
-    for sight in sights(uri, LOOK, hide=lambda ids: hidden[: len(ids)]):
+    for sight in preview_images(uri, LOOK, hide=lambda ids: hidden[: len(ids)]):
         assert sight.masked is not None
         masked, seen = pixels(sight.masked), pixels(sight.seen)
         assert np.abs(masked[:, :28] - 128).max() < 12
         assert np.abs(masked[:, 40:] - seen[:, 40:]).mean() < 4
 
 
-def test_more_pictures_than_there_are_shows_all_of_them(uri: str) -> None:
-    config = LookConfig(split="val", pictures=24, image_size=32)
-    assert sorted(sight.sample_id for sight in sights(uri, config)) == [0, 1, 2]
+def test_more_images_than_there_are_shows_all_of_them(uri: str) -> None:
+    config = PreviewConfig(split="val", images=24, image_size=32)
+    assert sorted(sight.sample_id for sight in preview_images(uri, config)) == [0, 1, 2]
 
 
 def test_an_unknown_split_is_told(uri: str) -> None:
     with pytest.raises(DataError, match="test"):
-        list(sights(uri, LookConfig(split="test")))
+        list(preview_images(uri, PreviewConfig(split="test")))
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Sight]:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[PreviewImage]:
     folder: Path = tmp_path_factory.mktemp("coco")
     generate(
-        PicturesConfig(
+        SynthesizeConfig(
             out=str(folder / "raw"), layout="coco", train=6, val=2, side=96, num_workers=0
         )
     )
     out = str(folder / "prepared")
     prepare(PrepareConfig(source=str(folder / "raw"), out=out, num_workers=0))
-    return list(sights(out, LOOK))
+    return list(preview_images(out, LOOK))
 
 
-def test_objects_are_drawn_into_the_picture_and_its_view(objects: list[Sight]) -> None:
+def test_objects_are_drawn_into_the_image_and_its_view(objects: list[PreviewImage]) -> None:
     assert len(objects) == 6
     for sight in objects:
         assert "objects" in sight.told

@@ -26,7 +26,7 @@ from itpn_ray.ray_runtime.start import start_ray
 from tests.data.made_files import FOLDERS, config, files, image_bytes, prepared, write_folders
 
 
-def test_every_picture_arrives_with_its_label(tmp_path: Path) -> None:
+def test_every_image_arrives_with_its_label(tmp_path: Path) -> None:
     written = write_folders(tmp_path / "raw", FOLDERS)
     rows = prepared(tmp_path / "raw", tmp_path / "out")
     assert {row["path"]: row["image"] for part in rows.values() for row in part} == written
@@ -47,7 +47,7 @@ def test_the_manifest_tells_counts_classes_and_digests(tmp_path: Path) -> None:
     assert manifest.quarantined == 0
 
 
-def test_channel_statistics_are_those_of_the_pictures(tmp_path: Path) -> None:
+def test_channel_statistics_are_those_of_the_images(tmp_path: Path) -> None:
     for name, colour in (("a", (255, 0, 51)), ("b", (255, 0, 51))):
         (tmp_path / "raw" / name).mkdir(parents=True)
         for number in range(4):
@@ -88,7 +88,7 @@ def test_a_held_out_share_of_each_class_becomes_val(tmp_path: Path) -> None:
     assert sorted(row["path"] for part in rows.values() for row in part) == sorted(written)
 
 
-def test_a_heap_of_pictures_needs_no_labels(tmp_path: Path) -> None:
+def test_a_heap_of_images_needs_no_labels(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", {"": 12})
     rows = prepared(tmp_path / "raw", tmp_path / "out")
     assert {row["label"] for part in rows.values() for row in part} == {-1}
@@ -139,20 +139,20 @@ def test_strict_and_the_threshold_stop(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be used and 3 are allowed"):
         prepare(config(raw, tmp_path / "out", max_broken=0.1))
     assert not (tmp_path / "out/manifest.json").exists()
-    # The same folder serves once the pictures are mended; nothing has to be removed.
+    # The same folder serves once the images are fixed; nothing has to be removed.
     for path in raw.rglob("zero*.jpg"):
         path.unlink()
     assert prepare(config(raw, tmp_path / "out", strict=True)).splits["train"].count == 20
 
 
-def test_progress_counts_pictures_and_shards(tmp_path: Path) -> None:
+def test_progress_counts_images_and_shards(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", FOLDERS)
     (tmp_path / "raw/val/cat/zero.jpg").write_bytes(b"")
     calls: list[Progress] = []
     prepare(config(tmp_path / "raw", tmp_path / "out"), calls.append)
     assert [call.shards for call in calls] == [1, 2, 3, 4]
     assert calls[-1] == Progress(
-        pictures=28, total_pictures=28, shards=4, total_shards=4, quarantined=1
+        images=28, total_images=28, shards=4, total_shards=4, quarantined=1
     )
 
 
@@ -186,7 +186,7 @@ def test_what_real_folders_hold_does_no_harm(tmp_path: Path) -> None:
     ]
 
 
-def test_a_picture_that_goes_missing_is_listed(tmp_path: Path) -> None:
+def test_an_image_that_goes_missing_is_listed(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_folders(raw, FOLDERS)
     gone = raw / "val/dog/003.jpg"
@@ -263,7 +263,7 @@ def test_ray_gives_the_same_bytes_and_errors(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"stopped: .*finished shards are kept"):
             prepare(config(raw, tmp_path / "fail", num_workers=2))
     assert files(tmp_path / "alone") == files(tmp_path / "ray")
-    assert calls[-1].pictures == 27
+    assert calls[-1].images == 27
 
 
 def worker_at_work() -> psutil.Process:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from itpn_ray.data.prepare.reencode import Picture, PictureRules, RejectedError, normalise
-from tests.data.made import jpeg, picture
+from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, normalise
+from tests.data.made import jpeg, make_image
 
-RULES = PictureRules(max_side=None, quality=90, max_pixels=2**26)
+RULES = ImageRules(max_side=None, quality=90, max_pixels=2**26)
 WIDTH, HEIGHT = 96, 64
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,9 +28,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How viewers show a stored picture with each EXIF orientation, from the EXIF standard's table."""
+"""How viewers show a stored image with each EXIF orientation, from the EXIF standard's table."""
 
-BASE = picture(3, WIDTH, HEIGHT)
+BASE = make_image(3, WIDTH, HEIGHT)
 GREY = BASE.convert("L")
 
 
@@ -73,7 +73,7 @@ def pixels(data: bytes) -> NDArray[np.float64]:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float64)
 
 
-def off(found: Picture, expected: Image.Image) -> float:
+def off(found: EncodedImage, expected: Image.Image) -> float:
     """Mean absolute difference of pixel values."""
     right = np.asarray(expected.convert("RGB"), dtype=np.float64)
     assert (found.width, found.height) == expected.size
@@ -127,7 +127,7 @@ def lab() -> bytes:
 
 
 def transparent(mode: str) -> tuple[bytes, Image.Image]:
-    """A picture whose left half is transparent, and how it looks on white."""
+    """An image whose left half is transparent, and how it looks on white."""
     image = (GREY if mode == "LA" else BASE).copy()
     alpha = Image.new("L", BASE.size, 255)
     alpha.paste(0, (0, 0, WIDTH // 2, HEIGHT))
@@ -170,7 +170,7 @@ WRITTEN_ANEW = {
 
 
 @pytest.mark.parametrize("name", WRITTEN_ANEW)
-def test_other_pictures_become_jpegs_of_the_same_pixels(name: str) -> None:
+def test_other_images_become_jpegs_of_the_same_pixels(name: str) -> None:
     data, expected = WRITTEN_ANEW[name]
     found = normalise(data, RULES)
     assert not found.kept
@@ -218,8 +218,8 @@ def test_orientation_of_other_formats(name: str) -> None:
 
 
 def test_shrinks_the_longer_side() -> None:
-    large = picture(1, 700, 500)
-    rules = PictureRules(max_side=256, quality=90, max_pixels=2**26)
+    large = make_image(1, 700, 500)
+    rules = ImageRules(max_side=256, quality=90, max_pixels=2**26)
     for data in (jpeg(large), saved(large, "PNG"), saved(large, "JPEG", progressive=True)):
         found = normalise(data, rules)
         assert (found.width, found.height) == (256, 183)
@@ -232,19 +232,19 @@ def test_shrinks_the_longer_side() -> None:
 def test_shrinks_and_turns() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = saved(picture(1, 700, 500), "JPEG", exif=exif)
-    found = normalise(data, PictureRules(max_side=256, quality=90, max_pixels=2**26))
+    data = saved(make_image(1, 700, 500), "JPEG", exif=exif)
+    found = normalise(data, ImageRules(max_side=256, quality=90, max_pixels=2**26))
     assert (found.width, found.height, found.source_size) == (183, 256, (500, 700))
 
 
 def test_a_line_keeps_a_pixel_of_width() -> None:
     data = jpeg(BASE.resize((4000, 3)))
-    found = normalise(data, PictureRules(max_side=100, quality=90, max_pixels=2**26))
+    found = normalise(data, ImageRules(max_side=100, quality=90, max_pixels=2**26))
     assert (found.width, found.height) == (100, 1)
 
 
 @pytest.mark.parametrize("data", [jpeg(BASE), jpeg(GREY), saved(BASE, "PNG")])
-def test_the_histogram_is_that_of_the_stored_picture(data: bytes) -> None:
+def test_the_histogram_is_that_of_the_stored_image(data: bytes) -> None:
     found = normalise(data, RULES, measured=True)
     assert found.histogram is not None
     np.testing.assert_array_equal(found.histogram.sum(axis=1), WIDTH * HEIGHT)
@@ -256,7 +256,7 @@ def test_the_histogram_is_that_of_the_stored_picture(data: bytes) -> None:
 REJECTED = {
     "empty": (b"", "empty"),
     "web page": (b"<!DOCTYPE html><title>404</title>", "web page"),
-    "random": (bytes(range(256)) * 8, "not a picture"),
+    "random": (bytes(range(256)) * 8, "not an image"),
     "start of a JPEG only": (b"\xff\xd8", "broken JPEG"),
     "half a JPEG": (jpeg(BASE)[: len(jpeg(BASE)) // 2], "truncated"),
     "JPEG without its last bytes": (jpeg(BASE)[:-60], "truncated"),
@@ -267,7 +267,7 @@ REJECTED = {
     ),
     "PNG with a flipped bit": (flipped(saved(BASE, "PNG"), 300), "broken PNG"),
     "floating point": (saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "32-bit"),
-    "an unsupported format": (saved(BASE.convert("RGB"), "ICO"), "not a picture in a known format"),
+    "an unsupported format": (saved(BASE.convert("RGB"), "ICO"), "not an image in a known format"),
     "bomb of 4 billion pixels": (png(65_536, 65_536, 0, 1, b"\0" * 1000), "pixels"),
     "one pixel too many": (png(8193, 8192, 0, 1, b"\0" * 1000), "8193 x 8192"),
     "a side that no JPEG has": (png(1, 70_000, 0, 1, b"\0\0" * 70_000), "70000"),
@@ -286,12 +286,12 @@ def test_a_bomb_is_not_allocated() -> None:
     # The PNG is whole: decoding it takes 1.6 GB; the limit leaves room for 400 MB.
     code = """
 import resource, sys
-from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
 data = sys.stdin.buffer.read()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
 try:
-    normalise(data, PictureRules(max_side=64, quality=90, max_pixels=2**26))
+    normalise(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
 except RejectedError as error:
     print(error)
 """
@@ -305,13 +305,13 @@ except RejectedError as error:
 def test_memory_that_is_not_there_is_a_reason() -> None:
     code = """
 import resource, sys
-from itpn_ray.data.prepare.reencode import PictureRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
 data = sys.stdin.buffer.read()
-normalise(data, PictureRules(max_side=64, quality=90, max_pixels=2**26))
+normalise(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (30 << 20),) * 2)
 try:
-    normalise(data, PictureRules(max_side=64, quality=90, max_pixels=2**26))
+    normalise(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
 except RejectedError as error:
     print(error)
 """

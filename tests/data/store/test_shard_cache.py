@@ -58,7 +58,7 @@ def shard_gb(dataset: ShardedDataset) -> float:
 
 def settings(folder: Path, dataset: ShardedDataset, shards: float, window: int) -> LoaderConfig:
     return LoaderConfig(
-        carrier="threads",
+        transport="threads",
         threads=2,
         prefetch=20,
         window=window,
@@ -91,7 +91,7 @@ def test_batches_equal_those_of_a_local_folder(
         loader.close()
 
 
-def test_pictures_come_from_s3(local: ShardedDataset, s3_uri: str, tmp_path: Path) -> None:
+def test_images_come_from_s3(local: ShardedDataset, s3_uri: str, tmp_path: Path) -> None:
     uri, folder = f"{s3_uri}/prepared", Path(local.uri)
     for path in folder.rglob("*"):
         if path.is_file():

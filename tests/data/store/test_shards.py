@@ -63,7 +63,7 @@ def test_the_writer_holds_a_bounded_number_of_bytes(
     assert [Shard(tmp_path / "s.arrow").row(n) for n in range(20)] == rows
 
 
-def test_a_picture_is_a_read_only_view(tmp_path: Path) -> None:
+def test_an_image_is_a_read_only_view(tmp_path: Path) -> None:
     write(tmp_path / "s.arrow", [row(1)])
     image = Shard(tmp_path / "s.arrow").image(0)
     assert image.dtype == np.uint8
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_shard_is_told(tmp_path: Path, content: bytes) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_has_a_picture_and_what_belongs_to_it(kind: str) -> None:
+def test_every_kind_has_an_image_and_what_belongs_to_it(kind: str) -> None:
     names = set(shard_schema(kind).names)
     assert set(SCHEMA.names) <= names
     extra = {"detection": "polygons", "rotated": "corners", "segmentation": "mask"}

@@ -1,4 +1,4 @@
-"""A teacher's features: written once, resumed, read back beside the pictures in turn."""
+"""A teacher's features: written once, resumed, read back beside the images in turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import open_store
 from tests.data.made import write_dataset
 
-THREADS = LoaderConfig(carrier="threads", threads=2, prefetch=32)
+THREADS = LoaderConfig(transport="threads", threads=2, prefetch=32)
 SIZE, TOKENS, WIDTH = 32, 4, 3
 AUGMENT = AugmentConfig(min_scale=0.3)
 
@@ -79,7 +79,7 @@ def train_batches(
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2, 3])
-def test_features_are_of_the_pictures_shown(data: str, features: str, epoch: int) -> None:
+def test_features_are_of_the_images_shown(data: str, features: str, epoch: int) -> None:
     train = open_dataset(data, "train")
     for batch in train_batches(train, epoch, Features(features, train, THREADS)):
         assert batch["teacher"].dtype == torch.float16
@@ -113,7 +113,7 @@ def test_a_run_of_another_seed_reads_the_same_views(data: str, features: str) ->
         assert torch.equal(batch["teacher"], encode(batch["image"]))
 
 
-def test_held_out_pictures_have_one_view(data: str, features: str) -> None:
+def test_held_out_images_have_one_view(data: str, features: str) -> None:
     val = open_dataset(data, "val")
     read = Features(features, val, THREADS)
     assert read.views == 1
@@ -164,7 +164,7 @@ def test_a_killed_command_is_taken_up_again(data: str, features: str, tmp_path: 
 
         return encode_some
 
-    def counting() -> Encode:
+    def progress_bar() -> Encode:
         def encode_counted(images: Tensor) -> Tensor:
             seen.append(len(images))
             return encode(images)
@@ -195,9 +195,9 @@ def test_other_settings_do_not_overwrite(data: str, features: str) -> None:
         write_features(make_job(data, features, views=3), workers=0, gpus=False)
 
 
-def test_features_of_other_pictures_are_refused(features: str, tmp_path: Path) -> None:
+def test_features_of_other_images_are_refused(features: str, tmp_path: Path) -> None:
     other = open_dataset(write_dataset(tmp_path / "set", {"train": [46], "val": [11]}), "train")
-    with pytest.raises(DataError, match="not of the train pictures"):
+    with pytest.raises(DataError, match="not of the train images"):
         Features(features, other, THREADS)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from itpn_ray.data.prepare.config import PicturesConfig
+from itpn_ray.data.prepare.config import SynthesizeConfig
 from itpn_ray.data.synthetic import drawing, scenes
 from itpn_ray.data.synthetic.layouts import generate
 from itpn_ray.errors import ConfigError
@@ -25,8 +25,8 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def small(out: Path, layout: str = "imagenet", seed: int = 0, workers: int = 0) -> PicturesConfig:
-    return PicturesConfig(
+def small(out: Path, layout: str = "imagenet", seed: int = 0, workers: int = 0) -> SynthesizeConfig:
+    return SynthesizeConfig(
         out=str(out), layout=layout, train=70, val=20, side=64, seed=seed, num_workers=workers
     )
 
@@ -40,7 +40,7 @@ def test_the_seed_decides_the_bytes(tmp_path: Path, layout: str) -> None:
 
 
 def test_imagenet_layout_is_balanced_and_varied(tmp_path: Path) -> None:
-    folder = generate(small(tmp_path / "pictures"))
+    folder = generate(small(tmp_path / "images"))
     paths = sorted((folder / "train").glob("*/*.jpg"))
     assert Counter(path.parent.name for path in paths) == dict.fromkeys(drawing.CLASSES, 7)
     assert len(list((folder / "val").glob("*/*.jpg"))) == 20
@@ -51,7 +51,7 @@ def test_imagenet_layout_is_balanced_and_varied(tmp_path: Path) -> None:
 
 
 def test_train_and_val_differ(tmp_path: Path) -> None:
-    folder = generate(small(tmp_path / "pictures"))
+    folder = generate(small(tmp_path / "images"))
     train = {path.read_bytes() for path in (folder / "train").rglob("*.jpg")}
     assert not train & {path.read_bytes() for path in (folder / "val").rglob("*.jpg")}
 
@@ -72,7 +72,7 @@ def linear_probe(x: NDArray[np.float64], y: NDArray[np.int64], z: NDArray[np.flo
 
 
 def test_a_linear_probe_on_pixels_stays_near_chance() -> None:
-    def pictures(count: int, first: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def make_images(count: int, first: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         labels = np.arange(count) % 10
         rows = []
         for number, label in enumerate(labels):
@@ -81,15 +81,15 @@ def test_a_linear_probe_on_pixels_stays_near_chance() -> None:
             rows.append(np.asarray(image.resize((16, 16), Image.Resampling.BOX)).reshape(-1) / 255)
         return np.stack(rows), labels
 
-    train, val = pictures(600, 0), pictures(300, 10_000)
+    train, val = make_images(600, 0), make_images(300, 10_000)
     accuracy = (linear_probe(*train, val[0]) == val[1]).mean()
-    assert accuracy < 0.18  # chance is 0.1, give or take 0.017 on 300 pictures
+    assert accuracy < 0.18  # chance is 0.1, give or take 0.017 on 300 images
     assert (linear_probe(*train, train[0]) == train[1]).mean() > 0.5
 
 
 def test_coco_annotations_are_true_to_the_pixels(tmp_path: Path) -> None:
     """Polygons, boxes and areas agree with COCO's own decoding of the masks."""
-    config = dataclasses.replace(small(tmp_path / "pictures", "coco"), side=160)
+    config = dataclasses.replace(small(tmp_path / "images", "coco"), side=160)
     folder = generate(config)
     found = json.loads((folder / "annotations" / "instances_train2017.json").read_text())
     images = {image["id"]: image for image in found["images"]}
@@ -122,8 +122,8 @@ def test_clipping_keeps_the_area_on_one_side() -> None:
     assert len(scenes.clip(square, normal, -1.0)) == 0
 
 
-def test_the_same_pictures_are_not_drawn_again(tmp_path: Path) -> None:
-    config = small(tmp_path / "pictures")
+def test_the_same_images_are_not_drawn_again(tmp_path: Path) -> None:
+    config = small(tmp_path / "images")
     folder = generate(config)
     calls: list[tuple[int, int]] = []
     assert generate(config, lambda *progress: calls.append(progress)) == folder
@@ -132,7 +132,7 @@ def test_the_same_pictures_are_not_drawn_again(tmp_path: Path) -> None:
 
 def test_progress_reaches_the_total(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    generate(small(tmp_path / "pictures"), lambda *progress: calls.append(progress))
+    generate(small(tmp_path / "images"), lambda *progress: calls.append(progress))
     assert calls[-1] == (90, 90)
 
 
@@ -140,21 +140,21 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ConfigError, match="holds something else"):
         generate(small(tmp_path))
-    generate(small(tmp_path / "pictures"))
+    generate(small(tmp_path / "images"))
     with pytest.raises(ConfigError, match="holds something else"):
-        generate(small(tmp_path / "pictures", seed=1))
+        generate(small(tmp_path / "images", seed=1))
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
 def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
-        generate(small(tmp_path / "file" / "pictures"))
+        generate(small(tmp_path / "file" / "images"))
 
 
 @pytest.mark.parametrize(
     "field", [{"layout": "voc"}, {"train": 0}, {"side": 8}, {"seed": -1}, {"num_workers": -1}]
 )
 def test_config_is_checked(field: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"pictures.{next(iter(field))}"):
-        PicturesConfig(out="x", **field)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"images.{next(iter(field))}"):
+        SynthesizeConfig(out="x", **field)  # type: ignore[arg-type]

@@ -13,15 +13,15 @@ from torch import Tensor
 from itpn_ray.data.config import AugmentConfig
 from itpn_ray.data.transforms.augmentation import (
     OPERATIONS,
-    draws_per_picture,
+    draws_per_image,
     make_policy,
     policy_draws,
     rand_augment,
     three_augment,
 )
-from tests.data.made import picture
+from tests.data.made import make_image
 
-PICTURE = torch.from_numpy(np.asarray(picture(2, 48, 48)).copy()).permute(2, 0, 1)
+PICTURE = torch.from_numpy(np.asarray(make_image(2, 48, 48)).copy()).permute(2, 0, 1)
 PIL = Image.fromarray(PICTURE.permute(1, 2, 0).numpy())
 NAMES = [
     "autocontrast",
@@ -76,7 +76,7 @@ def test_dark_pixels_are_brightened() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_geometry_moves_the_picture_by_the_strength(sign: int) -> None:
+def test_geometry_moves_the_image_by_the_strength(sign: int) -> None:
     shifted = operate("shift_x", 0.5, sign)  # 0.225 of 48 is 10.8 pixels
     middle = shifted[:, :, 16:32].float()
     at = 16 - round(10.8 * sign)
@@ -123,7 +123,7 @@ def test_jitter_scales_brightness() -> None:
 def test_draws_decide_everything(config: AugmentConfig) -> None:
     policy = make_policy(config)
     draws = policy_draws(config, 1, 2, np.arange(50))
-    assert draws.shape == (50, draws_per_picture(config))
+    assert draws.shape == (50, draws_per_image(config))
     before = torch.get_rng_state()
     outs = [policy(PICTURE, row) for row in draws]
     assert all(torch.equal(policy(PICTURE, row), out) for row, out in zip(draws, outs, strict=True))
@@ -135,4 +135,4 @@ def test_draws_decide_everything(config: AugmentConfig) -> None:
 def test_none_is_no_policy() -> None:
     assert make_policy(AugmentConfig()) is None
     more = dataclasses.replace(POLICIES[0], num_ops=3)
-    assert draws_per_picture(more) == 15
+    assert draws_per_image(more) == 15

@@ -1,4 +1,4 @@
-"""Crop boxes and flips: inside the picture, distributed as torchvision's, independent of mates."""
+"""Crop boxes and flips: inside the image, distributed as torchvision's, independent of mates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def boxes(width: int, height: int, count: int, min_scale: float = 0.08) -> np.nd
 
 
 @given(width=st.integers(1, 900), height=st.integers(1, 900), scale=st.floats(0.01, 1))
-def test_boxes_lie_inside_the_picture(width: int, height: int, scale: float) -> None:
+def test_boxes_lie_inside_the_image(width: int, height: int, scale: float) -> None:
     top, left, tall, wide = boxes(width, height, 20, scale).T
     assert (np.minimum(top, left) >= 0).all()
     assert (np.minimum(tall, wide) >= 1).all()
@@ -29,9 +29,9 @@ def test_boxes_lie_inside_the_picture(width: int, height: int, scale: float) -> 
 def test_areas_ratios_and_places_are_distributed_as_in_torchvision() -> None:
     ours = boxes(500, 375, 20_000)
     torch.manual_seed(0)
-    picture = torch.empty(3, 375, 500)
+    image = torch.empty(3, 375, 500)
     theirs = np.array(
-        [RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(20_000)]
+        [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(20_000)]
     )
     for name, measure in {
         "area": lambda b: b[:, 2] * b[:, 3] / (500 * 375),

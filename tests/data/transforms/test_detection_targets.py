@@ -75,7 +75,7 @@ def test_a_mask_has_the_side_that_detectors_expect() -> None:
 
 
 @pytest.mark.parametrize("form", [lambda o: o, as_runs], ids=["polygons", "runs"])
-def test_masks_equal_those_of_the_whole_picture_moved_and_cut(form: Any) -> None:
+def test_masks_equal_those_of_the_whole_image_moved_and_cut(form: Any) -> None:
     masks = torch.from_numpy(np.stack([whole_mask(parts) for parts in OUTLINES]))
     overlaps = []
     for view in views(40):
@@ -128,7 +128,7 @@ def test_an_object_that_only_its_box_reaches_into_the_view_is_left_out_with_mask
     assert len(view_objects(three(), corner, masks=True)) == 0
 
 
-def test_a_picture_without_objects_gives_none() -> None:
+def test_an_image_without_objects_gives_none() -> None:
     none = three(
         **{name: getattr(three(), name)[:0] for name in ("ids", "classes", "boxes", "areas")},
         crowds=np.empty(0, bool),
@@ -153,8 +153,8 @@ def test_a_thin_slice_of_a_huge_outline_is_drawn_at_once() -> None:
         ([1.0, np.nan, 9.0, 9.0], "that is not finite"),
         ([9.0, 4.0, 9.0, 9.0], "without area"),
         ([9.0, 4.0, 2.0, 9.0], "without area"),
-        ([160.0, 4.0, 170.0, 9.0], "outside of the picture"),
-        ([3.0, -9.0, 7.0, 0.0], "outside of the picture"),
+        ([160.0, 4.0, 170.0, 9.0], "outside of the image"),
+        ([3.0, -9.0, 7.0, 0.0], "outside of the image"),
     ],
 )
 def test_boxes_that_teach_nothing_are_refused(box: list[float], told: str) -> None:

@@ -1,4 +1,4 @@
-"""Views for detection: picture, boxes and masks move together, and a view can be undone."""
+"""Views for detection: image, boxes and masks move together, and a view can be undone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_boxes_follow_the_masks_through_every_view() -> None:
         assert seen.shape == (3, view.out_height, view.out_width)
         whole = seen.sum((1, 2)) > 60
         assert (kept | ~whole).all()
-        # A corner lies within half a pixel of the picture, or of the view where that is finer.
+        # A corner lies within half a pixel of the image, or of the view where that is finer.
         slack = max(1.0, view.out_width / view.width, view.out_height / view.height)
         for box, mask in zip(moved[whole], seen[whole], strict=True):
             inside = extent(mask[None])[0]
@@ -83,15 +83,15 @@ def test_undoing_a_view_gives_the_boxes_back() -> None:
         assert (iou > 1 - 1e-9).all()
 
 
-def test_the_picture_moves_with_the_boxes() -> None:
+def test_the_image_moves_with_the_boxes() -> None:
     _, boxes = objects()
-    picture = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
+    image = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
     x1, y1, x2, y2 = boxes[2].long().tolist()
-    picture[:, y1:y2, x1:x2] = 255
+    image[:, y1:y2, x1:x2] = 255
     seen = 0
     for view in views():
         moved, kept = view.boxes(boxes[2:])
-        bright = view.picture(picture)[0] > 127
+        bright = view.image(image)[0] > 127
         assert bool(kept[0]) or not bright.any()
         if bright.sum() > 60:
             seen += 1
@@ -125,7 +125,7 @@ def test_test_size_is_800_with_at_most_1333(
     assert (view.width, view.height, view.flip) == (*size, False)
 
 
-def test_tiny_and_long_pictures_have_views() -> None:
+def test_tiny_and_long_images_have_views() -> None:
     ids = np.arange(200)
     for size in ((1, 1), (3, 2000)):
         for view in training_views(
@@ -136,7 +136,7 @@ def test_tiny_and_long_pictures_have_views() -> None:
             assert view.top + view.height <= size[1]
 
 
-def test_a_picture_without_objects_has_none_in_its_view() -> None:
+def test_an_image_without_objects_has_none_in_its_view() -> None:
     view = views(1)[0]
     boxes, kept = view.boxes(torch.empty(0, 4))
     assert boxes.shape == (0, 4)

@@ -90,7 +90,7 @@ def test_mixing_is_the_same_in_micro_batches() -> None:
     assert torch.equal(whole_y, torch.cat([part[1] for part in parts]))
 
 
-def test_an_odd_last_picture_and_switched_off_mixing_stay_as_they_are() -> None:
+def test_an_odd_last_image_and_switched_off_mixing_stay_as_they_are() -> None:
     x, y = images(5), targets(5)
     mixed_x, mixed_y = mixed(x, y, IDS[:5])
     assert torch.equal(mixed_x[4], x[4])
@@ -98,7 +98,7 @@ def test_an_odd_last_picture_and_switched_off_mixing_stay_as_they_are() -> None:
     assert mixed(x, y, IDS[:5], 0.0, 0.0)[0] is x
 
 
-def test_erasing_fills_one_rectangle_of_some_pictures_with_noise() -> None:
+def test_erasing_fills_one_rectangle_of_some_images_with_noise() -> None:
     x = torch.full((400, 3, 32, 32), 9.0)
     out = erase(x, torch.arange(400), seed=0, epoch=0, probability=0.25)
     touched = (out != 9.0).any(1)  # (B, H, W)

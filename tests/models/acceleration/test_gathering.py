@@ -19,7 +19,7 @@ from itpn_ray.models.acceleration.gathering import (
 )
 from itpn_ray.models.layers.blocks import Attention, Block
 from itpn_ray.models.layers.position import relative_index
-from tests.models.nets import classifier, dense, pictures, stir
+from tests.models.nets import classifier, dense, make_images, stir
 
 grids = st.tuples(st.integers(1, 24), st.integers(1, 24))
 
@@ -99,7 +99,7 @@ def test_one_window_equals_the_formula() -> None:
     net = classifier()
     net.set_gathering(4)
     stir(net.trunk.gathering)
-    images = pictures(2, 64)
+    images = make_images(2, 64)
     _, _, x = net.trunk.early(images, None, None)
     expected = gathered_formula(net, x + net.trunk.positions((4, 4)))
     found = net.trunk.stages(images)[2].flatten(1, 3)
@@ -119,20 +119,20 @@ def test_reading_equals_plain_cross_attention(key_bias: bool) -> None:
     keep = torch.tensor([0.5, 2.0])
     plain = read_gathered(block, x, 6)
     weighed = read_gathered(block, x, 6, bias, keep)
-    for picture in range(2):
-        rows = slice(6 * picture, 6 * picture + 6)
+    for image in range(2):
+        rows = slice(6 * image, 6 * image + 6)
         tokens, gathered = x[rows], x[rows][:, 0]
         read = attention_formula(block, tokens.flatten(0, 1), gathered).view_as(tokens)
         assert torch.allclose(plain[rows], tokens + block.scale1 * read, atol=1e-5)
         for window in range(6):
             read = attention_formula(block, tokens[window], gathered, bias[:, window, None])
-            expected = tokens[window] + keep[picture] * block.scale1 * read
+            expected = tokens[window] + keep[image] * block.scale1 * read
             assert torch.allclose(weighed[rows][window], expected, atol=1e-5)
 
 
 @torch.no_grad()
 def test_one_window_without_gathering_is_the_plain_network() -> None:
-    net, images = classifier(), pictures(2, 64)
+    net, images = classifier(), make_images(2, 64)
     expected = net(images)
     net.set_gathering(4, gathering=False)
     assert torch.equal(net(images), expected)
@@ -143,7 +143,7 @@ def test_one_window_without_gathering_is_the_plain_network() -> None:
 def test_windows_see_each_other_through_gathering_tokens_only(gathering: bool) -> None:
     net = classifier(depths=(1, 1, 2))
     net.set_gathering(2, gathering=gathering)
-    images = pictures(1, 64)
+    images = make_images(1, 64)
     changed = images.clone()
     changed[:, :, :16, :16] += 1.0  # the first patch, of the first window of 2 x 2
     before, after = (net.trunk.stages(part)[2].view(4, 4, -1) for part in (images, changed))
@@ -153,7 +153,7 @@ def test_windows_see_each_other_through_gathering_tokens_only(gathering: bool) -
 
 
 @torch.no_grad()
-def test_padded_windows_see_only_the_picture() -> None:
+def test_padded_windows_see_only_the_image() -> None:
     """A 5 x 3 grid in windows of up to 3: the same as the two parts of 3 x 3 and 2 x 3 alone."""
     net = classifier(depths=(1, 1, 3))
     net.set_gathering(3, gathering=False)
@@ -193,7 +193,7 @@ def test_windows_further_apart_than_the_reach_share_a_bias() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["windows", "windows+cross"])
 def test_new_position_tables_change_nothing_until_they_learn(kind: str) -> None:
-    net, images = dense(), pictures(1, 96, 64)
+    net, images = dense(), make_images(1, 96, 64)
     net.set_gathering(3)
     token = net.trunk.gathering.token.clone()
     expected = net(images)
@@ -227,7 +227,7 @@ def test_position_inside_windows_equals_the_formula() -> None:
 @torch.no_grad()
 def test_a_trunk_with_learned_offsets_keeps_them_inside_windows() -> None:
     net = classifier("itpn_base", depths=(1, 1, 2), relative_position=True)
-    images = pictures(2, 80)
+    images = make_images(2, 80)
     expected = net(images)
     net.set_gathering(5, gathering=False, relative_position="windows")
     assert net.trunk.gathering is None

@@ -127,7 +127,7 @@ def test_gradients_reach_all_tokens_and_no_key() -> None:
     assert keys.grad is None
 
 
-def test_places_outside_the_picture_leave_first_and_attract_nobody() -> None:
+def test_places_outside_the_image_leave_first_and_attract_nobody() -> None:
     tokens, generator = new_tokens(1, 12, 3, 3)
     keys = new_keys(tokens, generator)
     keys[:, :, 4] = keys[:, :, 7]  # token 4 resembles place 7 perfectly, and 7 is outside

@@ -17,7 +17,7 @@ from itpn_ray.models.acceleration.migration import Tokens, similarity
 from itpn_ray.models.acceleration.reduction import Reducer
 from itpn_ray.models.acceleration.stage3 import departures, run_blocks
 from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
-from tests.models.nets import classifier, dense, pictures, stir
+from tests.models.nets import classifier, dense, make_images, stir
 
 THINNING = [kind for kind in REDUCTIONS if kind != "none"]
 PROPERTY = settings(
@@ -42,7 +42,7 @@ def reducer_of(kind: str, places: int, counts: tuple[int, ...], front: int = 0) 
 @given(maps, st.sampled_from(THINNING))
 def test_ratio_zero_is_the_plain_network_to_the_bit(size: tuple[int, int, int], kind: str) -> None:
     net = dense()
-    images = pictures(size[0], 16 * size[1], 16 * size[2])
+    images = make_images(size[0], 16 * size[1], 16 * size[2])
     expected = net(images)
     net.set_reduction(kind, 0.4)
     net.set_reduction(kind, 0.0)
@@ -77,7 +77,7 @@ def test_every_token_comes_back_at_its_place(
 @torch.no_grad()
 @PROPERTY
 @given(maps, accelerations, st.booleans())
-def test_a_picture_does_not_depend_on_its_batch_mates(
+def test_an_image_does_not_depend_on_its_batch_mates(
     size: tuple[int, int, int], acceleration: Acceleration, gathering: bool
 ) -> None:
     if gathering and acceleration.window:
@@ -87,7 +87,7 @@ def test_a_picture_does_not_depend_on_its_batch_mates(
     net = classifier()
     net.set_acceleration(acceleration)
     stir(net)
-    one = pictures(3, 16 * size[1], 16 * size[2])
+    one = make_images(3, 16 * size[1], 16 * size[2])
     two = torch.stack([-3.0 * one[2], one[1], one[0].flip(0)])
     assert torch.equal(net(one)[1], net(two)[1])
 
@@ -97,7 +97,7 @@ def test_a_picture_does_not_depend_on_its_batch_mates(
 def test_gradients_reach_every_patch(kind: str, window: int) -> None:
     net = dense()
     net.set_acceleration(Acceleration(reduction=kind, ratio=0.5, window=window))
-    images = pictures(2, 64, 80).requires_grad_()
+    images = make_images(2, 64, 80).requires_grad_()
     maps_ = net(images)
     # One map of the last stage only: nothing flows around stage 3.
     (maps_[16] * torch.randn(maps_[16].shape)).sum().backward()
@@ -122,7 +122,7 @@ def test_gradients_reach_migrated_tokens_directly() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", THINNING)
 def test_switches_work_on_a_trained_network(kind: str) -> None:
-    net, images = classifier(), pictures(2, 64)
+    net, images = classifier(), make_images(2, 64)
     expected = net(images)
     net.set_reduction(kind, 0.4)
     assert net.acceleration == Acceleration(reduction=kind, ratio=0.4)
@@ -141,7 +141,7 @@ def test_construction_and_switching_agree() -> None:
     switched.load_state_dict(made.state_dict())
     switched.set_migration(0.3)
     assert made.config == switched.config
-    assert torch.equal(made(pictures(1, 64)), switched(pictures(1, 64)))
+    assert torch.equal(made(make_images(1, 64)), switched(make_images(1, 64)))
 
 
 def test_the_token_survives_other_switches() -> None:
@@ -222,12 +222,12 @@ def test_random_draws_depend_on_place_and_block_alone() -> None:
 
 @torch.no_grad()
 def test_migration_prefers_what_resembles() -> None:
-    """In a picture that is flat but for one quarter, the flat patches leave."""
+    """In an image that is flat but for one quarter, the flat patches leave."""
     net = classifier(depths=(1, 1, 4))
     net.trunk.position.zero_()
     net.set_migration(0.25)
     images = torch.zeros(1, 3, 64, 64)
-    images[:, :, :32, :32] = pictures(1, 32)
+    images[:, :, :32, :32] = make_images(1, 32)
     plan = net.trunk.plan((4, 4))
     x = net.trunk.early(images, None, None)[2]
     _, state = run_blocks(net.trunk.stage3, x, plan, [None] * 4, net.trunk.run)
@@ -250,7 +250,7 @@ def test_departures_count_every_block_and_window() -> None:
 
 
 def test_a_saved_network_keeps_its_acceleration(tmp_path: Path) -> None:
-    net, images = dense(), pictures(1, 64)
+    net, images = dense(), make_images(1, 64)
     net.set_gathering(2, relative_position="windows+cross")
     net.set_migration(0.3)
     stir(net)
@@ -271,15 +271,15 @@ def gradients(net: nn.Module, images: Tensor, noise: Tensor) -> dict[str, Tensor
 def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
     net = classifier(drop_path=0.3).train()
     net.set_acceleration(Acceleration(reduction=kind, ratio=0.3, window=3, gathering=True))
-    images, noise = pictures(2, 64, 80), torch.rand(2, net.num_drops)
+    images, noise = make_images(2, 64, 80), torch.rand(2, net.num_drops)
     expected = gradients(net, images, noise)
     net.set_grad_checkpointing()
     for name, found in gradients(net, images, noise).items():
         assert torch.allclose(found, expected[name], rtol=1e-4, atol=1e-4), name
 
 
-def test_drop_path_drops_pictures_not_windows() -> None:
-    """With every branch of the second picture dropped, its tokens pass stage 3 unchanged."""
+def test_drop_path_drops_images_not_windows() -> None:
+    """With every branch of the second image dropped, its tokens pass stage 3 unchanged."""
     net = dense(drop_path=0.5).train()
     net.set_gathering(2)
     net.set_migration(0.3)
@@ -318,20 +318,20 @@ def test_compiles_whole_and_once(kind: str) -> None:
 def test_exports_with_a_dynamic_batch() -> None:
     net = classifier(depths=(1, 1, 2))
     net.set_migration(0.4)
-    images = pictures(2, 64)
+    images = make_images(2, 64)
     exported = torch.export.export(
         net,
         (images,),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
-    more = pictures(5, 64, seed=1)
+    more = make_images(5, 64, seed=1)
     assert torch.allclose(exported.module()(more), net(more), atol=1e-5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", THINNING)
 def test_runs_in_bfloat16_under_autocast(kind: str) -> None:
-    net, images = classifier(), pictures(2, 64)
+    net, images = classifier(), make_images(2, 64)
     net.set_acceleration(Acceleration(reduction=kind, ratio=0.3, window=3, gathering=True))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = net(images)
@@ -402,7 +402,7 @@ def test_pre_training_is_not_accelerated() -> None:
     mask = torch.zeros(1, 16, dtype=torch.bool)
     mask[:, :12] = True
     with pytest.raises(ConfigError, match="pre-training"):
-        net(pictures(1, 64), mask)
+        net(make_images(1, 64), mask)
 
 
 def test_positions_of_a_fresh_state() -> None:

@@ -26,7 +26,7 @@ SMALL = {
 
 
 def dino(*, stirred: bool = False, **changes: Any) -> Dino:
-    """A nano detector of three classes for pictures of 64 pixels.
+    """A nano detector of three classes for images of 64 pixels.
 
     Args:
         stirred: draw its weights so that every part matters, as nothing does at first.

@@ -1,4 +1,4 @@
-"""Small detectors, and pictures of coloured shapes with their boxes and masks."""
+"""Small detectors, and images of coloured shapes with their boxes and masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shape = tuple[int, tuple[int, int, int, int]]
 
 
 def rcnn(**changes: Any) -> Rcnn:
-    """A nano detector of three classes for pictures of 64 pixels."""
+    """A nano detector of three classes for images of 64 pixels."""
     torch.manual_seed(0)
     return create_rcnn("nano", **{"num_classes": CLASSES, **SMALL, **changes})
 
@@ -43,13 +43,13 @@ def box_mask(shape: Shape) -> Tensor:
     return (cut[0, 0] >= 0.5).to(torch.uint8)
 
 
-def targets(pictures: list[list[Shape]], seeds: list[int] | None = None) -> Targets:
-    """What `Targets` says of pictures with these shapes."""
-    most = max(1, *map(len, pictures))
-    boxes = torch.zeros(len(pictures), most, 4)
-    labels = torch.full((len(pictures), most), -1)
-    masks = torch.zeros(len(pictures), most, MASK_SIDE, MASK_SIDE, dtype=torch.uint8)
-    for i, shapes in enumerate(pictures):
+def targets(images: list[list[Shape]], seeds: list[int] | None = None) -> Targets:
+    """What `Targets` says of images with these shapes."""
+    most = max(1, *map(len, images))
+    boxes = torch.zeros(len(images), most, 4)
+    labels = torch.full((len(images), most), -1)
+    masks = torch.zeros(len(images), most, MASK_SIDE, MASK_SIDE, dtype=torch.uint8)
+    for i, shapes in enumerate(images):
         for j, shape in enumerate(shapes):
             boxes[i, j] = torch.tensor(shape[1])
             labels[i, j] = shape[0]
@@ -58,17 +58,17 @@ def targets(pictures: list[list[Shape]], seeds: list[int] | None = None) -> Targ
         boxes=boxes,
         labels=labels,
         masks=masks,
-        seeds=torch.tensor(seeds or range(len(pictures))),
+        seeds=torch.tensor(seeds or range(len(images))),
     )
 
 
-def images(pictures: list[list[Shape]], side: int = 64) -> Tensor:
+def images(images: list[list[Shape]], side: int = 64) -> Tensor:
     """(B, 3, side, side): grey noise, rectangles bright in one channel and ellipses in another."""
     generator = torch.Generator().manual_seed(0)
-    drawn = 0.2 * torch.randn(len(pictures), 3, side, side, generator=generator)
-    for picture, shapes in zip(drawn, pictures, strict=True):
+    drawn = 0.2 * torch.randn(len(images), 3, side, side, generator=generator)
+    for image, shapes in zip(drawn, images, strict=True):
         for shape in shapes:
-            picture[shape[0]] += 2 * full_mask(shape, side, side)
+            image[shape[0]] += 2 * full_mask(shape, side, side)
     return drawn
 
 

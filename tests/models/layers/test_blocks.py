@@ -86,7 +86,7 @@ def test_swiglu_by_hand():
     torch.testing.assert_close(layer(x), layer.w3(hidden))
 
 
-def test_a_branch_is_scaled_by_channel_and_weighed_by_picture():
+def test_a_branch_is_scaled_by_channel_and_weighed_by_image():
     x, branch = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
     out = add_branch(x, branch, torch.arange(4.0), torch.tensor([0.0, 2.0]))
     assert torch.equal(out[0], torch.zeros(3, 4))

@@ -48,7 +48,7 @@ def test_visible_patches_can_be_given():
         torch.testing.assert_close(out["loss"], expected["loss"])
 
 
-def test_other_picture_sizes_resize_both_positions():
+def test_other_image_sizes_resize_both_positions():
     model = create_autoencoder("nano", image_size=64).eval()
     out = model(torch.randn(1, 3, 32, 96), random_mask(1, 12, 3))
     assert out["pred"].shape == (1, 12, 768)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from itpn_ray.errors import DataError
-from itpn_ray.models.networks.images import normalise_pixels, read_pictures, read_pixels
+from itpn_ray.models.networks.images import normalise_pixels, read_images, read_pixels
 
 
 def test_the_middle_square_is_taken(tmp_path):
@@ -16,7 +16,7 @@ def test_the_middle_square_is_taken(tmp_path):
     assert (read_pixels(tmp_path / "wide.png", 20) == (255, 0, 0)).all()
 
 
-def test_pictures_are_turned_upright(tmp_path):
+def test_images_are_turned_upright(tmp_path):
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:8] = 200
     exif = Image.Exif()
@@ -33,8 +33,8 @@ def test_pixels_are_normalised_by_channel():
     torch.testing.assert_close(images[0, :, 0, 0], expected)
 
 
-def test_files_that_are_no_pictures_are_named(tmp_path):
+def test_files_that_are_no_images_are_named(tmp_path):
     (tmp_path / "page.png").write_text("<html>")
     for name in ("page.png", "absent.png"):
         with pytest.raises(DataError, match=name):
-            read_pictures([tmp_path / name], 16)
+            read_images([tmp_path / name], 16)

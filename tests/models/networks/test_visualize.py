@@ -56,8 +56,8 @@ def test_as_many_tokens_migrate_as_asked_for():
     trunk = create_trunk("nano", image_size=64, migration=0.5)
     when = migration_map(trunk, torch.randn(3, 3, 64, 64))
     assert when.shape == (3, 4, 4)
-    for picture in when:
-        counts = torch.bincount(picture.flatten() + 1, minlength=5).tolist()
+    for image in when:
+        counts = torch.bincount(image.flatten() + 1, minlength=5).tolist()
         assert counts == [8, 2, 2, 2, 2]  # half of 16 stay, the others leave evenly
 
 
@@ -69,15 +69,15 @@ def test_without_migration_there_is_no_map():
 
 @pytest.mark.parametrize("show", ["attention", "migration"])
 @pytest.mark.parametrize("make", [create_model, create_autoencoder])
-def test_pictures_are_written(show, make, tmp_path):
+def test_images_are_written(show, make, tmp_path):
     torch.manual_seed(0)
     save_model(make("nano", image_size=64), tmp_path / "model.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    Image.fromarray(pixels).save(tmp_path / "image.png")
     out = visualize(
         VisualizeConfig(
             file=str(tmp_path / "model.safetensors"),
-            picture=str(tmp_path / "picture.png"),
+            image=str(tmp_path / "image.png"),
             out=str(tmp_path / "maps" / "map.png"),
             show=show,
         )
@@ -90,4 +90,4 @@ def test_pictures_are_written(show, make, tmp_path):
 
 def test_other_maps_are_refused():
     with pytest.raises(ConfigError, match="no such map"):
-        VisualizeConfig(file="a", picture="b", out="c.png", show="gradient")
+        VisualizeConfig(file="a", image="b", out="c.png", show="gradient")

@@ -41,7 +41,7 @@ def test_stages_have_the_promised_shapes(family):
 
 @FAMILIES
 def test_visible_patches_alone_decide(family):
-    """Masked pixels change nothing, and early stages are those of the whole picture."""
+    """Masked pixels change nothing, and early stages are those of the whole image."""
     torch.manual_seed(0)
     trunk = build_trunk(small(family)).eval()
     images, visible = torch.randn(2, 3, 64, 64), torch.tensor([[3, 9, 0], [15, 1, 2]])
@@ -81,7 +81,7 @@ def test_sizes_that_are_no_whole_patches_are_refused(size):
 
 
 @FAMILIES
-def test_drop_noise_decides_for_each_picture(family):
+def test_drop_noise_decides_for_each_image(family):
     torch.manual_seed(0)
     trunk = build_trunk(small(family, drop_path=0.5)).train()
     images = torch.randn(3, 3, 32, 32)

@@ -99,7 +99,7 @@ def test_another_image_size_resizes_the_table(reference):
     resized = torch.nn.functional.interpolate(table, size=(6, 6), mode="bicubic")
     torch.testing.assert_close(module.trunk.position, resized.flatten(2).mT)
     images = torch.randn(1, 3, 96, 96)
-    plain, _ = load_official(weights, num_heads=2)  # resizes when it sees the picture
+    plain, _ = load_official(weights, num_heads=2)  # resizes when it sees the image
     torch.testing.assert_close(module(images), plain(images))
 
 

@@ -16,7 +16,7 @@ from itpn_ray.models.weights.export import export
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
-    """Weights of a classifier, of a dense network and of an autoencoder, and three pictures."""
+    """Weights of a classifier, of a dense network and of an autoencoder, and three images."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("export")
     networks = {
@@ -30,12 +30,12 @@ def files(tmp_path_factory) -> dict[str, str]:
     rng = np.random.default_rng(0)
     for i in range(3):
         pixels = rng.integers(0, 256, (70 + 10 * i, 90, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"picture{i}.png")
+        Image.fromarray(pixels).save(folder / f"image{i}.png")
     return {path.stem: str(path) for path in folder.iterdir()}
 
 
-def pictures(files: dict[str, str]) -> tuple[str, ...]:
-    return tuple(files[f"picture{i}"] for i in range(3))
+def make_images(files: dict[str, str]) -> tuple[str, ...]:
+    return tuple(files[f"image{i}"] for i in range(3))
 
 
 def test_safetensors_at_another_size_and_ratio(files, tmp_path):
@@ -46,7 +46,7 @@ def test_safetensors_at_another_size_and_ratio(files, tmp_path):
             out=str(out),
             image_size=96,
             migration=0.5,
-            verify=pictures(files),
+            verify=make_images(files),
         )
     )
     again = load_model(out)
@@ -62,7 +62,7 @@ def test_safetensors_at_another_size_and_ratio(files, tmp_path):
 def test_programs_for_any_batch_with_migration(files, tmp_path, ending, kind):
     out = tmp_path / f"model.{ending}"
     report = export(
-        ExportConfig(file=files[kind], out=str(out), migration=0.4, verify=pictures(files))
+        ExportConfig(file=files[kind], out=str(out), migration=0.4, verify=make_images(files))
     )
     maps = ("stride4", "stride8", "stride16", "stride32")
     assert report.outputs == (maps if kind == "dense" else ("logits",))
@@ -73,7 +73,7 @@ def test_programs_for_any_batch_with_migration(files, tmp_path, ending, kind):
 def test_onnx_for_a_fixed_batch(files, tmp_path):
     out = tmp_path / "model.onnx"
     report = export(
-        ExportConfig(file=files["dense"], out=str(out), batch=1, verify=pictures(files))
+        ExportConfig(file=files["dense"], out=str(out), batch=1, verify=make_images(files))
     )
     assert report.difference < 1e-4 * report.scale
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
@@ -81,7 +81,7 @@ def test_onnx_for_a_fixed_batch(files, tmp_path):
     assert [output.name for output in session.get_outputs()] == list(report.outputs)
 
 
-def test_without_pictures_nothing_is_compared(files, tmp_path):
+def test_without_images_nothing_is_compared(files, tmp_path):
     out = tmp_path / "model.safetensors"
     report = export(ExportConfig(file=files["dense"], out=str(out)))
     assert report.difference is None
@@ -102,7 +102,7 @@ def test_a_difference_is_seen(files, tmp_path, monkeypatch):
 
     monkeypatch.setitem(module._FORMATS, ".safetensors", (spoil, read))
     out = str(tmp_path / "model.safetensors")
-    report = export(ExportConfig(file=files["classifier"], out=out, verify=pictures(files)))
+    report = export(ExportConfig(file=files["classifier"], out=out, verify=make_images(files)))
     assert report.difference == pytest.approx(1, rel=1e-3)
 
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_exported_is_refused_early(files, tmp_path):
     with pytest.raises(ConfigError, match="2 at a time"):
         export(
             ExportConfig(
-                file=files["dense"], out=str(tmp_path / "a.pt2"), batch=2, verify=pictures(files)
+                file=files["dense"], out=str(tmp_path / "a.pt2"), batch=2, verify=make_images(files)
             )
         )
     with pytest.raises(ConfigError, match="names no format"):

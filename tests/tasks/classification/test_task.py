@@ -40,7 +40,7 @@ def test_pairs_mix_with_each_other_only() -> None:
     assert (target[2:, :2] == 0).all()
 
 
-def test_a_picture_does_not_depend_on_other_pairs() -> None:
+def test_an_image_does_not_depend_on_other_pairs() -> None:
     mixing = task(mixup=0.8, cutmix=1.0, random_erasing=0.99)
     network = mixing.build()
     whole = mixing.prepare(batch(), epoch=1)
@@ -65,7 +65,7 @@ def test_the_average_is_what_is_evaluated() -> None:
     assert without.evaluated is without.classifier
 
 
-def test_evaluation_counts_every_picture_once() -> None:
+def test_evaluation_counts_every_image_once() -> None:
     evaluating = task()
     network = evaluating.build().eval()
     (found,) = evaluating.evaluate(network, [batch(), batch()], lambda tensor: tensor)

@@ -26,7 +26,7 @@ def draw(ids: Tensor = IDS, **changes: object) -> Tensor:
     rows=st.integers(1, 16), columns=st.integers(1, 16), data=st.data(), epoch=st.integers(0, 99)
 )
 @settings(max_examples=60, deadline=None)
-def test_each_picture_hides_the_same_number(
+def test_each_image_hides_the_same_number(
     rows: int, columns: int, data: st.DataObject, epoch: int
 ) -> None:
     masked = data.draw(st.integers(1, rows * columns))

@@ -38,7 +38,7 @@ def make_task(teacher: str = "", **changes: object) -> ClipPretrainingTask:
     return ClipPretrainingTask(ClipPretraining(**settings), MODEL, seed=3)  # type: ignore[arg-type]
 
 
-def pictures(count: int = 6) -> Batch:
+def make_images(count: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(2)
     return {
         "image": torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=generator),
@@ -51,7 +51,7 @@ def pictures(count: int = 6) -> Batch:
 def test_loss_is_the_distance_of_both_outputs_to_all_tokens(teacher: str, loss: str) -> None:
     task = make_task(teacher, loss=loss)
     network = cast(DistillationNetwork, task.build().train())
-    batch = task.prepare(pictures(), epoch=1)
+    batch = task.prepare(make_images(), epoch=1)
     terms = network(batch)
     output = network.distiller(batch["image"], batch["mask"], drop_noise=batch["drop_noise"])
     target = batch["teacher"].float()
@@ -78,14 +78,14 @@ def test_cosine_loss_is_zero_for_the_same_direction() -> None:
 def test_every_parameter_learns(teacher: str) -> None:
     task = make_task(teacher)
     network = task.build().train()
-    network(task.prepare(pictures(), epoch=0))["loss"].backward()
+    network(task.prepare(make_images(), epoch=0))["loss"].backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None]
     assert idle == []
     names = {name for name, _ in network.named_parameters()}
     assert set(task.layer_ids(network)) == names
-    assert task.undecayed(network) < names
-    assert "distiller.mask_token" in task.undecayed(network)
-    assert "distiller.to_teacher.weight" not in task.undecayed(network)
+    assert task.no_weight_decay(network) < names
+    assert "distiller.mask_token" in task.no_weight_decay(network)
+    assert "distiller.to_teacher.weight" not in task.no_weight_decay(network)
 
 
 def test_features_with_the_batch_replace_the_teacher(teacher: str) -> None:
@@ -93,22 +93,22 @@ def test_features_with_the_batch_replace_the_teacher(teacher: str) -> None:
     asking, reading = make_task(teacher), make_task()
     network = asking.build().train()
     reading.build()
-    asked = asking.prepare(pictures(), epoch=4)
-    read = reading.prepare({**pictures(), "teacher": asked["teacher"]}, epoch=4)
+    asked = asking.prepare(make_images(), epoch=4)
+    read = reading.prepare({**make_images(), "teacher": asked["teacher"]}, epoch=4)
     assert asked.keys() == read.keys()
     assert network(asked)["loss"].item() == network(read)["loss"].item()
     with pytest.raises(ConfigError, match=r"task\.teacher"):
-        reading.prepare(pictures(), epoch=4)
+        reading.prepare(make_images(), epoch=4)
 
 
 def test_draws_follow_the_sample(teacher: str) -> None:
     task = make_task(teacher)
     task.build()
-    whole = task.prepare(pictures(), epoch=2)
-    part = task.prepare({name: value[2:5] for name, value in pictures().items()}, epoch=2)
+    whole = task.prepare(make_images(), epoch=2)
+    part = task.prepare({name: value[2:5] for name, value in make_images().items()}, epoch=2)
     for name in ("mask", "drop_noise", "image"):
         assert torch.equal(part[name], whole[name][2:5])
-    later = task.prepare(pictures(), epoch=3)
+    later = task.prepare(make_images(), epoch=3)
     assert not torch.equal(later["mask"], whole["mask"])
     assert torch.equal(later["teacher"], whole["teacher"])
     assert whole["mask"].sum(1).tolist() == [6] * 6
@@ -118,7 +118,7 @@ def test_the_teacher_stays_out_of_the_network(teacher: str) -> None:
     task = make_task(teacher)
     network = task.build()
     before = set(network.state_dict())
-    task.prepare(pictures(), epoch=0)
+    task.prepare(make_images(), epoch=0)
     assert set(network.state_dict()) == before
     assert not any("teacher" in name and "to_teacher" not in name for name in before)
 
@@ -127,7 +127,7 @@ def test_it_learns(teacher: str) -> None:
     task = make_task(teacher)
     network = task.build().train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    batch = task.prepare(pictures(), epoch=0)
+    batch = task.prepare(make_images(), epoch=0)
     losses = []
     for _ in range(25):
         terms = network(batch)
@@ -141,10 +141,10 @@ def test_it_learns(teacher: str) -> None:
 def test_evaluation_and_export(teacher: str, tmp_path: Path) -> None:
     task = make_task(teacher)
     network = task.build().eval()
-    halves = [{name: value[i : i + 3] for name, value in pictures().items()} for i in (0, 3)]
+    halves = [{name: value[i : i + 3] for name, value in make_images().items()} for i in (0, 3)]
     val, probe = task.evaluate(network, halves, lambda tensor: tensor)
     with torch.no_grad():
-        whole = network(task.prepare(pictures(), epoch=0))
+        whole = network(task.prepare(make_images(), epoch=0))
     assert val.metrics == pytest.approx({k: v.item() for k, v in whole.items()}, rel=1e-4)
     assert 0 <= probe.metrics["knn_top1"] <= 1
     path = tmp_path / "model.safetensors"
@@ -163,7 +163,7 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"task\.teacher_model"):
         ClipPretraining(teacher_model="resnet50")
     with pytest.raises(ConfigError, match="none of the 16 patches hidden"):
-        make_task(mask_ratio=0.01).prepare(pictures() | {"teacher": torch.zeros(1)}, epoch=0)
+        make_task(mask_ratio=0.01).prepare(make_images() | {"teacher": torch.zeros(1)}, epoch=0)
 
 
 @pytest.mark.parametrize("task", [PixelPretraining(), ClipPretraining()])

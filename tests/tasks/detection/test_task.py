@@ -30,7 +30,7 @@ HEADS = pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn", "dino
 
 
 def batch(masks: bool = True, objects: int = 2) -> Batch:
-    """Three pictures of 64 x 96 in which the views take less, with ``objects`` objects each."""
+    """Three images of 64 x 96 in which the views take less, with ``objects`` objects each."""
     generator = torch.Generator().manual_seed(0)
     boxes = torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 48.0]])
     label = torch.full((3, 2), -1)
@@ -48,7 +48,7 @@ def batch(masks: bool = True, objects: int = 2) -> Batch:
     return found
 
 
-def test_padding_is_zero_and_draws_go_by_the_picture() -> None:
+def test_padding_is_zero_and_draws_go_by_the_image() -> None:
     whole = task().prepare(batch(), epoch=2)
     assert (whole["image"][1, :, 50:] == 0).all()
     assert (whole["image"][2, :, :, 70:] == 0).all()
@@ -74,7 +74,7 @@ def test_every_part_learns_in_every_step(head: str, objects: int) -> None:
 
 
 def test_micro_batches_make_nearly_the_same_loss() -> None:
-    """Normalisers are those of a part of the batch, and pictures are drawn alike."""
+    """Normalisers are those of a part of the batch, and images are drawn alike."""
     own = task("dino")
     network = own.build().train()
     ready = own.prepare(batch(masks=False), epoch=0)
@@ -84,7 +84,7 @@ def test_micro_batches_make_nearly_the_same_loss() -> None:
 
 
 def test_uneven_shares_count_by_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers with one and two pictures have, weighted by their shares, the joint loss."""
+    """Two workers with one and two images have, weighted by their shares, the joint loss."""
     own = task("dino")
     network = own.build().train()
     ready = own.prepare(batch(masks=False), epoch=0)
@@ -157,7 +157,7 @@ class Knowing(nn.Module):
         return found
 
 
-def test_what_is_found_is_told_in_pixels_of_the_picture(scenes: str, tmp_path: Path) -> None:
+def test_what_is_found_is_told_in_pixels_of_the_image(scenes: str, tmp_path: Path) -> None:
     own = task("dino", scenes=scenes)
     own.classes = list(open_dataset(scenes, "val").classes)
     loader = DetectionEvalLoader(
@@ -289,7 +289,7 @@ def test_bad_settings(settings: dict[str, Any], expected: str) -> None:
         ({"model": ModelConfig(name="nano", compile=True)}, "model.compile = True"),
         ({"task": Detection(), "augment": None}, "augment"),
         ({"optim": {"warmup_steps": 4}}, "optim.warmup_steps = 4: the run has 4 steps"),
-        ({"optim": {"global_batch": 10}}, "an epoch of 8 pictures would have 0 steps"),
+        ({"optim": {"global_batch": 10}}, "an epoch of 8 images would have 0 steps"),
         ({"workers": "2"}, "has pairs for 1 workers"),
     ],
 )

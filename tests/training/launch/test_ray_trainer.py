@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def under_ray(prepared: str, out: Path, workers: str, **changes: Any) -> ExperimentConfig:
-    loader = LoaderConfig(carrier="ray", threads=1, prefetch=32)
+    loader = LoaderConfig(transport="ray", threads=1, prefetch=32)
     return tiny(prepared, out, workers=workers, loader=loader, **changes)
 
 

@@ -1,6 +1,6 @@
 """Boxes as DINO has them: (x, y, width, height), the centre first, as shares of the valid part.
 
-A batch's pictures are padded to one canvas; what a box is a share of is its own picture.
+A batch's images are padded to one canvas; what a box is a share of is its own image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def to_shares(boxes: Tensor, sizes: Tensor) -> Tensor:
 
     Args:
         boxes: (B, M, 4) float.
-        sizes: (B, 2) int64, height and width of each picture's valid part.
+        sizes: (B, 2) int64, height and width of each image's valid part.
     """
     return box_convert(boxes / _scales(sizes, boxes), "xyxy", "cxcywh")
 
@@ -53,5 +53,5 @@ def sine_code(boxes: Tensor, width: int) -> Tensor:
 
 
 def _scales(sizes: Tensor, boxes: Tensor) -> Tensor:
-    """(B, 1, 4): width, height, width, height of each picture's valid part."""
+    """(B, 1, 4): width, height, width, height of each image's valid part."""
     return sizes.flip(-1).repeat(1, 2)[:, None].to(boxes)

@@ -45,9 +45,9 @@ class DinoConfig(DetectorConfig):
     decoder_layers: int = 6
     """Layers of the decoder; each is supervised."""
     queries: int = 900
-    """Objects that can be found in one picture."""
+    """Objects that can be found in one image."""
     denoising: int = 100
-    """Noisy copies of a picture's objects to be repaired in training, in as many whole groups as
+    """Noisy copies of an image's objects to be repaired in training, in as many whole groups as
     fit, one at least; each comes with a worse copy to be rejected."""
     label_noise: float = 0.5
     """Twice the share of noisy copies that are given a random class."""

@@ -1,7 +1,7 @@
 """DINO's choice of queries and its decoder.
 
-Shapes: B pictures, S tokens of the encoder, Q queries, C classes, L levels. Boxes are (x, y, width,
-height) in shares of the picture.
+Shapes: B images, S tokens of the encoder, Q queries, C classes, L levels. Boxes are (x, y, width,
+height) in shares of the image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Selection:
     anchors: Tensor
     """(B, Q, 4): its boxes, for the decoder to begin with."""
     usable: Tensor
-    """(B, Q) bool: False where a picture has fewer tokens than there are queries."""
+    """(B, Q) bool: False where an image has fewer tokens than there are queries."""
 
 
 class Select(nn.Module):

@@ -1,15 +1,15 @@
-"""Contrastive denoising: noisy copies of a picture's objects that the decoder repairs or rejects.
+"""Contrastive denoising: noisy copies of an image's objects that the decoder repairs or rejects.
 
 DINO, 3.2 and 3.3. A group holds each object twice: a near copy, to be repaired, and a far one, to
 be rejected. Groups and queries do not see each other, so no query learns where the objects are.
 (DN-DETR, 4.2, lets denoising queries look at the others and reports that it makes no difference;
 here neither side looks, so the two can be tested and averaged apart.)
 
-A picture has as many groups as its own objects allow, and its noise is a function of its seed, so
-that neither depends on the rest of the batch. (The authors count groups by the fullest picture of
+An image has as many groups as its own objects allow, and its noise is a function of its seed, so
+that neither depends on the rest of the batch. (The authors count groups by the fullest image of
 the batch.)
 
-Shapes: B pictures, M places for objects, D places for copies, Q queries of any sort.
+Shapes: B images, M places for objects, D places for copies, Q queries of any sort.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Copies:
     labels: Tensor
     """(B, D) int64: the classes that the copies are given."""
     boxes: Tensor
-    """(B, D, 4): their boxes in shares of the picture."""
+    """(B, D, 4): their boxes in shares of the image."""
     groups: Tensor
     """(B, D) int64: from 1, or EMPTY."""
     assigned: Tensor
     """(B, D) int64: the object that a near copy stands for; -1 for far copies and empty places."""
     weights: Tensor
-    """(B, D) float32: one over the picture's groups; 0 at empty places."""
+    """(B, D) float32: one over the image's groups; 0 at empty places."""
 
     @property
     def places(self) -> int:
@@ -53,9 +53,9 @@ def make_copies(boxes: Tensor, labels: Tensor, seeds: Tensor, config: DinoConfig
     """Noisy copies of objects.
 
     Args:
-        boxes: (B, M, 4) float32 in shares of the picture.
+        boxes: (B, M, 4) float32 in shares of the image.
         labels: (B, M) int64, -1 where there is no object.
-        seeds: (B,) int64: all noise of a picture is a function of its seed.
+        seeds: (B,) int64: all noise of an image is a function of its seed.
         config: number of copies, and noise.
     """
     count = (labels >= 0).sum(1, keepdim=True)  # (B, 1)

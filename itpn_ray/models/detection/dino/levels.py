@@ -1,6 +1,6 @@
-"""Several maps as one sequence of tokens, and where each token lies in its picture.
+"""Several maps as one sequence of tokens, and where each token lies in its image.
 
-Shapes: B pictures, L levels from the finest, S tokens over all levels, row by row and level after
+Shapes: B images, L levels from the finest, S tokens over all levels, row by row and level after
 level.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ANCHOR = 0.05  # side of the first guess at an object on the finest level, in shares of the picture
+ANCHOR = 0.05  # side of the first guess at an object on the finest level, in shares of the image
 INSIDE = (0.01, 0.99)  # guesses whose centre or side lies outside are not made
 
 
@@ -23,7 +23,7 @@ class Levels:
     shapes: list[tuple[int, int]]
     """Rows and columns of each map."""
     valid: list[Tensor]
-    """For each map (B, h, w) bool: whether a token's cell overlaps its picture's valid part."""
+    """For each map (B, h, w) bool: whether a token's cell overlaps its image's valid part."""
     ratios: Tensor
     """(B, L, 2) float32: the valid part's width and height over those that the map covers.
 
@@ -50,7 +50,7 @@ class Levels:
         """A first guess at an object for each token (Deformable DETR, appendix A.4).
 
         Returns:
-            Boxes (B, S, 4) in shares of the picture, centred on the tokens and twice as large on
+            Boxes (B, S, 4) in shares of the image, centred on the tokens and twice as large on
             each next level; and (B, S) bool, which of them may be used.
         """
         parts = []
@@ -68,7 +68,7 @@ class Levels:
 
 
 def lay_out(maps: Mapping[int, Tensor], sizes: Tensor) -> Levels:
-    """The geometry of maps of pictures whose valid parts have `sizes`.
+    """The geometry of maps of images whose valid parts have `sizes`.
 
     Args:
         maps: stride -> (B, C, h, w), the finest first.

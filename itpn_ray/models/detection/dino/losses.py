@@ -3,8 +3,8 @@
 A prediction is matched with at most one object, by the least total cost; classes learn by the focal
 loss over all predictions, boxes by L1 and GIoU over the matched ones.
 
-Shapes: K sets of predictions (layers), B pictures, Q queries, C classes, M places for objects.
-Boxes are (x, y, width, height) in shares of the picture.
+Shapes: K sets of predictions (layers), B images, Q queries, C classes, M places for objects.
+Boxes are (x, y, width, height) in shares of the image.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ def match(predictions: Predictions, boxes: Tensor, labels: Tensor, usable: Tenso
         set, or to none where there are more objects than usable queries.
     """
     assigned = torch.full(predictions.logits.shape[:3], -1)
-    for picture, (own, takes_part) in enumerate(zip(labels >= 0, usable, strict=True)):
+    for image, (own, takes_part) in enumerate(zip(labels >= 0, usable, strict=True)):
         objects, queries = own.nonzero()[:, 0], takes_part.nonzero()[:, 0]
         if not len(objects):
             continue
         costs = matching_costs(
-            predictions.logits[:, picture, queries],
-            predictions.boxes[:, picture, queries],
-            boxes[picture, objects],
-            labels[picture, objects],
+            predictions.logits[:, image, queries],
+            predictions.boxes[:, image, queries],
+            boxes[image, objects],
+            labels[image, objects],
         ).cpu()
         objects, queries = objects.cpu(), queries.cpu()
         for layer, table in enumerate(costs):
             rows, columns = linear_sum_assignment(table.numpy())
-            assigned[layer, picture, queries[rows]] = objects[columns]
+            assigned[layer, image, queries[rows]] = objects[columns]
     return assigned.to(labels.device)
 
 
@@ -96,7 +96,7 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tenso
 def set_losses(
     predictions: Predictions, assigned: Tensor, weights: Tensor, boxes: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """The losses "class", "l1" and "giou", weighted and summed over sets, pictures and queries.
+    """The losses "class", "l1" and "giou", weighted and summed over sets, images and queries.
 
     Args:
         predictions: K sets.
@@ -105,13 +105,13 @@ def set_losses(
         boxes: (B, M, 4) of the objects.
         labels: (B, M) int64 of the objects.
     """
-    layer, picture, query = (assigned >= 0).nonzero(as_tuple=True)
-    place = assigned[layer, picture, query]
+    layer, image, query = (assigned >= 0).nonzero(as_tuple=True)
+    place = assigned[layer, image, query]
     classes = torch.zeros_like(predictions.logits)
-    classes[layer, picture, query, labels[picture, place]] = 1.0
+    classes[layer, image, query, labels[image, place]] = 1.0
     focal = sigmoid_focal_loss(predictions.logits, classes, alpha=ALPHA, gamma=GAMMA)
-    found, wanted = predictions.boxes[layer, picture, query], boxes[picture, place]  # (n, 4)
-    weight = weights[picture, query]
+    found, wanted = predictions.boxes[layer, image, query], boxes[image, place]  # (n, 4)
+    weight = weights[image, query]
     overlap = generalized_box_iou_loss(corners(found), corners(wanted))
     sums = {
         "class": (focal.sum(-1) * weights).sum(),

@@ -1,7 +1,7 @@
 """DINO over the pre-trained pyramid (paper 5.3; Zhang et al., ICLR 2023).
 
-Shapes: B pictures, S tokens over all maps, Q queries, D noisy copies, C classes. Boxes inside are
-(x, y, width, height) in shares of a picture's valid part; outside they are pixels.
+Shapes: B images, S tokens over all maps, Q queries, D noisy copies, C classes. Boxes inside are
+(x, y, width, height) in shares of an image's valid part; outside they are pixels.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def create_dino(
     Args:
         name: see `itpn_ray.models.create_trunk`.
         num_classes: classes of objects.
-        image_size: side of the pictures that the trunk's position table is made for, in pixels;
+        image_size: side of the images that the trunk's position table is made for, in pixels;
             others resize it.
         pyramid_width: channels of the maps; None: the size's own.
         pyramid_depth: blocks after each upsampling: the authors use 1; take the 2 of pixel

@@ -23,9 +23,9 @@ class RcnnConfig(DetectorConfig):
     fc_width: int = 1024
     """Width of the last hidden layer of the box heads."""
     proposals: int = 1000
-    """Boxes of a picture that the proposal network hands on."""
+    """Boxes of an image that the proposal network hands on."""
     regions: int = 512
-    """Of those, boxes of a picture that a head learns from in a step."""
+    """Of those, boxes of an image that a head learns from in a step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -79,13 +79,13 @@ def create_rcnn(
         num_classes: classes of objects.
         stages: box heads in a row.
         masks: whether there are mask heads.
-        image_size: side of the pictures that the position table is made for; others resize it.
+        image_size: side of the images that the position table is made for; others resize it.
         pyramid_width: channels of the maps; None: the size's own.
         pyramid_depth: blocks after each upsampling: the authors use 1; take the 2 of pixel
             pre-training to keep all that its pyramid has learned.
         fc_width: hidden width of the box heads.
-        proposals: boxes of a picture that the proposal network hands on.
-        regions: boxes of a picture that a head learns from.
+        proposals: boxes of an image that the proposal network hands on.
+        regions: boxes of an image that a head learns from.
         changes: other fields of `TrunkConfig`, such as drop_path or acceleration, or migration.
 
     Raises:

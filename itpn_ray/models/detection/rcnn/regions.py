@@ -1,4 +1,4 @@
-"""Objects of one picture, and what heads see of the maps and masks inside boxes."""
+"""Objects of one image, and what heads see of the maps and masks inside boxes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ REGION_STRIDES = (4, 8, 16, 32)
 FINEST_SIDE = 56  # pixels; stride 4 serves boxes up to twice this, stride 8 twice those, and so on
 
 Size = tuple[int, int]
-"""Height and width of the valid part of a picture."""
+"""Height and width of the valid part of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """The objects of one picture."""
+    """The objects of one image."""
 
     boxes: Tensor
     """(m, 4) float32."""
@@ -34,7 +34,7 @@ class Objects:
 
 
 def objects_of(targets: Targets) -> list[Objects]:
-    """The objects of each picture, without the padding."""
+    """The objects of each image, without the padding."""
     objects = []
     for i, labels in enumerate(targets.labels):
         real = labels >= 0
@@ -57,7 +57,7 @@ def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int)
 
     Args:
         maps: stride -> (B, C, H / stride, W / stride); strides 4 to 32 are read.
-        boxes: (n, 4) of each of the B pictures.
+        boxes: (n, 4) of each of the B images.
         side: of the output.
 
     Returns:

@@ -35,7 +35,7 @@ Maps = Mapping[int, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """The boxes of one picture that a stage learns from, those that stand for objects first."""
+    """The boxes of one image that a stage learns from, those that stand for objects first."""
 
     boxes: Tensor
     """(n, 4)."""
@@ -78,9 +78,9 @@ class RoiHead(nn.Module):
 
         Args:
             maps: stride -> (B, C, H / stride, W / stride).
-            proposals: (n, 4) boxes of each picture.
-            objects: of each picture.
-            sizes: height and width of each picture.
+            proposals: (n, 4) boxes of each image.
+            objects: of each image.
+            sizes: height and width of each image.
             mean: averages a normaliser over workers.
 
         Raises:
@@ -194,7 +194,7 @@ class RoiHead(nn.Module):
     def detect(
         self, maps: Maps, proposals: Sequence[Tensor], sizes: Sequence[Size]
     ) -> list[Detections]:
-        """The objects in each picture; a cascade averages its heads' logits and masks."""
+        """The objects in each image; a cascade averages its heads' logits and masks."""
         boxes, last = list(proposals), len(self.boxes) - 1
         heard = []
         for stage, head in enumerate(self.boxes):
@@ -226,7 +226,7 @@ class RoiHead(nn.Module):
 def _move(
     boxes: Sequence[Tensor], deltas: Tensor, labels: Tensor, sizes: Sequence[Size], stage: int
 ) -> list[Tensor]:
-    """Each box (n, 4) of each picture where the deltas (R, C, 4) of its label (R,) lead."""
+    """Each box (n, 4) of each image where the deltas (R, C, 4) of its label (R,) lead."""
     number = torch.arange(len(labels), device=labels.device)
     moved = decode(torch.cat(list(boxes)), deltas[number, labels], BOX_WEIGHTS[stage])
     parts = moved.split([len(part) for part in boxes])

@@ -1,7 +1,7 @@
 """The region proposal network: anchors on five maps, and the boxes most likely to hold objects.
 
 Sizes and thresholds are those of the authors' configurations: anchors of side 8 strides in three
-shapes, binary cross-entropy and L1 on 256 anchors a picture.
+shapes, binary cross-entropy and L1 on 256 anchors an image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NMS = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The anchors of one picture, map after map, and what the network says of them."""
+    """The anchors of one image, map after map, and what the network says of them."""
 
     anchors: Tensor
     """(A, 4) float32."""
@@ -50,7 +50,7 @@ class ProposalNetwork(nn.Module):
     Args:
         width: channels of the maps.
         strides: of the maps, finest first.
-        proposals: boxes of a picture to hand on.
+        proposals: boxes of an image to hand on.
     """
 
     def __init__(self, width: int, strides: Sequence[int], proposals: int) -> None:
@@ -62,14 +62,14 @@ class ProposalNetwork(nn.Module):
         self.generator = AnchorGenerator(sides, (RATIOS,) * len(sides))
 
     def forward(self, maps: Mapping[int, Tensor], sizes: Sequence[Size]) -> list[Candidates]:
-        """The candidates of each picture.
+        """The candidates of each image.
 
-        What batching has padded a picture with has no anchors: a picture has the same ones, in the
+        What batching has padded an image with has no anchors: an image has the same ones, in the
         same order, alone and in any batch.
 
         Args:
             maps: stride -> (B, C, H / stride, W / stride).
-            sizes: height and width of each picture's valid part.
+            sizes: height and width of each image's valid part.
         """
         logits, deltas = self.head([maps[stride] for stride in self.strides])
         self.generator.set_cell_anchors(torch.float32, logits[0].device)
@@ -79,7 +79,7 @@ class ProposalNetwork(nn.Module):
         ]
 
     def _candidates(self, logits: list[Tensor], deltas: list[Tensor], size: Size) -> Candidates:
-        """Of one picture, from maps (3, h, w) and (12, h, w)."""
+        """Of one image, from maps (3, h, w) and (12, h, w)."""
         grids = [_grid(size, stride) for stride in self.strides]
         steps = [[torch.tensor(stride)] * 2 for stride in self.strides]
         anchors = self.generator.grid_anchors([list(grid) for grid in grids], steps)
@@ -96,7 +96,7 @@ class ProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def propose(self, candidates: Candidates, size: Size) -> Tensor:
-        """The boxes most likely to hold something, within the picture, (n, 4); see `proposals`."""
+        """The boxes most likely to hold something, within the image, (n, 4); see `proposals`."""
         limit = BEFORE_NMS_TRAINING if self.training else BEFORE_NMS
         logits = candidates.logits.split(candidates.counts)
         first, index, levels = 0, [], []
@@ -144,6 +144,6 @@ def sum_of(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _grid(size: Size, stride: int) -> tuple[int, int]:
-    """Rows and columns of a picture's map, if it is padded to multiples of 32 and 64 at least."""
+    """Rows and columns of an image's map, if it is padded to multiples of 32 and 64 at least."""
     height, width = (max(64, -(-side // 32) * 32) // stride for side in size)
     return height, width

@@ -10,7 +10,7 @@ from itpn_ray.models.detection.dino.decoder import Selection
 from itpn_ray.models.detection.dino.levels import Levels
 from itpn_ray.models.detection.dino.losses import Predictions
 from tests.models.detection.dinos import dino
-from tests.models.nets import pictures
+from tests.models.nets import make_images
 
 SIZES = torch.tensor([[64, 64], [64, 40]])
 NET = dino(stirred=True)
@@ -19,7 +19,7 @@ LAYERS = NET.config.decoder_layers
 
 def encoded() -> tuple[Tensor, Levels, Selection]:
     with torch.no_grad():
-        tokens, levels = NET.encode(pictures(2, 64), SIZES)
+        tokens, levels = NET.encode(make_images(2, 64), SIZES)
         return tokens, levels, NET.select(tokens, levels)
 
 
@@ -87,19 +87,19 @@ def test_queries_are_the_surest_tokens():
         hidden = select.norm(select.linear(tokens))
         scores = select.class_head(hidden).amax(-1)
         boxes = (logit(guesses) + select.box_head(hidden)).sigmoid()
-    for picture in range(2):
+    for image in range(2):
         order = sorted(
-            allowed[picture].nonzero()[:, 0].tolist(),
-            key=lambda token: -scores[picture, token].item(),
+            allowed[image].nonzero()[:, 0].tolist(),
+            key=lambda token: -scores[image, token].item(),
         )[:20]
-        torch.testing.assert_close(selected.anchors[picture], boxes[picture, order])
+        torch.testing.assert_close(selected.anchors[image], boxes[image, order])
     assert selected.usable.all()
     torch.testing.assert_close(selected.anchors, selected.predictions.boxes[0])
 
 
 def test_selection_is_mixed():
     """The decoder's losses reach the encoder's tokens, but not its heads (DINO, 3.4)."""
-    tokens, levels = NET.encode(pictures(2, 64), SIZES)
+    tokens, levels = NET.encode(make_images(2, 64), SIZES)
     selected = NET.select(tokens, levels)
     made = NET.decode(tokens, levels, selected)
     heads = list(NET.select.parameters())
@@ -109,10 +109,10 @@ def test_selection_is_mixed():
     assert all(grad is not None and grad.abs().max() > 0 for grad in grads[len(heads) :])
 
 
-def test_a_picture_with_fewer_tokens_than_queries():
+def test_an_image_with_fewer_tokens_than_queries():
     sizes = torch.tensor([[64, 64], [8, 8]])
     with torch.no_grad():
-        tokens, levels = NET.encode(pictures(2, 64), sizes)
+        tokens, levels = NET.encode(make_images(2, 64), sizes)
         selected = NET.select(tokens, levels)
     allowed = levels.anchors()[1].sum(1).tolist()
     assert allowed[0] > 20 > allowed[1]
@@ -123,7 +123,7 @@ def test_a_picture_with_fewer_tokens_than_queries():
 def test_at_first_scores_are_low_and_boxes_stay():
     net = dino()
     with torch.no_grad():
-        tokens, levels = net.encode(pictures(1, 64), SIZES[:1])
+        tokens, levels = net.encode(make_images(1, 64), SIZES[:1])
         selected = net.select(tokens, levels)
         made = net.decode(tokens, levels, selected)
     for found in (selected.predictions, made):
@@ -151,7 +151,7 @@ def test_attention_looks_around_at_first():
 def test_padding_is_not_read():
     def run() -> tuple[Tensor, Levels, Predictions]:
         with torch.no_grad():
-            tokens, levels = NET.encode(pictures(2, 64), SIZES)
+            tokens, levels = NET.encode(make_images(2, 64), SIZES)
             return tokens, levels, NET.decode(tokens, levels, NET.select(tokens, levels))
 
     tokens, levels, made = run()

@@ -11,7 +11,7 @@ from itpn_ray.models.detection.dino.denoising import EMPTY, Copies, make_copies,
 from itpn_ray.models.detection.dino.levels import Levels
 from itpn_ray.models.detection.dino.losses import Predictions
 from tests.models.detection.dinos import config, dino
-from tests.models.nets import pictures
+from tests.models.nets import make_images
 
 CONFIG = config(denoising=8)
 LABELS = torch.tensor([[2, 0, -1], [1, -1, -1], [-1, -1, -1]])
@@ -28,7 +28,7 @@ def test_groups_hold_each_object_twice():
     assert copies.assigned[1].tolist() == [0, -1] * 8
     assert copies.groups[2].tolist() == [EMPTY] * 16
     assert copies.assigned[2].tolist() == [-1] * 16
-    # All groups of a picture together count as one.
+    # All groups of an image together count as one.
     assert copies.weights.sum(1).tolist() == [4.0, 2.0, 0.0]
 
 
@@ -57,7 +57,7 @@ def test_a_batch_without_objects_has_no_copies():
 def test_near_copies_stay_near_and_far_ones_do_not():
     many = config(denoising=4000)
     copies = make_copies(BOXES[:1], LABELS[:1, :1], SEEDS[:1], many)
-    sides = corners(copies.boxes[0])  # far inside the picture: nothing is cut
+    sides = corners(copies.boxes[0])  # far inside the image: nothing is cut
     shift = (sides - corners(BOXES[0, 0])).abs() / torch.tensor([0.1, 0.05, 0.1, 0.05])
     near = copies.assigned[0] >= 0
     assert near.sum() == 4000
@@ -111,16 +111,16 @@ def test_visibility_by_definition():
     groups = torch.tensor([[1, 1, 2, EMPTY, 0, 0], [1, 2, EMPTY, EMPTY, 0, EMPTY]])
     seen = visibility(groups)
     assert seen.shape == (2, 1, 6, 6)
-    for picture in range(2):
+    for image in range(2):
         for q in range(6):
             for k in range(6):
-                same = bool(groups[picture, q] == groups[picture, k])
-                assert seen[picture, 0, q, k] == same
+                same = bool(groups[image, q] == groups[image, k])
+                assert seen[image, 0, q, k] == same
     assert seen.any(-1).all()
 
 
 class Decoding:
-    """One picture with two objects before the decoder of a detector whose parts all matter."""
+    """One image with two objects before the decoder of a detector whose parts all matter."""
 
     def __init__(self) -> None:
         torch.set_grad_enabled(False)
@@ -128,7 +128,7 @@ class Decoding:
         sizes = torch.tensor([[64, 64]])
         self.tokens: Tensor
         self.levels: Levels
-        self.tokens, self.levels = self.net.encode(pictures(1, 64), sizes)
+        self.tokens, self.levels = self.net.encode(make_images(1, 64), sizes)
         self.selected: Selection = self.net.select(self.tokens, self.levels)
         self.copies: Copies = make_copies(BOXES[:1], LABELS[:1], SEEDS[:1], self.net.config)
         torch.set_grad_enabled(True)

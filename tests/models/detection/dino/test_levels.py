@@ -26,26 +26,26 @@ def tokens() -> list[tuple[int, int, float, float]]:
     ]
 
 
-def test_tokens_are_valid_where_they_overlap_the_picture():
+def test_tokens_are_valid_where_they_overlap_the_image():
     levels = lay_out(maps(), SIZES)
     assert levels.shapes == [(12, 16), (6, 8), (3, 4), (1, 2)]
     assert levels.starts.tolist() == [0, 192, 240, 252]
-    for picture, (height, width) in enumerate(SIZES.tolist()):
+    for image, (height, width) in enumerate(SIZES.tolist()):
         expected = [x - s / 2 < width and y - s / 2 < height for _, s, x, y in tokens()]
-        assert levels.mask[picture].tolist() == expected
+        assert levels.mask[image].tolist() == expected
     assert levels.mask[0].all()
 
 
 def test_anchors_sit_on_their_tokens_and_grow_with_the_level():
     boxes, allowed = lay_out(maps(), SIZES).anchors()
-    for picture, (height, width) in enumerate(SIZES.tolist()):
+    for image, (height, width) in enumerate(SIZES.tolist()):
         for number, (level, stride, x, y) in enumerate(tokens()):
             side = 0.05 * 2**level
             wanted = torch.tensor([x / width, y / height, side, side])
-            torch.testing.assert_close(boxes[picture, number], wanted)
+            torch.testing.assert_close(boxes[image, number], wanted)
             inside = all(0.01 < value < 0.99 for value in wanted.tolist())
             overlaps = x - stride / 2 < width and y - stride / 2 < height
-            assert allowed[picture, number] == (inside and overlaps)
+            assert allowed[image, number] == (inside and overlaps)
 
 
 def test_a_token_reads_every_level_at_its_own_place():
@@ -56,15 +56,15 @@ def test_a_token_reads_every_level_at_its_own_place():
         for level, stride in enumerate(STRIDES):
             rows, columns = levels.shapes[level]
             wanted = torch.tensor([x / (columns * stride), y / (rows * stride)])
-            for picture in range(2):
-                torch.testing.assert_close(points[picture, number, level], wanted)
+            for image in range(2):
+                torch.testing.assert_close(points[image, number, level], wanted)
 
 
 def test_place_codes_span_the_valid_part():
     levels = lay_out(maps(), SIZES)
     codes = place_codes(levels, 8)
     assert [code.shape for code in codes] == [(2, h * w, 8) for h, w in levels.shapes]
-    # Valid columns of the second picture at stride 16: 5 of 8; rows: 4 of 6.
+    # Valid columns of the second image at stride 16: 5 of 8; rows: 4 of 6.
     across = torch.tensor([(column + 0.5) / 5 for column in range(5)]) * 2 * torch.pi
     down = torch.tensor([(row + 0.5) / 4 for row in range(4)]) * 2 * torch.pi
     grid = codes[1][1].view(6, 8, 8)[:4, :5]

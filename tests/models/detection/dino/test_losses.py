@@ -99,14 +99,14 @@ def test_matching_survives_a_diverged_network():
 
 def brute_force(made: Predictions, assigned: Tensor, weights: Tensor) -> dict[str, float]:
     sums = {"class": 0.0, "l1": 0.0, "giou": 0.0}
-    for layer, picture, query in itertools.product(range(3), range(2), range(4)):
-        place, weight = int(assigned[layer, picture, query]), weights[picture, query].item()
-        label = int(LABELS[picture, place]) if place >= 0 else None
-        for number, logit in enumerate(made.logits[layer, picture, query].tolist()):
+    for layer, image, query in itertools.product(range(3), range(2), range(4)):
+        place, weight = int(assigned[layer, image, query]), weights[image, query].item()
+        label = int(LABELS[image, place]) if place >= 0 else None
+        for number, logit in enumerate(made.logits[layer, image, query].tolist()):
             sums["class"] += weight * focal(logit, number == label)
         if place >= 0:
-            box = made.boxes[layer, picture, query].tolist()
-            target = BOXES[picture, place].tolist()
+            box = made.boxes[layer, image, query].tolist()
+            target = BOXES[image, place].tolist()
             sums["l1"] += 5 * weight * sum(abs(x - y) for x, y in zip(box, target, strict=True))
             sums["giou"] += 2 * weight * (1 - overlap(box, target))
     return sums

@@ -18,7 +18,7 @@ from itpn_ray.models import (
 from itpn_ray.models.detection.base import Targets
 from tests.models.detection.dinos import dino
 from tests.models.detection.made import Shape, alone, images, sizes, targets
-from tests.models.nets import pictures as noise
+from tests.models.nets import make_images as noise
 
 ONE: list[Shape] = [(0, (6, 10, 40, 44))]
 TWO: list[Shape] = [(1, (4, 4, 30, 34)), (0, (34, 20, 60, 58))]
@@ -28,15 +28,17 @@ TERMS = {
 }
 
 
-def parts(net: Dino, pictures: list[list[Shape]], count: float | None = None) -> dict[str, Tensor]:
+def parts(
+    net: Dino, source_images: list[list[Shape]], count: float | None = None
+) -> dict[str, Tensor]:
     """The losses; with `count`, that is what a worker has on average."""
     mean = alone if count is None else lambda x: torch.full_like(x, count)
-    made = targets(pictures, [100 + len(shapes) for shapes in pictures])
-    return net.losses(images(pictures), sizes(len(pictures)), made, mean)
+    made = targets(source_images, [100 + len(shapes) for shapes in source_images])
+    return net.losses(images(source_images), sizes(len(source_images)), made, mean)
 
 
-def total(net: Dino, pictures: list[list[Shape]], count: float | None = None) -> Tensor:
-    return torch.stack(list(parts(net, pictures, count).values())).sum()
+def total(net: Dino, images: list[list[Shape]], count: float | None = None) -> Tensor:
+    return torch.stack(list(parts(net, images, count).values())).sum()
 
 
 def gradients(net: Dino, loss: Tensor) -> dict[str, Tensor]:
@@ -86,7 +88,7 @@ def test_detections_are_the_last_layers():
     torch.testing.assert_close(found.boxes[0], wanted * torch.tensor([48.0, 64, 48, 64]))
 
 
-def test_a_picture_does_not_depend_on_its_batch_mates():
+def test_an_image_does_not_depend_on_its_batch_mates():
     # At full width, where groups of channels are large enough to be normalised to the last digit.
     net = dino(stirred=True, drop_path=0.3, channels=256).train()
     batch = [ONE, TWO, NONE, [*TWO, *ONE]]
@@ -127,7 +129,7 @@ def test_all_chance_comes_from_the_seeds():
 
 @pytest.mark.parametrize("second", [NONE, ONE])
 def test_boxes_are_normalised_over_workers(second):
-    """Two workers with a picture each, one perhaps empty, learn what one worker with both does."""
+    """Two workers with an image each, one perhaps empty, learn what one worker with both does."""
     net = dino(stirred=True)
     first = [*TWO, *ONE]
     counts: list[float] = []
@@ -221,7 +223,7 @@ def test_migration_and_windows_are_options():
 
 
 def test_it_learns():
-    """A small detector finds the shapes of two pictures, from nothing."""
+    """A small detector finds the shapes of two images, from nothing."""
     net = dino(channels=64, encoder_layers=1, decoder_layers=2, levels=4).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     batch = [TWO, ONE]
@@ -298,9 +300,9 @@ def test_layer_ids():
     assert ids["trunk.trunk.stage3.1.norm1.weight"] == 2
     head = {depth for name, depth in ids.items() if not name.startswith("trunk.trunk.")}
     assert head == {max(ids.values())} == {sum((1, 1, 2)) + 1}
-    undecayed = no_weight_decay(net)
-    assert "trunk.trunk.position" in undecayed
-    assert "decoder.position.0.weight" not in undecayed
+    no_weight_decay = no_weight_decay(net)
+    assert "trunk.trunk.position" in no_weight_decay
+    assert "decoder.position.0.weight" not in no_weight_decay
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_nothing_is_fetched(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    picture = [[(0, (8, 8, 40, 40))]]
+    image = [[(0, (8, 8, 40, 40))]]
     net = dino()
-    net.losses(images(picture), sizes(1), targets(picture), alone)
+    net.losses(images(image), sizes(1), targets(image), alone)
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,17 @@ from tests.models.detection.made import (
     targets,
 )
 
-PICTURES: list[list[Shape]] = [
+IMAGES: list[list[Shape]] = [
     [(0, (6, 8, 40, 36)), (1, (28, 30, 62, 60))],
     [(1, (10, 14, 50, 46))],
 ]
 NAMES = ("class", "box", "mask")
 
 
-def total(model: Rcnn, pictures: list[list[Shape]], seeds: list[int] | None = None) -> Tensor:
-    losses = model.losses(images(pictures), sizes(len(pictures)), targets(pictures, seeds), alone)
+def total(model: Rcnn, source_images: list[list[Shape]], seeds: list[int] | None = None) -> Tensor:
+    losses = model.losses(
+        images(source_images), sizes(len(source_images)), targets(source_images, seeds), alone
+    )
     return torch.stack(list(losses.values())).sum()
 
 
@@ -44,7 +46,7 @@ def total(model: Rcnn, pictures: list[list[Shape]], seeds: list[int] | None = No
 @pytest.mark.parametrize("stages", [1, 3])
 def test_losses_and_detections_have_their_names_and_shapes(stages, masks):
     model = rcnn(stages=stages, masks=masks, drop_path=0.1).train()
-    losses = model.losses(images(PICTURES), sizes(2), targets(PICTURES), alone)
+    losses = model.losses(images(IMAGES), sizes(2), targets(IMAGES), alone)
     names = NAMES if masks else NAMES[:2]
     suffixes = ("1", "2", "3") if stages == 3 else ("",)
     assert set(losses) == {"rpn_class", "rpn_box", *(n + s for n in names for s in suffixes)}
@@ -53,7 +55,7 @@ def test_losses_and_detections_have_their_names_and_shapes(stages, masks):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    found = model.eval().detect(images(PICTURES), sizes(2, 50, 60))
+    found = model.eval().detect(images(IMAGES), sizes(2, 50, 60))
     assert len(found) == 2
     for part in found:
         count = len(part.scores)
@@ -66,11 +68,11 @@ def test_losses_and_detections_have_their_names_and_shapes(stages, masks):
         assert (part.boxes >= 0).all()
 
 
-@pytest.mark.parametrize("pictures", [[[], PICTURES[1]], [[], []]])
+@pytest.mark.parametrize("images", [[[], IMAGES[1]], [[], []]])
 @pytest.mark.parametrize("stages", [1, 3])
-def test_pictures_without_objects_cost_and_teach(pictures, stages):
+def test_images_without_objects_cost_and_teach(images, stages):
     model = rcnn(stages=stages).train()
-    loss = total(model, pictures)
+    loss = total(model, images)
     assert loss.isfinite()
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -78,7 +80,7 @@ def test_pictures_without_objects_cost_and_teach(pictures, stages):
         assert parameter.grad.isfinite().all(), name
 
 
-def test_a_picture_s_losses_do_not_depend_on_its_neighbours():
+def test_an_image_s_losses_do_not_depend_on_its_neighbours():
     model = rcnn(regions=12).train()
     for module in model.modules():
         if isinstance(module, SyncBatchNorm):
@@ -89,18 +91,18 @@ def test_a_picture_s_losses_do_not_depend_on_its_neighbours():
         norms.append(norm)
         return norm
 
-    def sums(pictures: list[list[Shape]], drawn: Tensor, seeds: list[int]) -> list[Tensor]:
+    def sums(source_images: list[list[Shape]], drawn: Tensor, seeds: list[int]) -> list[Tensor]:
         """The five losses before they are divided."""
         norms.clear()
-        losses = model.losses(drawn, sizes(len(pictures)), targets(pictures, seeds), mean)
+        losses = model.losses(drawn, sizes(len(source_images)), targets(source_images, seeds), mean)
         order = [norms[0], norms[0], norms[1], norms[1], norms[2]]
         values = [losses[name] for name in ("rpn_class", "rpn_box", *NAMES)]
         return [value * norm for value, norm in zip(values, order, strict=True)]
 
-    drawn = images(PICTURES)
-    both = sums(PICTURES, drawn, [5, 6])
-    first = sums(PICTURES[:1], drawn[:1], [5])
-    second = sums(PICTURES[1:], drawn[1:], [6])
+    drawn = images(IMAGES)
+    both = sums(IMAGES, drawn, [5, 6])
+    first = sums(IMAGES[:1], drawn[:1], [5])
+    second = sums(IMAGES[1:], drawn[1:], [6])
     assert norms[1] == 12  # fewer than there are, so that the draw matters
     for joint, one, other in zip(both, first, second, strict=True):
         torch.testing.assert_close(joint, one + other)
@@ -109,15 +111,15 @@ def test_a_picture_s_losses_do_not_depend_on_its_neighbours():
 def test_every_draw_is_a_function_of_the_seeds():
     model = rcnn(regions=12, drop_path=0.5).train()
     torch.manual_seed(1)
-    first = total(model, PICTURES, [5, 6])
+    first = total(model, IMAGES, [5, 6])
     torch.manual_seed(2)
-    assert total(model, PICTURES, [5, 6]) == first
-    assert total(model, PICTURES, [5, 7]) != first
+    assert total(model, IMAGES, [5, 6]) == first
+    assert total(model, IMAGES, [5, 7]) != first
 
 
-def test_a_picture_is_detected_alike_alone_and_in_a_batch():
+def test_an_image_is_detected_alike_alone_and_in_a_batch():
     model = rcnn().eval()
-    drawn = images(PICTURES)
+    drawn = images(IMAGES)
     both = model.detect(drawn, sizes(2))
     lone = model.detect(drawn[1:], sizes(1))
     torch.testing.assert_close(both[1].boxes, lone[0].boxes)
@@ -127,7 +129,7 @@ def test_a_picture_is_detected_alike_alone_and_in_a_batch():
 @pytest.mark.parametrize("stages", [1, 3])
 def test_gradients_do_not_explode(stages):
     model = rcnn(stages=stages).train()
-    total(model, PICTURES).backward()
+    total(model, IMAGES).backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     assert 0.1 < torch.nn.utils.get_total_norm(gradients) < 50
     with torch.no_grad():
@@ -135,15 +137,15 @@ def test_gradients_do_not_explode(stages):
             head.deltas.bias.fill_(1e4)
         model.rpn.head.bbox_pred.bias.fill_(1e4)
     model.zero_grad()
-    total(model, PICTURES).backward()
+    total(model, IMAGES).backward()
     assert torch.nn.utils.get_total_norm(gradients).isfinite()
 
 
 def test_bf16_is_enough_for_the_networks_and_boxes_stay_float():
     model = rcnn(stages=3).train()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = model.losses(images(PICTURES), sizes(2), targets(PICTURES), alone)
-        found = model.eval().detect(images(PICTURES), sizes(2))
+        losses = model.losses(images(IMAGES), sizes(2), targets(IMAGES), alone)
+        found = model.eval().detect(images(IMAGES), sizes(2))
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert all(loss.isfinite() for loss in losses.values())
     assert {part.boxes.dtype for part in found} == {torch.float32}
@@ -217,13 +219,13 @@ def test_a_detector_s_trunk_can_be_taken_out_again():
 def test_a_file_is_enough_to_have_the_detector_again(tmp_path):
     model = rcnn(stages=3, drop_path=0.2).train()
     model.set_migration(0.25)
-    model.losses(images(PICTURES), sizes(2), targets(PICTURES), alone)  # moves the statistics
+    model.losses(images(IMAGES), sizes(2), targets(IMAGES), alone)  # moves the statistics
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
     assert isinstance(again, Rcnn)
     assert again.config == model.config
     assert again.acceleration.ratio == again.body.acceleration.ratio == 0.25
-    found, expected = (x.eval().detect(images(PICTURES), sizes(2)) for x in (again, model))
+    found, expected = (x.eval().detect(images(IMAGES), sizes(2)) for x in (again, model))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.boxes, other.boxes)
         assert torch.equal(one.masks, other.masks)
@@ -270,13 +272,13 @@ def test_values_that_do_not_fit_are_named(change):
 
 
 @pytest.mark.parametrize("stages", [1, 3])
-def test_two_pictures_are_learned(stages):
+def test_two_images_are_learned(stages):
     model = rcnn(stages=stages, pyramid_width=64, fc_width=128, regions=32 // stages)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    drawn, size = images(PICTURES), sizes(2)
+    drawn, size = images(IMAGES), sizes(2)
     boxes, masks = [], []
     for step in range(60):
-        truth = targets(PICTURES, [2 * step, 2 * step + 1])
+        truth = targets(IMAGES, [2 * step, 2 * step + 1])
         losses = model.train().losses(drawn, size, truth, alone)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
@@ -286,7 +288,7 @@ def test_two_pictures_are_learned(stages):
         masks.append(losses["mask" + first].item())
     assert sum(boxes[-15:]) < 0.8 * sum(boxes[:15])
     assert sum(masks[-15:]) < 0.3 * sum(masks[:15])
-    for shapes, found in zip(PICTURES, model.eval().detect(drawn, size), strict=True):
+    for shapes, found in zip(IMAGES, model.eval().detect(drawn, size), strict=True):
         for shape in shapes:
             overlap = box_iou(torch.tensor([shape[1]]).float(), found.boxes[: len(shapes)])[0]
             best = int(overlap.argmax())

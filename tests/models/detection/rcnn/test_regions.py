@@ -47,7 +47,7 @@ def test_large_regions_are_read_from_coarse_maps(side, stride):
     assert (pool_regions(maps, [box], 7) == stride).all()
 
 
-def test_regions_belong_to_their_pictures():
+def test_regions_belong_to_their_images():
     maps = {
         s: torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 64 // s, 64 // s)
         for s in (4, 8, 16, 32)

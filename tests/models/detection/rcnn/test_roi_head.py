@@ -182,7 +182,7 @@ def test_repeated_boxes_count_once_a_class_and_unsure_ones_not_at_all():
     assert (found.scores.sort(descending=True).values == found.scores).all()
 
 
-def test_detections_are_cut_at_the_picture_and_limited():
+def test_detections_are_cut_at_the_image_and_limited():
     net = head()
     say(net, 0, [1.0, 1.0, 1.0, 0.0], [[3.0, 3.0, 0.0, 0.0]] * 3)
     corner = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 40

@@ -131,7 +131,7 @@ def test_normalisers_are_averaged_over_workers():
         torch.testing.assert_close(two[name] * 2, one[name])
 
 
-def test_proposals_lie_in_the_picture_and_are_limited():
+def test_proposals_lie_in_the_image_and_are_limited():
     net = network(proposals=20)
     (found,) = net(maps(64, 96), [(50, 70)])
     proposals = net.propose(found, (50, 70))
