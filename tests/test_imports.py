@@ -14,35 +14,36 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "itpn_ray"
 
 LEVELS: list[set[str]] = [
-    {"errors", "checks", "draws", "figures", "pages"},
-    {"storage", "ray_config", "ray_env"},
-    {"models", "data", "tracking"},
-    {"progress", "console", "counter", "report"},
-    {"evaluation", "pretrain", "tasks"},
+    {"errors", "checks", "rng", "allocator", "formatting"},
+    {"storage"},
+    {"ray_runtime", "models", "tracking", "runs", "terminal"},
+    {"data"},
+    {"evaluation", "report"},
+    {"tasks"},
     {"experiment"},
     {"training"},
     {"tuning"},
     {"recipes"},
-    {"demo_config", "demo"},
+    {"commands"},
     {"cli", "__main__"},
 ]
-"""Rooms from the ground up: a room imports from its own level and from those below it."""
+"""Packages from the bottom up: each imports from its own level and from those below it."""
 
 MAY_IMPORT = {
-    "ray.data": {"data"},
+    "ray.data": {"data", "ray_runtime"},
     "ray.train": {"training", "tuning"},
     "ray.tune": {"tuning"},
     "ray.job_submission": {"jobs"},
     "mlflow": {"tracking"},
     "boto3": {"storage"},
 }
-"""Library -> the only rooms that import it."""
+"""Library -> the only packages that import it."""
 
-PLAIN_TORCH = {"models", "pretrain", "tasks", "evaluation"}
-"""Rooms that must run on a machine with PyTorch alone."""
+PLAIN_TORCH = {"models", "tasks", "evaluation"}
+"""Packages that must run on a machine with PyTorch alone."""
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     if path.is_relative_to(ROOT / "jobs"):
         return "jobs"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -63,35 +64,35 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def level_of(room: str) -> int:
-    return next(level for level, rooms in enumerate(LEVELS) if room in rooms)
+def level_of(package: str) -> int:
+    return next(level for level, packages in enumerate(LEVELS) if package in packages)
 
 
-def test_every_room_has_a_level() -> None:
-    rooms = {room_of(path) for path in sources()} - {"jobs"}
-    assert rooms == set().union(*LEVELS)
+def test_every_package_has_a_level() -> None:
+    packages = {package_of(path) for path in sources()} - {"jobs"}
+    assert packages == set().union(*LEVELS)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
-    room = room_of(path)
-    if room == "jobs":
+    package = package_of(path)
+    if package == "jobs":
         return
     for name in imports(path):
         parts = name.split(".")
         if parts[0] == "itpn_ray" and len(parts) > 1:
-            assert level_of(parts[1]) <= level_of(room), f"{room} imports {name}"
+            assert level_of(parts[1]) <= level_of(package), f"{package} imports {name}"
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_libraries_stay_in_their_rooms(path: Path) -> None:
-    room = room_of(path)
+def test_libraries_stay_in_their_packages(path: Path) -> None:
+    package = package_of(path)
     for name in imports(path):
-        for library, rooms in MAY_IMPORT.items():
+        for library, packages in MAY_IMPORT.items():
             if name == library or name.startswith(f"{library}."):
-                assert room in rooms, f"{room} imports {name}"
-        if room in PLAIN_TORCH:
-            assert name.split(".")[0] not in ("ray", "mlflow"), f"{room} imports {name}"
+                assert package in packages, f"{package} imports {name}"
+        if package in PLAIN_TORCH:
+            assert name.split(".")[0] not in ("ray", "mlflow"), f"{package} imports {name}"
 
 
 @pytest.mark.parametrize(

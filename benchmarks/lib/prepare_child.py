@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.driver import Progress, prepare
+from itpn_ray.data.prepare.driver import PrepareProgress, prepare
 
 
 def limit(source: Path, max_side: int | None) -> None:
@@ -47,7 +47,7 @@ def ours(source: Path, out: Path, workers: int, max_side: int | None, rows: int)
     """A whole preparation; CPU time means something without workers only."""
     begin = time.perf_counter()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: PrepareProgress) -> None:
         line = {"seconds": time.perf_counter() - begin, "images": progress.images}
         print(json.dumps({**line, "cpu_s": time.process_time()}), flush=True)
 

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands."""
+"""The verbs of the command line."""

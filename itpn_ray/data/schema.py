@@ -15,9 +15,9 @@ by what the annotations do; transforms clip.
 
 That of detection is told in `itpn_ray.data.loading.detection_loader`.
 
-**Device batch**: the first after `itpn_ray.data.transforms.on_device`: image float32 (B, 3, S, S), normalised by
-the ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or mixed float32
-(B, K).
+**Device batch**: the first after `itpn_ray.data.transforms.on_device`: image float32 (B, 3, S, S),
+normalised by the ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or
+mixed float32 (B, K).
 """
 
 from __future__ import annotations

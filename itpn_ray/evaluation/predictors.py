@@ -157,7 +157,7 @@ class DetectionPredictor:
         entries = result_entries(found, source_image.number, (height, width), self._class_ids)
         if not self._drawing.side:
             return Answer(entries=entries)
-        scene = Scene(source_image=pixels, found=found)
+        scene = Scene(image=pixels, found=found)
         side = self._drawing.side_of(pixels)
         image = draw_image(scene, self._classes, side, min_score=self._drawing.min_score)
         return Answer(entries=entries, drawn=_jpeg(image))

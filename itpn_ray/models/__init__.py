@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from itpn_ray.models.weights.files import LoadReport, load_model, load_weights, save_model
 
 _HOMES = {
-    "acceleration": ("Acceleration",),
-    "autoencoder": ("PixelAutoencoder",),
-    "classifier": ("Classifier",),
+    "acceleration.config": ("Acceleration",),
+    "networks.autoencoder": ("PixelAutoencoder",),
+    "networks.classifier": ("Classifier",),
     "config": ("SIZES",),
-    "dense": ("DenseTrunk",),
-    "detection.dino": ("Dino", "create_dino"),
-    "detection.rcnn": ("Rcnn", "create_rcnn"),
-    "distillation": ("ClipDistiller",),
-    "convert": ("load_official", "to_official"),
-    "files": ("LoadReport", "load_model", "load_weights", "save_model"),
-    "layer_decay": ("layer_ids", "no_weight_decay"),
-    "trunk": ("Trunk",),
-    "zoo": (
+    "networks.backbone": ("DenseTrunk",),
+    "detection.dino.network": ("Dino", "create_dino"),
+    "detection.rcnn.network": ("Rcnn", "create_rcnn"),
+    "networks.distillation": ("ClipDistiller",),
+    "weights.convert": ("load_official", "to_official"),
+    "weights.files": ("LoadReport", "load_model", "load_weights", "save_model"),
+    "networks.layer_decay": ("layer_ids", "no_weight_decay"),
+    "trunk.base": ("Trunk",),
+    "networks.build": (
         "build",
         "create_autoencoder",
         "create_dense",

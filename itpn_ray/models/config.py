@@ -232,7 +232,9 @@ class DetectorConfig:
         return DenseConfig(trunk=self.trunk, pyramid=self.pyramid)
 
 
-ModelConfig = ClassifierConfig | DenseConfig | AutoencoderConfig | DistillerConfig | DetectorConfig
+NetworkConfig = (
+    ClassifierConfig | DenseConfig | AutoencoderConfig | DistillerConfig | DetectorConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)

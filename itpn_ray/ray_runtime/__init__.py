@@ -1,1 +1,1 @@
-"""TODO itpn_ray/ray_runtime."""
+"""How this project uses Ray: its settings, starting and finding it, tasks of Ray Data."""

@@ -24,7 +24,7 @@ DROPS = (9 / 12, 11 / 12)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class DetectorRecipe:
     """What detection trains a network with, whatever the head."""
 
     title: str
@@ -38,12 +38,14 @@ class Size:
 
 
 SIZES = {
-    "fast_itpn_tiny": Size(title="Fast-iTPN-T", layer_decay=0.80),
-    "fast_itpn_small": Size(title="Fast-iTPN-S", layer_decay=0.90),
-    "fast_itpn_base": Size(title="Fast-iTPN-B", layer_decay=0.90),
-    "fast_itpn_large": Size(title="Fast-iTPN-L", layer_decay=0.95, large=True, image_size=256),
-    "itpn_base": Size(title="iTPN-B", layer_decay=0.90),
-    "itpn_large": Size(title="iTPN-L", layer_decay=0.95, large=True),
+    "fast_itpn_tiny": DetectorRecipe(title="Fast-iTPN-T", layer_decay=0.80),
+    "fast_itpn_small": DetectorRecipe(title="Fast-iTPN-S", layer_decay=0.90),
+    "fast_itpn_base": DetectorRecipe(title="Fast-iTPN-B", layer_decay=0.90),
+    "fast_itpn_large": DetectorRecipe(
+        title="Fast-iTPN-L", layer_decay=0.95, large=True, image_size=256
+    ),
+    "itpn_base": DetectorRecipe(title="iTPN-B", layer_decay=0.90),
+    "itpn_large": DetectorRecipe(title="iTPN-L", layer_decay=0.95, large=True),
 }
 
 TITLES = {

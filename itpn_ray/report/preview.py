@@ -34,7 +34,7 @@ def preview(
         uri: the prepared data set, local or remote.
         out: the file to write, replaced whole.
         config: which images, and how they are augmented.
-        hide: what pre-training hides of them, see `itpn_ray.data.loading.preview.Hide`; None: nothing.
+        hide: what pre-training hides of them, see `Hide`; None: nothing.
 
     Returns:
         The file.

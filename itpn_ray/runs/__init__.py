@@ -1,1 +1,1 @@
-"""TODO itpn_ray/runs."""
+"""The run folder: names, journal, lease and reader; the only place that knows its format."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/terminal."""
+"""What people see of long work: a live display in a terminal, plain lines anywhere else."""

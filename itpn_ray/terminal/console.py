@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from itpn_ray.formatting import show_duration, show_figure, show_value
-from itpn_ray.terminal.run_progress import Progress, RunFolder
+from itpn_ray.terminal.run_progress import RunFolder, RunProgress
 from itpn_ray.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Console:
             run_dir: the run's folder, whose records are followed.
             title: what runs; the folder's name by default.
         """
-        progress = Progress()
+        progress = RunProgress()
         folder = RunFolder(run_dir, progress)
         stopped = threading.Event()
         thread = threading.Thread(
@@ -149,7 +149,7 @@ class Console:
         return Live(console=Terminal(file=self._stream), auto_refresh=False, transient=True)
 
     def _show(
-        self, folder: RunFolder, progress: Progress, stopped: threading.Event, title: str
+        self, folder: RunFolder, progress: RunProgress, stopped: threading.Event, title: str
     ) -> None:
         begun = time.monotonic()
         last, next_line = "", begun + self._plain_seconds
@@ -180,7 +180,7 @@ class Console:
                 print(text, file=self._stream, flush=True)
 
 
-def render(progress: Progress, title: str, elapsed: float) -> Group:
+def render(progress: RunProgress, title: str, elapsed: float) -> Group:
     """The live display: a bar, the figures below it, and a line a worker."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar

@@ -20,7 +20,7 @@ _WINDOW = 20
 
 
 @dataclass
-class TrainContext:
+class WorkerStatus:
     """The newest status of one worker, and when it came (driver's clock, seconds)."""
 
     status: Record
@@ -34,16 +34,16 @@ class TrainContext:
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """The state that a display shows. Times are the driver's clock, seconds."""
 
-    workers: dict[int, TrainContext] = field(default_factory=dict)
+    workers: dict[int, WorkerStatus] = field(default_factory=dict)
     _paces: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
     def status(self, record: Record, seen: float) -> None:
         """Take a worker's status: rank, phase, step, steps, epoch, loss, images_per_s."""
         rank = int(record["rank"])
-        self.workers[rank] = TrainContext(record, seen)
+        self.workers[rank] = WorkerStatus(record, seen)
         step = record.get("step")
         if rank != min(self.workers) or step is None:
             return
@@ -150,9 +150,9 @@ class Tail:
 
 
 class RunFolder:
-    """Feeds a `Progress` from a run's folder, and returns what is worth a line of its own."""
+    """Feeds a `RunProgress` from a run's folder, and returns what is worth a line of its own."""
 
-    def __init__(self, run_dir: str | Path, progress: Progress) -> None:
+    def __init__(self, run_dir: str | Path, progress: RunProgress) -> None:
         self._folder = Path(run_dir)
         self._progress = progress
         self._metrics = Tail(self._folder / "metrics.jsonl")

@@ -17,8 +17,8 @@ def parameter_groups(
     """Groups of trainable parameters that share learning-rate scale and weight decay.
 
     A parameter of depth i among depths 0..top learns at ``layer_decay ** (top - i)`` times the
-    rate, and ``backbone_lr_scale`` times that where i < top. ``no_weight_decay`` names those without weight
-    decay.
+    rate, and ``backbone_lr_scale`` times that where i < top. ``no_weight_decay`` names those
+    without weight decay.
 
     Returns:
         Dicts for the optimiser with ``params``, ``names``, ``weight_decay`` and ``lr_scale``, in an

@@ -17,7 +17,7 @@ from itpn_ray.data.annotations import run_lengths
 from itpn_ray.data.annotations.geometry import follow
 from itpn_ray.data.prepare.config import SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
-from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 from itpn_ray.data.sources.detect import detect
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.synthetic.layouts import generate
@@ -145,7 +145,7 @@ def turned_image(orientation: int, width: int, height: int) -> bytes:
 @pytest.mark.parametrize("max_side", [None, 24])
 def test_objects_follow_an_image_that_turns(orientation: int, max_side: int | None) -> None:
     rules = ImageRules(max_side=max_side, quality=90, max_pixels=2**20)
-    image = normalise(turned_image(orientation, 48, 32), rules)
+    image = reencode(turned_image(orientation, 48, 32), rules)
     row = row_for(48, 32)
     if orientation in (2, 3, 4):  # the size does not tell: the annotations mean the upright image
         moved = follow(row, image)
@@ -167,20 +167,20 @@ def test_objects_follow_an_image_that_turns(orientation: int, max_side: int | No
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(out, "JPEG", exif=exif, quality=95)
-    upright = normalise(out.getvalue(), rules)
+    upright = reencode(out.getvalue(), rules)
     shown = np.asarray(Image.open(io.BytesIO(upright.data)).convert("L")) > 127
     assert overlap(shown, runs) > 0.7
 
 
 def test_annotations_of_the_upright_size_are_not_turned() -> None:
     rules = ImageRules(max_side=None, quality=90, max_pixels=2**20)
-    image = normalise(turned_image(6, 32, 48), rules)  # shown as 48 x 32
+    image = reencode(turned_image(6, 32, 48), rules)  # shown as 48 x 32
     assert follow(row_for(48, 32), image) == row_for(48, 32)
 
 
 def test_annotations_of_another_size_are_rejected() -> None:
     rules = ImageRules(max_side=None, quality=90, max_pixels=2**20)
-    image = normalise(turned_image(1, 50, 32), rules)
+    image = reencode(turned_image(1, 50, 32), rules)
     with pytest.raises(RejectedError, match="annotated as 48 x 32 pixels, but has 50 x 32"):
         follow(row_for(48, 32), image)
 

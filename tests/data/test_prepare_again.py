@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.data.prepare.driver import Progress, prepare
+from itpn_ray.data.prepare.driver import PrepareProgress, prepare
 from itpn_ray.data.store.shards import ShardWriter, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from tests.data.made_files import FOLDERS, config, files, write_folders
@@ -19,7 +19,7 @@ def test_nothing_is_done_twice(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", FOLDERS)
     first = prepare(config(tmp_path / "raw", tmp_path / "out"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    calls: list[Progress] = []
+    calls: list[PrepareProgress] = []
     assert prepare(config(tmp_path / "raw", tmp_path / "out"), calls.append) == first
     assert not calls
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}

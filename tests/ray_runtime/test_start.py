@@ -34,7 +34,8 @@ def test_a_wrong_field_is_named(options, named):
 
 
 def test_configuration_imports_no_ray():
-    script = "import sys, itpn_ray.ray_runtime.config, itpn_ray.ray_runtime.start; print('ray' in sys.modules)"
+    modules = "itpn_ray.ray_runtime.config, itpn_ray.ray_runtime.start"
+    script = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

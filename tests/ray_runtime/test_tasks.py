@@ -14,7 +14,7 @@ from itpn_ray.ray_runtime.tasks import Work, run_on_ray
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def progress_bar() -> Work:
+def counting() -> Work:
     made = time.monotonic_ns()
 
     def count(task: int) -> Iterator[tuple[int, int, int]]:

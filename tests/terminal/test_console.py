@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console as Terminal
 
 from itpn_ray.terminal.console import Console, render
-from itpn_ray.terminal.run_progress import Progress
+from itpn_ray.terminal.run_progress import RunProgress
 
 
 class FakeTerminal(io.StringIO):
@@ -145,12 +145,12 @@ def test_a_table_has_aligned_columns() -> None:
 
 
 def test_the_display_before_and_during_a_run() -> None:
-    def text(progress: Progress) -> str:
+    def text(progress: RunProgress) -> str:
         stream = io.StringIO()
         Terminal(file=stream, width=100).print(render(progress, "nano", 75.0))
         return stream.getvalue()
 
-    progress = Progress()
+    progress = RunProgress()
     assert "waiting for the workers" in text(progress)
     progress.status({"rank": 0, "step": 10, "steps": 40, "epoch": 1.5, "phase": "saving"}, 0.0)
     assert "25 %" in text(progress)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from itpn_ray.formatting import show_duration, show_figure
-from itpn_ray.terminal.run_progress import Progress, RunFolder, Tail, event_line, metrics_line
+from itpn_ray.terminal.run_progress import RunFolder, RunProgress, Tail, event_line, metrics_line
 
 
 def status(rank: int = 0, **fields) -> dict:
@@ -18,7 +18,7 @@ def append(path: Path, *records: dict) -> None:
 
 
 def test_one_line_says_it_all() -> None:
-    progress = Progress()
+    progress = RunProgress()
     assert progress.line(0.0) == "waiting for the workers"
     progress.status(status(epoch=0.5, loss=0.75, images_per_s=1234.5), seen=100.0)
     progress.status(status(1, phase="reading"), seen=100.0)
@@ -31,21 +31,21 @@ def test_one_line_says_it_all() -> None:
 
 
 def test_a_silent_worker_is_told() -> None:
-    progress = Progress()
+    progress = RunProgress()
     progress.status(status(), seen=100.0)
     progress.status(status(1), seen=140.0)
     assert progress.worker_lines(145.0) == ["worker 0  silent for 45 s", "worker 1  forward"]
 
 
 def test_many_workers_are_counted() -> None:
-    progress = Progress()
+    progress = RunProgress()
     for rank in range(12):
         progress.status(status(rank, phase="reading" if rank < 3 else "forward"), seen=0.0)
     assert progress.worker_lines(1.0) == ["9x forward", "3x reading"]
 
 
 def test_a_restart_does_not_spoil_the_pace() -> None:
-    progress = Progress()
+    progress = RunProgress()
     for seen, step in [(0.0, 50), (10.0, 60), (60.0, 40), (70.0, 50)]:
         progress.status(status(step=step), seen)
     assert progress.eta == pytest.approx(50.0)
@@ -85,7 +85,7 @@ def test_the_folder_tells_events_and_evaluations(tmp_path: Path) -> None:
     old = tmp_path / "status" / "rank-7.json"
     old.write_text(json.dumps(status(7)))
     os.utime(old, (1.0, 1.0))
-    progress = Progress()
+    progress = RunProgress()
     folder = RunFolder(tmp_path, progress)
     (tmp_path / "status" / "rank-0.json").write_text(json.dumps(status()))
     append(tmp_path / "events.jsonl", {"time": 1.0, "event": "checkpoint", "step": 10})

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/cache_teacher."""
+"""`itpn-ray cache-teacher`: a CLIP teacher's features, written once."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/chaos."""
+"""`itpn-ray chaos`: faults on request."""

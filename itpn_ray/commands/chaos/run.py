@@ -1,4 +1,4 @@
-"""Faults on request against a run under way: see ``itpn_ray.commands.chaos.faults`` for what they do."""
+"""Faults on request against a run under way; `itpn_ray.commands.chaos.faults` makes them."""
 
 from __future__ import annotations
 

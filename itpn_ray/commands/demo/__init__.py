@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/demo."""
+"""`itpn-ray demo`: the whole main job on embedded images."""

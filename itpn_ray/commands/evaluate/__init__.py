@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/evaluate."""
+"""`itpn-ray evaluate`: accuracy and speed from a weight file."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/plan."""
+"""`itpn-ray plan`: what a run would take."""

@@ -32,7 +32,7 @@ BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class RunSize:
     """What the configuration alone tells.
 
     Attributes:
@@ -76,7 +76,7 @@ class Timing:
     checkpoint_s: float
 
 
-def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timing | None]:
+def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, Timing | None]:
     """Count, time and say what a run would take.
 
     Args:
@@ -137,7 +137,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[Size, Timi
     return size, timing
 
 
-def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
+def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
     """What the configuration alone tells; networks are made on the meta device.
 
     Raises:
@@ -154,7 +154,7 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
     start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
     per_epoch = len(train) // config.optim.global_batch
     holders = max(1, config.worker_range[0]) if config.sharded else 1
-    return Size(
+    return RunSize(
         parameters=trained,
         multiply_adds=adds,
         state_gb=BYTES * (state + 3 * trained) / 1e9 / holders,
@@ -166,7 +166,7 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> Size:
     )
 
 
-def find_problems(config: ExperimentConfig, size: Size) -> list[str]:
+def find_problems(config: ExperimentConfig, size: RunSize) -> list[str]:
     """Where the run would do otherwise than its numbers suggest."""
     problems = []
     batch = config.optim.global_batch
@@ -195,7 +195,7 @@ def _shares(batch: int, workers: int) -> list[tuple[int, int]]:
     return [share(batch, rank, workers) for rank in range(workers)]
 
 
-def measure(config: ExperimentConfig, size: Size, steps: int) -> Timing:
+def measure(config: ExperimentConfig, size: RunSize, steps: int) -> Timing:
     """Run the training loop on one worker's share for some steps, and read what it recorded.
 
     The first step warms up and does not count. What it writes is removed.
@@ -236,7 +236,7 @@ def measure(config: ExperimentConfig, size: Size, steps: int) -> Timing:
 
 
 def _trial(
-    config: ExperimentConfig, size: Size, steps: int, images: int, out: str
+    config: ExperimentConfig, size: RunSize, steps: int, images: int, out: str
 ) -> ExperimentConfig:
     """The run cut down to some steps of one worker's share."""
     epochs = steps / (images // size.share)

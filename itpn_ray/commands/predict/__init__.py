@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/predict."""
+"""`itpn-ray predict`: what is in the images of a folder."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/commands/verify_resume."""
+"""`itpn-ray verify-resume`: the kill test on a run's own configuration."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/annotations."""
+"""Annotated objects: their arrays, their faults, polygons and run lengths."""

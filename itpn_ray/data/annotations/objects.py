@@ -33,7 +33,7 @@ class Objects:
         areas: (n,) float64 square pixels, as annotated.
         crowds: (n,) bool.
         polygons: outlines x, y, x, y, ... of each object's parts; empty where there are none.
-        runs: run lengths of each object's mask (`itpn_ray.data.annotations.run_lengths`); empty likewise.
+        runs: run lengths of each object's mask (see `run_lengths`); empty likewise.
     """
 
     path: str

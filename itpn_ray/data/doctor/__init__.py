@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/doctor."""
+"""Checks of raw annotations and of prepared data."""

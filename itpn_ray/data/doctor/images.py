@@ -14,7 +14,7 @@ from itpn_ray.data.annotations.geometry import framed
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 from itpn_ray.data.sources.base import Source
 from itpn_ray.data.sources.coco_entries import Frame
 from itpn_ray.data.store.shards import Shard
@@ -45,7 +45,7 @@ def _check_file(row: Mapping[str, Any], data: bytes | OSError) -> Frame | Fault:
         kind = kinds.FILE_MISSING if data.errno == errno.ENOENT else kinds.UNREADABLE
         return fault(kind=kind, reason=str(data.strerror))
     try:
-        image = normalise(data, _RULES)
+        image = reencode(data, _RULES)
     except RejectedError as error:
         return fault(kind=kinds.UNREADABLE, reason=str(error))
     try:
@@ -61,7 +61,7 @@ def check_shard(shard: Shard) -> Iterator[Fault]:
         told = shard.fields(row, ("path", "width", "height"))
         fault = partial(Fault, file=told["path"], entry="")
         try:
-            image = normalise(shard.image(row).tobytes(), _RULES)
+            image = reencode(shard.image(row).tobytes(), _RULES)
         except RejectedError as error:
             yield fault(kind=kinds.UNREADABLE, reason=str(error))
             continue

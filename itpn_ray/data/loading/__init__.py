@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/loading."""
+"""Shards to host batches: order, transport, decoding threads, loaders."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import from_bytes, to_bytes
-from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows
 from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
@@ -161,7 +161,7 @@ def _decode(data: bytes | OSError) -> Tensor | str:
     if isinstance(data, OSError):
         return str(data.strerror)
     try:
-        return decode_rgb(np.frombuffer(normalise(data, _RULES).data, dtype=np.uint8))
+        return decode_rgb(np.frombuffer(reencode(data, _RULES).data, dtype=np.uint8))
     except (RejectedError, RuntimeError) as error:
         return str(error)
 

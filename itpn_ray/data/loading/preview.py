@@ -203,7 +203,7 @@ def _draw(
     colours: Sequence[tuple[int, int, int]] = (),
     masks: Tensor | None = None,
 ) -> bytes:
-    """A source_image with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG."""
+    """An image with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG."""
     if masks is not None:
         for mask, colour in zip(masks, colours, strict=True):
             tint = torch.tensor(colour, dtype=torch.float32)[:, None, None]

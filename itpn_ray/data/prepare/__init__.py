@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/prepare."""
+"""Raw images to shards with a manifest."""

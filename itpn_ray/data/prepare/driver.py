@@ -45,7 +45,7 @@ from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class PrepareProgress:
     """How far a preparation is: images and shards done and in all, images in quarantine."""
 
     images: int
@@ -55,7 +55,7 @@ class Progress:
     quarantined: int
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[PrepareProgress], None]
 
 
 def prepare(
@@ -191,7 +191,7 @@ class _Tally:
             )
         if self._progress is not None:
             self._progress(
-                Progress(
+                PrepareProgress(
                     images=self._done,
                     total_images=self._images,
                     shards=len(self.records),

@@ -80,7 +80,7 @@ class EncodedImage:
     histogram: NDArray[np.int64] | None
 
 
-def normalise(data: bytes, rules: ImageRules, *, measured: bool = False) -> EncodedImage:
+def reencode(data: bytes, rules: ImageRules, *, measured: bool = False) -> EncodedImage:
     """Check an image file, decode it once, and return what the shard shall hold.
 
     Args:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.annotations.geometry import follow, leave_out_faulty
 from itpn_ray.data.prepare.plan import from_bytes
-from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
 from itpn_ray.data.schema import shard_schema
 from itpn_ray.data.sources.base import Source
 from itpn_ray.data.store.manifest import ShardInfo
@@ -202,7 +202,7 @@ class ShardJob:
             try:
                 if isinstance(data, OSError):
                     raise RejectedError(data.strerror)
-                image = normalise(data, self.rules, measured=measured)
+                image = reencode(data, self.rules, measured=measured)
                 if self.kind == "detection":
                     row, faults = leave_out_faulty(row, image)
                     record.leave_out(row["path"], faults)

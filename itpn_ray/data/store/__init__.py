@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/store."""
+"""Prepared data as it is stored: shards, manifest, cached copies, teacher features."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/synthetic."""
+"""The embedded data sets: labelled images drawn in the true formats of the real ones."""

@@ -32,14 +32,14 @@ _MARK = "images.json"
 _CHUNK = 64
 _QUALITY = 90
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 Chunk = tuple[str, range]
 CocoImage = tuple[dict[str, Any], list[dict[str, Any]]]
 """An entry of COCO's ``images``, and its ``annotations`` without their numbers."""
 Result = TypeVar("Result")
 
 
-def generate(config: SynthesizeConfig, progress: Progress | None = None) -> Path:
+def generate(config: SynthesizeConfig, progress: ProgressCallback | None = None) -> Path:
     """Draw the images that ``config`` describes; at once where they are there already.
 
     Args:
@@ -109,7 +109,7 @@ def chunks(config: SynthesizeConfig) -> Iterator[Chunk]:
 
 
 def run_chunks(
-    config: SynthesizeConfig, draw: Callable[[Chunk], Result], progress: Progress | None
+    config: SynthesizeConfig, draw: Callable[[Chunk], Result], progress: ProgressCallback | None
 ) -> Iterator[tuple[str, Result]]:
     """Map ``draw`` over `chunks` in ``config.num_workers`` processes: (split, result) in order."""
     workers = (os.cpu_count() or 1) if config.num_workers is None else config.num_workers
@@ -124,7 +124,9 @@ def run_chunks(
                 progress(done, total)
 
 
-def _write_folders(config: SynthesizeConfig, folder: Path, progress: Progress | None) -> None:
+def _write_folders(
+    config: SynthesizeConfig, folder: Path, progress: ProgressCallback | None
+) -> None:
     for split in SPLITS:
         for name in drawing.CLASSES:
             (folder / split / name).mkdir(parents=True)
@@ -142,7 +144,7 @@ def _draw_folders(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
         (folder / split / drawing.CLASSES[label] / name).write_bytes(encode(pixels))
 
 
-def _write_coco(config: SynthesizeConfig, folder: Path, progress: Progress | None) -> None:
+def _write_coco(config: SynthesizeConfig, folder: Path, progress: ProgressCallback | None) -> None:
     (folder / "annotations").mkdir()
     files: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
@@ -185,7 +187,7 @@ def _mark(config: SynthesizeConfig) -> str:
     return json.dumps(shown, indent=1) + "\n"
 
 
-_LAYOUTS: dict[str, Callable[[SynthesizeConfig, Path, Progress | None], None]] = {
+_LAYOUTS: dict[str, Callable[[SynthesizeConfig, Path, ProgressCallback | None], None]] = {
     "imagenet": _write_folders,
     "coco": _write_coco,
 }

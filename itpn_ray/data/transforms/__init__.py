@@ -1,1 +1,1 @@
-"""TODO itpn_ray/data/transforms."""
+"""Crops, augmentation, views of detection with their targets, and batches on the device."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/acceleration."""
+"""Token migration, windows with gathering tokens, and what they are compared with."""

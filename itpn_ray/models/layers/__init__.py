@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/layers."""
+"""The blocks and position codes that trunks, pyramids and decoders are made of."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/networks."""
+"""Whole networks: classifier, autoencoder, distillation, backbone; built by name."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from itpn_ray.models.config import ModelConfig
+from itpn_ray.models.config import NetworkConfig
 from itpn_ray.models.trunk.base import Trunk
 
 
@@ -20,7 +20,7 @@ class Network(nn.Module):
         prefix: stands before the names of the trunk's and pyramid's tensors.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     trunk: Trunk
     num_drops: int
     prefix: ClassVar[str] = ""

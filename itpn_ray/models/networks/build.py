@@ -13,7 +13,7 @@ from itpn_ray.models.config import (
     ClassifierConfig,
     DenseConfig,
     DistillerConfig,
-    ModelConfig,
+    NetworkConfig,
     PyramidConfig,
     TrunkConfig,
     decoder_heads,
@@ -36,7 +36,7 @@ def build_trunk(config: TrunkConfig) -> Trunk:
     return FastItpn(config) if config.family == FAST_ITPN else Itpn(config)
 
 
-def build(config: ModelConfig) -> Network:
+def build(config: NetworkConfig) -> Network:
     """The network that `config` describes, with new weights from torch's generator."""
     trunk = build_trunk(config.trunk)
     if isinstance(config, ClassifierConfig):

@@ -13,7 +13,7 @@ from itpn_ray.models.config import (
     ClassifierConfig,
     DenseConfig,
     DistillerConfig,
-    ModelConfig,
+    NetworkConfig,
     PyramidConfig,
     TrunkConfig,
 )
@@ -30,13 +30,13 @@ _KINDS: dict[str, type[Any]] = {
 }
 
 
-def to_dict(config: ModelConfig) -> dict[str, Any]:
+def network_to_dict(config: NetworkConfig) -> dict[str, Any]:
     """`config` as plain data that JSON can hold."""
     return dataclasses.asdict(config)
 
 
-def from_dict(data: Mapping[str, Any]) -> ModelConfig:
-    """The config that `to_dict` described.
+def network_from_dict(data: Mapping[str, Any]) -> NetworkConfig:
+    """The config that `network_to_dict` described.
 
     Raises:
         ConfigError: unknown kind, or fields that the kind does not have.
@@ -51,7 +51,7 @@ def from_dict(data: Mapping[str, Any]) -> ModelConfig:
         fields["trunk"] = TrunkConfig(**trunk)
         if "pyramid" in fields:
             fields["pyramid"] = PyramidConfig(**fields["pyramid"])
-        config: ModelConfig = _KINDS[kind](**fields)
+        config: NetworkConfig = _KINDS[kind](**fields)
     except (KeyError, TypeError) as error:
         raise ConfigError(
             kind, dict(data), f"not a full description ({error})", "use a file saved by itpn_ray"

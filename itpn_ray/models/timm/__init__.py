@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/timm."""
+"""The networks under timm's names."""

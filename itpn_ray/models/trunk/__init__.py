@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/trunk."""
+"""The trunks of iTPN and Fast-iTPN, and the feature pyramid on top."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/weights."""
+"""Weight files: ours and the authors', conversion, inspection, export."""

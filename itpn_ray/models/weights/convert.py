@@ -24,7 +24,7 @@ from itpn_ray.models.config import (
     ClassifierConfig,
     DenseConfig,
     DistillerConfig,
-    ModelConfig,
+    NetworkConfig,
     PyramidConfig,
     TrunkConfig,
     decoder_heads,
@@ -106,7 +106,7 @@ def open_network(path: str | os.PathLike[str]) -> Network:
     return load_official(path)[0]
 
 
-def from_official(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def from_official(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
     """Tensors with this package's names; those without a counterpart keep the authors' name."""
     left = {name: tensor for name, tensor in state.items() if not name.endswith(_INDEX)}
     if not config.trunk.relative_position:
@@ -144,7 +144,7 @@ def describe(
     image_size: int | None = None,
     decoder_num_heads: int | None = None,
     subject: str = "state dict",
-) -> ModelConfig:
+) -> NetworkConfig:
     """The network that the authors' `state` holds; see `load_official`.
 
     Raises:
@@ -191,7 +191,7 @@ def _describe_trunk(
 
 def _describe_model(
     state: Mapping[str, Tensor], trunk: TrunkConfig, decoder_num_heads: int | None
-) -> ModelConfig:
+) -> NetworkConfig:
     if "align_dim_16to8.weight" not in state:
         return ClassifierConfig(
             trunk=trunk,

@@ -24,7 +24,7 @@ from itpn_ray.models.config import ClassifierConfig, PyramidConfig
 from itpn_ray.models.layers.position import resize_relative_table, resize_table, table_side
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.build import build
-from itpn_ray.models.networks.configs import from_dict, to_dict
+from itpn_ray.models.networks.configs import network_from_dict, network_to_dict
 
 METADATA_KEY = "itpn_ray"
 ENOUGH = 0.95  # share of tensors below which loading refuses
@@ -77,7 +77,7 @@ def save_model(
     """
     path = Path(path)
     metadata = dict(extra or {})
-    metadata[METADATA_KEY] = json.dumps(to_dict(module.config), sort_keys=True)
+    metadata[METADATA_KEY] = json.dumps(network_to_dict(module.config), sort_keys=True)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -104,7 +104,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
             "one of the authors' files",
         )
     try:
-        module = build(from_dict(json.loads(metadata[METADATA_KEY])))
+        module = build(network_from_dict(json.loads(metadata[METADATA_KEY])))
         module.load_state_dict(tensors)
     except (ConfigError, RuntimeError, json.JSONDecodeError) as error:
         raise CheckpointError(
@@ -250,7 +250,7 @@ def read_pyramid(path: str | os.PathLike[str]) -> PyramidConfig | None:
     if told is None:
         return None
     try:
-        config = from_dict(json.loads(told))
+        config = network_from_dict(json.loads(told))
     except (ConfigError, json.JSONDecodeError) as error:
         raise CheckpointError(
             str(path), None, f"its description is damaged ({error})", "export it anew"

@@ -15,7 +15,7 @@ from itpn_ray.models.config import (
     DenseConfig,
     DetectorConfig,
     DistillerConfig,
-    ModelConfig,
+    NetworkConfig,
     TrunkConfig,
 )
 from itpn_ray.models.networks.base import Network
@@ -34,7 +34,7 @@ class Contents:
     file: str
     written_by: str
     """"itpn_ray" or "authors"."""
-    config: ModelConfig
+    config: NetworkConfig
     """The network, complete."""
     size: str
     """Its name in the size table, or "custom"."""
@@ -104,7 +104,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Network, dict[str, str], tuple[
     return network, extra, tuple(notes)
 
 
-def _behind_the_trunk(config: ModelConfig) -> list[tuple[str, str]]:
+def _behind_the_trunk(config: NetworkConfig) -> list[tuple[str, str]]:
     if isinstance(config, ClassifierConfig):
         pool = "norm, then mean" if config.norm_before_pool else "mean, then norm"
         return [("classes", str(config.num_classes)), ("pooling", pool), ("pyramid", "no")]

@@ -13,7 +13,7 @@ from itpn_ray.models.config import (
     AutoencoderConfig,
     ClassifierConfig,
     DistillerConfig,
-    ModelConfig,
+    NetworkConfig,
     PyramidConfig,
     TrunkConfig,
 )
@@ -59,7 +59,7 @@ EMBED = _one(lambda tensor: tensor.flatten(1), lambda tensor: tensor.unflatten(1
 NEIGHBOURS = _one(_swap, _swap)
 
 
-def entries(config: ModelConfig) -> Iterator[Entry]:
+def entries(config: NetworkConfig) -> Iterator[Entry]:
     """Every parameter of the network that `config` describes."""
     yield from _trunk_entries(config.trunk)
     if isinstance(config, ClassifierConfig):

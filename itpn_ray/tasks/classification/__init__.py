@@ -1,1 +1,1 @@
-"""TODO itpn_ray/tasks/classification."""
+"""Fine-tuning for classification (paper, 5.2)."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/tasks/clip_pretraining."""
+"""Pre-training on a CLIP teacher's tokens (paper, 3.3)."""

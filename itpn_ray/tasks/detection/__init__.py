@@ -1,1 +1,1 @@
-"""TODO itpn_ray/tasks/detection."""
+"""Object detection and instance segmentation over the pre-trained pyramid (paper, 5.3)."""

@@ -1,1 +1,1 @@
-"""TODO itpn_ray/training/checkpoint."""
+"""Checkpoints: what is in one, writing and verifying it, and a run's whole state."""

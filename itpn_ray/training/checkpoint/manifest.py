@@ -26,7 +26,7 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class CheckpointManifest:
     """What a checkpoint consists of.
 
     Args:
@@ -54,7 +54,7 @@ class Manifest:
         return _canonical(content | {"digest": _digest(content)})
 
     @classmethod
-    def decode(cls, data: bytes, uri: str) -> Manifest:
+    def decode(cls, data: bytes, uri: str) -> CheckpointManifest:
         """Read and verify.
 
         Raises:
@@ -75,7 +75,7 @@ class Manifest:
         raise CheckpointError(uri, None, "is cut or changed", "Use another checkpoint")
 
     @classmethod
-    def _from(cls, content: dict[str, Any]) -> Manifest:
+    def _from(cls, content: dict[str, Any]) -> CheckpointManifest:
         files = {}
         for name, entry in content["files"].items():
             if not _FILE_NAME.match(name) or not _SHA256.match(entry["sha256"]):

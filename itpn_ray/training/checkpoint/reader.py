@@ -18,7 +18,7 @@ from torch import Tensor
 from itpn_ray.errors import CheckpointError
 from itpn_ray.storage import ObjectStore, open_store
 from itpn_ray.training.checkpoint import manifest as manifests
-from itpn_ray.training.checkpoint.manifest import Manifest
+from itpn_ray.training.checkpoint.manifest import CheckpointManifest
 from itpn_ray.training.checkpoint.state_files import unflatten
 
 FOLDER = re.compile(r"^step-(\d{9,})$")
@@ -50,7 +50,7 @@ class Checkpoint:
         self.problems: tuple[str, ...] = ()
         with reading(f"{self.uri}/{manifests.NAME}"):
             data = store.read_bytes(f"{name}/{manifests.NAME}")
-        self.manifest = Manifest.decode(data, f"{self.uri}/{manifests.NAME}")
+        self.manifest = CheckpointManifest.decode(data, f"{self.uri}/{manifests.NAME}")
         self.step, self.epoch = self.manifest.step, self.manifest.epoch
 
     def verify(self) -> None:

@@ -35,7 +35,7 @@ from torch import Tensor
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.storage import open_store
 from itpn_ray.training.checkpoint import manifest as manifests
-from itpn_ray.training.checkpoint.manifest import FileEntry, Manifest
+from itpn_ray.training.checkpoint.manifest import CheckpointManifest, FileEntry
 from itpn_ray.training.checkpoint.reader import (
     FOLDER,
     STATE,
@@ -224,7 +224,7 @@ class CheckpointStore:
         try:
             with self._staging() as folder:
                 files = _stage(folder, parts)
-                manifest = Manifest(
+                manifest = CheckpointManifest(
                     step=step, epoch=epoch, time=time.time(), files=files, versions=_versions()
                 )
                 if not self._holds(name, files):
@@ -271,7 +271,7 @@ class CheckpointStore:
             return False
         return True
 
-    def _commit(self, folder: Path, name: str, manifest: Manifest, verify: bool) -> None:
+    def _commit(self, folder: Path, name: str, manifest: CheckpointManifest, verify: bool) -> None:
         self._remove(name)
         try:
             for file, entry in manifest.files.items():

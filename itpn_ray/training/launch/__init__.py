@@ -1,1 +1,1 @@
-"""TODO itpn_ray/training/launch."""
+"""A run from its start: checks, workers under Ray Train or in this process, its end."""

@@ -95,7 +95,8 @@ def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     return [
         "from itpn_ray.models import load_model",
         f'model = load_model("{folder / EXPORT}")',
-        f"{use}  # images: float (B, 3, H, W), normalised by itpn_ray.data.transforms.on_device.{normalise}",
+        f"{use}  # images: float (B, 3, H, W), normalised by "
+        f"itpn_ray.data.transforms.on_device.{normalise}",
     ]
 
 

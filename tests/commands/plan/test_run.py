@@ -245,7 +245,7 @@ def test_price_lists(prices: str, tmp_path: Path) -> None:
 
 
 def test_the_projects_own_price_list_can_be_read() -> None:
-    path = Path(__file__).parents[2] / "clusters" / "prices.yaml"
+    path = Path(__file__).parents[3] / "clusters" / "prices.yaml"
     assert find_machine(str(path), "p5.48xlarge").gpus == 8
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.driver import Progress, prepare, task_sizes
+from itpn_ray.data.prepare.driver import PrepareProgress, prepare, task_sizes
 from itpn_ray.data.prepare.shard_job import read_record
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
@@ -148,10 +148,10 @@ def test_strict_and_the_threshold_stop(tmp_path: Path) -> None:
 def test_progress_counts_images_and_shards(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", FOLDERS)
     (tmp_path / "raw/val/cat/zero.jpg").write_bytes(b"")
-    calls: list[Progress] = []
+    calls: list[PrepareProgress] = []
     prepare(config(tmp_path / "raw", tmp_path / "out"), calls.append)
     assert [call.shards for call in calls] == [1, 2, 3, 4]
-    assert calls[-1] == Progress(
+    assert calls[-1] == PrepareProgress(
         images=28, total_images=28, shards=4, total_shards=4, quarantined=1
     )
 
@@ -191,7 +191,7 @@ def test_an_image_that_goes_missing_is_listed(tmp_path: Path) -> None:
     write_folders(raw, FOLDERS)
     gone = raw / "val/dog/003.jpg"
 
-    def remove(progress: Progress) -> None:
+    def remove(progress: PrepareProgress) -> None:
         gone.unlink(missing_ok=True)
 
     manifest = prepare(config(raw, tmp_path / "out"), remove)
@@ -252,7 +252,7 @@ def test_ray_gives_the_same_bytes_and_errors(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_folders(raw, FOLDERS)
     prepare(config(raw, tmp_path / "alone"))
-    calls: list[Progress] = []
+    calls: list[PrepareProgress] = []
     with start_ray(RayConfig(num_cpus=2)):
         prepare(config(raw, tmp_path / "ray", num_workers=2), calls.append)
         (raw / "train/dog/zero.jpg").write_bytes(b"")
@@ -283,7 +283,7 @@ def test_a_worker_that_dies_loses_no_finished_shard(tmp_path: Path) -> None:
     prepare(config(raw, tmp_path / "alone", shard_rows=1))
     finished: dict[Path, int] = {}
 
-    def kill_a_worker(progress: Progress) -> None:
+    def kill_a_worker(progress: PrepareProgress) -> None:
         if progress.shards == 2:
             shards = [read_record(p.read_bytes()).shard for p in out.glob("_work/done/train*.json")]
             paths = [out / "train" / shard.file for shard in shards if shard]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
 from tests.data.made import jpeg, make_image
 
 RULES = ImageRules(max_side=None, quality=90, max_pixels=2**26)
@@ -103,7 +103,7 @@ KEPT = {
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("name", KEPT)
 def test_a_fine_jpeg_keeps_its_bytes(name: str) -> None:
-    found = normalise(KEPT[name], RULES)
+    found = reencode(KEPT[name], RULES)
     assert found.kept
     assert found.data == KEPT[name]
     assert (found.width, found.height) == Image.open(io.BytesIO(KEPT[name])).size
@@ -172,7 +172,7 @@ WRITTEN_ANEW = {
 @pytest.mark.parametrize("name", WRITTEN_ANEW)
 def test_other_images_become_jpegs_of_the_same_pixels(name: str) -> None:
     data, expected = WRITTEN_ANEW[name]
-    found = normalise(data, RULES)
+    found = reencode(data, RULES)
     assert not found.kept
     assert found.data[:2] == b"\xff\xd8"
     assert off(found, expected) < 3.5
@@ -182,7 +182,7 @@ def test_orientation_is_not_applied_twice() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     data = saved(BASE, "TIFF", exif=exif)
-    assert off(normalise(data, RULES), BASE.transpose(Image.Transpose.ROTATE_180)) < 3.5
+    assert off(reencode(data, RULES), BASE.transpose(Image.Transpose.ROTATE_180)) < 3.5
 
 
 def test_ycck_jpeg() -> None:
@@ -194,18 +194,18 @@ def test_ycck_jpeg() -> None:
     stored = Image.merge("CMYK", [*channels, inks.split()[3]])
     data = bytearray(saved(stored, "JPEG", quality=98))
     data[data.index(b"Adobe") + 11] = 2
-    assert off(normalise(bytes(data), RULES), Image.eval(BASE, lambda value: 255 - value)) < 3.5
+    assert off(reencode(bytes(data), RULES), Image.eval(BASE, lambda value: 255 - value)) < 3.5
 
 
 @pytest.mark.parametrize("value", range(1, 9))
 def test_orientation_is_applied(value: int) -> None:
     data = with_orientation(value)
-    found = normalise(data, RULES)
+    found = reencode(data, RULES)
     right = BASE.transpose(UPRIGHT[value]) if value > 1 else BASE
     assert off(found, right) < 3.5
     assert found.turn == value
     assert found.source_size == right.size
-    again = normalise(found.data, RULES)
+    again = reencode(found.data, RULES)
     assert again.kept  # nothing in it asks for another turn
 
 
@@ -214,43 +214,43 @@ def test_orientation_of_other_formats(name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = saved(BASE, name, exif=exif, **({"lossless": True} if name == "WEBP" else {}))
-    assert off(normalise(data, RULES), BASE.transpose(UPRIGHT[6])) < 3.5
+    assert off(reencode(data, RULES), BASE.transpose(UPRIGHT[6])) < 3.5
 
 
 def test_shrinks_the_longer_side() -> None:
     large = make_image(1, 700, 500)
     rules = ImageRules(max_side=256, quality=90, max_pixels=2**26)
     for data in (jpeg(large), saved(large, "PNG"), saved(large, "JPEG", progressive=True)):
-        found = normalise(data, rules)
+        found = reencode(data, rules)
         assert (found.width, found.height) == (256, 183)
         assert found.source_size == (700, 500)
         assert off(found, large.resize((256, 183), Image.Resampling.BICUBIC)) < 3.5
     small = jpeg(BASE)
-    assert normalise(small, rules).data == small
+    assert reencode(small, rules).data == small
 
 
 def test_shrinks_and_turns() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = saved(make_image(1, 700, 500), "JPEG", exif=exif)
-    found = normalise(data, ImageRules(max_side=256, quality=90, max_pixels=2**26))
+    found = reencode(data, ImageRules(max_side=256, quality=90, max_pixels=2**26))
     assert (found.width, found.height, found.source_size) == (183, 256, (500, 700))
 
 
 def test_a_line_keeps_a_pixel_of_width() -> None:
     data = jpeg(BASE.resize((4000, 3)))
-    found = normalise(data, ImageRules(max_side=100, quality=90, max_pixels=2**26))
+    found = reencode(data, ImageRules(max_side=100, quality=90, max_pixels=2**26))
     assert (found.width, found.height) == (100, 1)
 
 
 @pytest.mark.parametrize("data", [jpeg(BASE), jpeg(GREY), saved(BASE, "PNG")])
 def test_the_histogram_is_that_of_the_stored_image(data: bytes) -> None:
-    found = normalise(data, RULES, measured=True)
+    found = reencode(data, RULES, measured=True)
     assert found.histogram is not None
     np.testing.assert_array_equal(found.histogram.sum(axis=1), WIDTH * HEIGHT)
     means = found.histogram @ np.arange(256) / (WIDTH * HEIGHT)
     np.testing.assert_allclose(means, pixels(found.data).mean(axis=(0, 1)), atol=1)
-    assert normalise(data, RULES).data == found.data
+    assert reencode(data, RULES).data == found.data
 
 
 REJECTED = {
@@ -278,7 +278,7 @@ REJECTED = {
 def test_the_rest_is_rejected_with_a_reason(name: str) -> None:
     data, reason = REJECTED[name]
     with pytest.raises(RejectedError, match=reason) as caught:
-        normalise(data, RULES)
+        reencode(data, RULES)
     assert "0x" not in str(caught.value)  # the same words in each run
 
 
@@ -286,12 +286,12 @@ def test_a_bomb_is_not_allocated() -> None:
     # The PNG is whole: decoding it takes 1.6 GB; the limit leaves room for 400 MB.
     code = """
 import resource, sys
-from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 data = sys.stdin.buffer.read()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
 try:
-    normalise(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
+    reencode(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
 except RejectedError as error:
     print(error)
 """
@@ -305,13 +305,13 @@ except RejectedError as error:
 def test_memory_that_is_not_there_is_a_reason() -> None:
     code = """
 import resource, sys
-from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, normalise
+from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 data = sys.stdin.buffer.read()
-normalise(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
+reencode(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (30 << 20),) * 2)
 try:
-    normalise(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
+    reencode(data, ImageRules(max_side=64, quality=90, max_pixels=2**26))
 except RejectedError as error:
     print(error)
 """

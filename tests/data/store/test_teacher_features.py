@@ -164,7 +164,7 @@ def test_a_killed_command_is_taken_up_again(data: str, features: str, tmp_path: 
 
         return encode_some
 
-    def progress_bar() -> Encode:
+    def counting() -> Encode:
         def encode_counted(images: Tensor) -> Tensor:
             seen.append(len(images))
             return encode(images)

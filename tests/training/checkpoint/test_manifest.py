@@ -3,9 +3,9 @@ import json
 import pytest
 
 from itpn_ray.errors import CheckpointError
-from itpn_ray.training.checkpoint.manifest import FileEntry, Manifest, _canonical, _digest
+from itpn_ray.training.checkpoint.manifest import CheckpointManifest, FileEntry, _canonical, _digest
 
-MANIFEST = Manifest(
+MANIFEST = CheckpointManifest(
     step=100,
     epoch=1.5,
     time=1e9,
@@ -15,7 +15,7 @@ MANIFEST = Manifest(
 
 
 def test_a_manifest_comes_back():
-    assert Manifest.decode(MANIFEST.encode(), "uri") == MANIFEST
+    assert CheckpointManifest.decode(MANIFEST.encode(), "uri") == MANIFEST
     assert MANIFEST.size == 3
 
 
@@ -26,11 +26,11 @@ def test_every_flipped_bit_and_every_cut_is_found():
             changed = bytearray(whole)
             changed[position] ^= 1 << bit
             with pytest.raises(CheckpointError, match="cut or changed"):
-                Manifest.decode(bytes(changed), "uri")
+                CheckpointManifest.decode(bytes(changed), "uri")
         with pytest.raises(CheckpointError, match="cut or changed"):
-            Manifest.decode(whole[:position], "uri")
+            CheckpointManifest.decode(whole[:position], "uri")
     with pytest.raises(CheckpointError, match="cut or changed"):
-        Manifest.decode(whole + b"\n", "uri")
+        CheckpointManifest.decode(whole + b"\n", "uri")
 
 
 def forged(**changes) -> bytes:
@@ -46,7 +46,7 @@ def forged(**changes) -> bytes:
 def test_a_forged_manifest_names_no_file_elsewhere(name):
     entry = {"bytes": 1, "sha256": "0" * 64}
     with pytest.raises(CheckpointError):
-        Manifest.decode(forged(files={name: entry}), "uri")
+        CheckpointManifest.decode(forged(files={name: entry}), "uri")
 
 
 def test_a_forged_manifest_is_refused():
@@ -56,9 +56,9 @@ def test_a_forged_manifest_is_refused():
         {"step": "x"},
     ):
         with pytest.raises(CheckpointError, match="cut or changed"):
-            Manifest.decode(forged(**changes), "uri")
+            CheckpointManifest.decode(forged(**changes), "uri")
 
 
 def test_another_format_says_so():
     with pytest.raises(CheckpointError, match="Upgrade"):
-        Manifest.decode(forged(format=2), "uri")
+        CheckpointManifest.decode(forged(format=2), "uri")

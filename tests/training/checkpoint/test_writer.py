@@ -16,7 +16,7 @@ from itpn_ray.commands.chaos.faults import full_disk, kill
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.storage import s3
 from itpn_ray.storage.local import LocalStore
-from itpn_ray.training.checkpoint.manifest import FileEntry, Manifest
+from itpn_ray.training.checkpoint.manifest import CheckpointManifest, FileEntry
 from itpn_ray.training.checkpoint.state_files import state_digest
 from itpn_ray.training.checkpoint.writer import CheckpointStore, open_checkpoint
 
@@ -383,7 +383,7 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(tmp_path, monkeypatch):
     saved(tmp_path / "checkpoints", 10, 20)
     bomb = pickle.dumps(Bomb())
     folder = tmp_path / "checkpoints/step-000000020"
-    manifest = Manifest.decode((folder / "manifest.json").read_bytes(), "")
+    manifest = CheckpointManifest.decode((folder / "manifest.json").read_bytes(), "")
     (folder / "model.safetensors").write_bytes(bomb)
     entry = FileEntry(bytes=len(bomb), sha256=hashlib.sha256(bomb).hexdigest())
     files = dict(manifest.files) | {"model.safetensors": entry}

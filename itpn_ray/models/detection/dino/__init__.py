@@ -1,1 +1,1 @@
-"""TODO itpn_ray/models/detection/dino."""
+"""DINO over the pre-trained pyramid (paper, 5.3)."""

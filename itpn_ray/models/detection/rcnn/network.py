@@ -10,7 +10,7 @@ from torch import Tensor
 
 from itpn_ray.models.detection.base import Detections, Detector, Mean, Targets
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
-from itpn_ray.models.detection.rcnn.regions import Size, objects_of
+from itpn_ray.models.detection.rcnn.regions import Extent, objects_of
 from itpn_ray.models.detection.rcnn.roi_head import RoiHead
 from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
 from itpn_ray.models.networks.backbone import DenseTrunk
@@ -104,5 +104,5 @@ def create_rcnn(
     return Rcnn(config, DenseTrunk(config.dense, build_trunk(config.trunk)))
 
 
-def _sizes(sizes: Tensor) -> Sequence[Size]:
+def _sizes(sizes: Tensor) -> Sequence[Extent]:
     return [(height, width) for height, width in sizes.tolist()]

@@ -15,7 +15,7 @@ from itpn_ray.models.detection.base import Targets
 REGION_STRIDES = (4, 8, 16, 32)
 FINEST_SIDE = 56  # pixels; stride 4 serves boxes up to twice this, stride 8 twice those, and so on
 
-Size = tuple[int, int]
+Extent = tuple[int, int]
 """Height and width of the valid part of an image."""
 
 

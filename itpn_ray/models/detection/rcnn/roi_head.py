@@ -20,7 +20,7 @@ from itpn_ray.models.detection.base import MAX_DETECTIONS, Detections, Mean
 from itpn_ray.models.detection.boxes import Weights, decode, match, sample
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
-from itpn_ray.models.detection.rcnn.regions import Objects, Size, mask_targets, pool_regions
+from itpn_ray.models.detection.rcnn.regions import Extent, Objects, mask_targets, pool_regions
 from itpn_ray.rng import Stream
 
 IOU = (0.5, 0.6, 0.7)  # from which a box stands for an object, by stage
@@ -71,7 +71,7 @@ class RoiHead(nn.Module):
         maps: Maps,
         proposals: Sequence[Tensor],
         objects: Sequence[Objects],
-        sizes: Sequence[Size],
+        sizes: Sequence[Extent],
         mean: Mean,
     ) -> dict[str, Tensor]:
         """Cross-entropy, GIoU and mask loss of each stage, times the stage's weight.
@@ -180,7 +180,7 @@ class RoiHead(nn.Module):
         sampled: Sequence[Sampled],
         logits: Tensor,
         deltas: Tensor,
-        sizes: Sequence[Size],
+        sizes: Sequence[Extent],
         stage: int,
     ) -> list[Tensor]:
         """Where the sampled boxes move, for the next stage; the objects' own are left out."""
@@ -192,7 +192,7 @@ class RoiHead(nn.Module):
 
     @torch.no_grad()
     def detect(
-        self, maps: Maps, proposals: Sequence[Tensor], sizes: Sequence[Size]
+        self, maps: Maps, proposals: Sequence[Tensor], sizes: Sequence[Extent]
     ) -> list[Detections]:
         """The objects in each image; a cascade averages its heads' logits and masks."""
         boxes, last = list(proposals), len(self.boxes) - 1
@@ -224,7 +224,11 @@ class RoiHead(nn.Module):
 
 
 def _move(
-    boxes: Sequence[Tensor], deltas: Tensor, labels: Tensor, sizes: Sequence[Size], stage: int
+    boxes: Sequence[Tensor],
+    deltas: Tensor,
+    labels: Tensor,
+    sizes: Sequence[Extent],
+    stage: int,
 ) -> list[Tensor]:
     """Each box (n, 4) of each image where the deltas (R, C, 4) of its label (R,) lead."""
     number = torch.arange(len(labels), device=labels.device)
@@ -233,7 +237,7 @@ def _move(
     return [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
 
 
-def _best(boxes: Tensor, deltas: Tensor, scores: Tensor, size: Size, stage: int) -> Detections:
+def _best(boxes: Tensor, deltas: Tensor, scores: Tensor, size: Extent, stage: int) -> Detections:
     """Of boxes (n, 4), deltas (n, C, 4) and scores (n, C), what is sure enough and not repeated."""
     region, label = (scores > SCORE).nonzero(as_tuple=True)
     reached = decode(boxes[region], deltas[region, label], BOX_WEIGHTS[stage])

@@ -18,7 +18,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from itpn_ray.models.detection.base import Mean
 from itpn_ray.models.detection.boxes import decode, encode, match, sample
-from itpn_ray.models.detection.rcnn.regions import Objects, Size
+from itpn_ray.models.detection.rcnn.regions import Extent, Objects
 from itpn_ray.rng import Stream
 
 ANCHOR_STRIDES = 8  # side of a square anchor over its map's stride
@@ -61,7 +61,7 @@ class ProposalNetwork(nn.Module):
         sides = tuple((ANCHOR_STRIDES * stride,) for stride in strides)
         self.generator = AnchorGenerator(sides, (RATIOS,) * len(sides))
 
-    def forward(self, maps: Mapping[int, Tensor], sizes: Sequence[Size]) -> list[Candidates]:
+    def forward(self, maps: Mapping[int, Tensor], sizes: Sequence[Extent]) -> list[Candidates]:
         """The candidates of each image.
 
         What batching has padded an image with has no anchors: an image has the same ones, in the
@@ -78,7 +78,7 @@ class ProposalNetwork(nn.Module):
             for i, size in enumerate(sizes)
         ]
 
-    def _candidates(self, logits: list[Tensor], deltas: list[Tensor], size: Size) -> Candidates:
+    def _candidates(self, logits: list[Tensor], deltas: list[Tensor], size: Extent) -> Candidates:
         """Of one image, from maps (3, h, w) and (12, h, w)."""
         grids = [_grid(size, stride) for stride in self.strides]
         steps = [[torch.tensor(stride)] * 2 for stride in self.strides]
@@ -95,7 +95,7 @@ class ProposalNetwork(nn.Module):
         )
 
     @torch.no_grad()
-    def propose(self, candidates: Candidates, size: Size) -> Tensor:
+    def propose(self, candidates: Candidates, size: Extent) -> Tensor:
         """The boxes most likely to hold something, within the image, (n, 4); see `proposals`."""
         limit = BEFORE_NMS_TRAINING if self.training else BEFORE_NMS
         logits = candidates.logits.split(candidates.counts)
@@ -143,7 +143,7 @@ def sum_of(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum()
 
 
-def _grid(size: Size, stride: int) -> tuple[int, int]:
+def _grid(size: Extent, stride: int) -> tuple[int, int]:
     """Rows and columns of an image's map, if it is padded to multiples of 32 and 64 at least."""
     height, width = (max(64, -(-side // 32) * 32) // stride for side in size)
     return height, width

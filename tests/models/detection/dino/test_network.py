@@ -300,9 +300,9 @@ def test_layer_ids():
     assert ids["trunk.trunk.stage3.1.norm1.weight"] == 2
     head = {depth for name, depth in ids.items() if not name.startswith("trunk.trunk.")}
     assert head == {max(ids.values())} == {sum((1, 1, 2)) + 1}
-    no_weight_decay = no_weight_decay(net)
-    assert "trunk.trunk.position" in no_weight_decay
-    assert "decoder.position.0.weight" not in no_weight_decay
+    undecayed = no_weight_decay(net)
+    assert "trunk.trunk.position" in undecayed
+    assert "decoder.position.0.weight" not in undecayed
 
 
 @pytest.mark.parametrize(

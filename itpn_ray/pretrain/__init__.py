@@ -1,1 +1,0 @@
-"""Pre-training objectives: masked image and masked feature modelling (paper, section 3)."""
