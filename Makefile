@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint docs format bench lock lock-lowest clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"itpn_ray needs Python 3.11, 3.12 or 3.13, this is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
@@ -31,6 +31,9 @@ lint: $(VENV)/.ready ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.ready ## the documentation, in build/site
+	$(BIN)/mkdocs build --strict --quiet
+
 format: $(VENV)/.ready ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -39,7 +42,12 @@ bench: $(VENV)/.ready ## the benchmarks that need no GPU
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
 lock: $(VENV)/.ready ## recompile requirements.lock from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+lock-lowest: ## lock the lowest versions that pyproject.toml allows, to test them
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip compile pyproject.toml --extra dev --extra docs --python $(BIN)/python --resolution lowest-direct --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean: ## remove the environment and the outputs
 	rm -rf $(VENV) out

@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows of docs/architecture.md."""
+"""Who may import whom: the arrows of docs/explanation/architecture.md."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
         manifest.json   sizes and SHA-256 of all others: written last, it makes the checkpoint
       last              the newest one: a symbolic link (local), or an object with its name (S3)
 
-No pickle anywhere. See docs/checkpoints.md for what is guaranteed.
+No pickle anywhere. See docs/explanation/checkpoints.md for what is guaranteed.
 """
 
 from __future__ import annotations
