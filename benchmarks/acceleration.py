@@ -174,7 +174,7 @@ def missed(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def into_docs(stem: Path) -> None:
-    """Put the table between its marks in docs/explanation/acceleration.md, and the plot beside it."""
+    """Put the table between its marks in docs/explanation/acceleration.md, the plot beside it."""
     page, plots = ROOT / "docs" / "acceleration.md", ROOT / "docs" / "plots"
     before, rest = page.read_text().split(f"<!-- {stem.name} -->\n", 1)
     after = rest.split("<!-- end -->", 1)[1]
@@ -191,7 +191,9 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", type=int, help="pixels a side")
     parser.add_argument("--variants", nargs="+", default=[""], help="parts of variants' names")
     parser.add_argument("--batch", type=int, help="images a batch")
-    parser.add_argument("--docs", action="store_true", help="also write docs/explanation/acceleration.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="also write docs/explanation/acceleration.md"
+    )
     options = parse(parser)
     networks = ["fast_itpn_tiny"] if options.quick else ["fast_itpn_base", "fast_itpn_tiny"]
     sizes = [512] if options.quick else [512, 1024]

@@ -36,7 +36,16 @@ def commands_page() -> str:
     for verb, (_, line) in VERBS.items():
         arguments = [verb, *([RECIPE_OF[verb]] if verb in RECIPE_OF else []), "--help"]
         command = f"itpn-ray {' '.join(arguments)}"
-        parts += [f"## {verb}", "", line, "", f"```text title='{command}'", help_of(arguments), "```", ""]
+        parts += [
+            f"## {verb}",
+            "",
+            line,
+            "",
+            f"```text title='{command}'",
+            help_of(arguments),
+            "```",
+            "",
+        ]
     return "\n".join(parts)
 
 

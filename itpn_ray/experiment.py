@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from itpn_ray import checks
-from itpn_ray.data.config import AugmentConfig, DetectionAugmentConfig, LoaderConfig
+from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_runtime.config import RayConfig
-from itpn_ray.tasks.config import Classification, Detection, ModelConfig
-from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining
+from itpn_ray.tasks.config import ModelConfig, TaskConfig
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
+from itpn_ray.tasks.registry import settings_class
 from itpn_ray.tracking.config import TrackingConfig
 
-TASKS: dict[str, type] = {
-    "pixel_pretraining": PixelPretraining,
-    "clip_pretraining": ClipPretraining,
-    "classification": Classification,
-    "detection": Detection,
+RENAMED = {
+    "optim.drops": "lr_milestones",
+    "optim.trunk_scale": "backbone_lr_scale",
+    "loader.carrier": "transport",
 }
-"""Name of a task in a saved configuration -> its settings."""
+"""Fields of configurations that older versions saved -> their names today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +168,9 @@ class ExperimentConfig:
     log_every: int = 10
     """Steps between records of the training loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: PixelPretraining | ClipPretraining | Classification | Detection = field(
-        default_factory=PixelPretraining
-    )
+    task: TaskConfig = field(default_factory=PixelPretraining)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    augment: AugmentConfig | DetectionAugmentConfig = field(default_factory=AugmentConfig)
+    augment: Augmentation = field(default_factory=AugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -201,30 +198,13 @@ class ExperimentConfig:
 
     def _check_task(self) -> None:
         """Refuse what does not go with the task."""
-        if isinstance(self.task, PixelPretraining | ClipPretraining):
-            for name in ("migration", "window"):
-                if getattr(self.model, name):
-                    raise ConfigError(
-                        f"model.{name}",
-                        getattr(self.model, name),
-                        "is for fine-tuning and evaluation: pre-training keeps every token and "
-                        "its attention (paper, 3.4)",
-                        "Leave it out here",
-                    )
-        detects = isinstance(self.task, Detection)
-        if detects != isinstance(self.augment, DetectionAugmentConfig):
+        self.task.check_model(self.model)
+        if type(self.augment) is not self.task.augmentation:
             raise ConfigError(
                 "augment",
                 type(self.augment).__name__,
                 f"does not go with {type(self.task).__name__}",
-                f"Use {'DetectionAugmentConfig' if detects else 'AugmentConfig'}",
-            )
-        if detects and self.model.compile:
-            raise ConfigError(
-                "model.compile",
-                True,
-                "would compile anew for each size of a batch's views",
-                "Leave it out for detection",
+                f"Use {self.task.augmentation.__name__}",
             )
 
     @property
@@ -264,22 +244,27 @@ def absolute(path: str) -> str:
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """The configuration as a plain dict of JSON values; the task carries its name as ``kind``."""
     plain = dataclasses.asdict(config)
-    kind = next(name for name, cls in TASKS.items() if type(config.task) is cls)
-    plain["task"] = {"kind": kind, **plain["task"]}
+    plain["task"] = {"kind": config.task.name, **plain["task"]}
     return plain
 
 
 def from_dict(plain: dict[str, Any]) -> ExperimentConfig:
-    """The configuration that :func:`to_dict` wrote.
+    """The configuration that :func:`to_dict` wrote, also in an older version.
 
     Raises:
         ConfigError: a field is unknown, or a value cannot be used.
     """
-    task = dict(plain["task"])
-    kind = task.pop("kind")
-    checks.one_of("task.kind", kind, TASKS)
-    rest = {name: value for name, value in plain.items() if name != "task"}
-    return _build(ExperimentConfig, rest, "", task=_build(TASKS[kind], task, "task."))
+    rest = dict(plain)
+    task = dict(rest.pop("task"))
+    settings = settings_class(task.pop("kind"))
+    augment = rest.pop("augment", {})
+    return _build(
+        ExperimentConfig,
+        rest,
+        "",
+        task=_build(settings, task, "task."),
+        augment=_build(settings.augmentation, augment, "augment."),
+    )
 
 
 def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:
@@ -287,34 +272,14 @@ def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:
     hints = typing.get_type_hints(cls)
     names = {f.name for f in dataclasses.fields(cls)}
     values = dict(ready)
-    for name, value in plain.items():
+    for key, value in plain.items():
+        name = RENAMED.get(prefix + key, key)
         if name not in names:
-            raise ConfigError(prefix + name, value, "is no field", checks.nearest(name, names))
+            raise ConfigError(prefix + key, value, "is no field", checks.nearest(key, names))
         hint = hints[name]
-        if isinstance(value, dict) and (settings := _settings(hint, value)) is not None:
-            value = _build(settings, value, f"{prefix}{name}.")
-        elif _is_tuple(hint) and isinstance(value, list):
-            value = tuple(value)
+        if dataclasses.is_dataclass(hint):
+            value = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
+        elif typing.get_origin(hint) is tuple:
+            value = tuple(value)  # JSON has lists only
         values[name] = value
     return cls(**values)
-
-
-def _settings(hint: Any, plain: dict[str, Any]) -> type | None:
-    """The settings class that a dict was made of: of several, the one that has most of its names.
-
-    None where the hint names no settings.
-    """
-    known = {
-        option: sum(field.name in plain for field in dataclasses.fields(option))
-        for option in _options(hint)
-        if dataclasses.is_dataclass(option)
-    }
-    return typing.cast(type, max(known, key=lambda option: known[option])) if known else None
-
-
-def _is_tuple(hint: Any) -> bool:
-    return any(typing.get_origin(option) is tuple for option in _options(hint))
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -40,7 +40,12 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class Augmentation:
+    """The base of the settings of augmentation; each kind of loader has its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Augmentation):
     """What happens to a training image before it becomes a tensor of the batch.
 
     Raises:
@@ -73,7 +78,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionAugmentConfig:
+class DetectionAugmentConfig(Augmentation):
     """Sizes, crops and flips of detection (the usual augmentation of DETR and its successors).
 
     Raises:

@@ -10,8 +10,8 @@ import dataclasses
 
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.recipes.paper import BATCH, CLUSTER, MICRO_BATCH, by_name
+from itpn_ray.tasks.clip_pretraining.config import CLIP_BASE, CLIP_LARGE, ClipPretraining
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import CLIP_BASE, CLIP_LARGE, ClipPretraining
 
 HIDDEN = 75
 """Patches that the authors' script hides, of 196 as of 256."""

@@ -15,7 +15,8 @@ from typing import Any, cast
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.recipes.paper import CLUSTER, Recipe, by_name
-from itpn_ray.tasks.config import Detection, ModelConfig
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.detection.config import Detection
 
 PREFETCH = 64
 """Images decoded ahead: one of 800 x 1333 pixels takes 3 MB."""

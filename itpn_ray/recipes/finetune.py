@@ -8,7 +8,8 @@ from itpn_ray.data.config import AugmentConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.recipes import clip
 from itpn_ray.recipes.paper import CLUSTER, Recipe, by_name
-from itpn_ray.tasks.config import Classification, ModelConfig
+from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.config import ModelConfig
 
 
 def nano() -> ExperimentConfig:

@@ -6,7 +6,7 @@ from itpn_ray.data.config import AugmentConfig
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.recipes.paper import BATCH, CLUSTER, MICRO_BATCH, by_name
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import PixelPretraining
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 
 
 def _pixel(run: str, model: str, epochs: int) -> ExperimentConfig:

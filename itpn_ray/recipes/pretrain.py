@@ -8,8 +8,9 @@ from itpn_ray.data.config import AugmentConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.recipes import clip, pixel
 from itpn_ray.recipes.paper import Recipe, by_name
+from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 
 
 def nano() -> ExperimentConfig:

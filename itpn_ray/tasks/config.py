@@ -1,15 +1,14 @@
-"""Settings of the network and of the fine-tuning tasks."""
+"""What the settings of all tasks have in common, and those of the network they train."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from itpn_ray import checks
+from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Acceleration
-
-HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,58 +87,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
-    """Fine-tuning for classification (paper, 5.2).
+class TaskConfig:
+    """The base of each task's settings; a task is registered by them (`itpn_ray.tasks.registry`).
 
-    Raises:
-        ConfigError: a value lies outside its range.
+    Settings import no PyTorch, so that a mistyped option is answered at once.
     """
 
-    mixup: float = 0.8
-    """α of the Beta distribution of mixup; 0 turns it off."""
-    cutmix: float = 1.0
-    """α of the Beta distribution of cutmix; 0 turns it off."""
-    label_smoothing: float = 0.1
-    """Probability mass spread evenly over all classes."""
-    random_erasing: float = 0.25
-    """Probability that a rectangle of an image is replaced by noise."""
-    ema_decay: float = 0.9999
-    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+    name: ClassVar[str]
+    """Name of the task in saved configurations and weight files, e.g. ``classification``."""
+    implementation: ClassVar[str]
+    """``package.module:Class`` of the `itpn_ray.tasks.base.Task`, imported when it is needed."""
+    augmentation: ClassVar[type[Augmentation]] = AugmentConfig
+    """Settings of the augmentation of its training images."""
 
-    def __post_init__(self) -> None:
-        checks.not_negative("task.mixup", self.mixup)
-        checks.not_negative("task.cutmix", self.cutmix)
-        for field in ("label_smoothing", "random_erasing", "ema_decay"):
-            checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
+    def check_model(self, model: ModelConfig) -> None:
+        """Refuse settings of the network that the task has no use for.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Detection:
-    """Object detection and instance segmentation (paper, 5.3).
-
-    Raises:
-        ConfigError: a value lies outside its range, or DINO is asked for masks.
-    """
-
-    head: str = "mask_rcnn"
-    """What finds the objects: ``mask_rcnn``, ``cascade_mask_rcnn`` or ``dino``."""
-    masks: bool = True
-    """Find masks besides boxes; DINO has none."""
-    small_head: bool = False
-    """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""
-    init_pyramid: bool = True
-    """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""
-    short_side: int = 800
-    """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
-    long_side: int = 1333
-    """Longest side of an image in evaluation, pixels."""
-    ema_decay: float = 0.0
-    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
-
-    def __post_init__(self) -> None:
-        checks.one_of("task.head", self.head, HEADS)
-        if self.masks and self.head == "dino":
-            raise ConfigError("task.masks", True, "DINO finds boxes only", "Add --task.masks false")
-        checks.positive("task.short_side", self.short_side)
-        checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
-        checks.in_range("task.ema_decay", self.ema_decay, 0.0, 1.0, open_high=True)
+        Raises:
+            ConfigError: names the setting.
+        """

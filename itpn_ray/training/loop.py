@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from itpn_ray.data.transforms.on_device import prefetch
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.runs.journal import PLOTS, Journal
-from itpn_ray.tasks.base import Batch, Task, TrainBatches
+from itpn_ray.tasks.base import AnyTask, Batch, TrainBatches
 from itpn_ray.training.checkpoint.run_state import restore, whole_state
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
@@ -50,7 +50,7 @@ class Parts:
     """
 
     config: ExperimentConfig
-    task: Task
+    task: AnyTask
     worker: TrainContext
     journal: Journal
     store: CheckpointStore

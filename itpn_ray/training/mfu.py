@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from itpn_ray.tasks.base import Task
+from itpn_ray.tasks.base import AnyTask
 
 PEAK_FLOPS = {
     "B200": 2.25e15,
@@ -38,7 +38,7 @@ def training_flops(multiply_adds: Mapping[str, int]) -> float:
     return float(sum(2 * n * (1 if part == "teacher" else 3) for part, n in multiply_adds.items()))
 
 
-def peak_rate(task: Task, network: nn.Module, device: torch.device) -> float:
+def peak_rate(task: AnyTask, network: nn.Module, device: torch.device) -> float:
     """Images a second that would keep the device fully busy; 0 for CPUs and unknown GPUs.
 
     MFU is the images a second that a worker trains on, divided by this.

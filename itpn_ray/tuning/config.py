@@ -10,8 +10,8 @@ from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
-from itpn_ray.tasks.config import Classification
-from itpn_ray.tasks.pretraining_config import PixelPretraining
+from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 

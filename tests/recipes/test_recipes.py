@@ -11,10 +11,11 @@ import torch
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.models import create_model, load_weights
 from itpn_ray.recipes import finetune, named, pretrain
+from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.clip_pretraining.block_mask import masked_count
-from itpn_ray.tasks.config import Classification
+from itpn_ray.tasks.clip_pretraining.config import ClipPretraining, teacher_input
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.pixel_pretraining.masking import visible_count
-from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining, teacher_input
 from itpn_ray.training.launch.setup import make_task
 
 ALL = [

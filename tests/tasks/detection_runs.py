@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
-from itpn_ray.tasks.config import Detection, ModelConfig
+from itpn_ray.tasks.base import TaskSetup
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.detection.task import DetectionTask
-from itpn_ray.training.launch.setup import open_truth
 from tests.training.runs import tiny
 
 AUGMENT = DetectionAugmentConfig(
@@ -44,11 +44,17 @@ def detection(scenes: str, out: Path, head: str = "mask_rcnn", **changes: Any) -
 def task(head: str = "mask_rcnn", *, scenes: str = "", **model: Any) -> DetectionTask:
     """A detection task by itself; ``scenes`` is what it evaluates on."""
     plain = {"name": "fast_itpn_nano", "image_size": 64}
+    config = Detection(
+        head=head, masks=head != "dino", small_head=True, short_side=64, long_side=96
+    )
     return DetectionTask(
-        Detection(head=head, masks=head != "dino", small_head=True, short_side=64, long_side=96),
-        ModelConfig(**{**plain, **model}),
-        classes=CLASSES,
-        seed=3,
-        augment=AUGMENT,
-        truth=partial(open_truth, scenes, "val", LoaderConfig(transport="threads")),
+        TaskSetup(
+            config=config,
+            model=ModelConfig(**{**plain, **model}),
+            classes=CLASSES,
+            seed=3,
+            augment=AUGMENT,
+            data=scenes,
+            loader=LoaderConfig(transport="threads"),
+        )
     )

@@ -13,8 +13,9 @@ from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import METRICS, FileJournal, read_lines
-from itpn_ray.tasks.config import Classification, ModelConfig
-from itpn_ray.tasks.pretraining_config import PixelPretraining
+from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training import loop
 from itpn_ray.training.checkpoint.state_files import state_digest

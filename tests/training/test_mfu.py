@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from itpn_ray.runs.journal import METRICS, FileJournal, read_lines
+from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
-from itpn_ray.tasks.pretraining_config import PixelPretraining
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.meters import Meter
 from itpn_ray.training.mfu import peak_rate, training_flops
@@ -35,9 +36,8 @@ def test_the_peak_follows_from_the_name(
     name: str, peak: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-    task = PixelPretrainingTask(
-        PixelPretraining(), ModelConfig(name="fast_itpn_nano", image_size=64), seed=0
-    )
+    model = ModelConfig(name="fast_itpn_nano", image_size=64)
+    task = PixelPretrainingTask(TaskSetup(config=PixelPretraining(), model=model))
     network = task.build()
     work = training_flops(task.multiply_adds(network))
     assert peak_rate(task, network, torch.device("cuda")) == pytest.approx(peak / work)

@@ -10,7 +10,7 @@ import tyro
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.tasks.pretraining_config import ClipPretraining
+from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.storage import check_writable, is_s3
 from itpn_ray.storage.uri import local_path
+from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.teacher import load_teacher, teacher_digest
-from itpn_ray.tasks.pretraining_config import TEACHERS, ClipPretraining
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
 from itpn_ray.training.launch.setup import open_splits

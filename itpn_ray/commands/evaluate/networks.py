@@ -20,12 +20,13 @@ from itpn_ray.evaluation.coco_format import write_results
 from itpn_ray.evaluation.speed import compare_speed, finish, seconds_in_turn
 from itpn_ray.models import Classifier, Rcnn
 from itpn_ray.models.detection.base import Detector
-from itpn_ray.tasks.base import Batch, Evaluation
+from itpn_ray.tasks.base import Batch, Evaluation, TaskSetup
+from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
-from itpn_ray.tasks.config import Classification, Detection, ModelConfig
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.detection.task import DetectionTask
 from itpn_ray.training.launch.context import TrainContext
-from itpn_ray.training.launch.setup import open_truth
 
 N = TypeVar("N", Classifier, Detector)
 LOADER = LoaderConfig(transport="threads", prefetch=64)
@@ -82,7 +83,9 @@ class Classifiers(Subject[Classifier]):
         self.size = network.config.trunk.image_size
         self.batch = place.batch or 64
         self.task = ClassificationTask(
-            Classification(), ModelConfig(image_size=self.size), classes=classes, seed=0
+            TaskSetup(
+                config=Classification(), model=ModelConfig(image_size=self.size), classes=classes
+            )
         )
 
     def evaluate(self, network: Classifier, ratio: float) -> Evaluation:
@@ -130,12 +133,14 @@ class Detectors(Subject[Detector]):
         self.batch = place.batch or 1
         self.short_side, self.long_side = json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))
         self.task = DetectionTask(
-            Detection(masks=isinstance(network, Rcnn) and network.config.masks),
-            ModelConfig(),
-            classes=classes,
-            seed=0,
-            augment=DetectionAugmentConfig(),
-            truth=partial(open_truth, place.dataset.uri, place.dataset.split, LOADER),
+            TaskSetup(
+                config=Detection(masks=isinstance(network, Rcnn) and network.config.masks),
+                augment=DetectionAugmentConfig(),
+                loader=LOADER,
+                data=place.dataset.uri,
+                eval_split=place.dataset.split,
+                classes=classes,
+            )
         )
 
     def evaluate(self, network: Detector, ratio: float) -> Evaluation:

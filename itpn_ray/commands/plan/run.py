@@ -23,7 +23,7 @@ from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
-from itpn_ray.training.launch.setup import check_fit, check_teacher, make_task, open_splits
+from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
 from itpn_ray.training.loop import micro_batches
 from itpn_ray.training.schedule import total_steps
 
@@ -100,7 +100,6 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
     try:
         check_fit(experiment, train, val)
         if config.measured_steps:
-            check_teacher(experiment, train, val)
             timing = measure(experiment, size, config.measured_steps)
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")

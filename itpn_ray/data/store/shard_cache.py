@@ -17,9 +17,9 @@ import numpy as np
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.order import Ids
 from itpn_ray.data.store.manifest import ShardInfo
-from itpn_ray.data.store.shards import LocalPath
+from itpn_ray.data.store.shards import LocalPath, ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError, DataError
-from itpn_ray.storage import ObjectStore, open_store
+from itpn_ray.storage import ObjectStore, is_s3, open_store
 
 S = TypeVar("S")
 _FETCHES = 4
@@ -227,6 +227,15 @@ class RemoteShards(Generic[S]):
         info = self._dataset.shards[index]
         key = f"{self._dataset.split}/{info.file}"
         return self._open_file(self._cache.fetch(self._store, key, info))
+
+
+def open_rows(uri: str, split: str, config: LoaderConfig) -> ShardedDataset:
+    """A split whose rows can be read one by one; remote shards are fetched into the cache.
+
+    Raises:
+        DataError: see `open_dataset`.
+    """
+    return open_dataset(uri, split, local_path=local_copies(config) if is_s3(uri) else None)
 
 
 def local_copies(config: LoaderConfig) -> LocalPath:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import erase, mix, normalise
+from itpn_ray.errors import DataError
 from itpn_ray.evaluation.confusion import plot_confusion
 from itpn_ray.evaluation.topk import TopK
 from itpn_ray.models import (
@@ -26,8 +27,17 @@ from itpn_ray.models import (
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import update_average
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
-from itpn_ray.tasks.config import Classification, ModelConfig
+from itpn_ray.tasks.base import (
+    Batch,
+    Evaluation,
+    Reduce,
+    Task,
+    TaskSetup,
+    TrainBatches,
+    WorkerShare,
+)
+from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
 
 
 class ClassificationNetwork(nn.Module):
@@ -58,27 +68,39 @@ class ClassificationNetwork(nn.Module):
         return {"loss": F.cross_entropy(logits.float(), batch["target"])}
 
 
-class ClassificationTask(Task):
-    """Fine-tune a classifier.
+class ClassificationTask(Task[Classification, ClassificationNetwork]):
+    """Fine-tune a classifier."""
 
-    Args:
-        config: mixing, smoothing, averaging.
-        model: the network.
-        classes: class names, in the order of their labels.
-        seed: seed of the weights and of every draw.
-    """
+    usage = "logits = model(images)  # images: float (B, 3, H, W), normalised by model.preprocess"
 
-    def __init__(
-        self, config: Classification, model: ModelConfig, *, classes: Sequence[str], seed: int
-    ) -> None:
-        self.config = config
-        self.model = model
-        self.classes = list(classes)
-        self.seed = seed
+    def __init__(self, setup: TaskSetup[Classification]) -> None:
+        super().__init__(setup)
         self._confusion: Tensor | None = None
         self._num_drops = 0
 
-    def build(self) -> nn.Module:
+    def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
+        """Refuse data with nothing to tell apart.
+
+        Raises:
+            DataError: there are fewer than two classes.
+        """
+        if len(train.classes) < 2:
+            raise DataError(
+                train.uri,
+                list(train.classes),
+                "has fewer than two classes to tell apart",
+                "Prepare a folder with one subfolder a class",
+            )
+
+    def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
+        """Random crops."""
+        return crop_train_loader(self.setup, train, share)
+
+    def eval_loader(self, val: ShardedDataset, share: WorkerShare) -> Iterable[Batch]:
+        """Central crops."""
+        return crop_eval_loader(self.setup, val, share)
+
+    def build(self) -> ClassificationNetwork:
         """The classifier with trunk weights from ``model.init``, if given, and a new head."""
         torch.manual_seed(self.seed)
         classifier = create_model(
@@ -116,28 +138,27 @@ class ClassificationTask(Task):
         noise = uniform_torch(self.seed, epoch, ids, Stream.DROP_PATH, self._num_drops)
         return {**batch, "image": images, "target": target, "drop_noise": noise}
 
-    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+    def layer_ids(self, network: ClassificationNetwork) -> dict[str, int]:
         """Depths of the classifier's parameters (the authors' groups)."""
-        classifier = cast(ClassificationNetwork, network).classifier
+        classifier = network.classifier
         return {f"classifier.{name}": depth for name, depth in layer_ids(classifier).items()}
 
-    def no_weight_decay(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: ClassificationNetwork) -> set[str]:
         """Vectors and position tables."""
-        classifier = cast(ClassificationNetwork, network).classifier
+        classifier = network.classifier
         return {f"classifier.{name}" for name in no_weight_decay(classifier)}
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, network: ClassificationNetwork) -> None:
         """Move the average."""
-        network = cast(ClassificationNetwork, network)
         if network.average is not None:
             update_average(network.average, network.classifier, self.config.ema_decay)
 
     @torch.no_grad()
     def evaluate(
-        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+        self, network: ClassificationNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Top-1 and top-5 accuracy, the per-class table, and the confusion matrix."""
-        model = cast(ClassificationNetwork, network).evaluated
+        model = network.evaluated
         return [self.evaluate_model(model, batches, reduce)]
 
     @torch.no_grad()
@@ -165,15 +186,15 @@ class ClassificationTask(Task):
         plot_confusion(self._confusion, self.classes, path)
         return [path]
 
-    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+    def multiply_adds(self, network: ClassificationNetwork) -> dict[str, int]:
         """Of the classifier."""
-        classifier = cast(ClassificationNetwork, network).classifier
+        classifier = network.classifier
         return {"classifier": multiply_adds(classifier, self.model.image_size)}
 
-    def export(self, network: nn.Module, path: Path) -> None:
+    def export(self, network: ClassificationNetwork, path: Path) -> None:
         """Write the evaluated classifier, with its class names."""
         save_model(
-            cast(ClassificationNetwork, network).evaluated,
+            network.evaluated,
             path,
             {"classes": json.dumps(self.classes)},
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.data.store.teacher_features import Features
 from itpn_ray.data.transforms.on_device import normalise
 from itpn_ray.models import (
     ClipDistiller,
@@ -19,13 +20,24 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.config import PATCH
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
+from itpn_ray.tasks.base import (
+    STAGES_USAGE,
+    Batch,
+    Evaluation,
+    Reduce,
+    Task,
+    TaskSetup,
+    TrainBatches,
+    WorkerShare,
+)
 from itpn_ray.tasks.clip_pretraining.block_mask import block_mask, masked_count
+from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
+from itpn_ray.tasks.clip_pretraining.features import open_features
 from itpn_ray.tasks.clip_pretraining.teacher import ClipTeacher, load_teacher, teacher_multiply_adds
-from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import TEACHERS, ClipPretraining
+from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
 from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
 
 
@@ -58,28 +70,51 @@ class DistillationNetwork(nn.Module):
         return {"loss": mfm + aux, "mfm": mfm, "aux": aux}
 
 
-class ClipPretrainingTask(Task):
+class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
     """Pre-train trunk and pyramid on a CLIP teacher's tokens.
 
     The teacher is loaded with the first batch that brings no features of its own. It is no part of
     the network: checkpoints name its file and do not repeat it.
-
-    Args:
-        config: the objective.
-        model: the network.
-        seed: seed of the weights and of every mask.
     """
 
-    def __init__(self, config: ClipPretraining, model: ModelConfig, *, seed: int) -> None:
-        self.config = config
-        self.model = model
-        self.seed = seed
-        side = model.image_size // 16
+    usage = STAGES_USAGE
+
+    def __init__(self, setup: TaskSetup[ClipPretraining]) -> None:
+        super().__init__(setup)
+        side = self.model.image_size // PATCH
         self.grid = (side, side)
         self._teacher: ClipTeacher | None = None
         self._num_drops = 0
 
-    def build(self) -> nn.Module:
+    def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
+        """Load the teacher once, or open its features, so that a wrong file is told in seconds.
+
+        Raises:
+            ConfigError: the masks leave nothing to hide or to see; no teacher is named, or it does
+                not go with the run.
+            CheckpointError: the teacher's file is missing or foreign.
+            DataError: the features are missing, damaged or of other images.
+        """
+        masked_count(self.grid[0] * self.grid[1], self.config.mask_ratio)
+        if self.config.features:
+            for dataset in (train, val):
+                self._features(dataset)
+        else:
+            load_teacher(self.config.teacher, self.config.teacher_model, self.model.image_size)
+
+    def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
+        """Random crops, with the teacher's features where they are stored."""
+        return crop_train_loader(self.setup, train, share, self._features(train))
+
+    def eval_loader(self, val: ShardedDataset, share: WorkerShare) -> Iterable[Batch]:
+        """Central crops, with the teacher's features where they are stored."""
+        return crop_eval_loader(self.setup, val, share, self._features(val))
+
+    def _features(self, dataset: ShardedDataset) -> Features | None:
+        """The stored features of a split; None where the teacher is asked instead."""
+        return open_features(self.setup, dataset) if self.config.features else None
+
+    def build(self) -> DistillationNetwork:
         """The student, weights drawn from the seed or loaded."""
         torch.manual_seed(self.seed)
         distiller = create_distiller(
@@ -125,33 +160,33 @@ class ClipPretrainingTask(Task):
             self._teacher = teacher.to(images.device)
         return self._teacher(images)
 
-    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+    def layer_ids(self, network: DistillationNetwork) -> dict[str, int]:
         """Depths of the student's parameters."""
-        distiller = cast(DistillationNetwork, network).distiller
+        distiller = network.distiller
         return {f"distiller.{name}": depth for name, depth in layer_ids(distiller).items()}
 
-    def no_weight_decay(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: DistillationNetwork) -> set[str]:
         """Vectors, position tables and the mask token."""
-        distiller = cast(DistillationNetwork, network).distiller
+        distiller = network.distiller
         return {f"distiller.{name}" for name in no_weight_decay(distiller) | {"mask_token"}}
 
     def evaluate(
-        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+        self, network: DistillationNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
-        trunk = cast(DistillationNetwork, network).distiller.trunk
+        trunk = network.distiller.trunk
         prepared = (self.prepare(batch, epoch=0) for batch in batches)
         return evaluate_pretraining(network, trunk, prepared, reduce)
 
-    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+    def multiply_adds(self, network: DistillationNetwork) -> dict[str, int]:
         """Of the student, and of the teacher unless its features are read."""
-        distiller = cast(DistillationNetwork, network).distiller
+        distiller = network.distiller
         size = self.model.image_size
         adds = {"student": multiply_adds(distiller, size)}
         if not self.config.features:
             adds["teacher"] = teacher_multiply_adds(self.config.teacher_model, size)
         return adds
 
-    def export(self, network: nn.Module, path: Path) -> None:
+    def export(self, network: DistillationNetwork, path: Path) -> None:
         """Write the student: trunk, pyramid and the projections to the teacher's width."""
-        save_model(cast(DistillationNetwork, network).distiller, path)
+        save_model(network.distiller, path)

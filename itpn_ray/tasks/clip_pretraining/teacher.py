@@ -23,8 +23,8 @@ from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.models.layers.position import resize_table
 from itpn_ray.models.weights.files import read_file, read_pickle
 from itpn_ray.storage import is_s3, open_store
+from itpn_ray.tasks.clip_pretraining.config import TEACHERS, teacher_input
 from itpn_ray.tasks.clip_pretraining.torchscript import is_torchscript, read_torchscript
-from itpn_ray.tasks.pretraining_config import TEACHERS, teacher_input
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

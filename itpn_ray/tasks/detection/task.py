@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from itpn_ray.data.annotations.objects import ObjectReader
+from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
 from itpn_ray.data.config import DetectionAugmentConfig
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
+from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views
 from itpn_ray.evaluation.coco_ap import CocoAP
@@ -33,8 +35,16 @@ from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import update_average
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
-from itpn_ray.tasks.config import Detection, ModelConfig
+from itpn_ray.tasks.base import (
+    Batch,
+    Evaluation,
+    Reduce,
+    Task,
+    TaskSetup,
+    TrainBatches,
+    WorkerShare,
+)
+from itpn_ray.tasks.detection.config import Detection
 
 SHOWN = 6
 """Images in a drawing of detections."""
@@ -95,37 +105,62 @@ class DetectionNetwork(nn.Module):
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
-class DetectionTask(Task):
-    """Train a detector.
+class DetectionTask(Task[Detection, DetectionNetwork]):
+    """Train a detector."""
 
-    Args:
-        config: head, loading, evaluation, averaging.
-        model: the network.
-        classes: class names, in the order of their labels.
-        seed: seed of the weights and of every draw.
-        augment: the sizes of training images.
-        truth: opens the split that is evaluated on.
-    """
+    usage = (
+        "found = model.detect(images, sizes)  # images: float (B, 3, H, W), normalised by "
+        "itpn_ray.data.transforms.on_device.normalise_views"
+    )
 
-    def __init__(
-        self,
-        config: Detection,
-        model: ModelConfig,
-        *,
-        classes: Sequence[str],
-        seed: int,
-        augment: DetectionAugmentConfig,
-        truth: Callable[[], ShardedDataset],
-    ) -> None:
-        self.config = config
-        self.model = model
-        self.classes = list(classes)
-        self.seed = seed
-        self.augment = augment
-        self._truth = truth
+    def __init__(self, setup: TaskSetup[Detection]) -> None:
+        super().__init__(setup)
+        self.augment = cast(DetectionAugmentConfig, setup.augment)
         self._shown: dict[int, Detections] = {}
 
-    def build(self) -> nn.Module:
+    def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
+        """Refuse data without boxes, or without masks where they are learned.
+
+        Raises:
+            DataError: a split has no boxes, or the training images no masks.
+        """
+        for dataset in (train, val):
+            check_detection(dataset)
+        if self.config.masks:
+            check_masks(open_rows(self.setup.data, "train", self.setup.loader))
+
+    def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
+        """Views with the objects that they show."""
+        return DetectionTrainLoader(
+            train,
+            self.setup.loader,
+            augment=self.augment,
+            seed=self.seed,
+            global_batch=self.setup.global_batch,
+            masks=self.config.masks,
+            rank=share.rank,
+            world=share.world,
+            pin=share.pin,
+        )
+
+    def eval_loader(self, val: ShardedDataset, share: WorkerShare) -> Iterable[Batch]:
+        """Whole images."""
+        return DetectionEvalLoader(
+            val,
+            self.setup.loader,
+            batch=share.eval_batch,
+            short_side=self.config.short_side,
+            long_side=self.config.long_side,
+            rank=share.rank,
+            world=share.world,
+            pin=share.pin,
+        )
+
+    def _truth(self) -> ShardedDataset:
+        """The annotated objects that detections are compared with."""
+        return open_rows(self.setup.data, self.setup.eval_split, self.setup.loader)
+
+    def build(self) -> DetectionNetwork:
         """The detector, with trunk and pyramid from ``model.init``, if given, and a new head.
 
         A detector's file gives its head too, but for class layers of other classes. The pyramid
@@ -169,28 +204,27 @@ class DetectionTask(Task):
             "seed": image_seeds(self.seed, epoch, batch["sample_id"]),
         }
 
-    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+    def layer_ids(self, network: DetectionNetwork) -> dict[str, int]:
         """Depths of the detector's parameters; pyramid and head lie at the top."""
-        detector = cast(DetectionNetwork, network).detector
+        detector = network.detector
         return {f"detector.{name}": depth for name, depth in layer_ids(detector).items()}
 
-    def no_weight_decay(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: DetectionNetwork) -> set[str]:
         """Vectors and position tables."""
-        detector = cast(DetectionNetwork, network).detector
+        detector = network.detector
         return {f"detector.{name}" for name in no_weight_decay(detector)}
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, network: DetectionNetwork) -> None:
         """Move the average."""
-        network = cast(DetectionNetwork, network)
         if network.average is not None:
             update_average(network.average, network.detector, self.config.ema_decay)
 
     def evaluate(
-        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+        self, network: DetectionNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """COCO's twelve figures of boxes, and of masks where there are any; a per-class table."""
         del reduce  # what is gathered are detections
-        model = cast(DetectionNetwork, network).evaluated
+        model = network.evaluated
         return [self.evaluate_model(model, batches)[0]]
 
     @torch.no_grad()
@@ -238,18 +272,18 @@ class DetectionTask(Task):
         ]
         return [detection_grid(scenes, self.classes, folder / "detections.png")]
 
-    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+    def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a view of the middle size, four to three as most photographs are."""
-        detector = cast(DetectionNetwork, network).detector
+        detector = network.detector
         sides = sorted(self.augment.short_sides)
         height = max(64, sides[len(sides) // 2] // 32 * 32)
         width = height * 4 // 3 // 32 * 32
         return {"detector": multiply_adds(detector, (height, width))}
 
-    def export(self, network: nn.Module, path: Path) -> None:
+    def export(self, network: DetectionNetwork, path: Path) -> None:
         """Write the evaluated detector, with its classes and the size it was evaluated at."""
         save_model(
-            cast(DetectionNetwork, network).evaluated,
+            network.evaluated,
             path,
             {
                 "classes": json.dumps(self.classes),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise
 from itpn_ray.evaluation.reconstruction import reconstruction_grid
 from itpn_ray.models import (
@@ -19,13 +19,23 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.config import PATCH
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
-from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.base import (
+    STAGES_USAGE,
+    Batch,
+    Evaluation,
+    Reduce,
+    Task,
+    TaskSetup,
+    TrainBatches,
+    WorkerShare,
+)
+from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.pixel_pretraining.feature_loss import FeatureModelling
-from itpn_ray.tasks.pixel_pretraining.masking import random_mask
-from itpn_ray.tasks.pretraining_config import PixelPretraining
+from itpn_ray.tasks.pixel_pretraining.masking import random_mask, visible_count
 from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
 
 SHOWN = 8
@@ -67,24 +77,34 @@ class MaskedPretrainingNetwork(nn.Module):
         return {"loss": total, **terms}
 
 
-class PixelPretrainingTask(Task):
-    """Pre-train trunk and pyramid on pixels.
+class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
+    """Pre-train trunk and pyramid on pixels."""
 
-    Args:
-        config: the objective.
-        model: the network.
-        seed: seed of the weights and of every mask.
-    """
+    usage = STAGES_USAGE
 
-    def __init__(self, config: PixelPretraining, model: ModelConfig, *, seed: int) -> None:
-        self.config = config
-        self.model = model
-        self.seed = seed
-        self.tokens = (model.image_size // 16) ** 2
+    def __init__(self, setup: TaskSetup[PixelPretraining]) -> None:
+        super().__init__(setup)
+        self.tokens = (self.model.image_size // PATCH) ** 2
         self._last: Batch | None = None
         self._num_drops = 0
 
-    def build(self) -> nn.Module:
+    def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
+        """Refuse masks that leave nothing to hide or to see.
+
+        Raises:
+            ConfigError: the ratio does so at this image size.
+        """
+        visible_count(self.tokens, self.config.mask_ratio)
+
+    def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
+        """Random crops."""
+        return crop_train_loader(self.setup, train, share)
+
+    def eval_loader(self, val: ShardedDataset, share: WorkerShare) -> Iterable[Batch]:
+        """Central crops."""
+        return crop_eval_loader(self.setup, val, share)
+
+    def build(self) -> MaskedPretrainingNetwork:
         """The masked autoencoder with its teacher, weights drawn from the seed or loaded."""
         torch.manual_seed(self.seed)
         autoencoder = create_autoencoder(
@@ -123,31 +143,30 @@ class PixelPretrainingTask(Task):
             "drop_noise": noise,
         }
 
-    def layer_ids(self, network: nn.Module) -> dict[str, int]:
+    def layer_ids(self, network: MaskedPretrainingNetwork) -> dict[str, int]:
         """Depths of the autoencoder's parameters; heads of the feature loss lie at the top."""
-        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        autoencoder = network.autoencoder
         ids = {f"autoencoder.{name}": depth for name, depth in layer_ids(autoencoder).items()}
         top = max(ids.values())
         return {name: ids.get(name, top) for name, _ in network.named_parameters()}
 
-    def no_weight_decay(self, network: nn.Module) -> set[str]:
+    def no_weight_decay(self, network: MaskedPretrainingNetwork) -> set[str]:
         """Vectors, position tables and the mask token."""
-        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        autoencoder = network.autoencoder
         names = no_weight_decay(autoencoder) | {"mask_token"}
         heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
         return {f"autoencoder.{name}" for name in names} | heads
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, network: MaskedPretrainingNetwork) -> None:
         """Move the teacher."""
-        network = cast(MaskedPretrainingNetwork, network)
         if network.features is not None:
             network.features.follow(network.autoencoder.trunk)
 
     def evaluate(
-        self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
+        self, network: MaskedPretrainingNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
-        trunk = cast(MaskedPretrainingNetwork, network).autoencoder.trunk
+        trunk = network.autoencoder.trunk
         return evaluate_pretraining(network, trunk, self._prepared(batches), reduce)
 
     def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -159,20 +178,20 @@ class PixelPretrainingTask(Task):
             yield batch
 
     @torch.no_grad()
-    def draw(self, network: nn.Module, folder: Path) -> list[Path]:
+    def draw(self, network: MaskedPretrainingNetwork, folder: Path) -> list[Path]:
         """A grid of input, masked input and reconstruction."""
         if self._last is None:
             return []
-        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        autoencoder = network.autoencoder
         batch = self._last
         output = autoencoder(batch["image"], batch["mask"], visible=batch["visible"])
         path = folder / "reconstruction.png"
         reconstruction_grid(batch["image"], batch["mask"], output["pred"], path)
         return [path]
 
-    def multiply_adds(self, network: nn.Module) -> dict[str, int]:
+    def multiply_adds(self, network: MaskedPretrainingNetwork) -> dict[str, int]:
         """Of the autoencoder, and of the teacher where there is one; both see visible patches."""
-        autoencoder = cast(MaskedPretrainingNetwork, network).autoencoder
+        autoencoder = network.autoencoder
         size = self.model.image_size
         visible = max(1, int(self.tokens * (1 - self.config.mask_ratio)))
         adds = {"student": multiply_adds(autoencoder, size, visible=visible)}
@@ -180,6 +199,6 @@ class PixelPretrainingTask(Task):
             adds["teacher"] = multiply_adds(autoencoder.trunk, size, visible=visible)
         return adds
 
-    def export(self, network: nn.Module, path: Path) -> None:
+    def export(self, network: MaskedPretrainingNetwork, path: Path) -> None:
         """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
-        save_model(cast(MaskedPretrainingNetwork, network).autoencoder, path)
+        save_model(network.autoencoder, path)

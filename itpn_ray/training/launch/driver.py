@@ -15,13 +15,13 @@ from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.storage import check_writable
-from itpn_ray.tasks.config import Classification, Detection
+from itpn_ray.tasks.registry import task_class
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import RunStatus, flatten
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import open_checkpoints, work
-from itpn_ray.training.launch.setup import check_fit, check_teacher, make_task, open_splits
+from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
 
 EXPORT = "exported/model.safetensors"
 RAY_LOG = "ray.log"
@@ -43,7 +43,6 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     find_size(config.model.name)
     train_split, val_split = open_splits(config)
     check_fit(config, train_split, val_split)
-    check_teacher(config, train_split, val_split)
     report = None
     if config.model.init and "://" not in config.model.init:
         if not Path(config.model.init).is_file():
@@ -87,16 +86,10 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
 
 def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     """The Python that loads what a run has trained."""
-    use, normalise = "u1, u2, u3 = model.trunk.stages(images)", "normalise"
-    if isinstance(config.task, Classification):
-        use = "logits = model(images)"
-    elif isinstance(config.task, Detection):
-        use, normalise = "found = model.detect(images, sizes)", "normalise_views"
     return [
         "from itpn_ray.models import load_model",
         f'model = load_model("{folder / EXPORT}")',
-        f"{use}  # images: float (B, 3, H, W), normalised by "
-        f"itpn_ray.data.transforms.on_device.{normalise}",
+        task_class(config.task).usage,
     ]
 
 

@@ -10,7 +10,7 @@ from itpn_ray.runs.journal import Journal
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
-from itpn_ray.training.launch.setup import make_loaders, make_task, open_splits
+from itpn_ray.training.launch.setup import make_task, open_splits, share_of
 from itpn_ray.training.loop import Parts, train
 
 Reporter = Callable[[dict[str, float]], None]
@@ -37,17 +37,18 @@ def work(
         evaluated: called by every rank with the figures of each evaluation.
     """
     train_split, val_split = open_splits(config)
-    train_loader, val_loader = make_loaders(config, train_split, val_split, worker)
+    task = make_task(config, train_split.classes)
+    share = share_of(config, worker)
     with PreemptionNotice() as notice:
         train(
             Parts(
                 config=config,
-                task=make_task(config, train_split.classes),
+                task=task,
                 worker=worker,
                 journal=journal,
                 store=open_checkpoints(config),
-                train=train_loader,
-                val=val_loader,
+                train=task.train_loader(train_split, share),
+                val=task.eval_loader(val_split, share),
                 preempted=notice,
                 evaluated=evaluated,
             )

@@ -17,8 +17,8 @@ from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.store.teacher_features import read_features
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
+from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import ClipPretraining
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training.launch.driver import preflight, run

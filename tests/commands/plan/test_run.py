@@ -23,14 +23,10 @@ from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.models import create_autoencoder
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.recipes import finetune, pretrain
+from itpn_ray.tasks.clip_pretraining.config import CLIP_BASE, CLIP_LARGE, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.teacher import teacher_multiply_adds
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import (
-    CLIP_BASE,
-    CLIP_LARGE,
-    ClipPretraining,
-    PixelPretraining,
-)
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.terminal.console import Console
 from tests.data.made import write_dataset
 

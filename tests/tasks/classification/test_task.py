@@ -2,17 +2,18 @@
 
 import torch
 
+from itpn_ray.tasks.base import TaskSetup
+from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
-from itpn_ray.tasks.config import Classification, ModelConfig
+from itpn_ray.tasks.config import ModelConfig
 
 MODEL = ModelConfig(name="fast_itpn_nano", image_size=32, drop_path=0.5)
 
 
 def task(**settings: float) -> ClassificationTask:
     plain = {"mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0, "ema_decay": 0.5}
-    return ClassificationTask(
-        Classification(**{**plain, **settings}), MODEL, classes=list("abcde"), seed=3
-    )
+    config = Classification(**{**plain, **settings})
+    return ClassificationTask(TaskSetup(config=config, model=MODEL, classes="abcde", seed=3))
 
 
 def batch() -> dict[str, torch.Tensor]:

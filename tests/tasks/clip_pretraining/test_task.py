@@ -13,14 +13,15 @@ from torch import Tensor
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.models import ClipDistiller, create_model, load_model, load_weights
-from itpn_ray.tasks.base import Batch
+from itpn_ray.tasks.base import Batch, TaskSetup
+from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tasks.clip_pretraining.task import (
     ClipPretrainingTask,
     DistillationNetwork,
     cosine_loss,
 )
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.pretraining_config import ClipPretraining, PixelPretraining
+from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from tests.pretrain.clip_net import make_clip
 
 MODEL = ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.3)
@@ -35,7 +36,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def make_task(teacher: str = "", **changes: object) -> ClipPretrainingTask:
     settings = {"teacher_model": "clip_nano", "pyramid_width": 32, "teacher": teacher, **changes}
-    return ClipPretrainingTask(ClipPretraining(**settings), MODEL, seed=3)  # type: ignore[arg-type]
+    config = ClipPretraining(**settings)  # type: ignore[arg-type]
+    return ClipPretrainingTask(TaskSetup(config=config, model=MODEL, seed=3))
 
 
 def make_images(count: int = 6) -> Batch:

@@ -19,13 +19,13 @@ from torch import Tensor
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.models.layers.position import resize_table
 from itpn_ray.storage import open_store
+from itpn_ray.tasks.clip_pretraining.config import CLIP_BASE, CLIP_LARGE, teacher_input
 from itpn_ray.tasks.clip_pretraining.teacher import (
     CLIP_MEAN,
     CLIP_STD,
     load_teacher,
     teacher_digest,
 )
-from itpn_ray.tasks.pretraining_config import CLIP_BASE, CLIP_LARGE, teacher_input
 from tests.pretrain.clip_net import Clip, make_clip
 
 

@@ -1,41 +1,14 @@
-"""Settings of the pre-training objectives."""
+"""Settings of pre-training on a CLIP teacher's tokens, and the teachers that are known."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelPretraining:
-    """Masked image modelling on pixels with masked feature modelling (paper, 3.3, eq. 4).
-
-    Raises:
-        ConfigError: a value lies outside its range.
-    """
-
-    mask_ratio: float = 0.75
-    """Share of the 16 x 16 patches that are hidden (paper, 5.1)."""
-    feature_weight: float = 0.3
-    """λ, the weight of the feature loss beside the pixel loss (paper, eq. 4); 0 leaves it out."""
-    teacher_momentum: float = 0.996
-    """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4)."""
-    pyramid_width: int = 256
-    """Channels of the feature pyramid."""
-    decoder_width: int = 512
-    """Channels of the pixel decoder."""
-    decoder_depth: int = 8
-    """Blocks of the pixel decoder."""
-
-    def __post_init__(self) -> None:
-        checks.in_range("task.mask_ratio", self.mask_ratio, 0.0, 1.0, open_high=True)
-        checks.not_negative("task.feature_weight", self.feature_weight)
-        checks.in_range("task.teacher_momentum", self.teacher_momentum, 0.0, 1.0)
-        for name in ("pyramid_width", "decoder_width", "decoder_depth"):
-            checks.positive(f"task.{name}", getattr(self, name))
+from itpn_ray.tasks.config import ModelConfig, TaskConfig
+from itpn_ray.tasks.pretraining_checks import refuse_acceleration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +61,7 @@ def teacher_input(model: str, image_size: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipPretraining:
+class ClipPretraining(TaskConfig):
     """Distillation of a CLIP teacher from masked images (paper, 3.3 and 3.4).
 
     The teacher sees the whole image; the pyramid maps, folded to stride 16 and summed, predict
@@ -99,6 +72,9 @@ class ClipPretraining:
     Raises:
         ConfigError: a value lies outside its range, or two contradict each other.
     """
+
+    name: ClassVar[str] = "clip_pretraining"
+    implementation: ClassVar[str] = "itpn_ray.tasks.clip_pretraining.task:ClipPretrainingTask"
 
     teacher: str = ""
     """Weights of the teacher: timm's or OpenAI's CLIP, a file or s3:// URI."""
@@ -128,3 +104,11 @@ class ClipPretraining:
                 "replaces the teacher, but task.teacher names one too",
                 "Give one of --task.teacher and --task.features",
             )
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Refuse token migration and windows.
+
+        Raises:
+            ConfigError: the network has either.
+        """
+        refuse_acceleration(model)

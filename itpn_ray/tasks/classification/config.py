@@ -1,0 +1,38 @@
+"""Settings of fine-tuning for classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from itpn_ray import checks
+from itpn_ray.tasks.config import TaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(TaskConfig):
+    """Fine-tuning for classification (paper, 5.2).
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    name: ClassVar[str] = "classification"
+    implementation: ClassVar[str] = "itpn_ray.tasks.classification.task:ClassificationTask"
+
+    mixup: float = 0.8
+    """α of the Beta distribution of mixup; 0 turns it off."""
+    cutmix: float = 1.0
+    """α of the Beta distribution of cutmix; 0 turns it off."""
+    label_smoothing: float = 0.1
+    """Probability mass spread evenly over all classes."""
+    random_erasing: float = 0.25
+    """Probability that a rectangle of an image is replaced by noise."""
+    ema_decay: float = 0.9999
+    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+
+    def __post_init__(self) -> None:
+        checks.not_negative("task.mixup", self.mixup)
+        checks.not_negative("task.cutmix", self.cutmix)
+        for field in ("label_smoothing", "random_erasing", "ema_decay"):
+            checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
