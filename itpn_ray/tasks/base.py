@@ -74,8 +74,10 @@ class Task(ABC):
     def no_weight_decay(self, network: nn.Module) -> set[str]:
         """Names of the parameters that weight decay leaves alone."""
 
-    def after_step(self, network: nn.Module) -> None:  # noqa: B027  most tasks need nothing here
-        """Called after each optimiser step, e.g. to move averages."""
+    def after_step(  # noqa: B027  most tasks need nothing here
+        self, network: nn.Module, step: int
+    ) -> None:
+        """Called after each optimiser step, 0 being the run's first, e.g. to move averages."""
 
     @abstractmethod
     def evaluate(

@@ -104,7 +104,8 @@ class Classification:
     random_erasing: float = 0.25
     """Probability that a rectangle of an image is replaced by noise."""
     ema_decay: float = 0.9999
-    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
         checks.not_negative("task.mixup", self.mixup)
@@ -134,7 +135,8 @@ class Detection:
     long_side: int = 1333
     """Longest side of an image in evaluation, pixels."""
     ema_decay: float = 0.0
-    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
         checks.one_of("task.head", self.head, HEADS)

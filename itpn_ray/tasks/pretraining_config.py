@@ -22,7 +22,8 @@ class PixelPretraining:
     feature_weight: float = 0.3
     """λ, the weight of the feature loss beside the pixel loss (paper, eq. 4); 0 leaves it out."""
     teacher_momentum: float = 0.996
-    """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4)."""
+    """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4), warmed up
+    over a run's first steps; with 1 it stays as it was."""
     pyramid_width: int = 256
     """Channels of the feature pyramid."""
     decoder_width: int = 512

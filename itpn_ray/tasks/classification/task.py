@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,32 +24,26 @@ from itpn_ray.models import (
 )
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
-from itpn_ray.tasks.averaging import update_average
+from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
 from itpn_ray.tasks.config import Classification, ModelConfig
 
 
-class ClassificationNetwork(nn.Module):
+class ClassificationNetwork(Averaging):
     """The classifier with its loss, and the moving average of it that is evaluated."""
+
+    average: Classifier | None
 
     def __init__(self, classifier: Classifier, ema_decay: float) -> None:
         super().__init__()
         self.classifier = classifier
-        self.average: Classifier | None = (
-            copy.deepcopy(classifier).requires_grad_(False).eval() if ema_decay > 0 else None
-        )
+        if ema_decay > 0:
+            self.keep_average(classifier, ema_decay)
 
     @property
     def evaluated(self) -> Classifier:
         """The network that is evaluated and exported: the average where there is one."""
         return self.classifier if self.average is None else self.average
-
-    def train(self, mode: bool = True) -> ClassificationNetwork:
-        """Set the mode of the classifier; the average always evaluates."""
-        super().train(mode)
-        if self.average is not None:
-            self.average.eval()
-        return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy with the soft targets (B, classes), averaged over the batch."""
@@ -126,11 +119,10 @@ class ClassificationTask(Task):
         classifier = cast(ClassificationNetwork, network).classifier
         return {f"classifier.{name}" for name in no_weight_decay(classifier)}
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, network: nn.Module, step: int) -> None:
         """Move the average."""
         network = cast(ClassificationNetwork, network)
-        if network.average is not None:
-            update_average(network.average, network.classifier, self.config.ema_decay)
+        network.follow(network.classifier, step)
 
     @torch.no_grad()
     def evaluate(

@@ -137,11 +137,11 @@ class PixelPretrainingTask(Task):
         heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
         return {f"autoencoder.{name}" for name in names} | heads
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, network: nn.Module, step: int) -> None:
         """Move the teacher."""
         network = cast(MaskedPretrainingNetwork, network)
         if network.features is not None:
-            network.features.follow(network.autoencoder.trunk)
+            network.features.follow(network.autoencoder.trunk, step)
 
     def evaluate(
         self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
