@@ -163,6 +163,9 @@ class ExperimentConfig:
     restarts. It must outlast what one worker does alone: draw, look for a checkpoint."""
     seed: int = 0
     """Seed of every random draw."""
+    deterministic: bool = False
+    """Use deterministic algorithms alone, so that a GPU repeats the same bits too; an operation
+    that has none ends the run with its name."""
     eval_every: int = 1
     """Epochs between evaluations on the val split; 0: only at the end, -1: never."""
     log_every: int = 10
@@ -188,6 +191,13 @@ class ExperimentConfig:
                 self.loader.transport,
                 "needs Ray, which a run in this process (workers 0) does not start",
                 "Add --loader.transport threads, or use one worker",
+            )
+        if self.deterministic and self.model.compile:
+            raise ConfigError(
+                "deterministic",
+                True,
+                "does not go with model.compile, whose kernels are chosen by their speed",
+                "Leave one of the two out",
             )
         self._check_task()
         checks.positive("cpus_per_worker", self.cpus_per_worker)

@@ -15,6 +15,7 @@ FREE_TO_CHANGE = (
     "workers",
     "gpus",
     "cpus_per_worker",
+    "deterministic",
     "max_failures",
     "log_every",
     "checkpoint.",

@@ -158,8 +158,8 @@ class Task(ABC, Generic[C, N]):
     def no_weight_decay(self, network: N) -> set[str]:
         """Names of the parameters that weight decay leaves alone."""
 
-    def after_step(self, network: N) -> None:
-        """Called after each optimiser step, e.g. to move averages."""
+    def after_step(self, network: N, step: int) -> None:
+        """Called after each optimiser step, 0 being the run's first, e.g. to move averages."""
 
     @abstractmethod
     def evaluate(self, network: N, batches: Iterable[Batch], reduce: Reduce) -> list[Evaluation]:

@@ -100,6 +100,11 @@ class TaskConfig:
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
     """Settings of the augmentation of its training images."""
 
+    @property
+    def average(self) -> tuple[str, float]:
+        """What a moving average of weights is kept for, and its decay; ("", 0) where none is."""
+        return "", 0.0
+
     def check_model(self, model: ModelConfig) -> None:
         """Refuse settings of the network that the task has no use for.
 

@@ -22,6 +22,7 @@ from itpn_ray.data.transforms.on_device import prefetch
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.runs.journal import PLOTS, Journal
 from itpn_ray.tasks.base import AnyTask, Batch, TrainBatches
+from itpn_ray.training.buffers import Buffers
 from itpn_ray.training.checkpoint.run_state import restore, whole_state
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
@@ -82,6 +83,7 @@ def train(parts: Parts) -> nn.Module:
     step = restore(parts.store, network, optimizer, worker, parts.journal)
     per_epoch = parts.train.steps_per_epoch
     last = total_steps(config.optim, per_epoch)
+    buffers = Buffers(network)
     meter = Meter(worker, parts.journal, steps=last, peak_rate=full)
     skipped, saved = 0, step
     if step >= last and config.eval_every >= 0:
@@ -98,14 +100,16 @@ def train(parts: Parts) -> nn.Module:
             set_learning_rate(optimizer, rate)
             with meter.time("computing"):
                 batch = parts.task.prepare(batch, epoch)
-                terms = _gradients(model, network, batch, config, worker, meter)
-                norm, finite, leaving = _agree(network, terms, parts, config.optim.clip_norm)
+                buffers.keep()
+                loss = _gradients(model, network, batch, config, worker, meter)
+                norm, finite, leaving = _agree(network, loss, buffers, parts)
             if finite:
                 with meter.time("updating"):
                     optimizer.step()
-                    parts.task.after_step(network)
+                    parts.task.after_step(network, step)
                 skipped = 0
             else:
+                buffers.restore()
                 skipped += 1
                 parts.journal.event("skip", step=step, rank=worker.rank, in_a_row=skipped)
                 if skipped >= config.optim.max_skipped_steps:
@@ -141,14 +145,14 @@ def _gradients(
     config: ExperimentConfig,
     worker: TrainContext,
     meter: Meter,
-) -> dict[str, Tensor]:
-    """Accumulate gradients over the micro-batches of this worker's share.
+) -> Tensor:
+    """Accumulate gradients over the micro-batches of this worker's share; its part of the loss.
 
     They are averaged over workers, so a micro-batch of m of the G images counts m · world / G.
     """
     share = len(batch["sample_id"])
     count = micro_batches(config.optim, worker.world)
-    terms: dict[str, Tensor] = {}
+    loss = torch.zeros((), device=worker.device)
     for number in range(count):
         begin, end = number * share // count, (number + 1) * share // count
         micro = {name: tensor[begin:end] for name, tensor in batch.items()}
@@ -157,8 +161,9 @@ def _gradients(
         with worker.autocast():
             terms = model(micro)
         (terms["loss"] * (part * worker.world)).backward()
+        loss += terms["loss"].detach() * part
         meter.add(terms, part)
-    return terms
+    return loss
 
 
 def micro_batches(optim: OptimConfig, world: int) -> int:
@@ -172,13 +177,13 @@ def micro_batches(optim: OptimConfig, world: int) -> int:
 
 
 def _agree(
-    network: nn.Module, terms: dict[str, Tensor], parts: Parts, clip: float
+    network: nn.Module, loss: Tensor, buffers: Buffers, parts: Parts
 ) -> tuple[float, bool, bool]:
     """Gradient norm, whether the step is finite on every rank, whether any rank must leave."""
-    worker = parts.worker
+    worker, clip = parts.worker, parts.config.optim.clip_norm
     grads = [p.grad for p in network.parameters() if p.grad is not None]
     norm = whole(torch.nn.utils.get_total_norm(grads))
-    finite = torch.isfinite(norm) & torch.isfinite(terms["loss"])
+    finite = torch.isfinite(norm) & torch.isfinite(loss) & buffers.finite()
     flags = torch.stack([~finite, finite.new_tensor(parts.preempted())]).to(torch.int32)
     bad, leaving = worker.reduce(flags, dist.ReduceOp.MAX).tolist()
     if clip and not bad:

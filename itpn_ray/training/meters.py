@@ -14,6 +14,8 @@ from itpn_ray.training.launch.context import TrainContext
 
 STATUS_EVERY = 1.0
 """Seconds between two status records of a worker."""
+PAUSES = ("evaluating", "saving")
+"""Phases in which nothing is trained: their seconds slow no rate down."""
 
 
 class Meter:
@@ -67,12 +69,16 @@ class Meter:
         self._images += images
 
     def record(self, step: int, epoch: float, *, rate: float, grad_norm: float) -> None:
-        """Write the means since the last record; called by all ranks together."""
+        """Write the means since the last record; called by all ranks together.
+
+        Rates are those of the training itself, without what `PAUSES` took in between.
+        """
         names = sorted(self._terms)
         if not names:
             return
         sums = self.worker.reduce(torch.stack([self._terms[name] for name in names]))
-        elapsed = time.perf_counter() - self._begin
+        paused = sum(self._seconds.get(phase, 0.0) for phase in PAUSES)
+        elapsed = time.perf_counter() - self._begin - paused
         values = dict(zip(names, (sums / self._count).tolist(), strict=True))
         values |= {
             "lr": rate,

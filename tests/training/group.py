@@ -15,7 +15,7 @@ from torch import nn
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import FileJournal
-from itpn_ray.tasks.base import Batch
+from itpn_ray.tasks.base import Batch, Task
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.training import loop
 from itpn_ray.training.launch.context import TrainContext
@@ -74,19 +74,20 @@ def expect_half(rank: int) -> None:
     loop.make_optimizer = checked  # type: ignore[assignment]
 
 
-def poison(step: int, sick: int, rank: int) -> None:
-    """Let the images of one step of rank ``sick`` be no numbers."""
+def poison(step: int, sick: int, rank: int, kind: type[Task] = PixelPretrainingTask) -> None:
+    """Let the last image of one step of rank ``sick`` be no numbers."""
     if rank != sick:
         return
-    prepare, calls = PixelPretrainingTask.prepare, itertools.count(1)
+    prepare, calls = kind.prepare, itertools.count(1)
 
-    def poisoned(task: PixelPretrainingTask, batch: Batch, epoch: int) -> Batch:
+    def poisoned(task: Task, batch: Batch, epoch: int) -> Batch:
         ready = prepare(task, batch, epoch)
         if next(calls) == step:
-            ready["image"] = ready["image"] * float("nan")
+            ready["image"] = ready["image"].clone()
+            ready["image"][-1] = float("nan")
         return ready
 
-    PixelPretrainingTask.prepare = poisoned  # type: ignore[method-assign]
+    kind.prepare = poisoned  # type: ignore[method-assign]
 
 
 def hang(step: int, sick: int, rank: int) -> None:

@@ -21,6 +21,7 @@ from itpn_ray.formatting import show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.terminal.console import Console
+from itpn_ray.training.averaging import describe_average
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
 from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
@@ -116,6 +117,8 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         f"  steps          {size.per_epoch:,} an epoch, {size.steps:,} in "
         f"{experiment.optim.epochs:g} epochs"
     )
+    if average := describe_average(experiment, size.steps):
+        say(f"  average        {average}")
     say(f"  state          {size.state_gb:.2f} GB a worker: weights, gradients, AdamW, averages")
     if timing is not None:
         parts = ", ".join(f"{phase} {spent:.2g}" for phase, spent in timing.phases.items())

@@ -97,7 +97,8 @@ class Attention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """What queries (B, h, N, C / h) read from keys and values (B, h, M, C / h), (B, N, C).
 
-        `bias` (1 or B, h, N, M) is added to the scores.
+        `bias` (1 or B, h, N, M) is added to the scores. Its last stride must be 1: on CUDA a fused
+        kernel refuses any other. Rows of a length that is no multiple of 8 PyTorch pads by itself.
         """
         if bias is not None:
             bias = bias.to(q.dtype)

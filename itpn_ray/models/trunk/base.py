@@ -230,13 +230,14 @@ class Trunk(Accelerated, nn.Module, ABC):
 
     @staticmethod
     def pair_bias(block: nn.Module, grid: Grid, index: Tensor | None) -> Tensor | None:
-        """A `Block`'s bias for all pairs of tokens, (1 or B, h, N, N)."""
+        """A `Block`'s bias for all pairs of tokens, (1 or B, h, N, N), in rows: see `attend`."""
         assert isinstance(block, Block)
         table = block.attention.relative
         if index is None or table is None:
             return None
         bias = resize_relative_table(table, grid)[index]  # (..., N, N, h)
-        return bias.movedim(-1, -3).view(-1, block.attention.heads, *index.shape[-2:])
+        bias = bias.movedim(-1, -3).contiguous()
+        return bias.view(-1, block.attention.heads, *index.shape[-2:])
 
     def keep(self, batch: int, drop_noise: Tensor | None) -> Keep:
         """Weights of each residual branch, num_drops times (B,), or None if all are 1.

@@ -29,10 +29,16 @@ class Classification(TaskConfig):
     random_erasing: float = 0.25
     """Probability that a rectangle of an image is replaced by noise."""
     ema_decay: float = 0.9999
-    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
         checks.not_negative("task.mixup", self.mixup)
         checks.not_negative("task.cutmix", self.cutmix)
         for field in ("label_smoothing", "random_erasing", "ema_decay"):
             checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
+
+    @property
+    def average(self) -> tuple[str, float]:
+        """The weights that are evaluated and exported."""
+        return ("evaluated and exported weights", self.ema_decay) if self.ema_decay else ("", 0.0)

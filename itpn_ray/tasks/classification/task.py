@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +25,7 @@ from itpn_ray.models import (
 )
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
-from itpn_ray.tasks.averaging import update_average
+from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import (
     Batch,
     Evaluation,
@@ -40,27 +39,21 @@ from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
 
 
-class ClassificationNetwork(nn.Module):
+class ClassificationNetwork(Averaging):
     """The classifier with its loss, and the moving average of it that is evaluated."""
+
+    average: Classifier | None
 
     def __init__(self, classifier: Classifier, ema_decay: float) -> None:
         super().__init__()
         self.classifier = classifier
-        self.average: Classifier | None = (
-            copy.deepcopy(classifier).requires_grad_(False).eval() if ema_decay > 0 else None
-        )
+        if ema_decay > 0:
+            self.keep_average(classifier, ema_decay)
 
     @property
     def evaluated(self) -> Classifier:
         """The network that is evaluated and exported: the average where there is one."""
         return self.classifier if self.average is None else self.average
-
-    def train(self, mode: bool = True) -> ClassificationNetwork:
-        """Set the mode of the classifier; the average always evaluates."""
-        super().train(mode)
-        if self.average is not None:
-            self.average.eval()
-        return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy with the soft targets (B, classes), averaged over the batch."""
@@ -148,10 +141,9 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         classifier = network.classifier
         return {f"classifier.{name}" for name in no_weight_decay(classifier)}
 
-    def after_step(self, network: ClassificationNetwork) -> None:
+    def after_step(self, network: ClassificationNetwork, step: int) -> None:
         """Move the average."""
-        if network.average is not None:
-            update_average(network.average, network.classifier, self.config.ema_decay)
+        network.follow(network.classifier, step)
 
     @torch.no_grad()
     def evaluate(

@@ -38,7 +38,8 @@ class Detection(TaskConfig):
     long_side: int = 1333
     """Longest side of an image in evaluation, pixels."""
     ema_decay: float = 0.0
-    """Decay of the averaged weights that are evaluated and exported; 0 turns them off."""
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
         checks.one_of("task.head", self.head, HEADS)
@@ -61,3 +62,8 @@ class Detection(TaskConfig):
                 "would compile anew for each size of a batch's views",
                 "Leave it out for detection",
             )
+
+    @property
+    def average(self) -> tuple[str, float]:
+        """The weights that are evaluated and exported."""
+        return ("evaluated and exported weights", self.ema_decay) if self.ema_decay else ("", 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +33,7 @@ from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
-from itpn_ray.tasks.averaging import update_average
+from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import (
     Batch,
     Evaluation,
@@ -63,27 +62,21 @@ DINO_LEVELS = 4
 """Strides 8 to 64; with stride 4 too the encoder would see five times as many tokens."""
 
 
-class DetectionNetwork(nn.Module):
+class DetectionNetwork(Averaging):
     """The detector with its loss, and the moving average of it that is evaluated."""
+
+    average: Detector | None
 
     def __init__(self, detector: Detector, ema_decay: float) -> None:
         super().__init__()
         self.detector = detector
-        self.average: Detector | None = (
-            copy.deepcopy(detector).requires_grad_(False).eval() if ema_decay > 0 else None
-        )
+        if ema_decay > 0:
+            self.keep_average(detector, ema_decay)
 
     @property
     def evaluated(self) -> Detector:
         """The network that is evaluated and exported: the average where there is one."""
         return self.detector if self.average is None else self.average
-
-    def train(self, mode: bool = True) -> DetectionNetwork:
-        """Set the mode of the detector; the average always evaluates."""
-        super().train(mode)
-        if self.average is not None:
-            self.average.eval()
-        return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The parts of the loss, and ``loss``, their sum; scalars.
@@ -214,10 +207,9 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
         detector = network.detector
         return {f"detector.{name}" for name in no_weight_decay(detector)}
 
-    def after_step(self, network: DetectionNetwork) -> None:
+    def after_step(self, network: DetectionNetwork, step: int) -> None:
         """Move the average."""
-        if network.average is not None:
-            update_average(network.average, network.detector, self.config.ema_decay)
+        network.follow(network.detector, step)
 
     def evaluate(
         self, network: DetectionNetwork, batches: Iterable[Batch], reduce: Reduce

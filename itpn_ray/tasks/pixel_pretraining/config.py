@@ -26,7 +26,8 @@ class PixelPretraining(TaskConfig):
     feature_weight: float = 0.3
     """λ, the weight of the feature loss beside the pixel loss (paper, eq. 4); 0 leaves it out."""
     teacher_momentum: float = 0.996
-    """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4)."""
+    """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4), warmed up
+    over a run's first steps; with 1 it stays as it was."""
     pyramid_width: int = 256
     """Channels of the feature pyramid."""
     decoder_width: int = 512
@@ -40,6 +41,13 @@ class PixelPretraining(TaskConfig):
         checks.in_range("task.teacher_momentum", self.teacher_momentum, 0.0, 1.0)
         for name in ("pyramid_width", "decoder_width", "decoder_depth"):
             checks.positive(f"task.{name}", getattr(self, name))
+
+    @property
+    def average(self) -> tuple[str, float]:
+        """The teacher of the feature loss, where λ > 0."""
+        if self.feature_weight == 0:
+            return "", 0.0
+        return "teacher of the feature loss", self.teacher_momentum
 
     def check_model(self, model: ModelConfig) -> None:
         """Refuse token migration and windows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itpn_ray.models import Trunk
-from itpn_ray.tasks.averaging import update_average
+from itpn_ray.tasks.averaging import Averaging
 
 
-class FeatureModelling(nn.Module):
+class FeatureModelling(Averaging):
     """The feature term of eq. 4 with the moving-average teacher.
 
     The teacher is a moving average of the trunk, and sees the visible patches only. Its output at
@@ -25,22 +24,18 @@ class FeatureModelling(nn.Module):
         trunk: trunk being trained; copied once as the teacher.
         stage_widths: channels of U1, U2, U3.
         pyramid_width: channels of V1, V2, V3.
-        momentum: of the moving average.
+        momentum: of the moving average, warmed up as all averages are.
     """
+
+    kept_as = "teacher"
+    teacher: Trunk
 
     def __init__(
         self, trunk: Trunk, stage_widths: Sequence[int], pyramid_width: int, momentum: float
     ) -> None:
         super().__init__()
-        self.momentum = momentum
-        self.teacher: Trunk = copy.deepcopy(trunk).requires_grad_(False).eval()
+        self.keep_average(trunk, momentum)
         self.heads = nn.ModuleList(_head(pyramid_width, width) for width in stage_widths)
-
-    def train(self, mode: bool = True) -> FeatureModelling:
-        """Set the mode of the heads; the teacher always evaluates."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(
         self, images: Tensor, visible: Tensor, pyramid: Mapping[int, Tensor]
@@ -64,10 +59,6 @@ class FeatureModelling(nn.Module):
             target = F.layer_norm(target.float(), target.shape[-1:])
             terms[f"mfm_stage{stage}"] = F.mse_loss(head(pyramid[stride]).float(), target)
         return terms
-
-    def follow(self, trunk: Trunk) -> None:
-        """Move the teacher towards the trunk; called once a step."""
-        update_average(self.teacher, trunk, self.momentum)
 
 
 def _head(width: int, target: int) -> nn.Linear:

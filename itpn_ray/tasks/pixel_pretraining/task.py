@@ -157,10 +157,10 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
         heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
         return {f"autoencoder.{name}" for name in names} | heads
 
-    def after_step(self, network: MaskedPretrainingNetwork) -> None:
+    def after_step(self, network: MaskedPretrainingNetwork, step: int) -> None:
         """Move the teacher."""
         if network.features is not None:
-            network.features.follow(network.autoencoder.trunk)
+            network.features.follow(network.autoencoder.trunk, step)
 
     def evaluate(
         self, network: MaskedPretrainingNetwork, batches: Iterable[Batch], reduce: Reduce

@@ -19,9 +19,11 @@ from itpn_ray.tasks.registry import task_class
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import RunStatus, flatten
+from itpn_ray.training.averaging import describe_average
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import open_checkpoints, work
 from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
+from itpn_ray.training.schedule import total_steps
 
 EXPORT = "exported/model.safetensors"
 RAY_LOG = "ray.log"
@@ -78,10 +80,18 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
         else:
             if report is not None:
                 console.say(f"{config.model.init}: {report}")
+            if average := describe_average(config, _steps(config)):
+                console.say(f"average of {average}")
             _train(config, folder, began, console, lease)
     tracker = create_tracker(config.tracking, config.out)
     console.summary(folder, load_lines(config, folder), where={"tracking": tracker.where})
     return folder
+
+
+def _steps(config: ExperimentConfig) -> int:
+    """Steps of the whole run."""
+    train_split, _ = open_splits(config)
+    return total_steps(config.optim, len(train_split) // config.optim.global_batch)
 
 
 def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:

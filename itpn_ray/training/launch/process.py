@@ -8,6 +8,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import Journal
 from itpn_ray.training.checkpoint.writer import CheckpointStore
+from itpn_ray.training.determinism import deterministic
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.setup import make_task, open_splits, share_of
@@ -35,11 +36,14 @@ def work(
         worker: this process.
         journal: where records go.
         evaluated: called by every rank with the figures of each evaluation.
+
+    Raises:
+        ConfigError: ``config.deterministic``, and an operation has no such algorithm.
     """
     train_split, val_split = open_splits(config)
     task = make_task(config, train_split.classes)
     share = share_of(config, worker)
-    with PreemptionNotice() as notice:
+    with deterministic(config.deterministic), PreemptionNotice() as notice:
         train(
             Parts(
                 config=config,

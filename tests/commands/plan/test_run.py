@@ -257,6 +257,7 @@ def test_command_line(
     assert cli.run(["plan", "finetune", "nano", *common, "--measured-steps", "0"]) == 0
     second = capsys.readouterr().out
     assert "classifier" in second
+    assert "average        evaluated and exported weights: decay 0.88889 at the end of 72" in second
     assert "timed" not in second
     assert cli.run(["plan", "fast_itpn_bas", *common]) == 2
     assert "Did you mean 'fast_itpn_base'" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_the_average_is_what_is_evaluated() -> None:
     assert network.evaluated is network.average
     with torch.no_grad():
         network.classifier.head.bias.add_(2.0)
-    averaging.after_step(network)
+    averaging.after_step(network, step=1000)
     torch.testing.assert_close(network.average.head.bias, network.classifier.head.bias - 1.0)
     without = task(ema_decay=0.0).build()
     assert without.evaluated is without.classifier

@@ -251,7 +251,7 @@ def test_the_average_follows_and_is_evaluated() -> None:
     assert network.evaluated is network.average
     with torch.no_grad():
         network.detector.select.linear.bias.add_(2.0)  # type: ignore[union-attr]
-    own.after_step(network)
+    own.after_step(network, step=1000)
     torch.testing.assert_close(
         network.average.select.linear.bias,  # type: ignore[union-attr]
         network.detector.select.linear.bias - 1.0,  # type: ignore[union-attr]

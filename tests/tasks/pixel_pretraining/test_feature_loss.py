@@ -54,5 +54,5 @@ def test_the_teacher_follows() -> None:
         for parameter in network.trunk.parameters():
             parameter.add_(1.0)
     before = features.teacher.position.clone()
-    features.follow(network.trunk)
+    features.follow(network.trunk, step=1000)
     torch.testing.assert_close(features.teacher.position, before + 0.1)
