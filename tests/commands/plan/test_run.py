@@ -15,7 +15,7 @@ from itpn_ray import cli
 from itpn_ray.commands.plan import run as planning
 from itpn_ray.commands.plan.config import PlanConfig
 from itpn_ray.commands.plan.prices import find_machine
-from itpn_ray.commands.plan.run import Size, count, find_problems, measure, plan
+from itpn_ray.commands.plan.run import RunSize, count, find_problems, measure, plan
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError
@@ -103,8 +103,8 @@ def test_read_features_cost_no_teacher(train: ShardedDataset, tmp_path: Path) ->
     assert found == [{"student", "teacher"}, {"student"}]
 
 
-def make_size(**changes: Any) -> Size:
-    size = Size(
+def make_size(**changes: Any) -> RunSize:
+    size = RunSize(
         parameters=1,
         multiply_adds={},
         state_gb=0.0,
