@@ -26,7 +26,7 @@ from itpn_ray.tasks.clip_pretraining.block_mask import block_mask, masked_count
 from itpn_ray.tasks.clip_pretraining.teacher import ClipTeacher, load_teacher, teacher_multiply_adds
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.pretraining_config import TEACHERS, ClipPretraining
-from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
+from itpn_ray.tasks.pretraining_evaluation import PretrainingNetwork, evaluate_pretraining
 
 
 def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -41,8 +41,10 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Name of a loss (paper, 5.1) -> scalar of predicted and target tokens."""
 
 
-class DistillationNetwork(nn.Module):
+class DistillationNetwork(PretrainingNetwork):
     """The student with its loss; the teacher's tokens come with the batch."""
+
+    terms = ("loss", "mfm", "aux")
 
     def __init__(self, distiller: ClipDistiller, loss: str) -> None:
         super().__init__()
@@ -139,9 +141,9 @@ class ClipPretrainingTask(Task):
         self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
-        trunk = cast(DistillationNetwork, network).distiller.trunk
+        network = cast(DistillationNetwork, network)
         prepared = (self.prepare(batch, epoch=0) for batch in batches)
-        return evaluate_pretraining(network, trunk, prepared, reduce)
+        return evaluate_pretraining(network, network.distiller.trunk, prepared, reduce)
 
     def multiply_adds(self, network: nn.Module) -> dict[str, int]:
         """Of the student, and of the teacher unless its features are read."""

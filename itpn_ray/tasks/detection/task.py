@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import ObjectReader
 from itpn_ray.data.config import DetectionAugmentConfig
+from itpn_ray.data.loading.detection_loader import trim
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views
 from itpn_ray.evaluation.coco_ap import CocoAP
@@ -168,6 +169,10 @@ class DetectionTask(Task):
             "image": normalise_views(batch["image"], batch["size"]),
             "seed": image_seeds(self.seed, epoch, batch["sample_id"]),
         }
+
+    def cut(self, batch: Batch, begin: int, end: int) -> Batch:
+        """See `Task.cut`: with the padding of its own views, not of the worker's whole share."""
+        return trim(super().cut(batch, begin, end))
 
     def layer_ids(self, network: nn.Module) -> dict[str, int]:
         """Depths of the detector's parameters; pyramid and head lie at the top."""

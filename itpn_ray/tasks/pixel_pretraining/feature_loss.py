@@ -26,6 +26,9 @@ class FeatureModelling(nn.Module):
         stage_widths: channels of U1, U2, U3.
         pyramid_width: channels of V1, V2, V3.
         momentum: of the moving average.
+
+    Attributes:
+        terms: names of the stages' losses.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class FeatureModelling(nn.Module):
         self.momentum = momentum
         self.teacher: Trunk = copy.deepcopy(trunk).requires_grad_(False).eval()
         self.heads = nn.ModuleList(_head(pyramid_width, width) for width in stage_widths)
+        self.terms = tuple(f"mfm_stage{stage}" for stage in range(1, len(self.heads) + 1))
 
     def train(self, mode: bool = True) -> FeatureModelling:
         """Set the mode of the heads; the teacher always evaluates."""
@@ -58,11 +62,11 @@ class FeatureModelling(nn.Module):
         with torch.no_grad():
             targets = self.teacher.stages(images, visible)
         terms = {}
-        for stage, (head, target, stride) in enumerate(
-            zip(self.heads, targets, sorted(pyramid), strict=True), start=1
+        for term, head, target, stride in zip(
+            self.terms, self.heads, targets, sorted(pyramid), strict=True
         ):
             target = F.layer_norm(target.float(), target.shape[-1:])
-            terms[f"mfm_stage{stage}"] = F.mse_loss(head(pyramid[stride]).float(), target)
+            terms[term] = F.mse_loss(head(pyramid[stride]).float(), target)
         return terms
 
     def follow(self, trunk: Trunk) -> None:

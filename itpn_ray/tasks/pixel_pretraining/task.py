@@ -26,13 +26,13 @@ from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.pixel_pretraining.feature_loss import FeatureModelling
 from itpn_ray.tasks.pixel_pretraining.masking import random_mask
 from itpn_ray.tasks.pretraining_config import PixelPretraining
-from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
+from itpn_ray.tasks.pretraining_evaluation import PretrainingNetwork, evaluate_pretraining
 
 SHOWN = 8
 """Images in a reconstruction grid."""
 
 
-class MaskedPretrainingNetwork(nn.Module):
+class MaskedPretrainingNetwork(PretrainingNetwork):
     """The masked autoencoder and, where λ > 0, the feature modelling beside it."""
 
     def __init__(self, autoencoder: PixelAutoencoder, config: PixelPretraining) -> None:
@@ -49,6 +49,8 @@ class MaskedPretrainingNetwork(nn.Module):
             if config.feature_weight > 0
             else None
         )
+        stages = () if self.features is None else self.features.terms
+        self.terms = ("loss", "mim", *stages)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Loss terms of eq. 4: ``loss`` = ``mim`` + λ · Σ ``mfm_stage*``; scalars."""
@@ -147,7 +149,8 @@ class PixelPretrainingTask(Task):
         self, network: nn.Module, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
-        trunk = cast(MaskedPretrainingNetwork, network).autoencoder.trunk
+        network = cast(MaskedPretrainingNetwork, network)
+        trunk = network.autoencoder.trunk
         return evaluate_pretraining(network, trunk, self._prepared(batches), reduce)
 
     def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
