@@ -8,7 +8,7 @@ from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
 CARRIERS = ("ray", "threads")
-POLICIES = ("none", "rand_augment", "three_augment")
+POLICIES = ("none", "rand_augment", "three_augment", "color_jitter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,14 @@ class AugmentConfig(Augmentation):
     flip: float = 0.5
     """Probability of a horizontal flip."""
     policy: str = "none"
-    """Colour and geometry after the crop: ``none``, ``rand_augment`` or ``three_augment``."""
+    """Colour and geometry after the crop: ``none``, ``rand_augment``, ``three_augment`` or
+    ``color_jitter``."""
     magnitude: float = 9.0
     """Strength of rand_augment, 0 to 10."""
     num_ops: int = 2
     """Operations that rand_augment applies to an image."""
     jitter: float = 0.3
-    """Brightness, contrast and saturation of three_augment vary by this share."""
+    """Brightness, contrast and saturation of three_augment and color_jitter vary by this share."""
     repeats: int = 1
     """Times an image appears in one global batch, each differently augmented."""
 

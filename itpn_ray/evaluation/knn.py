@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itpn_ray.evaluation.precision import whole_float32
+
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 _CHUNK = 1024
@@ -28,7 +30,7 @@ def knn_predict(
     neighbours: int = NEIGHBOURS,
     own: Tensor | None = None,
 ) -> Tensor:
-    """Predict classes by the vote of the nearest neighbours.
+    """Predict classes by the vote of the nearest neighbours, in float32 under any autocast.
 
     Args:
         bank: (n, d) features of known images.
@@ -46,7 +48,8 @@ def knn_predict(
     found = []
     for first in range(0, len(queries), _CHUNK):
         rows = slice(first, first + _CHUNK)
-        likeness = F.normalize(queries[rows].float(), dim=1) @ bank.T  # (chunk, n)
+        with whole_float32(bank.device):
+            likeness = F.normalize(queries[rows].float(), dim=1) @ bank.T  # (chunk, n)
         if own is not None:
             likeness.scatter_(1, own[rows, None], -torch.inf)
         nearest, index = likeness.topk(k, dim=1)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from itpn_ray.evaluation.precision import whole_float32
+
 if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
 
@@ -58,7 +60,8 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Iterator[NDA
         pasted = np.zeros((height, width), dtype=np.uint8, order="F")
         top, rows = _weights(y1, y2, height, len(mask))  # (h, S)
         left, columns = _weights(x1, x2, width, len(mask))  # (w, S)
-        inside = (rows @ mask @ columns.T >= THRESHOLD).numpy()  # (h, w)
+        with whole_float32(mask.device):
+            inside = (rows @ mask @ columns.T >= THRESHOLD).numpy()  # (h, w)
         pasted[top : top + len(rows), left : left + len(columns)] = inside
         yield pasted
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itpn_ray.evaluation.precision import whole_float32
+
 PIXEL_SIDE = 32
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _STEPS = 200
@@ -92,7 +94,8 @@ def fit_logistic(inputs: Tensor, labels: Tensor, classes: int, strength: float) 
         value.backward()
         return value
 
-    solver.step(loss)
+    with whole_float32(inputs.device):
+        solver.step(loss)
     return weights.detach()
 
 
@@ -101,7 +104,9 @@ def _logits(weights: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _accuracy(weights: Tensor, inputs: Tensor, labels: Tensor) -> float:
-    return float((_logits(weights, inputs).argmax(1) == labels).double().mean())
+    with whole_float32(inputs.device):
+        guesses = _logits(weights, inputs).argmax(1)
+    return float((guesses == labels).double().mean())
 
 
 def _pixels(images: Tensor) -> Tensor:

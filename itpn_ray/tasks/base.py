@@ -150,6 +150,10 @@ class Task(ABC, Generic[C, N]):
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Turn a device batch of the loader into the network's input; draws are by sample id."""
 
+    def cut(self, batch: Batch, begin: int, end: int) -> Batch:
+        """The images from ``begin`` to ``end`` of a prepared batch: a micro-batch."""
+        return {name: tensor[begin:end] for name, tensor in batch.items()}
+
     @abstractmethod
     def layer_ids(self, network: N) -> dict[str, int]:
         """Parameter name -> depth, 0 at the input, for layer decay."""

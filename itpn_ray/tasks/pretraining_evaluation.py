@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from itpn_ray.evaluation.knn import leave_one_out_accuracy
 from itpn_ray.models import Trunk
@@ -15,39 +15,52 @@ PROBED = 10_000
 """Most images in the nearest-neighbour probe: its features are held on every worker."""
 
 
+class PretrainingNetwork(nn.Module):
+    """A network that maps a prepared batch to loss terms.
+
+    Attributes:
+        terms: their names, ``loss`` among them. A worker without a held-out image needs them too,
+            for the sums over all workers.
+    """
+
+    terms: tuple[str, ...]
+
+
 @torch.no_grad()
 def evaluate_pretraining(
-    network: nn.Module, trunk: Trunk, batches: Iterable[Batch], reduce: Reduce
+    network: PretrainingNetwork, trunk: Trunk, batches: Iterable[Batch], reduce: Reduce
 ) -> list[Evaluation]:
     """Mean loss terms over all workers' images, and nearest neighbours among whole images.
 
     Args:
-        network: maps a prepared batch to loss terms.
+        network: what is pre-trained.
         trunk: its trunk; the mean of the last stage's tokens is an image's feature.
-        batches: prepared batches of this worker's share.
+        batches: prepared batches of this worker's share, which may be empty.
         reduce: sums over all workers.
 
     Returns:
         Loss terms as ``val``; top-1 of the neighbours as ``probe`` where the images have labels.
     """
-    sums: dict[str, Tensor] = {}
+    device = next(network.parameters()).device
+    sums = torch.zeros(len(network.terms), dtype=torch.float64, device=device)
     count = 0
-    features, labels, ids = [], [], []
+    features = [torch.zeros(0, trunk.widths[-1], device=device)]
+    labels, ids = ([torch.zeros(0, dtype=torch.int64, device=device)] for _ in range(2))
     for batch in batches:
         size = len(batch["sample_id"])
-        for name, value in network(batch).items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value * size
+        found = network(batch)
+        sums += torch.stack([found[name] for name in network.terms]).double() * size
         count += size
         last_stage = trunk.stages(batch["image"])[-1]  # (B, N, 1, 1, d)
-        features.append(last_stage.mean(dim=(1, 2, 3)))
+        features.append(last_stage.float().mean(dim=(1, 2, 3)))
         labels.append(batch["label"])
         ids.append(batch["sample_id"])
-    means = average_over(reduce, torch.stack(list(sums.values())), count)
-    metrics = dict(zip(sums, means.tolist(), strict=True))
-    found = [Evaluation(split="val", metrics=metrics, details={})]
+    means = average_over(reduce, sums, count).tolist()
+    metrics = dict(zip(network.terms, means, strict=True))
+    evaluations = [Evaluation(split="val", metrics=metrics, details={})]
     accuracy = leave_one_out_accuracy(
         torch.cat(features), torch.cat(labels), torch.cat(ids), reduce, limit=PROBED
     )
     if accuracy is not None:
-        found.append(Evaluation(split="probe", metrics={"knn_top1": accuracy}, details={}))
-    return found
+        evaluations.append(Evaluation(split="probe", metrics={"knn_top1": accuracy}, details={}))
+    return evaluations

@@ -6,6 +6,7 @@ workers, so that a run can stop at any step and go on with more or fewer of them
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import time
@@ -101,7 +102,7 @@ def train(parts: Parts) -> nn.Module:
             with meter.time("computing"):
                 batch = parts.task.prepare(batch, epoch)
                 buffers.keep()
-                loss = _gradients(model, network, batch, config, worker, meter)
+                loss = _gradients(model, network, batch, parts, meter)
                 norm, finite, leaving = _agree(network, loss, buffers, parts)
             if finite:
                 with meter.time("updating"):
@@ -142,22 +143,23 @@ def _gradients(
     model: nn.Module,
     network: nn.Module,
     batch: Batch,
-    config: ExperimentConfig,
-    worker: TrainContext,
+    parts: Parts,
     meter: Meter,
 ) -> Tensor:
     """Accumulate gradients over the micro-batches of this worker's share; its part of the loss.
 
     They are averaged over workers, so a micro-batch of m of the G images counts m · world / G.
     """
+    optim, worker = parts.config.optim, parts.worker
     share = len(batch["sample_id"])
-    count = micro_batches(config.optim, worker.world)
+    count = micro_batches(optim, worker.world)
+    ends = [number * share // count for number in range(count + 1)]
+    # All are cut before the first is computed, for a task may wait for the device to tell sizes.
+    micros = [parts.task.cut(batch, *bounds) for bounds in itertools.pairwise(ends)]
     loss = torch.zeros((), device=worker.device)
-    for number in range(count):
-        begin, end = number * share // count, (number + 1) * share // count
-        micro = {name: tensor[begin:end] for name, tensor in batch.items()}
-        part = (end - begin) / config.optim.global_batch
-        worker.average_gradients(model, network, number + 1 == count)
+    for number, micro in enumerate(micros, 1):
+        part = len(micro["sample_id"]) / optim.global_batch
+        worker.average_gradients(model, network, number == count)
         with worker.autocast():
             terms = model(micro)
         (terms["loss"] * (part * worker.world)).backward()

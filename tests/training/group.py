@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch.multiprocessing as mp
@@ -32,12 +32,25 @@ def train_in_group(config: ExperimentConfig, world: int, before: Prepare | None 
     Raises:
         torch.multiprocessing.ProcessRaisedException: what the first process to fail raised.
     """
-    FileJournal(run_folder(config))
-    mp.start_processes(_process, (world, free_port(), config, before), world, start_method="spawn")
+    train_each_in_group([config], world, before)
+
+
+def train_each_in_group(
+    configs: Sequence[ExperimentConfig], world: int, before: Prepare | None = None
+) -> None:
+    """As `train_in_group`, for several runs one after another in the same processes."""
+    for config in configs:
+        FileJournal(run_folder(config))
+    arguments = (world, free_port(), configs, before)
+    mp.start_processes(_process, arguments, world, start_method="spawn")
 
 
 def _process(
-    rank: int, world: int, port: int, config: ExperimentConfig, before: Prepare | None
+    rank: int,
+    world: int,
+    port: int,
+    configs: Sequence[ExperimentConfig],
+    before: Prepare | None,
 ) -> None:
     os.environ |= {
         "RANK": str(rank),
@@ -48,9 +61,10 @@ def _process(
     }
     if before is not None:
         before(rank)
-    worker = TrainContext.in_group(config)
-    with contextlib.suppress(SystemExit):  # how a run leaves a machine that is taken away
-        work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
+    for config in configs:
+        worker = TrainContext.in_group(config)
+        with contextlib.suppress(SystemExit):  # how a run leaves a machine that is taken away
+            work(config, worker, FileJournal(run_folder(config)), lambda figures: None)
 
 
 def leave_after(steps: int, rank: int) -> None:

@@ -12,7 +12,8 @@ A host batch is a dict of B images with M places for objects, M that of the imag
 | masks | uint8 | (B, M, 112, 112) | 0 or 1, cut to the box; only where masks are asked for |
 | sample_id | int64 | (B,) | row of the split |
 
-H and W are the largest of the batch, rounded up to multiples of 32. A view of 800 x 1333 takes
+H and W are the largest of the batch, rounded up to multiples of 32; `trim` takes a micro-batch out
+of a worker's share so that they are those of the micro-batch. A view of 800 x 1333 takes
 3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
 """
 
@@ -46,6 +47,15 @@ def padded_sides(sizes: NDArray[np.int64]) -> tuple[int, int]:
     """Height and width of a batch's images, from those of its views (B, 2)."""
     height, width = np.maximum(_LEAST, -(-sizes.max(0) // _MULTIPLE) * _MULTIPLE).tolist()
     return height, width
+
+
+def trim(batch: HostBatch) -> HostBatch:
+    """A part of a batch, padded no more than a batch of its images alone would be."""
+    height, width = padded_sides(batch["size"].cpu().numpy())
+    places = max(1, int((batch["label"] >= 0).sum(1).max()))
+    per_object = batch.keys() & {"boxes", "label", "masks"}
+    trimmed = {name: batch[name][:, :places] for name in per_object}
+    return batch | trimmed | {"image": batch["image"][:, :, :height, :width]}
 
 
 class _ViewBatches:

@@ -106,5 +106,9 @@ class TrainOrder:
 
 
 def evaluation_rows(count: int, rank: int, world: int) -> Ids:
-    """Rows that one rank evaluates: contiguous, no row twice, none left out."""
-    return np.arange(rank * count // world, (rank + 1) * count // world, dtype=np.int64)
+    """Rows that one rank evaluates: contiguous, no row twice, none left out.
+
+    Where there are fewer rows than ranks, some have none; rank 0, which draws, has the first.
+    """
+    start, stop = (-(-number * count // world) for number in (rank, rank + 1))
+    return np.arange(start, stop, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Colour and geometry after the crop: RandAugment and three-augment, from draws of our own.
+"""Colour and geometry after the crop: RandAugment, three-augment, colour jitter, by our own draws.
 
 torchvision's random transforms take their numbers from torch's global generator, which threads
 share; here every choice comes from (seed, epoch, sample id). Images are (3, S, S) uint8.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -37,9 +37,12 @@ _ORDERS = tuple(itertools.permutations(range(3)))
 
 def draws_per_image(config: AugmentConfig) -> int:
     """Uniform numbers that the policy takes for each image."""
-    return {"none": 0, "rand_augment": _DRAWS_PER_OP * config.num_ops, "three_augment": 6}[
-        config.policy
-    ]
+    return {
+        "none": 0,
+        "rand_augment": _DRAWS_PER_OP * config.num_ops,
+        "three_augment": 6,
+        "color_jitter": 4,
+    }[config.policy]
 
 
 def policy_draws(config: AugmentConfig, seed: int, epoch: int, ids: npt.NDArray[np.int64]) -> Draws:
@@ -53,6 +56,8 @@ def make_policy(config: AugmentConfig) -> Policy | None:
         return partial(rand_augment, magnitude=config.magnitude)
     if config.policy == "three_augment":
         return partial(three_augment, jitter=config.jitter)
+    if config.policy == "color_jitter":
+        return partial(color_jitter, jitter=config.jitter)
     return None
 
 
@@ -93,7 +98,25 @@ def three_augment(image: Tensor, draws: Draws, jitter: float) -> Tensor:
         image = F.solarize(image, _THRESHOLD)
     else:
         sigma = 0.1 + 1.9 * blur
-        image = F.gaussian_blur(image, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
+        # The border is mirrored, which an image of few pixels is too small for at full reach.
+        reach = min(math.ceil(3 * sigma), min(image.shape[1:]) - 1)
+        image = F.gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma])
+    return _jitter(image, factors, order, jitter)
+
+
+def color_jitter(image: Tensor, draws: Draws, jitter: float) -> Tensor:
+    """Vary brightness, contrast and saturation, as the authors' pre-training on CLIP does.
+
+    Args:
+        image: (3, S, S) uint8.
+        draws: (4,): brightness, contrast, saturation, their order.
+        jitter: each is multiplied by 1 ± this.
+    """
+    *factors, order = draws.tolist()
+    return _jitter(image, factors, order, jitter)
+
+
+def _jitter(image: Tensor, factors: Sequence[float], order: float, jitter: float) -> Tensor:
     changes = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation]
     for index in _ORDERS[int(order * len(_ORDERS))]:
         image = changes[index](image, 1 + jitter * (2 * factors[index] - 1))
@@ -109,8 +132,11 @@ def _posterize(image: Tensor, strength: float, sign: float) -> Tensor:
 
 
 def _solarize(image: Tensor, strength: float, sign: float) -> Tensor:
+    """Invert what is at least as bright as 256 at no strength, and 0 at full strength."""
     del sign
-    return F.solarize(image, 256 - min(256, int(strength * 256)))
+    threshold = 256 - int(strength * 256)
+    # torchvision refuses a threshold that no byte reaches.
+    return image if threshold > 255 else F.solarize(image, threshold)
 
 
 def _solarize_add(image: Tensor, strength: float, sign: float) -> Tensor:

@@ -112,21 +112,28 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         return ClassificationNetwork(classifier, self.config.ema_decay)
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Normalise, mix neighbouring images, erase, smooth the targets, draw the drop paths."""
+        """Normalise, erase, mix neighbouring images, smooth the targets, draw the drop paths.
+
+        Noise is mixed as all pixels are: erasing belongs to an image, as in timm.
+        """
         ids = batch["sample_id"]
+        images = erase(
+            normalise(batch["image"]),
+            ids,
+            seed=self.seed,
+            epoch=epoch,
+            probability=self.config.random_erasing,
+        )
         one_hot = F.one_hot(batch["label"], len(self.classes)).float()  # (B, classes)
         smoothing = self.config.label_smoothing
         images, target = mix(
-            normalise(batch["image"]),
+            images,
             one_hot * (1.0 - smoothing) + smoothing / len(self.classes),
             ids,
             seed=self.seed,
             epoch=epoch,
             mixup=self.config.mixup,
             cutmix=self.config.cutmix,
-        )
-        images = erase(
-            images, ids, seed=self.seed, epoch=epoch, probability=self.config.random_erasing
         )
         noise = uniform_torch(self.seed, epoch, ids, Stream.DROP_PATH, self._num_drops)
         return {**batch, "image": images, "target": target, "drop_noise": noise}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.store.teacher_features import Features
@@ -38,7 +38,7 @@ from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.features import open_features
 from itpn_ray.tasks.clip_pretraining.teacher import ClipTeacher, load_teacher, teacher_multiply_adds
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
-from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
+from itpn_ray.tasks.pretraining_evaluation import PretrainingNetwork, evaluate_pretraining
 
 
 def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -53,8 +53,10 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Name of a loss (paper, 5.1) -> scalar of predicted and target tokens."""
 
 
-class DistillationNetwork(nn.Module):
+class DistillationNetwork(PretrainingNetwork):
     """The student with its loss; the teacher's tokens come with the batch."""
+
+    terms = ("loss", "mfm", "aux")
 
     def __init__(self, distiller: ClipDistiller, loss: str) -> None:
         super().__init__()
@@ -174,9 +176,8 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
         self, network: DistillationNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
-        trunk = network.distiller.trunk
         prepared = (self.prepare(batch, epoch=0) for batch in batches)
-        return evaluate_pretraining(network, trunk, prepared, reduce)
+        return evaluate_pretraining(network, network.distiller.trunk, prepared, reduce)
 
     def multiply_adds(self, network: DistillationNetwork) -> dict[str, int]:
         """Of the student, and of the teacher unless its features are read."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
 from itpn_ray.data.config import DetectionAugmentConfig
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader, trim
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views
@@ -196,6 +196,10 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
             "image": normalise_views(batch["image"], batch["size"]),
             "seed": image_seeds(self.seed, epoch, batch["sample_id"]),
         }
+
+    def cut(self, batch: Batch, begin: int, end: int) -> Batch:
+        """See `Task.cut`: with the padding of its own views, not of the worker's whole share."""
+        return trim(super().cut(batch, begin, end))
 
     def layer_ids(self, network: DetectionNetwork) -> dict[str, int]:
         """Depths of the detector's parameters; pyramid and head lie at the top."""

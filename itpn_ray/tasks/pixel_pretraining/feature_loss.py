@@ -25,6 +25,9 @@ class FeatureModelling(Averaging):
         stage_widths: channels of U1, U2, U3.
         pyramid_width: channels of V1, V2, V3.
         momentum: of the moving average, warmed up as all averages are.
+
+    Attributes:
+        terms: names of the stages' losses.
     """
 
     kept_as = "teacher"
@@ -36,6 +39,7 @@ class FeatureModelling(Averaging):
         super().__init__()
         self.keep_average(trunk, momentum)
         self.heads = nn.ModuleList(_head(pyramid_width, width) for width in stage_widths)
+        self.terms = tuple(f"mfm_stage{stage}" for stage in range(1, len(self.heads) + 1))
 
     def forward(
         self, images: Tensor, visible: Tensor, pyramid: Mapping[int, Tensor]
@@ -53,11 +57,11 @@ class FeatureModelling(Averaging):
         with torch.no_grad():
             targets = self.teacher.stages(images, visible)
         terms = {}
-        for stage, (head, target, stride) in enumerate(
-            zip(self.heads, targets, sorted(pyramid), strict=True), start=1
+        for term, head, target, stride in zip(
+            self.terms, self.heads, targets, sorted(pyramid), strict=True
         ):
             target = F.layer_norm(target.float(), target.shape[-1:])
-            terms[f"mfm_stage{stage}"] = F.mse_loss(head(pyramid[stride]).float(), target)
+            terms[term] = F.mse_loss(head(pyramid[stride]).float(), target)
         return terms
 
 

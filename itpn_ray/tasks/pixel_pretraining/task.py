@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise
@@ -36,13 +36,13 @@ from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.pixel_pretraining.feature_loss import FeatureModelling
 from itpn_ray.tasks.pixel_pretraining.masking import random_mask, visible_count
-from itpn_ray.tasks.pretraining_evaluation import evaluate_pretraining
+from itpn_ray.tasks.pretraining_evaluation import PretrainingNetwork, evaluate_pretraining
 
 SHOWN = 8
 """Images in a reconstruction grid."""
 
 
-class MaskedPretrainingNetwork(nn.Module):
+class MaskedPretrainingNetwork(PretrainingNetwork):
     """The masked autoencoder and, where λ > 0, the feature modelling beside it."""
 
     def __init__(self, autoencoder: PixelAutoencoder, config: PixelPretraining) -> None:
@@ -59,6 +59,8 @@ class MaskedPretrainingNetwork(nn.Module):
             if config.feature_weight > 0
             else None
         )
+        stages = () if self.features is None else self.features.terms
+        self.terms = ("loss", "mim", *stages)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Loss terms of eq. 4: ``loss`` = ``mim`` + λ · Σ ``mfm_stage*``; scalars."""

@@ -17,7 +17,7 @@ from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading import image_reader
 from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.loading.decoding_pool import HostBatch
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader, trim
 from itpn_ray.data.loading.order import TrainOrder
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.data.transforms.detection_targets import view_objects
@@ -133,6 +133,24 @@ def test_a_batch_holds_the_views_that_the_draws_name(train: ShardedDataset) -> N
             crowds += int(objects.crowds.sum())
     assert bare > 0
     assert crowds > 0
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_trimmed_part_is_the_batch_that_its_images_alone_would_be(
+    train: ShardedDataset, masks: bool
+) -> None:
+    wholes = batches(train, global_batch=8, masks=masks)
+    shares = [batches(train, global_batch=8, masks=masks, rank=rank, world=4) for rank in range(4)]
+    smaller = 0
+    for step, whole in enumerate(wholes):
+        for rank in range(4):
+            part = {name: tensor[2 * rank : 2 * rank + 2] for name, tensor in whole.items()}
+            found, expected = trim(part), shares[rank][step]
+            assert found.keys() == expected.keys()
+            for name in found:
+                assert torch.equal(found[name], expected[name]), name
+            smaller += found["image"].numel() < part["image"].numel()
+    assert smaller > 0
 
 
 def test_boxes_and_masks_only_where_asked_for(train: ShardedDataset) -> None:

@@ -7,12 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from itpn_ray.data.config import AugmentConfig
 from itpn_ray.data.transforms.augmentation import (
     OPERATIONS,
+    color_jitter,
     draws_per_image,
     make_policy,
     policy_draws,
@@ -40,7 +43,22 @@ NAMES = [
     "shift_x",
     "shift_y",
 ]
-POLICIES = [AugmentConfig(policy="rand_augment"), AugmentConfig(policy="three_augment")]
+POLICIES = [
+    AugmentConfig(policy=policy) for policy in ("rand_augment", "three_augment", "color_jitter")
+]
+UNIFORM = st.floats(0, 1, exclude_max=True)
+
+
+@st.composite
+def small_images(draw: st.DrawFn) -> Tensor:
+    """(3, S, S) uint8 of 1 to 40 pixels a side: of one value, grey, or of any colours."""
+    side, kind = draw(st.integers(1, 40)), draw(st.sampled_from(["flat", "grey", "colours"]))
+    if kind == "flat":
+        return torch.full((3, side, side), draw(st.sampled_from([0, 127, 255])), dtype=torch.uint8)
+    seeded = torch.Generator().manual_seed(draw(st.integers(0, 100)))
+    channels = 1 if kind == "grey" else 3
+    drawn = torch.randint(256, (channels, side, side), dtype=torch.uint8, generator=seeded)
+    return drawn.expand(3, side, side).contiguous()
 
 
 def operate(name: str, strength: float, sign: float) -> Tensor:
@@ -92,6 +110,46 @@ def test_geometry_moves_the_image_by_the_strength(sign: int) -> None:
             assert (ours[centre].int() - PICTURE[centre].int()).abs().max() < 30
 
 
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25)
+@given(
+    image=small_images(),
+    strength=st.one_of(st.sampled_from([0.0, 1 / 512, 1.0]), st.floats(0, 1)),
+    sign=st.sampled_from([1.0, -1.0]),
+)
+def test_every_operation_takes_any_strength_and_size(
+    name: str, image: Tensor, strength: float, sign: float
+) -> None:
+    out = OPERATIONS[NAMES.index(name)](image, strength, sign)
+    assert (out.shape, out.dtype) == (image.shape, torch.uint8)
+    still = name in ("autocontrast", "equalize", "invert", "posterize")  # have no zero strength
+    if strength == 0.0 and not still:
+        assert torch.equal(out, image)
+
+
+def test_solarising_grows_from_nothing_to_the_whole_image() -> None:
+    changed = [(operate("solarize", s / 10, 1) != PICTURE).float().mean() for s in range(11)]
+    assert changed[0] == 0
+    assert changed == sorted(changed)
+    assert torch.equal(operate("solarize", 1.0, 1), 255 - PICTURE)
+
+
+@settings(max_examples=60)
+@given(
+    image=small_images(),
+    policy=st.sampled_from(["rand_augment", "three_augment", "color_jitter"]),
+    magnitude=st.floats(0, 10),
+    jitter=st.floats(0, 1),
+    draws=st.lists(UNIFORM, min_size=10, max_size=10),
+)
+def test_every_policy_takes_any_setting_draw_and_size(
+    image: Tensor, policy: str, magnitude: float, jitter: float, draws: list[float]
+) -> None:
+    config = AugmentConfig(policy=policy, magnitude=magnitude, jitter=jitter)
+    out = make_policy(config)(image, np.array(draws[: draws_per_image(config)]))
+    assert (out.shape, out.dtype) == (image.shape, torch.uint8)
+
+
 def test_half_of_the_operations_are_applied_and_all_are_chosen() -> None:
     draws = policy_draws(POLICIES[0], 0, 0, np.arange(3000))
     applied = sum(not torch.equal(rand_augment(PICTURE, d, 9.0), PICTURE) for d in draws[:400])
@@ -117,6 +175,9 @@ def test_three_augment_greys_solarises_or_blurs(which: float, grey: bool, invert
 def test_jitter_scales_brightness() -> None:
     draws = np.array([0.9, 0.0, 1.0, 0.5, 0.5, 0.0])
     assert (three_augment(PICTURE, draws, 0.3).float().mean() / PICTURE.float().mean()) > 1.1
+    assert torch.equal(color_jitter(PICTURE, np.array([0.5, 0.5, 0.5, 0.0]), 0.4), PICTURE)
+    brighter = color_jitter(PICTURE, np.array([0.9, 0.5, 0.5, 0.0]), 0.4)
+    assert (brighter.float().mean() / PICTURE.float().mean()) > 1.1
 
 
 @pytest.mark.parametrize("config", POLICIES, ids=lambda c: c.policy)

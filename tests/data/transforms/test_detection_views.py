@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_masks
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -151,3 +153,21 @@ def test_an_image_without_objects_has_none_in_its_view() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}"):
         DetectionAugmentConfig(**wrong)
+
+
+@settings(max_examples=60)
+@given(
+    width=st.one_of(st.integers(1, 8), st.integers(1, 3000)),
+    height=st.one_of(st.integers(1, 8), st.integers(1, 3000)),
+    crop=st.tuples(st.integers(1, 600), st.integers(0, 600)),
+    seed=st.integers(0, 1000),
+)
+def test_views_of_any_size_lie_inside_the_image(
+    width: int, height: int, crop: tuple[int, int], seed: int
+) -> None:
+    config = DetectionAugmentConfig(crop=0.9, crop_size=(crop[0], sum(crop)))
+    (view,) = training_views([width], [height], np.array([0]), seed=seed, epoch=0, config=config)
+    assert 0 <= view.top <= view.top + view.height <= height
+    assert 0 <= view.left <= view.left + view.width <= width
+    assert min(view.height, view.width, view.out_height, view.out_width) >= 1
+    assert max(view.out_height, view.out_width) <= config.long_side

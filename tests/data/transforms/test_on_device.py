@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -122,6 +124,25 @@ def test_erasing_does_not_depend_on_batch_mates_or_the_order_of_draws() -> None:
     later = erase(x, IDS, seed=0, epoch=4, probability=0.9)
     assert not torch.equal(whole, later)
     assert erase(x, IDS, seed=0, epoch=3, probability=0.0) is x
+
+
+@settings(max_examples=40)
+@given(
+    size=st.integers(1, 20),
+    count=st.integers(1, 5),
+    alphas=st.tuples(st.sampled_from([0.0, 1e-3, 0.8, 1.0, 100.0]), st.sampled_from([0.0, 1.0])),
+    probability=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 1000),
+)
+def test_erasing_and_mixing_take_any_setting_and_size(
+    size: int, count: int, alphas: tuple[float, float], probability: float, seed: int
+) -> None:
+    ids = torch.arange(count)
+    erased = erase(images(count, size), ids, seed=seed, epoch=0, probability=probability)
+    x, y = mix(erased, targets(count), ids, seed=seed, epoch=0, mixup=alphas[0], cutmix=alphas[1])
+    assert x.shape == (count, 3, size, size)
+    assert x.isfinite().all()
+    torch.testing.assert_close(y.sum(1), torch.ones(count))
 
 
 def test_batches_reach_the_device_in_order() -> None:

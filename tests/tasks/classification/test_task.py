@@ -2,6 +2,7 @@
 
 import torch
 
+from itpn_ray.data.transforms.on_device import erase, normalise
 from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
@@ -39,6 +40,16 @@ def test_pairs_mix_with_each_other_only() -> None:
     target = mixing.prepare(batch(), epoch=0)["target"]
     assert (target[:2, 2:] == 0).all()
     assert (target[2:, :2] == 0).all()
+
+
+def test_erased_noise_is_mixed_too() -> None:
+    mixing = task(mixup=0.8, random_erasing=0.99)
+    mixing.build()
+    mixed = mixing.prepare(batch(), epoch=2)["image"]
+    ids = batch()["sample_id"]
+    erased = erase(normalise(batch()["image"]), ids, seed=3, epoch=2, probability=0.99)
+    torch.testing.assert_close(mixed[0::2] + mixed[1::2], erased[0::2] + erased[1::2])
+    assert not torch.equal(mixed, erased)
 
 
 def test_an_image_does_not_depend_on_other_pairs() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from itpn_ray.commands.evaluate.networks import LOADER
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, padded_sides
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, load_model, save_model
@@ -23,8 +23,9 @@ from itpn_ray.tasks.base import Batch
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection import task as detection_task
 from itpn_ray.tasks.detection.config import Detection
+from itpn_ray.tasks.detection.task import DetectionNetwork
 from itpn_ray.training.launch.driver import preflight
-from tests.tasks.detection_runs import CLASSES, detection, task
+from tests.tasks.detection_runs import AUGMENT, CLASSES, detection, task
 from tests.training.runs import final_digest, losses, train_alone, train_and_stop
 
 HEADS = pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn", "dino"])
@@ -82,6 +83,42 @@ def test_micro_batches_make_nearly_the_same_loss() -> None:
     whole = network(ready)["loss"].item()
     parts = [network({n: t[i : i + 1] for n, t in ready.items()})["loss"].item() for i in range(3)]
     assert whole == pytest.approx(sum(parts) / 3, rel=1e-4)  # two objects in each
+
+
+@HEADS
+def test_a_micro_batch_has_the_losses_that_its_images_alone_have(head: str) -> None:
+    own = task(head)
+    network = own.build().train()
+    raw = batch(head != "dino") | {"size": torch.tensor([[64, 96], [50, 64], [64, 60]])}
+    part = {name: tensor[1:] for name, tensor in raw.items()}
+    part["image"] = part["image"][..., :64]
+    alone = own.prepare(part, epoch=0)
+    cut = own.cut(own.prepare(raw, epoch=0), 1, 3)
+    assert cut.keys() == alone.keys()
+    assert all(torch.equal(cut[name], alone[name]) for name in alone)
+    found, expected = network(cut), network(alone)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_the_loop_pads_each_micro_batch_to_its_own_views(
+    scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uneven = dataclasses.replace(AUGMENT, short_sides=(24, 88), crop=0.0)
+    config = detection(scenes, tmp_path, "dino", eval_every=-1, augment=uneven)
+    optim = dataclasses.replace(config.optim, global_batch=8, micro_batch=2, epochs=3)
+    sides: list[tuple[int, int]] = []
+    forward = DetectionNetwork.forward
+
+    def recording(network: DetectionNetwork, part: Batch) -> dict[str, Tensor]:
+        sides.append(padded_sides(part["size"].numpy()))
+        assert tuple(part["image"].shape[2:]) == sides[-1]
+        return forward(network, part)
+
+    monkeypatch.setattr(DetectionNetwork, "forward", recording)
+    train_alone(dataclasses.replace(config, optim=optim))
+    assert len(sides) == 12
+    assert len(set(sides)) > 1
 
 
 def test_uneven_shares_count_by_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
