@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
     {"tuning"},
     {"recipes"},
     {"demo_config", "demo"},
-    {"cli", "__main__"},
+    {"arguments", "cli", "__main__"},
 ]
 """Rooms from the ground up: a room imports from its own level and from those below it."""
 

@@ -134,7 +134,7 @@ def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features
                 field,
                 wanted,
                 f"the features in {task.features} were written with {written!r}",
-                "Use the same value, or write the features again with itpn-ray cache-teacher",
+                "Use the same value, or write the features again with `itpn-ray cache-teacher`",
             )
     assert isinstance(config.augment, AugmentConfig)
     if config.augment.repeats != 1:
@@ -183,7 +183,7 @@ def open_splits(config: ExperimentConfig) -> tuple[ShardedDataset, ShardedDatase
             "data",
             config.data,
             "names no prepared data",
-            "Give --data, written by itpn-ray prepare",
+            "Give --data, written by `itpn-ray prepare`",
         )
     return open_dataset(config.data, "train"), open_dataset(config.data, "val")
 
