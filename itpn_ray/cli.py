@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from itpn_ray import checks
+from itpn_ray.arguments import parse, split_place, split_recipe
 from itpn_ray.errors import ConfigError, ItpnError
 
 if TYPE_CHECKING:
     from itpn_ray.terminal.console import Console
 
-T = TypeVar("T")
 USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; exit with 0, 1 for a defect, 2 for a mistake in the input, 130 for Ctrl-C."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = 128 + signal.SIGPIPE
+    try:
+        try:
+            code = run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -53,45 +63,9 @@ def overview() -> str:
             *lines,
             "",
             "itpn-ray VERB --help lists a verb's options; -v shows what Ray prints.",
+            "Switches are written --gpus, --no-gpus or --gpus false.",
         ]
     )
-
-
-def parse(cls: Callable[..., T], arguments: list[str], prog: str, default: T | None = None) -> T:
-    """Parse options into a settings class; a mistyped one names the nearest right one.
-
-    Raises:
-        SystemExit: 0 after --help, 2 after a mistake.
-    """
-    import tyro
-
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        cls,
-        prog=f"itpn-ray {prog}",
-        args=arguments,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-        **options,
-    )
-
-
-def split_recipe(arguments: list[str], verb: str, recipes: Any) -> tuple[str, list[str]]:
-    """The recipe's name and the rest.
-
-    Raises:
-        ConfigError: no recipe is named.
-        SystemExit: after --help.
-    """
-    if arguments and not arguments[0].startswith("-"):
-        return arguments[0], arguments[1:]
-    if "-h" in arguments or "--help" in arguments:
-        print(f"usage: itpn-ray {verb} RECIPE [OPTIONS]\n\nrecipes:")
-        width = max(map(len, recipes))
-        for name, recipe in recipes.items():
-            print(f"  {name:{width}}  {(recipe.__doc__ or '').splitlines()[0]}")
-        print(f"\nitpn-ray {verb} RECIPE --help lists the options.")
-        raise SystemExit(0)
-    raise ConfigError("recipe", None, "is missing", f"Known: {', '.join(recipes)}")
 
 
 def _train(verb: str, arguments: list[str], verbose: bool) -> int:
@@ -103,9 +77,10 @@ def _train(verb: str, arguments: list[str], verbose: bool) -> int:
     recipes = importlib.import_module(f"itpn_ray.recipes.{verb}").RECIPES
     name, rest = split_recipe(arguments, verb, recipes)
     config = parse(ExperimentConfig, rest, f"{verb} {name}", named(recipes, name))
+    console = _starting(verbose)
     from itpn_ray.training.launch.driver import run as train
 
-    train(config, command=_command(verb, arguments), console=_console(verbose))
+    train(config, command=_command(verb, arguments), console=console)
     return 0
 
 
@@ -125,6 +100,13 @@ def _console(verbose: bool) -> Console:
     from itpn_ray.terminal.console import Console
 
     return Console(verbosity="verbose" if verbose else "normal")
+
+
+def _starting(verbose: bool) -> Console:
+    """The console, which says at once what the first seconds are spent on."""
+    console = _console(verbose)
+    console.say("loading PyTorch")
+    return console
 
 
 def _command(verb: str, arguments: list[str]) -> str:
@@ -182,9 +164,10 @@ def _plan(arguments: list[str], verbose: bool) -> int:
             verb, rest, recipes = f"plan {kind}", arguments[1:], own
     name, rest = split_recipe(rest, verb, recipes)
     config = parse(PlanConfig, rest, f"{verb} {name}", PlanConfig(experiment=named(recipes, name)))
+    console = _starting(verbose)
     from itpn_ray.commands.plan.run import plan
 
-    plan(config, name=name, console=_console(verbose))
+    plan(config, name=name, console=console)
     return 0
 
 
@@ -206,9 +189,10 @@ def _evaluate(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.commands.config import EvaluateConfig
 
     config = parse(EvaluateConfig, arguments, "evaluate")
+    console = _starting(verbose)
     from itpn_ray.commands.evaluate.run import evaluate
 
-    evaluate(config, command=_command("evaluate", arguments), console=_console(verbose))
+    evaluate(config, command=_command("evaluate", arguments), console=console)
     return 0
 
 
@@ -216,9 +200,10 @@ def _predict(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.commands.predict.config import PredictConfig
 
     config = parse(PredictConfig, arguments, "predict")
+    console = _starting(verbose)
     from itpn_ray.commands.predict.run import predict
 
-    predict(config, console=_console(verbose))
+    predict(config, console=console)
     return 0
 
 
@@ -229,16 +214,17 @@ def _tune(arguments: list[str], verbose: bool) -> int:
 
     name, rest = split_recipe(arguments, "tune", RECIPES)
     config = parse(SweepConfig, rest, f"tune {name}", named(RECIPES, name))
+    console = _starting(verbose)
     from itpn_ray.tuning.sweep import sweep
 
-    sweep(config, command=_command("tune", arguments), console=_console(verbose))
+    sweep(config, command=_command("tune", arguments), console=console)
     return 0
 
 
 def _inspect(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.models.weights.config import InspectConfig
 
-    config = parse(InspectConfig, _file_first(arguments), "inspect FILE")
+    config = parse(InspectConfig, arguments, "inspect")
     from itpn_ray.models.weights.inspect import inspect_file
 
     rows = inspect_file(config).rows()
@@ -251,7 +237,7 @@ def _inspect(arguments: list[str], verbose: bool) -> int:
 def _export(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.models.weights.config import ExportConfig
 
-    config = parse(ExportConfig, _file_first(arguments), "export FILE")
+    config = parse(ExportConfig, arguments, "export")
     from itpn_ray.models.weights.export import export
 
     report = export(config)
@@ -266,17 +252,21 @@ def _export(arguments: list[str], verbose: bool) -> int:
 def _visualize(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.models.weights.config import VisualizeConfig
 
-    config = parse(VisualizeConfig, _file_first(arguments), "visualize FILE")
+    config = parse(VisualizeConfig, arguments, "visualize")
     from itpn_ray.models.networks.visualize import visualize
 
     _console(verbose).say(f"the map: {visualize(config)}")
     return 0
 
 
-def _file_first(arguments: list[str]) -> list[str]:
-    """`FILE --option ...` as `--file FILE --option ...`."""
-    named = arguments[:1] and not arguments[0].startswith("-")
-    return ["--file", *arguments] if named else arguments
+def _report(arguments: list[str], verbose: bool) -> int:
+    from itpn_ray.commands.config import ReportConfig
+
+    config = parse(ReportConfig, arguments, "report")
+    from itpn_ray.report import report_again
+
+    _console(verbose).say(f"the report: {report_again(config.run)}")
+    return 0
 
 
 def _verify_resume(arguments: list[str], verbose: bool) -> int:
@@ -326,7 +316,7 @@ def _doctor(arguments: list[str], verbose: bool) -> int:
 def _preview(arguments: list[str], verbose: bool) -> int:
     from itpn_ray.data.config import LoaderConfig, PreviewConfig
 
-    data, rest = _place(arguments, "preview")
+    data, rest = split_place(arguments)
     config = parse(
         PreviewConfig, rest, "preview DATA", PreviewConfig(loader=LoaderConfig(transport="threads"))
     )
@@ -340,20 +330,6 @@ def _preview(arguments: list[str], verbose: bool) -> int:
     return 0
 
 
-def _place(arguments: list[str], verb: str) -> tuple[str, list[str]]:
-    """The data set that a verb looks at, and the rest.
-
-    Raises:
-        ConfigError: none is named.
-    """
-    if arguments and not arguments[0].startswith("-"):
-        return arguments[0], arguments[1:]
-    if "-h" in arguments or "--help" in arguments:
-        print(f"usage: itpn-ray {verb} DATA [OPTIONS]\n\n{VERBS[verb][1]}")
-        raise SystemExit(0)
-    raise ConfigError("data", None, "is missing", f"Write itpn-ray {verb} DATA")
-
-
 def _submit(arguments: list[str], verbose: bool) -> int:
     from jobs.config import SubmitConfig
 
@@ -361,7 +337,10 @@ def _submit(arguments: list[str], verbose: bool) -> int:
     config = parse(SubmitConfig, options, "submit")
     if not verb:
         raise ConfigError(
-            "submit", None, "names no verb", "Write itpn-ray submit [OPTIONS] -- pretrain nano ..."
+            "submit",
+            None,
+            "names no verb",
+            "Write `itpn-ray submit [OPTIONS] -- pretrain nano ...`",
         )
     from jobs.submit import submit
 
@@ -405,6 +384,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "visualize": (_visualize, "attention or migration drawn over an image"),
     "doctor": (_doctor, "look annotations or prepared data over: faults, balance, duplicates"),
     "preview": (_preview, "a contact sheet of prepared images as the network sees them"),
+    "report": (_report, "write a run's report again from what its folder holds"),
     "verify-resume": (_verify_resume, "the kill test on a run's own configuration"),
     "chaos": (_chaos, "faults on request: killed workers, a full disk, a flaky S3"),
     "submit": (_submit, "run any verb as a job on a Ray cluster"),

@@ -25,8 +25,15 @@ class ItpnError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        shown = self.subject if self.value is None else f"{self.subject} = {self.value!r}"
+        shown = self.subject if self.value is None else f"{self.subject} = {_shown(self.value)}"
         return f"{shown}: {self.cause}. {self.hint}."
+
+
+def _shown(value: object) -> str:
+    """A value as text: a fraction without the digits that only rounding has, no empty brackets."""
+    if isinstance(value, float):
+        return min(repr(value), f"{value:.6g}", key=len) if len(repr(value)) > 8 else repr(value)
+    return "none" if value in ([], (), {}) else repr(value)
 
 
 class ConfigError(ItpnError):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _SHARE = re.compile(
     r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|ar|miou|mfu)($|[_/@\d])", re.I
 )
 _WHOLE = re.compile(r"images_per_s$|^(images|count|params|parameters|steps?)$")
 _DETAIL = re.compile(r"^(box|mask)_(AR\w*|AP_\w+)$")
+_COUNTED = re.compile(r"^top\d+$")  # shares of images that are right
 _CHOSEN = re.compile(r"^(migration|feature_weight|layer_decay|lr|epochs?)$")
+
+Z = 1.959964
+"""Quantile of the normal distribution for intervals of 95 %."""
 
 _LABELS = {
     "top1": "top-1",
@@ -56,6 +63,59 @@ def show_figure(name: str, value: float) -> str:
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.3g}"
     return f"{value:,.4g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's interval of 95 % of a share (Wilson, 1927), which holds for few trials too.
+
+    Args:
+        share: of successes, in [0, 1].
+        count: trials; with none the interval is all of [0, 1].
+
+    Returns:
+        Lowest and highest share.
+    """
+    if count <= 0:
+        return 0.0, 1.0
+    spread = Z * Z / count
+    middle = (share + spread / 2) / (1 + spread)
+    reach = Z * math.sqrt((share * (1 - share) + spread / 4) / count) / (1 + spread)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def show_interval(name: str, value: float, images: int) -> str:
+    """The interval of a share of so many images: ``79.4 to 86.1 %``; empty of other figures."""
+    if not (_COUNTED.match(name) and images and 0 <= value <= 1):
+        return ""
+    low, high = wilson(value, images)
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def show_spread(row: Mapping[str, Any]) -> str:
+    """Slowest and fastest of a row's timings: ``388 to 409, n = 7``; empty where there are none."""
+    if "timings" not in row:
+        return ""
+    low, high = (show_figure("images_per_s", row[f"images_per_s_{end}"]) for end in ("low", "high"))
+    return f"{low} to {high}, n = {row['timings']}"
+
+
+def with_certainty(row: Mapping[str, Any], images: int = 0) -> dict[str, Any]:
+    """A row of measured figures for people, each followed by what tells how sure it is.
+
+    Args:
+        row: figures; a speed's lowest, highest and number of timings become one entry.
+        images: how many its accuracies were counted on; 0: unknown.
+    """
+    told: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in ("images_per_s_low", "images_per_s_high", "timings"):
+            continue
+        told[name] = value
+        if name == "images_per_s" and (spread := show_spread(row)):
+            told["spread"] = spread
+        elif isinstance(value, float) and (interval := show_interval(name, value, images)):
+            told[f"{label(name)}, 95 %"] = interval
+    return told
 
 
 def show_duration(seconds: float) -> str:

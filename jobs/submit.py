@@ -52,7 +52,7 @@ def submit(config: SubmitConfig, argv: Sequence[str]) -> int:
     """
     if not argv:
         raise ConfigError(
-            "submit", None, "no verb to run", "Put it after two dashes: itpn-ray submit ... -- demo"
+            "submit", None, "no verb to run", "Put it behind dashes: `itpn-ray submit ... -- demo`"
         )
     name = config.name or f"{argv[0]}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if config.kubernetes:

@@ -34,6 +34,31 @@ def test_help_names_every_verb_and_is_quick() -> None:
     assert time.perf_counter() - begin < 3.0
 
 
+@pytest.mark.parametrize("words", [["--help"], ["pretrain", "nano", "--help"]])
+def test_nobody_reads_the_help_to_its_end(words: list[str]) -> None:
+    command = [sys.executable, "-m", "itpn_ray", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()
+        assert child.stderr.read() == b""
+
+
+def test_look_lists_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["preview", "--help"])
+    shown = capsys.readouterr().out
+    assert "usage: itpn-ray preview DATA" in shown
+    assert "--image-size" in shown
+
+
+@pytest.mark.parametrize("verb", ["inspect", "export", "visualize"])
+def test_a_file_is_named_in_one_way(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert "FILE" in shown
+    assert "--file" not in shown
+
+
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

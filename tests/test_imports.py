@@ -25,7 +25,7 @@ LEVELS: list[set[str]] = [
     {"tuning"},
     {"recipes"},
     {"commands"},
-    {"cli", "__main__"},
+    {"arguments", "cli", "__main__"},
 ]
 """Packages from the bottom up: each imports from its own level and from those below it."""
 

@@ -1,4 +1,4 @@
-"""Settings of what is done with a run: evaluation, the kill test, faults on request."""
+"""Settings of what is done with a run: evaluation, report, the kill test, faults on request."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ class EvaluateConfig:
             )
         checks.not_negative("batch", self.batch)
         checks.positive("threads", self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Whose report is written again."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Folder of a run, an evaluation, a sweep, or prepared data: out/RUN."""
 
 
 @dataclass(frozen=True, kw_only=True)

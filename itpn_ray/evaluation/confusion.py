@@ -29,11 +29,14 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     classes = len(names)
     side = min(2.2 + 0.26 * classes, 10.0)
     fig, axes = figure(side + 0.3, side)
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     axes.set(xlabel="predicted", ylabel="label")
     if classes <= _MOST_NAMES:
-        axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(classes), names)
+        # A name with dollar signs is no formula.
+        axes.set_xticks(range(classes), names, parse_math=False, rotation=45, ha="right")
+        for name in axes.get_xticklabels():
+            name.set_rotation_mode("anchor")
+        axes.set_yticks(range(classes), names, parse_math=False)
     if classes <= _MOST_NUMBERS:
         for row in range(classes):
             for column in range(classes):
@@ -42,7 +45,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
                 axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
     else:
         bar = fig.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-        bar.set_label("share of the label's images", fontsize=8)
+        bar.set_label("of the label's images, %", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8)

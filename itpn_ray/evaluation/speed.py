@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -22,17 +22,50 @@ REPEATS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Images a second, as timed several times.
+
+    Attributes:
+        images_per_s: median.
+        low: the slowest timing's.
+        high: the fastest timing's.
+        timings: how many there were.
+    """
+
+    images_per_s: float
+    low: float
+    high: float
+    timings: int
+
+    @staticmethod
+    def of(images: int, seconds: Sequence[float]) -> Speed:
+        """The speed of so many images in each of these times."""
+        return Speed(
+            images_per_s=images / statistics.median(seconds),
+            low=images / max(seconds),
+            high=images / min(seconds),
+            timings=len(seconds),
+        )
+
+    def figures(self) -> dict[str, float]:
+        """The speed as entries of a table's row."""
+        speeds = {"": self.images_per_s, "_low": self.low, "_high": self.high}
+        rounded = {f"images_per_s{end}": round(speed, 3) for end, speed in speeds.items()}
+        return {**rounded, "timings": self.timings}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one network costs.
 
     Attributes:
-        images_per_s: median over the repeats.
+        speed: in inference.
         parameters: trainable and frozen, in total.
         multiply_adds: an image, forward.
         peak_memory_gb: most memory of the GPU during a forward, 10^9 bytes; None on a CPU.
     """
 
-    images_per_s: float
+    speed: Speed
     parameters: int
     multiply_adds: int
     peak_memory_gb: float | None
@@ -53,7 +86,7 @@ def measure(model: Network, *, image_size: int, batch: int) -> Cost:
     speed = compare_speed({"": model}, image_size=image_size, batch=batch)[""]
     peak = torch.cuda.max_memory_allocated(images.device) / 1e9 if on_gpu else None
     return Cost(
-        images_per_s=speed,
+        speed=speed,
         parameters=parameters(model),
         multiply_adds=multiply_adds(model, image_size),
         peak_memory_gb=peak,
@@ -63,7 +96,7 @@ def measure(model: Network, *, image_size: int, batch: int) -> Cost:
 @torch.inference_mode()
 def compare_speed(
     models: Mapping[Key, nn.Module], *, image_size: int, batch: int, repeats: int = REPEATS
-) -> dict[Key, float]:
+) -> dict[Key, Speed]:
     """Images a second of several networks in inference, measured in turn.
 
     Args:
@@ -73,7 +106,7 @@ def compare_speed(
         repeats: how often each is timed, see `seconds_in_turn`.
 
     Returns:
-        Images a second by key.
+        Speed by key.
     """
     modes = {key: model.training for key, model in models.items()}
     calls = {}
@@ -83,13 +116,13 @@ def compare_speed(
     seconds = seconds_in_turn(calls, repeats=repeats)
     for key, model in models.items():
         model.train(modes[key])
-    return {key: batch / spent for key, spent in seconds.items()}
+    return {key: Speed.of(batch, spent) for key, spent in seconds.items()}
 
 
 def seconds_in_turn(
     calls: Mapping[Key, Callable[[], object]], *, repeats: int = REPEATS
-) -> dict[Key, float]:
-    """Seconds that each of several calls takes, the median over the repeats.
+) -> dict[Key, list[float]]:
+    """Seconds that each of several calls takes, one figure a repeat.
 
     Each repeat times every call once, so that whatever else the machine does falls on all of them
     alike; two untimed rounds come first.
@@ -105,7 +138,7 @@ def seconds_in_turn(
             call()
             if turn >= WARM_UP:
                 seconds[key].append(time.perf_counter() - begin)
-    return {key: statistics.median(times) for key, times in seconds.items()}
+    return seconds
 
 
 def finish(call: Callable[[], object], device: torch.device) -> None:

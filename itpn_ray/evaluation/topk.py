@@ -99,6 +99,11 @@ class TopK:
             **({"non_finite": non_finite} if non_finite else {}),
         }
 
+    @property
+    def count(self) -> int:
+        """Images that were seen."""
+        return int(self._sums()["count"])
+
     def per_class(self, names: Sequence[str]) -> list[dict[str, object]]:
         """The per-class table, in class order; a ratio with nothing below its line is 0.
 

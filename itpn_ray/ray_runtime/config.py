@@ -48,7 +48,7 @@ class RayConfig:
                 self.address,
                 "is a URL, and a run joins a cluster as host:port",
                 "Give host:port (6379 by default), or send the run as a job: "
-                f"itpn-ray submit --address {self.address} -- ...",
+                f"`itpn-ray submit --address {self.address} -- pretrain nano ...`",
             )
         if self.num_cpus is not None:
             checks.positive("ray.num_cpus", self.num_cpus)

@@ -121,7 +121,7 @@ def fast_itpn_base_dino_objects365() -> ExperimentConfig:
 
     Command: itpn-ray detect fast_itpn_base_dino_objects365 --data DATA --model.init WEIGHTS
     Hardware: not in the paper; ask `itpn-ray plan detect`
-    Expected: not in the paper; then itpn-ray detect fast_itpn_base_dino_6
+    Expected: not in the paper; then `itpn-ray detect fast_itpn_base_dino_6`
     Source: 5.3 and Table 6
     """
     base = _dino("fast_itpn_base")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from itpn_ray.errors import DataError
 from itpn_ray.report import sections
 from itpn_ray.report.curves import accuracy_charts, learning_charts
 from itpn_ray.report.html import details, esc, tiles
@@ -14,9 +16,31 @@ from itpn_ray.report.style import CSS
 from itpn_ray.report.versions import hardware, versions
 from itpn_ray.runs.reader import RunRecord, read_run
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from itpn_ray.terminal.console import Console
+
+__all__ = ["REPORT", "add_report", "report_again", "write_report"]
 
 REPORT = "report.html"
+RECORDS = ("config.json", "metrics.jsonl", "results.json", "manifest.json")
+"""What a folder has, one at least, of which a report can be written."""
+
+
+def add_report(run_dir: str | Path, console: Console) -> Path | None:
+    """Write the report that a run ends with; one that fails is a warning and spoils nothing.
+
+    Returns:
+        The report; None where it could not be written, which is said, and logged in full.
+    """
+    try:
+        return write_report(run_dir)
+    except Exception as error:  # whatever it is, what was trained or measured is kept
+        console.detail(traceback.format_exc())
+        console.warn(
+            f"there is no report ({type(error).__name__}: {error}); all it shows is kept: "
+            f"`itpn-ray report {run_dir}` makes it again"
+        )
+        return None
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -34,6 +58,7 @@ def write_report(run_dir: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        DataError: a record in it is damaged.
     """
     record = read_run(run_dir)
     summaries = [_stage(record, stage) for stage in record.results.get("stages", [])]
@@ -47,6 +72,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.curves(record),
         sections.images(record),
         sections.per_class(record),
+        sections.mistakes(record),
         sections.prepared(record),
         sections.restarts(record),
         sections.settings(record, versions(), hardware()),
@@ -56,6 +82,20 @@ def write_report(run_dir: str | Path) -> Path:
     temporary.write_text(_page(record, "".join(body)))
     temporary.replace(path)
     return path
+
+
+def report_again(run_dir: str) -> Path:
+    """Write the report of a run that ended without one, or with one of an older version.
+
+    Raises:
+        DataError: there is no such folder, or it holds no record of a run.
+    """
+    folder = Path(run_dir).expanduser()
+    if not any((folder / name).is_file() for name in RECORDS):
+        raise DataError(
+            str(folder), None, "holds no run", f"Give a folder with one of {', '.join(RECORDS)}"
+        )
+    return write_report(folder)
 
 
 def _page(record: RunRecord, body: str) -> str:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 from itpn_ray.formatting import is_share, show_figure
-from itpn_ray.report.html import esc
+from itpn_ray.report.html import esc, width
 
 WIDTH, HEIGHT = 380, 214
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 22
 _MOST_POINTS = 240
 _MOST_HOVERS = 60
 _SMOOTH_FROM = 40
+_SAME = 1e-5
+_TINIEST, _LARGEST = 1e-100, 1e100
 
 Points = Sequence[tuple[float, float]]
 
@@ -41,15 +43,21 @@ class Mark:
 
 
 class Axis:
-    """A span of values laid on a span of the drawing, with round ticks."""
+    """A span of values laid on a span of the drawing, with round ticks.
+
+    Values that differ by less than a hundred-thousandth of themselves are one value to the eye:
+    their span is a fifth of it, so that ticks keep apart and rounding is not drawn as a slope.
+    """
 
     def __init__(self, values: Sequence[float], begin: float, end: float, *, pad: float) -> None:
-        finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-        low, high = min(finite), max(finite)
-        room = (high - low) * pad or abs(high) * 0.1 * (pad > 0)
+        drawn = [value for value in values if _is_drawable(value)] or [0.0, 1.0]
+        low, high = min(drawn), max(drawn)
+        size = max(abs(low), abs(high))
+        if high - low > max(_SAME * size, _TINIEST):
+            room = (high - low) * pad
+        else:
+            room = 0.1 * size if size > _TINIEST else 0.5
         self.low, self.high = low - room, high + room
-        if self.high <= self.low:
-            self.high = self.low + 1.0
         self._begin, self._end = begin, end
 
     def place(self, value: float) -> float:
@@ -64,7 +72,7 @@ class Axis:
         step = unit * min((1, 2, 2.5, 5, 10), key=lambda k: abs(math.log(unit * k / rough)))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
-        return [round(k * step, 12) for k in range(first, last + 1)]
+        return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
 
 def line_chart(title: str, series: Sequence[Series], *, figure: str = "", x: str = "step") -> str:
@@ -108,11 +116,12 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
 
     Args:
         title: heading.
-        marks: the dots.
+        marks: the dots; those without a finite place are left out.
         x: the figure across, e.g. ``images_per_s``.
         y: the figure upwards.
         steps: join the front as steps, fastest last; otherwise straight, in the order given.
     """
+    marks = [mark for mark in marks if _is_drawable(mark.x) and _is_drawable(mark.y)]
     if not marks:
         return ""
     across = Axis([mark.x for mark in marks], LEFT, WIDTH - RIGHT, pad=0.12)
@@ -143,7 +152,7 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
 def bar_chart(title: str, rows: Sequence[tuple[str, float]], *, figure: str) -> str:
     """Named shares in [0, 1] as bars, written with their figures."""
     cells = "".join(
-        f'<div class="row"><span>{esc(name)}</span><i><b style="width:{100 * value:.1f}%"></b></i>'
+        f'<div class="row"><span>{esc(name)}</span><i><b style="width:{width(value)}"></b></i>'
         f"<span>{esc(show_figure(figure, value))}</span></div>"
         for name, value in rows
     )
@@ -176,22 +185,32 @@ def _frame(across: Axis, up: Axis, figure: str, x: str) -> str:
 
 
 def _tick(value: float, ticks: Sequence[float], *, share: bool) -> str:
+    """A tick's label, with as many digits as tell it from its neighbours."""
     scale = 100 if share else 1
     step = scale * (ticks[1] - ticks[0] if len(ticks) > 1 else abs(value) or 1)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    if digits > 4 or abs(value) >= 1e6:
-        return f"{value:.2g}"
     if abs(round(step, digits) - step) > step * 1e-6:
         digits += 1
-    return f"{value * scale:,.{digits}f}{' %' if share else ''}"
+    value, largest = scale * value, scale * max(map(abs, ticks))
+    if digits > 5 or largest >= 1e6:
+        figures = math.floor(math.log10(largest / step)) + 2 if largest else 1
+        text = f"{value:.{figures}g}"
+    else:
+        text = f"{value:,.{digits}f}"
+    return f"{text}{' %' if share else ''}"
 
 
 def _axis_name(figure: str) -> str:
     return esc(figure.replace("_per_s", "/s").replace("_", " "))
 
 
+def _is_drawable(value: float) -> bool:
+    """Whether a value is a number whose differences and sums are numbers too."""
+    return abs(value) < _LARGEST
+
+
 def _finite(points: Points) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in points if math.isfinite(y)]
+    return [(x, y) for x, y in points if _is_drawable(x) and _is_drawable(y)]
 
 
 def _smooth(points: Points) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -91,11 +92,15 @@ def section(title: str, *content: str) -> str:
     return f"<section><h2>{esc(title)}</h2>{inside}</section>" if inside else ""
 
 
+def width(share: float) -> str:
+    """A share as CSS writes a width, from 0 to 100 %; none for what is not a number."""
+    return f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0:.1f}%"
+
+
 def _cell(name: str, value: object, numeric: bool, bar: bool) -> str:
     text = esc(show_value(name, value))
     if bar and isinstance(value, int | float) and is_share(name):
-        share = min(max(float(value), 0.0), 1.0)
-        return f'<td class="n bar" style="--share:{100 * share:.1f}%"><span>{text}</span></td>'
+        return f'<td class="n bar" style="--share:{width(value)}"><span>{text}</span></td>'
     return f"<td{_class('n' if numeric else '')}>{text}</td>"
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from itpn_ray.formatting import is_detail, label, show_duration, show_figure, show_value
+from itpn_ray.formatting import (
+    is_detail,
+    label,
+    show_duration,
+    show_figure,
+    show_interval,
+    show_spread,
+    show_value,
+    with_certainty,
+)
 from itpn_ray.report.chart import Mark, bar_chart, scatter_chart
 from itpn_ray.report.curves import accuracy_charts, learning_charts, pace_charts
 from itpn_ray.report.html import details, esc, image, pairs, section, table, tiles
@@ -33,7 +42,8 @@ _TILES = (
 _MAIN = ("top1", "box_AP")  # what a network is judged by
 _CAPTIONS = {
     "reconstruction": "Input, what the network saw of it, and its reconstruction",
-    "confusion": "Confusion: share of each label's images, in per cent",
+    "confusion": "Confusion: of each class (row), the images taken for each, in per cent",
+    "mistakes": "Wrong answers, the surest first: the class, and what it was taken for",
     "detections": "What was found, and beside it what is annotated",
 }
 _DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours
@@ -53,8 +63,34 @@ def header(record: RunRecord) -> str:
     return (
         f'<p class="over">{esc(" · ".join(over))}</p><div class="head">'
         f"<h1>{esc(record.name)}</h1>{status if record.status else ''}</div>"
-        f"{tiles(main_figures(record))}{command}"
+        f"{tiles(main_figures(record))}{_certainty(record)}{command}"
     )
+
+
+def _certainty(record: RunRecord) -> str:
+    """How sure the main figures are: what they were counted on, and how far timings differ."""
+    results, images = record.results, int(record.results.get("images", 0))
+    intervals = {
+        label(name): show_interval(name, results[name], images)
+        for name in ("top1", "top5")
+        if name in results
+    }
+    words = []
+    if any(intervals.values()):
+        listed = ", ".join(f"{name} {interval}" for name, interval in intervals.items())
+        words.append(f"Intervals of 95 % over {images:,} images: {listed}.")
+    spread = show_spread(next(iter(results.get("migration", [])), {}))
+    speeds = _training_speeds(record)
+    if spread:
+        words.append(f"images/s: median of timings from {spread}.")
+    elif len(speeds) > 1:
+        low, high = (show_figure("images_per_s", end) for end in (min(speeds), max(speeds)))
+        words.append(f"images/s: median of records from {low} to {high}, n = {len(speeds)}.")
+    return f'<p class="soft">{esc(" ".join(words))}</p>' if words else ""
+
+
+def _training_speeds(record: RunRecord) -> list[float]:
+    return [speed for _, speed in record.series("train", "images_per_s")]
 
 
 def main_figures(record: RunRecord) -> dict[str, str]:
@@ -74,8 +110,7 @@ def main_figures(record: RunRecord) -> dict[str, str]:
     train = [r for r in record.metrics if r["split"] == "train"]
     if train:
         figures["epochs"] = f"{train[-1]['epoch']:g}"
-        speeds = [r["images_per_s"] for r in train if "images_per_s" in r]
-        if speeds:
+        if speeds := _training_speeds(record):
             figures["images/s"] = show_figure("images_per_s", median(speeds))
     spent = _timeline(record).seconds
     if spent:
@@ -135,13 +170,14 @@ def sweep(record: RunRecord) -> str:
     trials = record.results.get("trials", [])
     if not trials:
         return ""
+    shown = [with_certainty(trial, record.results.get("images", 0)) for trial in trials]
     failed = sum("error" in trial for trial in trials)
     note = "Marked rows are on the front: no trial is both faster and more accurate."
     if failed:
         note += f" Trials that failed: {failed}."
     return section(
         "Trials",
-        f'<p class="soft">{note}</p>{table(trials, marked="front", bars=("top1",))}',
+        f'<p class="soft">{note}</p>{table(shown, marked="front", bars=("top1",))}',
     )
 
 
@@ -151,9 +187,11 @@ def migration(record: RunRecord) -> str:
     if not rows:
         return ""
     base = rows[0]["images_per_s"]
+    images = record.results.get("images", 0)
     columns = [name for name in rows[0] if not is_detail(name)]
     shown = [
-        {n: row.get(n) for n in columns} | {"speed-up": f"{row['images_per_s'] / base:.2f}x"}
+        with_certainty({n: row[n] for n in columns if n in row}, images)
+        | {"speed-up": f"{row['images_per_s'] / base:.2f}x" if base else ""}
         for row in rows
     ]
     return section("Token migration", table(shown, bars=(_main_figure(rows),)))
@@ -202,6 +240,21 @@ def per_class(record: RunRecord) -> str:
         "Classes, worst first",
         part(rows[:_MOST_CLASSES]),
         details(f"{len(rest)} more classes", part(rest)) if rest else "",
+    )
+
+
+def mistakes(record: RunRecord) -> str:
+    """The images that an evaluation was surest of and wrong about, by their paths."""
+    rows = record.results.get("mistakes", [])
+    if not rows:
+        return ""
+    headings = {"path": "image", "class": "class", "answer": "taken for", "score": "certainty"}
+    return section(
+        "Wrong answers, surest first",
+        table(rows[:_MOST_CLASSES], headings=headings),
+        details(f"{len(rows) - _MOST_CLASSES} more", table(rows[_MOST_CLASSES:], headings=headings))
+        if len(rows) > _MOST_CLASSES
+        else "",
     )
 
 

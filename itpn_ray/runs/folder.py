@@ -1,16 +1,25 @@
-"""The run's folder: claimed by one configuration, resumed by the same one."""
+"""The run's folder: claimed by one configuration; of an evaluation, renewed by the next."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, to_dict
+from itpn_ray.report import REPORT
+from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
+EVALUATED = (
+    *(METRICS, EVENTS, RESULTS, REPORT, "train.log", "detections_r*.json"),
+    *(f"{PLOTS}/*", f"{STATUS}/*"),
+)
+"""What an evaluation writes, beside its settings."""
 FREE_TO_CHANGE = (
     "workers",
     "gpus",
@@ -57,6 +66,37 @@ def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
             "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
         ) from error
     return folder, before is not None
+
+
+def renew(config: EvaluateConfig, command: str) -> tuple[Path, str]:
+    """Make the folder of an evaluation, rid of all that an earlier one wrote.
+
+    Returns:
+        The folder, and the weights that the earlier evaluation was of; empty where there was none.
+
+    Raises:
+        ConfigError: the folder cannot be written, or holds something else than an evaluation.
+    """
+    folder = Path(config.out).expanduser().absolute() / config.run
+    path = folder / CONFIG
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        if any(folder.iterdir()) and not {"weights", "migration"} <= before.keys():
+            raise ConfigError(
+                "run",
+                config.run,
+                f"{folder} holds something else than an evaluation",
+                "Choose another --run",
+            )
+        path.write_text(json.dumps({**dataclasses.asdict(config), "command": command}, indent=1))
+        for earlier in (found for name in EVALUATED for found in folder.glob(name)):
+            earlier.unlink()
+    except OSError as error:
+        raise ConfigError(
+            "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
+        ) from error
+    return folder, str(before.get("weights", ""))
 
 
 def _refuse_other_settings(

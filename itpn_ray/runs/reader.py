@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.errors import DataError
+
 STAMPS = ("step", "epoch", "split", "time")
 _MOST_QUARANTINED = 200
 
@@ -89,6 +91,7 @@ def read_run(folder: str | Path) -> RunRecord:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        DataError: one of its files is damaged.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -110,7 +113,7 @@ def read_run(folder: str | Path) -> RunRecord:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return _record(path, 1, path.read_text()) if path.exists() else {}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -118,7 +121,23 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    whole = enumerate((line for line in lines if line.endswith("\n")), 1)
+    return [_record(path, number, line) for number, line in whole]
+
+
+def _record(path: Path, line: int, text: str) -> dict[str, Any]:
+    """A JSON object that stands at a line of a file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        record = json.loads(text.rstrip())
+    except json.JSONDecodeError as error:
+        line, record = line + error.lineno - 1, None
+    if not isinstance(record, dict):
+        raise DataError(f"{path}:{line}", None, "is no JSON object", "Fix or remove it")
+    return record
 
 
 def _quarantine(path: Path) -> list[tuple[str, str]]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 _POLL_SECONDS = 0.25
+_PATIENCE = 5.0
+"""Seconds after which it is said that workers have not come yet."""
 _THINGS = (
     ("report", "report.html"),
     ("weights", "exported/model.safetensors"),
@@ -56,6 +58,7 @@ class Console:
         self._log = None if log is None else Path(log)
         self._plain_seconds = plain_seconds
         self._live: Live | None = None
+        self._unread = False
         self._lock = threading.Lock()
 
     @property
@@ -161,7 +164,10 @@ class Console:
             now, line = time.monotonic(), progress.line(time.time())
             if self._live is not None:
                 self._live.update(render(progress, title, now - begun), refresh=True)
-            if progress.workers and line != last and (now >= next_line or not running):
+            if not progress.workers:
+                line = f"{line}: {show_duration(now - begun)}"
+            due = now >= next_line or not running
+            if line != last and due and (progress.workers or now - begun >= _PATIENCE):
                 last, next_line = line, now + self._plain_seconds
                 self._write(line, shown=self.verbosity != "quiet" and not (running and self._live))
 
@@ -176,8 +182,11 @@ class Console:
                 return
             if self._live is not None:
                 self._live.console.print(text, markup=False, highlight=False)
-            else:
-                print(text, file=self._stream, flush=True)
+            elif not self._unread:
+                try:
+                    print(text, file=self._stream, flush=True)
+                except BrokenPipeError:  # who read along has gone, which is no end of the work
+                    self._unread = True
 
 
 def render(progress: RunProgress, title: str, elapsed: float) -> Group:

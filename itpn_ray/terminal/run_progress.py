@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.formatting import is_detail, show_duration, show_figure
+from itpn_ray.formatting import is_detail, show_duration, show_figure, show_value
 
 Record = Mapping[str, Any]
 _STAMPS = {"step", "epoch", "split", "time"}
@@ -39,6 +39,7 @@ class RunProgress:
 
     workers: dict[int, WorkerStatus] = field(default_factory=dict)
     _paces: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    _warm: bool = False
 
     def status(self, record: Record, seen: float) -> None:
         """Take a worker's status: rank, phase, step, steps, epoch, loss, images_per_s."""
@@ -49,7 +50,11 @@ class RunProgress:
             return
         if self._paces and int(step) < self._paces[-1][1]:
             self._paces.clear()  # a restart went back to the last checkpoint
+            self._warm = False
         if not self._paces or int(step) > self._paces[-1][1]:
+            if len(self._paces) == 1 and not self._warm:
+                self._paces.clear()  # first steps load libraries and are no measure of the rest
+                self._warm = True
             self._paces.append((seen, int(step)))
 
     @property
@@ -115,9 +120,14 @@ def metrics_line(record: Record) -> str:
 
 def event_line(record: Record) -> str:
     """One event as a line: ``restart: step 120, cause killed``."""
-    rest = ", ".join(
-        f"{name} {value}" for name, value in record.items() if name not in {"time", "event"}
-    )
+    told = {
+        name: value
+        for name, value in record.items()
+        if name not in {"time", "event"} and value is not None
+    }
+    if "saved" in told:
+        told["saved"] = time.strftime("%H:%M:%S", time.localtime(told["saved"]))
+    rest = ", ".join(f"{name} {show_value(name, value)}" for name, value in told.items())
     return f"{record['event']}: {rest}" if rest else str(record["event"])
 
 

@@ -9,14 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
+from itpn_ray.formatting import with_certainty
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.report import write_report
+from itpn_ray.report import REPORT, add_report
 from itpn_ray.runs.folder import CONFIG
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
@@ -61,12 +63,16 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             rows = _trials(config, folder, weights, console)
             results = _compare(config, rows, folder)
             journal.result(**results)
-            console.table(results["trials"])
+            console.table([with_certainty(row, results["images"]) for row in results["trials"]])
             status = "FINISHED"
         finally:
             journal.event("end", status=status, seconds=round(time.time() - begin, 1))
-            report = write_report(folder)
-            for path in (folder / CONFIG, report, *sorted((folder / PLOTS).glob("*.png"))):
+            add_report(folder, console)
+            for path in (
+                folder / CONFIG,
+                *folder.glob(REPORT),
+                *sorted((folder / PLOTS).glob("*.png")),
+            ):
                 tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
             tracker.finish(status)
     console.summary(folder, where={"tracking": tracker.where})
@@ -143,7 +149,7 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     }
     speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)
     for row in rows:
-        row["images_per_s"] = round(speeds[row["migration"]], 1)
+        row |= speeds[row["migration"]].figures()
     done = [row for row in rows if "top1" in row]
     front = pareto_front([(row["images_per_s"], row["top1"]) for row in done])
     for index, row in enumerate(done):
@@ -153,4 +159,7 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
         [row["trial"] for row in done],
         folder / PLOTS / "front.png",
     )
-    return {"trials": sorted(rows, key=lambda row: -row.get("top1", -1.0))}
+    return {
+        "trials": sorted(rows, key=lambda row: -row.get("top1", -1.0)),
+        "images": len(open_dataset(config.data, "val")),
+    }

@@ -20,3 +20,9 @@ def test_the_image_darkens_where_the_predictions_are(classes: int, tmp_path) -> 
 def test_a_class_without_images_is_drawn_empty(tmp_path) -> None:
     counts = torch.tensor([[5, 0], [0, 0]])
     assert plot_confusion(counts, ["a", "b"], tmp_path / "c.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["$5 and $10", r"$\frac$", "a_$b^$", "日本", "x" * 200])
+def test_any_name_of_a_class_can_be_drawn(name: str, tmp_path) -> None:
+    path = plot_confusion(torch.eye(2), [name, "other"], tmp_path / "c.png")
+    assert path.stat().st_size > 1000

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from itpn_ray.evaluation.speed import compare_speed, measure
+from itpn_ray.evaluation.speed import Speed, compare_speed, measure
 from itpn_ray.models import create_model
 from itpn_ray.models.networks.cost import multiply_adds
 
@@ -29,9 +29,20 @@ class Sleeper(nn.Module):
 def test_speed_is_the_median_after_warm_up() -> None:
     slow, fast = Sleeper(0.04), Sleeper(0.01)
     speeds = compare_speed({"slow": slow, 0.5: fast}, image_size=8, batch=4)
-    assert speeds["slow"] == pytest.approx(4 / 0.04, rel=0.3)
-    assert speeds[0.5] == pytest.approx(4 / 0.01, rel=0.5)
+    assert speeds["slow"].images_per_s == pytest.approx(4 / 0.04, rel=0.3)
+    assert speeds[0.5].images_per_s == pytest.approx(4 / 0.01, rel=0.5)
     assert slow.calls == fast.calls == 9
+
+
+def test_a_speed_tells_its_spread() -> None:
+    speed = Speed.of(10, [1.0, 4.0, 2.0])
+    assert speed == Speed(images_per_s=5.0, low=2.5, high=10.0, timings=3)
+    assert speed.figures() == {
+        "images_per_s": 5.0,
+        "images_per_s_low": 2.5,
+        "images_per_s_high": 10.0,
+        "timings": 3,
+    }
 
 
 def test_networks_are_measured_in_inference_and_left_as_they_were() -> None:
@@ -46,5 +57,5 @@ def test_measure_gathers_the_figures() -> None:
     cost = measure(model, image_size=64, batch=2)
     assert cost.parameters == sum(p.numel() for p in model.parameters())
     assert cost.multiply_adds == multiply_adds(model, 64) > 1e6
-    assert cost.images_per_s > 0
+    assert cost.speed.images_per_s > 0
     assert cost.peak_memory_gb is None

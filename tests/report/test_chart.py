@@ -1,5 +1,6 @@
 import math
 import re
+import sys
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,51 @@ def test_ticks_are_round_few_and_inside(values: list[float]) -> None:
     assert 2 <= len(ticks) <= 9
     room = (axis.high - axis.low) * 1e-6 + 1e-9
     assert all(axis.low - room <= tick <= axis.high + room for tick in ticks)
+
+
+SIZES = st.floats(-12, 12).map(lambda power: 10.0**power)
+DEGENERATE = st.one_of(
+    st.sampled_from([0.0, -0.0, 5e-324, 1e308, -1e308, math.nan, math.inf, -math.inf]),
+    st.builds(lambda size, sign: sign * size, SIZES, st.sampled_from([1.0, -1.0])),
+)
+CLOSE = st.builds(
+    lambda value, steps: [value * (1 + step * sys.float_info.epsilon) for step in steps],
+    SIZES,
+    st.lists(st.integers(0, 3), min_size=1, max_size=50),
+)
+FIGURES = st.sampled_from(["top1", "loss", "lr", "images_per_s", "mfu", "box_AP"])
+
+
+@given(st.lists(DEGENERATE, min_size=1, max_size=50) | CLOSE, FIGURES, st.booleans())
+def test_any_values_can_be_drawn(values: list[float], figure: str, noisy: bool) -> None:
+    points = [(step, value) for step, value in enumerate(values)]
+    line = line_chart("title", [Series(name="a", points=points, noisy=noisy)], figure=figure)
+    marks = [Mark(x=x, y=y, name="m", front=True, named=True) for y, x in points]
+    dots = [scatter_chart("title", marks, x="images_per_s", y=figure, steps=s) for s in (0, 1)]
+    bars = bar_chart("title", [("a", value) for value in values], figure=figure)
+    for chart in (line, *dots):
+        drawn = re.findall(r' (?:d|x|y|cx|cy)="([^"]*)"', chart)
+        assert not re.search("nan|inf", " ".join(drawn))
+    assert all(0 <= float(width) <= 100 for width in re.findall(r"width:([^%]*)%", bars))
+
+
+@given(st.lists(DEGENERATE, min_size=1, max_size=20) | CLOSE, FIGURES)
+def test_ticks_are_told_apart(values: list[float], figure: str) -> None:
+    chart = line_chart("t", [Series(name="", points=[(1, v) for v in values])], figure=figure)
+    labels = re.findall(r'class="y" [^>]*>([^<]*)</text>', chart)
+    assert len(labels) == len(set(labels))
+    assert len(labels) != 1
+
+
+def test_values_that_differ_in_the_last_bit_are_one_value() -> None:
+    lines = [
+        Series(name="top-1", points=[(1, 0.4166666666666667)]),
+        Series(name="recall", points=[(1, 0.41666666666666663)]),
+    ]
+    chart = line_chart("accuracy", lines, figure="top1")
+    assert re.findall(r'class="y" [^>]*>([\d.]+ %)<', chart) == ["38 %", "40 %", "42 %", "44 %"]
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)]
+    assert max(heights) - min(heights) < 0.2
 
 
 def test_ticks_of_a_usual_span() -> None:

@@ -157,3 +157,15 @@ def test_the_display_before_and_during_a_run() -> None:
     assert "10/40" in text(progress)
     assert "epoch 1.50" in text(progress)
     assert "elapsed 1 min 15 s" in text(progress)
+
+
+def test_a_reader_who_has_gone_does_not_end_the_run(tmp_path: Path) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    log = tmp_path / "train.log"
+    console = Console(stream=Closed(), log=log)
+    console.say("one")
+    console.warn("two")
+    assert len(log.read_text().splitlines()) == 2

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ def append(path: Path, *records: dict) -> None:
 def test_one_line_says_it_all() -> None:
     progress = RunProgress()
     assert progress.line(0.0) == "waiting for the workers"
+    progress.status(status(step=9, phase="starting"), seen=70.0)
     progress.status(status(epoch=0.5, loss=0.75, images_per_s=1234.5), seen=100.0)
+    assert progress.eta is None
     progress.status(status(1, phase="reading"), seen=100.0)
     progress.status(status(step=20, epoch=1.0, loss=0.5, images_per_s=1234.5), seen=105.0)
     assert progress.fraction == 0.2
@@ -46,9 +49,18 @@ def test_many_workers_are_counted() -> None:
 
 def test_a_restart_does_not_spoil_the_pace() -> None:
     progress = RunProgress()
-    for seen, step in [(0.0, 50), (10.0, 60), (60.0, 40), (70.0, 50)]:
+    for seen, step in [(0.0, 50), (10.0, 60), (60.0, 39), (90.0, 40), (100.0, 50)]:
         progress.status(status(step=step), seen)
     assert progress.eta == pytest.approx(50.0)
+
+
+def test_the_first_steps_are_no_measure_of_the_rest() -> None:
+    progress = RunProgress()
+    told = []
+    for seen, step in [(0.0, 0), (12.0, 1), (13.0, 11), (14.0, 21)]:
+        progress.status(status(step=step), seen)
+        told.append(progress.eta)
+    assert told == [None, None, pytest.approx(8.9), pytest.approx(7.9)]
 
 
 def test_tail_gives_whole_new_lines_only(tmp_path: Path) -> None:
@@ -99,6 +111,11 @@ def test_the_folder_tells_events_and_evaluations(tmp_path: Path) -> None:
 
 def test_lines_of_records() -> None:
     assert event_line({"event": "end", "time": 1.0}) == "end"
+    resumed = {"event": "resume", "time": 1.0, "step": 1200, "workers": None, "seconds": 0.1 + 0.2}
+    assert event_line(resumed) == "resume: step 1,200, seconds 0.3000"
+    assert re.fullmatch(
+        r"resume: saved \d\d:\d\d:\d\d", event_line({"event": "resume", "saved": 1790000150.123})
+    )
     record = {"split": "probe", "step": 3, "epoch": 1.0, "time": 1.0, "knn_top1": 0.5}
     assert metrics_line(record) == "probe at step 3: knn_top1 50.0 %"
     record = {"split": "val", "step": 3, "box_AP": 0.25, "box_AP_small": 0.1, "mask_AR100": 0.5}

@@ -25,7 +25,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import dashboard_address, start_ray
 from itpn_ray.recipes import finetune, pretrain, tune
-from itpn_ray.report import write_report
+from itpn_ray.report import add_report
 from itpn_ray.runs.journal import RESULTS, FileJournal
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
@@ -90,9 +90,10 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
         seconds=round(time.time() - begin, 1),
     )
     journal.event("end", status="FINISHED")
-    report = write_report(folder)
+    report = add_report(folder, console)
     console.say(f"fine-tuned {tuned:.1%}, a linear probe on raw pixels {probe:.1%}")
-    console.say(f"the report of the whole demo: {report}")
+    if report is not None:
+        console.say(f"the report of the whole demo: {report}")
     return folder
 
 

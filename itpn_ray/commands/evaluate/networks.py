@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ from itpn_ray.data.annotations.objects import check_detection
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader
 from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
+from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views, prefetch
 from itpn_ray.evaluation.coco_format import write_results
-from itpn_ray.evaluation.speed import compare_speed, finish, seconds_in_turn
+from itpn_ray.evaluation.speed import Speed, compare_speed, finish, seconds_in_turn
 from itpn_ray.models import Classifier, Rcnn
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.tasks.base import Batch, Evaluation, TaskSetup
@@ -26,6 +27,7 @@ from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.detection.task import DetectionTask
+from itpn_ray.terminal.item_progress import Count
 from itpn_ray.training.launch.context import TrainContext
 
 N = TypeVar("N", Classifier, Detector)
@@ -61,16 +63,20 @@ class Subject(ABC, Generic[N]):
     headline: tuple[str, ...]
 
     @abstractmethod
-    def evaluate(self, network: N, ratio: float) -> Evaluation:
-        """Evaluate on the whole split, at a migration ratio."""
+    def evaluate(self, network: N, ratio: float, count: Count) -> Evaluation:
+        """Evaluate on the whole split, at a migration ratio, and count the images."""
 
     @abstractmethod
     def draw(self, network: N, folder: Path) -> list[Path]:
         """Draw what the last evaluation found."""
 
     @abstractmethod
-    def speeds(self, networks: Mapping[float, N]) -> dict[float, float]:
-        """Images a second of the networks, by their keys, measured in turn."""
+    def speeds(self, networks: Mapping[float, N]) -> dict[float, Speed]:
+        """Speeds of the networks, by their keys, measured in turn."""
+
+    def details(self) -> dict[str, object]:
+        """More of the last evaluation for the report, by name."""
+        return {}
 
 
 class Classifiers(Subject[Classifier]):
@@ -88,7 +94,7 @@ class Classifiers(Subject[Classifier]):
             )
         )
 
-    def evaluate(self, network: Classifier, ratio: float) -> Evaluation:
+    def evaluate(self, network: Classifier, ratio: float, count: Count) -> Evaluation:
         """See `Subject.evaluate`."""
         del ratio
         loader = EvalLoader(
@@ -98,14 +104,28 @@ class Classifiers(Subject[Classifier]):
             batch=self.batch,
             pin=self.place.worker.device.type == "cuda",
         )
-        batches = prefetch(loader, self.place.worker.device)
+        batches = _counted(
+            prefetch(loader, self.place.worker.device), len(self.place.dataset), count
+        )
         return self.task.evaluate_model(network, batches, self.place.worker.reduce)
 
     def draw(self, network: Classifier, folder: Path) -> list[Path]:
         """See `Subject.draw`: the confusion matrix."""
         return self.task.draw(network, folder)
 
-    def speeds(self, networks: Mapping[float, Classifier]) -> dict[float, float]:
+    def details(self) -> dict[str, object]:
+        """See `Subject.details`: ``mistakes``, the surest first, with the images' paths."""
+        data = open_rows(self.place.dataset.uri, self.place.dataset.split, LOADER)
+        classes = self.task.classes
+        rows = []
+        for mistake in self.task.mistakes.worst:
+            shard, row = data.locate(mistake.sample_id)
+            found = data.shard(shard).fields(row, ["path"])
+            named = {"class": classes[mistake.label], "answer": classes[mistake.answer]}
+            rows.append({**found, **named, "score": round(mistake.score, 4)})
+        return {"mistakes": rows}
+
+    def speeds(self, networks: Mapping[float, Classifier]) -> dict[float, Speed]:
         """See `Subject.speeds`: on random numbers."""
         return compare_speed(networks, image_size=self.size, batch=self.batch)
 
@@ -143,9 +163,10 @@ class Detectors(Subject[Detector]):
             )
         )
 
-    def evaluate(self, network: Detector, ratio: float) -> Evaluation:
+    def evaluate(self, network: Detector, ratio: float, count: Count) -> Evaluation:
         """See `Subject.evaluate`: writes ``detections_rR.json`` for a ratio R."""
-        found, results = self.task.evaluate_model(network, self._batches())
+        batches = _counted(self._batches(), len(self.place.dataset), count)
+        found, results = self.task.evaluate_model(network, batches)
         write_results(results, self.place.folder / f"detections_r{ratio:g}.json")
         return found
 
@@ -153,7 +174,7 @@ class Detectors(Subject[Detector]):
         """See `Subject.draw`: the first images."""
         return self.task.draw(network, folder)
 
-    def speeds(self, networks: Mapping[float, Detector]) -> dict[float, float]:
+    def speeds(self, networks: Mapping[float, Detector]) -> dict[float, Speed]:
         """See `Subject.speeds`: on the first images, from normalised views to boxes and masks."""
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
@@ -161,7 +182,8 @@ class Detectors(Subject[Detector]):
             ratio: partial(finish, partial(network.detect, images, sizes), images.device)
             for ratio, network in networks.items()
         }
-        return {ratio: len(images) / spent for ratio, spent in seconds_in_turn(calls).items()}
+        spent = seconds_in_turn(calls)
+        return {ratio: Speed.of(len(images), seconds) for ratio, seconds in spent.items()}
 
     def _batches(self) -> Iterable[Batch]:
         loader = DetectionEvalLoader(
@@ -173,3 +195,12 @@ class Detectors(Subject[Detector]):
             pin=self.place.worker.device.type == "cuda",
         )
         return prefetch(loader, self.place.worker.device)
+
+
+def _counted(batches: Iterable[Batch], total: int, count: Count) -> Iterator[Batch]:
+    """The same batches; those that have been worked on are counted."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch["sample_id"])
+        count(done, total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +13,15 @@ from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.commands.evaluate.networks import Classifiers, Detectors, Place, Subject
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
-from itpn_ray.formatting import label, show_figure
+from itpn_ray.formatting import label, show_figure, show_interval, show_spread
 from itpn_ray.models import Classifier, load_model
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.weights.files import read_metadata
-from itpn_ray.report import write_report
-from itpn_ray.runs.folder import CONFIG
+from itpn_ray.report import add_report
+from itpn_ray.runs.folder import renew
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.terminal.console import Console
+from itpn_ray.terminal.item_progress import progress_bar
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.driver import EXPORT
 
@@ -49,31 +49,33 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     worker = TrainContext.alone(gpu=config.gpu, threads=config.threads)
     place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
     subject = _subject(model, classes, metadata, place)
+    folder, before = renew(config, command)
     journal = FileJournal(folder)
-    (folder / CONFIG).write_text(
-        json.dumps({**dataclasses.asdict(config), "command": command}, indent=1)
-    )
     console.log_to(folder / "train.log")
+    if before:
+        console.say(f"{folder} held an evaluation of {before}, which this one replaces")
     journal.event("start")
     networks: dict[float, Classifier | Detector] = {}
     rows: list[dict[str, Any]] = []
     details: dict[str, object] = {}
     for r in config.migration:
         networks[r] = _at(config, r).to(worker.device)
-        with torch.no_grad(), worker.autocast():
-            found = subject.evaluate(networks[r], r)
+        counted = progress_bar(console, f"evaluating at r = {r:g}")
+        with torch.no_grad(), worker.autocast(), counted as count:
+            found = subject.evaluate(networks[r], r, count)
         rows.append({"migration": r, **found.metrics})
         if not details:
-            details = {**found.metrics, **found.details}
+            details = {**found.metrics, **found.details, **subject.details()}
             subject.draw(networks[r], folder / PLOTS)
+    console.say("timing the network")
     with worker.autocast():
         speeds = subject.speeds(networks)
     for row in rows:
-        row["images_per_s"] = round(speeds[row["migration"]], 3)
-        console.say(_line(row, subject.headline))
-    journal.result(migration=rows, images=len(dataset), **details)
+        row |= speeds[row["migration"]].figures()
+        console.say(_line(row, subject.headline, len(dataset)))
+    journal.result(migration=rows, **{"images": len(dataset), **details})
     journal.event("end", status="FINISHED")
-    write_report(folder)
+    add_report(folder, console)
     console.summary(folder)
     return folder
 
@@ -123,7 +125,12 @@ def _at(config: EvaluateConfig, ratio: float) -> Classifier | Detector:
     return network
 
 
-def _line(row: Mapping[str, float], headline: tuple[str, ...]) -> str:
-    shown = [f"{label(n)} {show_figure(n, row[n])}" for n in headline if n in row]
+def _line(row: Mapping[str, float], headline: tuple[str, ...], images: int) -> str:
+    """One ratio's figures, accuracies with their intervals, the speed with its spread."""
+    shown = [f"r = {row['migration']:<4g}"]
+    for name in (name for name in headline if name in row):
+        interval = show_interval(name, row[name], images)
+        sure = f" ({interval}, n = {images:,})" if interval else ""
+        shown.append(f"{label(name)} {show_figure(name, row[name])}{sure}")
     speed = show_figure("images_per_s", row["images_per_s"])
-    return f"r = {row['migration']:<4g} {'  '.join(shown)}  {speed} images/s"
+    return "  ".join([*shown, f"{speed} images/s ({show_spread(row)})"])

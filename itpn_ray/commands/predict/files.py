@@ -10,9 +10,28 @@ from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from itpn_ray.data.loading.image_folder import Outcome
+from itpn_ray.errors import ConfigError
 from itpn_ray.storage import ObjectStore
 
 RESULTS, IMAGES, UNREADABLE, DRAWN = "results.json", "images.json", "unreadable.csv", "drawn"
+SETTINGS = "config.json"
+
+
+def start_afresh(store: ObjectStore, settings: dict[str, Any]) -> None:
+    """Write which network answers for which folder, and remove what an earlier one answered.
+
+    Raises:
+        ConfigError: there are results of something else than predictions.
+    """
+    earlier = [name for name in (RESULTS, IMAGES, UNREADABLE) if store.exists(name)]
+    before = json.loads(store.read_bytes(SETTINGS)) if store.exists(SETTINGS) else {}
+    if (earlier or before) and not {"weights", "folder"} <= before.keys():
+        raise ConfigError(
+            "out", store.uri, "holds results of something else", "Give a folder of its own"
+        )
+    store.write_bytes(SETTINGS, json.dumps(settings, indent=1).encode())
+    for key in (*earlier, *store.list(f"{DRAWN}/")):
+        store.delete(key)
 
 
 class PredictionFiles:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,13 @@ import torch
 from itpn_ray.commands.evaluate.networks import USUAL_VIEW
 from itpn_ray.commands.evaluate.run import load_evaluated
 from itpn_ray.commands.predict.config import PredictConfig
-from itpn_ray.commands.predict.files import DRAWN, RESULTS, UNREADABLE, PredictionFiles
+from itpn_ray.commands.predict.files import (
+    DRAWN,
+    RESULTS,
+    UNREADABLE,
+    PredictionFiles,
+    start_afresh,
+)
 from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_images
 from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.predictors import ClassPredictor, DetectionPredictor, Drawing, Placed
@@ -35,12 +41,14 @@ def predict(config: PredictConfig, *, console: Console) -> None:
 
     ``results.json`` holds, of a detector, the entries of a COCO results file, whose images
     ``images.json`` numbers; of a classifier the five likeliest classes of each image. ``drawn/``
-    has the images with what was found, ``unreadable.csv`` the files that are no images.
+    has the images with what was found, ``unreadable.csv`` the files that are no images,
+    ``config.json`` which network was asked. What an earlier call has written there is replaced.
 
     Raises:
         CheckpointError: the weights are no classifier or detector of ours.
         DataError: the folder holds no images.
-        ConfigError: the output cannot be written or lies in the folder, or there is no GPU.
+        ConfigError: the output cannot be written, lies in the folder or holds something else, or
+            there is no GPU.
     """
     model, metadata = load_evaluated(config.weights)
     detects = isinstance(model, Detector)
@@ -53,6 +61,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     rows = list_images(config.folder)
     _check(config)
     store = open_store(config.out)
+    start_afresh(store, asdict(config))
     job = FolderJob(
         uri=config.folder,
         batch=config.batch,

@@ -107,10 +107,11 @@ def check_detection(dataset: ShardedDataset) -> None:
     """
     kind = dataset.manifest.kind
     if kind != "detection":
+        prepared = "without labels" if kind == "unlabelled" else f"for {kind}"
         raise DataError(
             "data",
             dataset.uri,
-            f"was prepared for {kind}, but boxes are needed",
+            f"was prepared {prepared}, but boxes are needed",
             "Prepare a folder with COCO or Objects365 annotations",
         )
 

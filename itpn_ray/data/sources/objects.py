@@ -81,7 +81,9 @@ class CocoObjects:
                 problems.append((found.place, found.reason))
         if left_out > _MOST_PROBLEMS:
             rest = left_out - _MOST_PROBLEMS
-            problems.append((self.uri, f"{rest} more objects cannot be used: see itpn-ray doctor"))
+            problems.append(
+                (self.uri, f"{rest} more objects cannot be used: see `itpn-ray doctor`")
+            )
         for piece, columns in enumerate(spill.pieces()):
             part = rows.slice(edges[piece], edges[piece + 1] - edges[piece])
             for name, column in columns.items():

@@ -89,7 +89,7 @@ def read_manifest(uri: str) -> Manifest:
             "data",
             uri,
             f"there is no {MANIFEST}, so this is not a finished prepared data set",
-            f"Prepare it: itpn-ray prepare --source IMAGES --out {uri}",
+            f"Prepare it: `itpn-ray prepare --source IMAGES --out {uri}`",
         ) from error
     except OSError as error:
         raise DataError(

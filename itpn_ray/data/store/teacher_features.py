@@ -103,7 +103,8 @@ def read_features(uri: str) -> FeatureManifest:
             "features",
             uri,
             f"there is no {MANIFEST}, so these are no finished features",
-            "Write them: itpn-ray cache-teacher --data DATA --teacher FILE --out FEATURES",
+            "Write them: `itpn-ray cache-teacher RECIPE --data DATA --task.teacher FILE "
+            f"--features {uri}`",
         ) from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -195,7 +196,7 @@ class Features:
                 "features",
                 uri,
                 f"they are not of the {dataset.split} images of {dataset.uri}",
-                "Write them for this data with itpn-ray cache-teacher",
+                "Write them for this data with `itpn-ray cache-teacher`",
             )
         self._dataset = dataset
         self._config = config

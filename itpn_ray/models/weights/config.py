@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from itpn_ray.errors import ConfigError
 
@@ -13,7 +16,7 @@ FORMATS = (".safetensors", ".pt2", ".onnx")
 class InspectConfig:
     """Say what a weight file holds: network, size, resolution, acceleration, pyramid, decoder."""
 
-    file: str
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """A file of this package, or one of the authors' checkpoints (.safetensors, .pth, .pt)."""
 
 
@@ -21,7 +24,7 @@ class InspectConfig:
 class ExportConfig:
     """Write a classifier or dense network for other programs."""
 
-    file: str
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Weights: a file of this package, or one of the authors' checkpoints."""
     out: str
     """File to write: .safetensors (timm loads it), .pt2 (torch.export) or .onnx."""
@@ -47,7 +50,7 @@ class ExportConfig:
 class VisualizeConfig:
     """Draw what a query token attends to, or which tokens migrate where, over an image."""
 
-    file: str
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Weights: a file of this package, or one of the authors' checkpoints."""
     image: str
     """The image to look at."""

@@ -14,6 +14,7 @@ from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import erase, mix, normalise
 from itpn_ray.errors import DataError
 from itpn_ray.evaluation.confusion import plot_confusion
+from itpn_ray.evaluation.mistakes import Mistakes
 from itpn_ray.evaluation.topk import TopK
 from itpn_ray.models import (
     Classifier,
@@ -62,12 +63,17 @@ class ClassificationNetwork(Averaging):
 
 
 class ClassificationTask(Task[Classification, ClassificationNetwork]):
-    """Fine-tune a classifier."""
+    """Fine-tune a classifier.
+
+    Attributes:
+        mistakes: of the last evaluation, among this rank's images.
+    """
 
     usage = "logits = model(images)  # images: float (B, 3, H, W), normalised by model.preprocess"
 
     def __init__(self, setup: TaskSetup[Classification]) -> None:
         super().__init__(setup)
+        self.mistakes = Mistakes()
         self._confusion: Tensor | None = None
         self._num_drops = 0
 
@@ -165,25 +171,28 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         self, model: nn.Module, batches: Iterable[Batch], reduce: Reduce
     ) -> Evaluation:
         """As :meth:`evaluate`, for a bare classifier."""
-        topk = TopK(len(self.classes))
+        topk, mistakes = TopK(len(self.classes)), Mistakes()
         for batch in batches:
-            topk.update(model(normalise(batch["image"])), batch["label"])
+            logits, labels = model(normalise(batch["image"])), batch["label"]
+            topk.update(logits, labels)
+            mistakes.update(batch["image"], logits, labels, batch["sample_id"])
         topk.reduce(reduce)
-        self._confusion = topk.confusion
+        self._confusion, self.mistakes = topk.confusion, mistakes
         return Evaluation(
             split="val",
             metrics=topk.metrics(),
-            details={"per_class": topk.per_class(self.classes)},
+            details={"per_class": topk.per_class(self.classes), "images": topk.count},
         )
 
     def draw(self, network: nn.Module, folder: Path) -> list[Path]:
-        """The confusion matrix of the last evaluation."""
+        """The last evaluation's confusion matrix, and the mistakes among this rank's images."""
         del network
-        if self._confusion is None:
-            return []
-        path = folder / "confusion.png"
-        plot_confusion(self._confusion, self.classes, path)
-        return [path]
+        drawn = []
+        if self._confusion is not None:
+            drawn.append(plot_confusion(self._confusion, self.classes, folder / "confusion.png"))
+        if self.mistakes.worst:
+            drawn.append(self.mistakes.draw(self.classes, folder / "mistakes.png"))
+        return drawn
 
     def multiply_adds(self, network: ClassificationNetwork) -> dict[str, int]:
         """Of the classifier."""

@@ -32,7 +32,7 @@ def open_features(setup: TaskSetup[ClipPretraining], dataset: ShardedDataset) ->
                 field,
                 wanted,
                 f"the features in {task.features} were written with {written!r}",
-                "Use the same value, or write the features again with itpn-ray cache-teacher",
+                "Use the same value, or write the features again with `itpn-ray cache-teacher`",
             )
     if augment.repeats != 1:
         raise ConfigError(

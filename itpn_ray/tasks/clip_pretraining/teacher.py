@@ -165,7 +165,7 @@ def _local(path: str) -> Iterator[Path]:
             path,
             "names no weights of the CLIP teacher",
             "Give --task.teacher FILE (timm's or OpenAI's CLIP weights), or --task.features "
-            "written by itpn-ray cache-teacher",
+            "written by `itpn-ray cache-teacher`",
         )
     if not is_s3(path):
         local = Path(path).expanduser()

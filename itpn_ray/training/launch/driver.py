@@ -9,7 +9,7 @@ from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.report import write_report
+from itpn_ray.report import REPORT, add_report
 from itpn_ray.runs.folder import CONFIG, claim, run_folder
 from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import PLOTS, FileJournal
@@ -120,8 +120,12 @@ def _train(
         status = "FINISHED"
     finally:
         journal.event("end", status=status, seconds=round(time.time() - begin, 1))
-        report = write_report(folder)
-        for path in (folder / CONFIG, report, *sorted((folder / PLOTS).glob("*.png"))):
+        add_report(folder, console)
+        for path in (
+            folder / CONFIG,
+            *folder.glob(REPORT),
+            *sorted((folder / PLOTS).glob("*.png")),
+        ):
             tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
         tracker.finish(status)
 

@@ -56,7 +56,7 @@ def open_splits(config: ExperimentConfig) -> tuple[ShardedDataset, ShardedDatase
             "data",
             config.data,
             "names no prepared data",
-            "Give --data, written by itpn-ray prepare",
+            "Give --data, written by `itpn-ray prepare`",
         )
     return open_dataset(config.data, "train"), open_dataset(config.data, "val")
 

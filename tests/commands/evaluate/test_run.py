@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,9 @@ from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.commands.evaluate.run import evaluate
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.formatting import show_interval
+from itpn_ray.tasks.classification.task import ClassificationTask
+from itpn_ray.tasks.config import Classification, ModelConfig
 from itpn_ray.terminal.console import Console
 from tests.tasks.detection_runs import task
 
@@ -59,6 +64,94 @@ def test_a_detector_at_several_ratios(
     said = capsys.readouterr().out
     assert "r = 0.5" in said
     assert "box AP" in said
+
+
+@pytest.fixture(scope="module")
+def classifier(prepared: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of a classifier that was not trained, of the images' classes."""
+    task = ClassificationTask(
+        Classification(),
+        ModelConfig(name="fast_itpn_nano", image_size=32),
+        classes=open_dataset(prepared, "val").classes,
+        seed=0,
+    )
+    path = tmp_path_factory.mktemp("classifier") / "weights.safetensors"
+    task.export(task.build(), path)
+    return str(path)
+
+
+def test_a_folder_holds_one_evaluation(
+    classifier: str,
+    detector: str,
+    prepared: str,
+    scenes: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = {"threads": 1, "out": str(tmp_path)}
+    first = EvaluateConfig(weights=classifier, data=prepared, migration=(0.0, 0.5), **place)
+    second = EvaluateConfig(weights=detector, data=scenes, **place)
+
+    def records(config: EvaluateConfig) -> tuple[Path, set[str], dict[str, Any]]:
+        folder = evaluate(config, command="", console=Console())
+        assert json.loads((folder / "config.json").read_text())["weights"] == config.weights
+        files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        return folder, files, json.loads((folder / "results.json").read_text())
+
+    folder, files, results = records(first)
+    assert {"plots/confusion.png", "plots/mistakes.png"} <= files
+    events = (folder / "events.jsonl").read_text().splitlines()
+    assert len(results["migration"]) == 2
+    (folder / "notes.txt").write_text("mine")
+    _, files, results = records(second)
+    assert not {"top1", "mistakes", "mean_recall"} & results.keys()
+    assert not {"plots/confusion.png", "plots/mistakes.png"} & files
+    assert {"plots/detections.png", "detections_r0.json", "notes.txt"} <= files
+    assert f"held an evaluation of {classifier}, which this one replaces" in capsys.readouterr().out
+    _, files, results = records(replace(first, migration=(0.5,)))
+    assert [row["migration"] for row in results["migration"]] == [0.5]
+    assert not {"detections_r0.json", "plots/detections.png"} & files
+    assert "box_AP" not in results
+    assert len((folder / "events.jsonl").read_text().splitlines()) == len(events)
+
+
+def test_what_is_no_evaluation_is_left_alone(
+    classifier: str, prepared: str, tmp_path: Path
+) -> None:
+    config = EvaluateConfig(weights=classifier, data=prepared, out=str(tmp_path), run="fine")
+    for name in ("config.json", "metrics.jsonl"):
+        folder = tmp_path / "fine"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text('{"task": {}}')
+        with pytest.raises(ConfigError, match="holds something else than an evaluation"):
+            evaluate(config, command="", console=Console())
+        assert [path.name for path in folder.iterdir()] == [name]
+        (folder / name).unlink()
+
+
+def test_an_evaluation_says_how_sure_it_is(
+    classifier: str, prepared: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvaluateConfig(weights=classifier, data=prepared, threads=1, out=str(tmp_path))
+    folder = evaluate(config, command="", console=Console())
+    results = json.loads((folder / "results.json").read_text())
+    (row,) = results["migration"]
+    assert results["images"] == len(open_dataset(prepared, "val")) == 30
+    assert row["images_per_s_low"] <= row["images_per_s"] <= row["images_per_s_high"]
+    interval = show_interval("top1", row["top1"], 30)
+    said = capsys.readouterr().out
+    assert f"top-1 {100 * row['top1']:.1f} % ({interval}, n = 30)" in said
+    assert f", n = {row['timings']})" in said
+    page = (folder / "report.html").read_text()
+    assert "Intervals of 95 % over 30 images" in page
+    assert "Wrong answers, surest first" in page
+    wrong = round(30 * (1 - row["top1"]))
+    assert len(results["mistakes"]) == wrong > 0
+    data = open_dataset(prepared, "val")
+    labels = {data[i]["path"]: data.classes[data[i]["label"]] for i in range(len(data))}
+    for mistake in results["mistakes"]:
+        assert mistake["class"] == labels[mistake["path"]] != mistake["answer"]
+        assert mistake["path"] in page
 
 
 def test_other_classes_are_refused(prepared: str, detector: str, tmp_path: Path) -> None:

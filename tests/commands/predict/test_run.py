@@ -219,6 +219,34 @@ def test_mistakes_are_told(sorter: str, folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_holds_the_answers_of_one_network(
+    detector: str, sorter: str, folder: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    make_image(9, 40, 40).save(other / "only.jpg")
+    predicted(detector, folder, out)
+    (out / "notes.txt").write_text("mine")
+    predicted(sorter, other, out)
+    files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert files == [
+        *("config.json", "drawn/only.jpg", "notes.txt", "results.json", "unreadable.csv"),
+    ]
+    told = json.loads((out / "config.json").read_text())
+    assert (told["weights"], told["folder"]) == (sorter, str(other))
+    assert unreadable(out) == []
+
+
+@pytest.mark.parametrize("record", ["config.json", "results.json"])
+def test_results_of_something_else_are_left_alone(
+    sorter: str, folder: Path, tmp_path: Path, record: str
+) -> None:
+    (tmp_path / record).write_text('{"top1": 0.5}')
+    with pytest.raises(ConfigError, match="holds results of something else"):
+        predicted(sorter, folder, tmp_path)
+    assert (tmp_path / record).read_text() == '{"top1": 0.5}'
+
+
 def test_nothing_readable_is_no_error(sorter: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.jpg").write_text("none")
