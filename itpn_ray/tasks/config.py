@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.metrics import Metric
 from itpn_ray.models.acceleration.config import Acceleration
 
 
@@ -97,8 +98,24 @@ class TaskConfig:
     """Name of the task in saved configurations and weight files, e.g. ``classification``."""
     implementation: ClassVar[str]
     """``package.module:Class`` of the `itpn_ray.tasks.base.Task`, imported when it is needed."""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What its evaluations find; the first headline metric is what a sweep improves."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
     """Settings of the augmentation of its training images."""
+
+    @classmethod
+    def headline(cls) -> Metric:
+        """The metric that the task is judged by.
+
+        Raises:
+            ConfigError: none of its metrics is declared as a headline.
+        """
+        for metric in cls.metrics:
+            if metric.headline:
+                return metric
+        raise ConfigError(
+            "task", cls.name, "declares no headline metric", "Declare one, with headline=True"
+        )
 
     @property
     def average(self) -> tuple[str, float]:

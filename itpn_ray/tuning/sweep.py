@@ -129,7 +129,7 @@ def _trials(
     console.say(f"{config.trials} trials, {config.concurrent} at a time")
     with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
         rows = run_trials(config, folder, weights)
-    if all("top1" not in row for row in rows):
+    if all(config.finetune.task.headline().name not in row for row in rows):
         raise RunError(
             "trials",
             len(rows),
@@ -150,16 +150,14 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)
     for row in rows:
         row |= speeds[row["migration"]].figures()
-    done = [row for row in rows if "top1" in row]
-    front = pareto_front([(row["images_per_s"], row["top1"]) for row in done])
+    metric = config.finetune.task.headline()
+    done = [row for row in rows if metric.name in row]
+    points = [(row["images_per_s"], row[metric.name]) for row in done]
+    front = pareto_front(points)
     for index, row in enumerate(done):
         row["front"] = index in front
-    plot_front(
-        [(row["images_per_s"], row["top1"]) for row in done],
-        [row["trial"] for row in done],
-        folder / PLOTS / "front.png",
-    )
+    plot_front(points, [row["trial"] for row in done], folder / PLOTS / "front.png")
     return {
-        "trials": sorted(rows, key=lambda row: -row.get("top1", -1.0)),
+        "trials": sorted(rows, key=lambda row: -row.get(metric.name, -1.0)),
         "images": len(open_dataset(config.data, "val")),
     }

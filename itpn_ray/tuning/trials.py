@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.training.launch.ray_trainer import launch
 from itpn_ray.tuning.config import SweepConfig, trial
 
-METRIC = "top1"
 DRIVER_CPUS = 0.01
 """What Ray reserves for a trial's driver, which only waits; 0 is refused."""
 
@@ -38,6 +38,7 @@ def run_trials(
         tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
         {"CPU": DRIVER_CPUS},
     )
+    metric = config.finetune.task.headline()
     storage = folder / "ray"
     place = str(storage / "tune")
     if tune.Tuner.can_restore(place):
@@ -53,8 +54,8 @@ def run_trials(
                 "migration": tune.choice(list(config.migration)),
             },
             tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
+                metric=metric.name,
+                mode="max" if metric.higher_is_better else "min",
                 num_samples=config.trials,
                 # Seeded, so that a sweep killed before Tune's first snapshot draws the same trials.
                 search_alg=BasicVariantGenerator(
@@ -72,7 +73,8 @@ def run_trials(
             ),
         )
     results = tuner.fit()
-    return [_row(results[i]) for i in range(len(results))]
+    names = [metric.name for metric in config.finetune.task.metrics if not metric.detail]
+    return [_row(results[i], names) for i in range(len(results))]
 
 
 def _trial(
@@ -101,10 +103,11 @@ def _name(trial: Any) -> str:
     return f"trial-{trial.trial_id.rsplit('_', 1)[-1]}"
 
 
-def _row(result: Any) -> dict[str, Any]:
+def _row(result: Any, names: Sequence[str]) -> dict[str, Any]:
+    """A trial: what was chosen, the named metrics of its last evaluation, its error."""
     figures = result.metrics or {}
     row = {"trial": Path(result.path).name, **(result.config or {})}
-    row |= {name: figures[name] for name in ("epoch", "top1", "top5", "loss") if name in figures}
+    row |= {name: figures[name] for name in ("epoch", *names, "loss") if name in figures}
     if result.error is not None:
         row["error"] = str(result.error).strip().splitlines()[-1]
     return row
@@ -137,10 +140,11 @@ class TrackTrials(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Log the figures of an evaluation."""
+        names = {metric.name for metric in self.config.finetune.task.metrics}
         figures = {
             f"val/{name}": float(value)
             for name, value in result.items()
-            if name in ("top1", "top5", "loss", "epoch")
+            if name in names | {"loss", "epoch"}
         }
         self._trackers[trial.trial_id].log_metrics(figures, int(result["step"]))
 

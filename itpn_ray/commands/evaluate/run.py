@@ -13,7 +13,7 @@ from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.commands.evaluate.networks import Classifiers, Detectors, Place, Subject
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
-from itpn_ray.formatting import label, show_figure, show_interval, show_spread
+from itpn_ray.formatting import label, show_interval, show_metric, show_spread
 from itpn_ray.models import Classifier, load_model
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.weights.files import read_metadata
@@ -131,6 +131,6 @@ def _line(row: Mapping[str, float], headline: tuple[str, ...], images: int) -> s
     for name in (name for name in headline if name in row):
         interval = show_interval(name, row[name], images)
         sure = f" ({interval}, n = {images:,})" if interval else ""
-        shown.append(f"{label(name)} {show_figure(name, row[name])}{sure}")
-    speed = show_figure("images_per_s", row["images_per_s"])
+        shown.append(f"{label(name)} {show_metric(name, row[name])}{sure}")
+    speed = show_metric("images_per_s", row["images_per_s"])
     return "  ".join([*shown, f"{speed} images/s ({show_spread(row)})"])
