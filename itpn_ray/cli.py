@@ -138,7 +138,7 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
 
     console = _console(verbose)
     with progress_bar(console, "preparing images") as count:
-        manifest = prepare(config, lambda now: count(now.images, now.total_images))
+        manifest = prepare(config, lambda now: count(now.images, now.total_images), say=console.say)
     for split, info in manifest.splits.items():
         console.say(
             f"{split}: {info.count:,} images of {len(manifest.classes)} classes in "
@@ -146,8 +146,8 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
         )
     if manifest.quarantined:
         console.warn(
-            f"{manifest.quarantined:,} images or objects cannot be used: "
-            f"see {config.out}/quarantine.csv"
+            f"files or objects left out: {manifest.quarantined:,}, "
+            f"listed in {config.out}/quarantine.csv"
         )
     console.say(f"the prepared data lie in {config.out}")
     return 0

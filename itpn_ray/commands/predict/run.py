@@ -58,7 +58,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         folder=open_store(config.folder).uri,
         batch=config.batch or (_DETECTOR_BATCH if detects else _CLASSIFIER_BATCH),
     )
-    rows = list_images(config.folder)
+    rows = list_images(config.folder, console.say)
     _check(config)
     store = open_store(config.out)
     start_afresh(store, asdict(config))

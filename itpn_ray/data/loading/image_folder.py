@@ -21,7 +21,8 @@ from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import from_bytes, to_bytes
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
-from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows
+from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows, Say, silent
+from itpn_ray.data.sources.leftovers import LEFTOVER, in_words
 from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
@@ -103,16 +104,24 @@ class FolderJob:
     make_predictor: Callable[[], Predict]
 
 
-def list_images(uri: str) -> pa.Table:
+def list_images(uri: str, say: Say = silent) -> pa.Table:
     """All files below a folder that may be images, by their names; sorted by path, numbered.
+
+    Args:
+        uri: the folder.
+        say: is told how much is left out that programs leave behind.
 
     Raises:
         DataError: there is none.
     """
     fs, root = filesystem(uri)
     rows = Rows(_SCHEMA)
-    for entry in files_below(fs, root):
-        if entry.name.lower().endswith(PICTURE_SUFFIXES):
+    found = files_below(fs, root)
+    leftovers = [entry.path for entry in found if entry.problem == LEFTOVER]
+    if leftovers:
+        say(in_words(leftovers))
+    for entry in found:
+        if entry.problem != LEFTOVER and entry.name.lower().endswith(PICTURE_SUFFIXES):
             path = relpath(entry.path, root)
             rows.add(path, entry.path, size=entry.size or 0, number=len(rows) + 1)
     if not len(rows):
