@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "itpn_ray"
 
 LEVELS: list[set[str]] = [
-    {"errors", "checks", "draws", "figures", "pages"},
-    {"storage", "ray_config", "ray_env"},
+    {"errors", "interrupt", "checks", "draws", "figures", "pages"},
+    {"storage", "ray_config", "ray_env", "ray_places"},
     {"models", "data", "tracking"},
     {"progress", "console", "counter", "report"},
     {"evaluation", "pretrain", "tasks"},

@@ -11,10 +11,13 @@ from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
+EXPORT = "exported/model.safetensors"
+"""The trained weights; there once the run has come to its end."""
 FREE_TO_CHANGE = (
     "workers",
     "gpus",
     "cpus_per_worker",
+    "early_stopping",
     "max_failures",
     "log_every",
     "checkpoint.",
@@ -36,6 +39,8 @@ def run_folder(config: ExperimentConfig) -> Path:
 def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
     """Make the run's folder, or take it up again where the same run left it.
 
+    A run may be extended: asked for more epochs than before, it goes on from its last checkpoint.
+
     Returns:
         The folder, and whether the run has begun before.
 
@@ -50,12 +55,27 @@ def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
         before = json.loads(path.read_text()) if path.exists() else None
         if before is not None:
             _refuse_other_settings(config, before, plain)
+            if before["optim"]["epochs"] < config.optim.epochs:
+                _make_way(folder, before["optim"]["epochs"])
         path.write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise ConfigError(
             "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
         ) from error
     return folder, before is not None
+
+
+def earlier_epochs(config: ExperimentConfig) -> float | None:
+    """The length that the run was given when it was started before; None where it is new."""
+    path = run_folder(config) / CONFIG
+    return json.loads(path.read_text())["optim"]["epochs"] if path.exists() else None
+
+
+def _make_way(folder: Path, epochs: float) -> None:
+    """Rename the weights of the shorter run: while they are there, a run counts as ended."""
+    path = folder / EXPORT
+    if path.exists():
+        path.rename(path.with_name(f"model-{epochs:g}-epochs.safetensors"))
 
 
 def _refuse_other_settings(
@@ -68,6 +88,7 @@ def _refuse_other_settings(
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
         and name != "command"
+        and not (name == "optim.epochs" and before["optim"]["epochs"] < config.optim.epochs)
         and not name.startswith(FREE_TO_CHANGE)
     ]
     if changed:

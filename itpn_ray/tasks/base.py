@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,14 @@ class Evaluation:
     details: dict[str, object]
 
 
+class Headline(NamedTuple):
+    """The figure of an evaluation by which evaluations are compared."""
+
+    name: str
+    higher: bool
+    """Whether more is better."""
+
+
 class Task(ABC):
     """What is trained: builds the network, prepares its batches, evaluates and exports it.
 
@@ -53,9 +61,11 @@ class Task(ABC):
     averaged over the batch's images; the entry ``loss`` is minimised, all are logged.
 
     Attributes:
+        headline: the figure by which evaluations are compared.
         load_report: what :meth:`build` took from the initial weights; None where there are none.
     """
 
+    headline = Headline("loss", higher=False)
     load_report: LoadReport | None = None
 
     @abstractmethod

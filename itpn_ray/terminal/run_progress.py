@@ -116,7 +116,9 @@ def metrics_line(record: Record) -> str:
 def event_line(record: Record) -> str:
     """One event as a line: ``restart: step 120, cause killed``."""
     rest = ", ".join(
-        f"{name} {value}" for name, value in record.items() if name not in {"time", "event"}
+        str(value) if name == "message" else f"{name} {value}"
+        for name, value in record.items()
+        if name not in {"time", "event"}
     )
     return f"{record['event']}: {rest}" if rest else str(record["event"])
 

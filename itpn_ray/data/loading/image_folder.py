@@ -103,21 +103,30 @@ class FolderJob:
     make_predictor: Callable[[], Predict]
 
 
-def list_images(uri: str) -> pa.Table:
-    """All files below a folder that may be images, by their names; sorted by path, numbered.
+def list_images(uri: str) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """All files below a folder that may be images, by their names.
+
+    Returns:
+        Those that can be opened, sorted by path and numbered; path and problem of the others, such
+        as dead links and names that are not UTF-8.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none that can be opened.
     """
     fs, root = filesystem(uri)
     rows = Rows(_SCHEMA)
+    barred: list[tuple[str, str]] = []
     for entry in files_below(fs, root):
-        if entry.name.lower().endswith(PICTURE_SUFFIXES):
-            path = relpath(entry.path, root)
+        path = relpath(entry.path, root)
+        if not entry.name.lower().endswith(PICTURE_SUFFIXES):
+            continue
+        if entry.problem:
+            barred.append((path, entry.problem))
+        else:
             rows.add(path, entry.path, size=entry.size or 0, number=len(rows) + 1)
     if not len(rows):
         raise DataError("folder", uri, "holds no images", "Give a folder with images in it")
-    return rows.table()
+    return rows.table(), barred
 
 
 class FolderWorker:

@@ -26,7 +26,7 @@ from itpn_ray.models import (
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import update_average
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
+from itpn_ray.tasks.base import Batch, Evaluation, Headline, Reduce, Task
 from itpn_ray.tasks.config import Classification, ModelConfig
 
 
@@ -67,6 +67,8 @@ class ClassificationTask(Task):
         classes: class names, in the order of their labels.
         seed: seed of the weights and of every draw.
     """
+
+    headline = Headline("top1", higher=True)
 
     def __init__(
         self, config: Classification, model: ModelConfig, *, classes: Sequence[str], seed: int

@@ -33,7 +33,7 @@ from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import update_average
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, Task
+from itpn_ray.tasks.base import Batch, Evaluation, Headline, Reduce, Task
 from itpn_ray.tasks.config import Detection, ModelConfig
 
 SHOWN = 6
@@ -106,6 +106,8 @@ class DetectionTask(Task):
         augment: the sizes of training images.
         truth: opens the split that is evaluated on.
     """
+
+    headline = Headline("box_AP", higher=True)
 
     def __init__(
         self,

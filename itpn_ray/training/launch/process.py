@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import Journal
+from itpn_ray.training.best import Best
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
@@ -38,11 +39,12 @@ def work(
     """
     train_split, val_split = open_splits(config)
     train_loader, val_loader = make_loaders(config, train_split, val_split, worker)
+    task = make_task(config, train_split.classes)
     with PreemptionNotice() as notice:
         train(
             Parts(
                 config=config,
-                task=make_task(config, train_split.classes),
+                task=task,
                 worker=worker,
                 journal=journal,
                 store=open_checkpoints(config),
@@ -50,5 +52,6 @@ def work(
                 val=val_loader,
                 preempted=notice,
                 evaluated=evaluated,
+                best=Best(task.headline),
             )
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TypedDict
 
-from itpn_ray.data.annotations.objects import check_detection, check_masks
+from itpn_ray.data.annotations.objects import check_classification, check_detection, check_masks
 from itpn_ray.data.config import AugmentConfig, DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader, TrainLoader
 from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
@@ -194,8 +194,8 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
     Raises:
         ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, or the
             masks of pre-training leave nothing to hide or to see.
-        DataError: classification has fewer than two classes; detection has no boxes, or no masks
-            where it learns them.
+        DataError: classification has no labels, or fewer than two classes; detection has no boxes,
+            or no masks where it learns them.
     """
     batch = config.optim.global_batch
     if len(train) < batch:
@@ -230,9 +230,16 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
             check_detection(dataset)
         if config.task.masks:
             check_masks(open_truth(config.data, "train", config.loader))
-    elif len(train.classes) < 2:
+    else:
+        _check_classes(train, val)
+
+
+def _check_classes(train: ShardedDataset, val: ShardedDataset) -> None:
+    for dataset in (train, val):
+        check_classification(dataset)
+    if len(train.classes) < 2:
         raise DataError(
-            config.data,
+            train.uri,
             list(train.classes),
             "has fewer than two classes to tell apart",
             "Prepare a folder with one subfolder a class",

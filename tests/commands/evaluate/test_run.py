@@ -63,7 +63,7 @@ def test_a_detector_at_several_ratios(
 
 def test_other_classes_are_refused(prepared: str, detector: str, tmp_path: Path) -> None:
     config = EvaluateConfig(weights=detector, data=prepared, out=str(tmp_path))
-    with pytest.raises(DataError, match="has other classes than"):
+    with pytest.raises(DataError, match="prepared for classification, but boxes are needed"):
         evaluate(config, command="", console=Console())
     assert not list(tmp_path.iterdir())
 

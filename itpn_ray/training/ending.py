@@ -1,0 +1,39 @@
+"""How a run's end is recorded, whichever it is: done, failed, or interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from itpn_ray.report import write_report
+from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.journal import PLOTS, Journal
+from itpn_ray.tracking.base import RunStatus, Tracker
+
+
+@contextmanager
+def recorded_end(journal: Journal, folder: Path, tracker: Tracker) -> Iterator[None]:
+    """Record how the ``with`` block ends, in the journal, the report and the tracker.
+
+    Args:
+        journal: gets the event ``end`` with a status: FINISHED, INTERRUPTED after Ctrl-C or
+            SIGTERM, FAILED after any other error.
+        folder: the run's folder.
+        tracker: an open one, which is closed.
+    """
+    begin = time.time()
+    status: RunStatus = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "INTERRUPTED"
+        raise
+    finally:
+        journal.event("end", status=status, seconds=round(time.time() - begin, 1))
+        report = write_report(folder)
+        for path in (folder / CONFIG, report, *sorted((folder / PLOTS).glob("*.png"))):
+            tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
+        tracker.finish(status)
