@@ -48,8 +48,9 @@ class Metric:
             object.__setattr__(self, "label", self.name.replace("_", " "))
 
 
+LOSS = Metric(name="loss", higher_is_better=False)
 TRAINING = (
-    Metric(name="loss", higher_is_better=False),
+    LOSS,
     Metric(name="lr", label="learning rate", unit="setting"),
     Metric(name="grad_norm", label="gradient norm"),
     Metric(name="images_per_s", label="images/s", unit="images/s"),
@@ -75,7 +76,7 @@ PRETRAINING = (
         for n in (1, 2, 3)
     ),
 )
-NEIGHBOURS = (Metric(name="knn_top1", label="kNN top-1", unit="%", headline=True, counted=True),)
+NEIGHBOURS = (Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),)
 TOP_K = (
     Metric(name="top1", label="top-1", unit="%", headline=True, counted=True),
     Metric(name="top5", label="top-5", unit="%", counted=True),

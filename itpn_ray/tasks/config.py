@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
-from itpn_ray.metrics import Metric
+from itpn_ray.metrics import LOSS, Metric
 from itpn_ray.models.acceleration.config import Acceleration
 
 
@@ -105,17 +105,8 @@ class TaskConfig:
 
     @classmethod
     def headline(cls) -> Metric:
-        """The metric that the task is judged by.
-
-        Raises:
-            ConfigError: none of its metrics is declared as a headline.
-        """
-        for metric in cls.metrics:
-            if metric.headline:
-                return metric
-        raise ConfigError(
-            "task", cls.name, "declares no headline metric", "Declare one, with headline=True"
-        )
+        """The metric that the task is judged by: the first headline of its own, or the loss."""
+        return next((metric for metric in cls.metrics if metric.headline), LOSS)
 
     @property
     def average(self) -> tuple[str, float]:

@@ -127,7 +127,10 @@ def event_line(record: Record) -> str:
     }
     if "saved" in told:
         told["saved"] = time.strftime("%H:%M:%S", time.localtime(told["saved"]))
-    rest = ", ".join(f"{name} {show_value(name, value)}" for name, value in told.items())
+    rest = ", ".join(
+        str(value) if name == "message" else f"{name} {show_value(name, value)}"
+        for name, value in told.items()
+    )
     return f"{record['event']}: {rest}" if rest else str(record["event"])
 
 

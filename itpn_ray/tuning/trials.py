@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from itpn_ray.ray_runtime.start import environment
 from itpn_ray.runs.folder import claim
 from itpn_ray.tracking import Tracker, create_tracker
+from itpn_ray.tracking.base import RunStatus
 from itpn_ray.training.launch.ray_trainer import launch
 from itpn_ray.tuning.config import SweepConfig, trial
 
@@ -33,6 +35,9 @@ def run_trials(
     Returns:
         A dict a trial: ``trial``, ``feature_weight``, ``layer_decay``, ``migration``, ``epoch``,
         the figures of its last evaluation, and ``error`` where it failed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the same call takes up the trials that have begun.
     """
     trainable = tune.with_resources(
         tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
@@ -72,7 +77,13 @@ def run_trials(
                 callbacks=[TrackTrials(config, folder)],
             ),
         )
-    results = tuner.fit()
+    try:
+        # Tune's own handler would return as if all trials had come to their end.
+        with environment({"TUNE_DISABLE_SIGINT_HANDLER": "1"}):
+            results = tuner.fit()
+    except KeyboardInterrupt:
+        TrackTrials.close_all("INTERRUPTED")
+        raise
     names = [metric.name for metric in config.finetune.task.metrics if not metric.detail]
     return [_row(results[i], names) for i in range(len(results))]
 
@@ -116,13 +127,18 @@ def _row(result: Any, names: Sequence[str]) -> dict[str, Any]:
 class TrackTrials(tune.Callback):
     """One nested MLflow run a trial, found again by the trial's folder after a restart."""
 
+    _trackers: ClassVar[dict[str, Tracker]] = {}
+    """Open runs of this process by trial: of the class, for Tune pickles and copies its objects."""
+
     def __init__(self, config: SweepConfig, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self._trackers: dict[str, Tracker] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "folder": self.folder, "_trackers": {}}
+    @classmethod
+    def close_all(cls, status: RunStatus) -> None:
+        """Close the runs of all trials that have not ended."""
+        while cls._trackers:
+            cls._trackers.popitem()[1].finish(status)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Open or reopen the trial's run."""
