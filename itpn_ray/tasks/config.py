@@ -109,7 +109,7 @@ class TaskConfig:
         return next((metric for metric in cls.metrics if metric.headline), LOSS)
 
     def input_side(self, model: ModelConfig) -> tuple[int, str]:
-        """Shorter side of what the network sees of an image, pixels, and the option that sets it."""
+        """Shorter side of what the network sees, pixels, and the option that sets it."""
         return model.image_size, "--model.image-size"
 
     @property
