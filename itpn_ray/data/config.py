@@ -9,6 +9,15 @@ from itpn_ray.errors import ConfigError
 
 CARRIERS = ("ray", "threads")
 POLICIES = ("none", "rand_augment", "three_augment")
+_WHOLE_FROM = 384  # pixels
+
+
+def crop_fraction(image_size: int) -> float:
+    """The usual side of an evaluation's crop over the shorter side of the resized image.
+
+    0.875 (224 of 256 pixels) below 384 pixels and 1 from there on, as the authors evaluate.
+    """
+    return 0.875 if image_size < _WHOLE_FROM else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,14 @@ if TYPE_CHECKING:
     from itpn_ray.models.networks.distillation import ClipDistiller
     from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
     from itpn_ray.models.trunk.base import Trunk
-    from itpn_ray.models.weights.convert import load_official, to_official
-    from itpn_ray.models.weights.files import LoadReport, load_model, load_weights, save_model
+    from itpn_ray.models.weights.convert import to_official
+    from itpn_ray.models.weights.files import (
+        LoadReport,
+        load_model,
+        load_official,
+        load_weights,
+        save_model,
+    )
 
 _HOMES = {
     "acceleration": ("Acceleration",),
@@ -42,8 +48,8 @@ _HOMES = {
     "detection.dino": ("Dino", "create_dino"),
     "detection.rcnn": ("Rcnn", "create_rcnn"),
     "distillation": ("ClipDistiller",),
-    "convert": ("load_official", "to_official"),
-    "files": ("LoadReport", "load_model", "load_weights", "save_model"),
+    "convert": ("to_official",),
+    "files": ("LoadReport", "load_model", "load_official", "load_weights", "save_model"),
     "layer_decay": ("layer_ids", "no_weight_decay"),
     "trunk": ("Trunk",),
     "zoo": (

@@ -14,6 +14,7 @@ from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
 from itpn_ray.models import create_model
+from itpn_ray.models.raw_files import EXPORT
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.report import write_report
@@ -23,7 +24,7 @@ from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
 from itpn_ray.tracking.base import RunStatus
-from itpn_ray.training.launch.driver import EXPORT, RAY_LOG, preflight
+from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
 

@@ -22,6 +22,7 @@ from itpn_ray.data.synthetic.layouts import generate
 from itpn_ray.errors import RunError
 from itpn_ray.evaluation.probe import pixel_probe
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.models.raw_files import EXPORT
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import dashboard_address, start_ray
 from itpn_ray.recipes import finetune, pretrain, tune
@@ -29,7 +30,6 @@ from itpn_ray.report import write_report
 from itpn_ray.runs.journal import RESULTS, FileJournal
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
-from itpn_ray.training.launch.driver import EXPORT
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.sweep import sweep
 from jobs.config import SubmitConfig

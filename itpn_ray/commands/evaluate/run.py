@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from itpn_ray.commands.evaluate.networks import Classifiers, Detectors, Place, S
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
 from itpn_ray.formatting import label, show_figure
-from itpn_ray.models import Classifier, load_model
+from itpn_ray.models import Classifier
 from itpn_ray.models.detection.base import Detector
-from itpn_ray.models.weights.files import read_metadata
+from itpn_ray.models.weights import read_weights
+from itpn_ray.models.weights.files import build_network
 from itpn_ray.report import write_report
 from itpn_ray.runs.folder import CONFIG
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.launch.context import TrainContext
-from itpn_ray.training.launch.driver import EXPORT
 
 
 def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
@@ -33,9 +33,13 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
         CheckpointError: the weights are no classifier or detector of ours.
         DataError: the data has other classes than the network.
     """
-    model, metadata = load_evaluated(config.weights)
-    classes = json.loads(metadata["classes"])
+    model, remarks = load_evaluated(config.weights, config.key)
+    for remark in remarks:
+        console.say(f"{config.weights}: {remark}")
     dataset = open_dataset(config.data, config.split)
+    classes = class_names(model, dataset.classes)
+    if not model.classes:
+        console.say(f"{config.weights} names no classes: the data's are taken, in their order")
     if list(dataset.classes) != classes:
         raise DataError(
             config.data,
@@ -48,7 +52,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     folder = Path(config.out).expanduser().absolute() / config.run
     worker = TrainContext.alone(gpu=config.gpu, threads=config.threads)
     place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
-    subject = _subject(model, classes, metadata, place)
+    subject = _subject(model, classes, place)
     journal = FileJournal(folder)
     (folder / CONFIG).write_text(
         json.dumps({**dataclasses.asdict(config), "command": command}, indent=1)
@@ -78,44 +82,45 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     return folder
 
 
-def load_evaluated(weights: str) -> tuple[Classifier | Detector, dict[str, str]]:
-    """A network and its file's metadata, from a run's folder or an exported file.
+def load_evaluated(
+    weights: str, key: str | None = None
+) -> tuple[Classifier | Detector, tuple[str, ...]]:
+    """The network in a weight file or run's folder, and what is to be said of the file.
 
     Raises:
         CheckpointError: there is no such file, or it holds something else.
     """
-    path = Path(weights)
-    if path.is_dir():
-        path = path / EXPORT
-    if not path.is_file():
+    found = read_weights(weights, key=key)
+    model, _ = build_network(found)
+    if not isinstance(model, Classifier | Detector) or not model.config.num_classes:
         raise CheckpointError(
-            str(path),
-            None,
-            "does not exist",
-            "Give a run's folder or an exported .safetensors file",
-        )
-    model, metadata = load_model(path), read_metadata(path)
-    if not isinstance(model, Classifier | Detector) or "classes" not in metadata:
-        raise CheckpointError(
-            str(path),
+            found.subject,
             type(model).__name__,
-            "is no classifier or detector with class names",
+            "is no classifier or detector with classes",
             "Give the weights of a fine-tuning or detection run",
         )
-    return model, metadata
+    return model, found.remarks
 
 
-def _subject(
-    model: Classifier | Detector, classes: list[str], metadata: Mapping[str, str], place: Place
-) -> Subject[Any]:
+def class_names(model: Classifier | Detector, usual: Sequence[str] = ()) -> list[str]:
+    """The classes as the file names them, else `usual` if there are as many, else numbers.
+
+    The authors' files name none; their numbers are those of ImageNet's folders in order.
+    """
+    count = model.config.num_classes
+    known = list(model.classes) or list(usual)
+    return known if model.classes or len(known) == count else [str(n) for n in range(count)]
+
+
+def _subject(model: Classifier | Detector, classes: list[str], place: Place) -> Subject[Any]:
     if isinstance(model, Detector):
-        return Detectors(model, classes, metadata, place)
+        return Detectors(model, classes, place)
     return Classifiers(model, classes, place)
 
 
 def _at(config: EvaluateConfig, ratio: float) -> Classifier | Detector:
     """The network with its migration ratio, and other windows where they are named."""
-    network, _ = load_evaluated(config.weights)
+    network, _ = load_evaluated(config.weights, config.key)
     torch.manual_seed(0)  # a gathering token that was not trained is drawn
     if config.window is not None:
         network.set_gathering(config.window, gathering=config.gathering)

@@ -14,19 +14,27 @@ class InspectConfig:
     """Say what a weight file holds: network, size, resolution, acceleration, pyramid, decoder."""
 
     file: str
-    """A file of this package, or one of the authors' checkpoints (.safetensors, .pth, .pt)."""
+    """A file of this package or of the authors (.safetensors, .pth, .pt, .bin), or a run's
+    folder."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write a classifier or dense network for other programs."""
+    """Write a network for other programs: a classifier, detector or pre-trained trunk."""
 
     file: str
-    """Weights: a file of this package, or one of the authors' checkpoints."""
+    """Weights: a file of this package or of the authors, or a run's folder."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
     out: str
     """File to write: .safetensors (timm loads it), .pt2 (torch.export) or .onnx."""
     image_size: int | None = None
-    """Pixels a side; None: as the network was made for."""
+    """Pixels a side; None: as the network was made for, and of a detector's program what holds any
+    view of its evaluation."""
     batch: int = 0
     """Images in a batch of the exported program; 0: any number."""
     migration: float | None = None
@@ -48,7 +56,10 @@ class VisualizeConfig:
     """Draw what a query token attends to, or which tokens migrate where, over an image."""
 
     file: str
-    """Weights: a file of this package, or one of the authors' checkpoints."""
+    """Weights: a file of this package or of the authors, or a run's folder."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
     image: str
     """The image to look at."""
     out: str

@@ -90,7 +90,10 @@ class ClassificationTask(Task):
         )
         if self.model.init:
             self.load_report = load_weights(
-                classifier, self.model.init, partial=self.model.partial_init
+                classifier,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
@@ -175,5 +178,8 @@ class ClassificationTask(Task):
         save_model(
             cast(ClassificationNetwork, network).evaluated,
             path,
-            {"classes": json.dumps(self.classes)},
+            {
+                "classes": json.dumps(self.classes),
+                "crop_fraction": str(self.model.evaluation_crop),
+            },
         )

@@ -91,7 +91,10 @@ class ClipPretrainingTask(Task):
         )
         if self.model.init:
             self.load_report = load_weights(
-                distiller, self.model.init, partial=self.model.partial_init
+                distiller,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         distiller.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = distiller.num_drops
@@ -154,4 +157,8 @@ class ClipPretrainingTask(Task):
 
     def export(self, network: nn.Module, path: Path) -> None:
         """Write the student: trunk, pyramid and the projections to the teacher's width."""
-        save_model(cast(DistillationNetwork, network).distiller, path)
+        save_model(
+            cast(DistillationNetwork, network).distiller,
+            path,
+            {"crop_fraction": str(self.model.evaluation_crop)},
+        )

@@ -134,7 +134,7 @@ class DetectionTask(Task):
         """
         torch.manual_seed(self.seed)
         init = self.model.init
-        pyramid = read_pyramid(init) if init else None
+        pyramid = read_pyramid(init, self.model.init_key) if init else None
         detector = self._create(
             num_classes=len(self.classes),
             image_size=self.model.image_size,
@@ -146,6 +146,7 @@ class DetectionTask(Task):
             self.load_report = load_weights(
                 detector,
                 init,
+                key=self.model.init_key,
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )

@@ -97,7 +97,10 @@ class PixelPretrainingTask(Task):
         )
         if self.model.init:
             self.load_report = load_weights(
-                autoencoder, self.model.init, partial=self.model.partial_init
+                autoencoder,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         autoencoder.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = autoencoder.num_drops
@@ -182,4 +185,8 @@ class PixelPretrainingTask(Task):
 
     def export(self, network: nn.Module, path: Path) -> None:
         """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
-        save_model(cast(MaskedPretrainingNetwork, network).autoencoder, path)
+        save_model(
+            cast(MaskedPretrainingNetwork, network).autoencoder,
+            path,
+            {"crop_fraction": str(self.model.evaluation_crop)},
+        )

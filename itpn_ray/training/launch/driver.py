@@ -8,6 +8,7 @@ from pathlib import Path
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.models import LoadReport
+from itpn_ray.models.raw_files import EXPORT
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.report import write_report
 from itpn_ray.runs.folder import CONFIG, claim, run_folder
@@ -23,7 +24,6 @@ from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import open_checkpoints, work
 from itpn_ray.training.launch.setup import check_fit, check_teacher, make_task, open_splits
 
-EXPORT = "exported/model.safetensors"
 RAY_LOG = "ray.log"
 
 
@@ -45,11 +45,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     check_fit(config, train_split, val_split)
     check_teacher(config, train_split, val_split)
     report = None
-    if config.model.init and "://" not in config.model.init:
-        if not Path(config.model.init).is_file():
-            raise CheckpointError(
-                config.model.init, None, "does not exist", "Give a weight file with --model.init"
-            )
+    if config.model.init:
         # Building once on the driver tells sizes that do not fit, in this process, in seconds.
         task = make_task(config, train_split.classes)
         task.build()
@@ -87,15 +83,15 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
 
 def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     """The Python that loads what a run has trained."""
-    use, normalise = "u1, u2, u3 = model.trunk.stages(images)", "normalise"
+    use = 'u1, u2, u3 = model.trunk.stages(model.preprocess("photo.jpg")[None])'
     if isinstance(config.task, Classification):
-        use = "logits = model(images)"
+        use = 'logits = model(model.preprocess("photo.jpg")[None])'
     elif isinstance(config.task, Detection):
-        use, normalise = "found = model.detect(images, sizes)", "normalise_views"
+        use = '(found,) = model.detect(*model.preprocess("photo.jpg"))'
     return [
         "from itpn_ray.models import load_model",
         f'model = load_model("{folder / EXPORT}")',
-        f"{use}  # images: float (B, 3, H, W), normalised by itpn_ray.data.transforms.on_device.{normalise}",
+        use,
     ]
 
 

@@ -97,6 +97,7 @@ def make_loaders(
             val,
             config.loader,
             image_size=config.model.image_size,
+            crop=config.model.evaluation_crop,
             batch=batch,
             features=open_features(config, val),
             **here,
@@ -128,6 +129,7 @@ def open_features(config: ExperimentConfig, dataset: ShardedDataset) -> Features
         ("task.teacher_model", made.teacher.get("model"), task.teacher_model),
         ("model.image_size", made.image_size, config.model.image_size),
         ("augment", made.augment, config.augment),
+        ("model.crop_fraction", made.crop_fraction, config.model.evaluation_crop),
     ):
         if written != wanted:
             raise ConfigError(
