@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from itpn_ray import checks
 from itpn_ray.arguments import parse, split_place, split_recipe
-from itpn_ray.errors import ConfigError, ItpnError
+from itpn_ray.errors import ConfigError, ItpnError, of_machine
+from itpn_ray.interrupt import Interrupted, answering, interrupt
 
 if TYPE_CHECKING:
+    from itpn_ray.models.weights.config import ExportConfig, InspectConfig, VisualizeConfig
     from itpn_ray.terminal.console import Console
 
-USAGE_ERROR = 2
+F = TypeVar("F", "InspectConfig", "ExportConfig", "VisualizeConfig")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb; exit with 0, 1 for a defect, 2 for a mistake in the input, 130 for Ctrl-C."""
+    """Run a verb and exit with what `run` returns."""
     code = 128 + signal.SIGPIPE
     try:
         try:
@@ -32,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a verb and return its exit code."""
+    """Run a verb and return its exit code.
+
+    0; 1 for a defect, or where a part of the work failed; 2 for a mistake in the input or on this
+    machine; 130 after Ctrl-C, 143 after SIGTERM.
+    """
     verbose = "-v" in arguments or "--verbose" in arguments
     rest = [argument for argument in arguments if argument not in ("-v", "--verbose")]
     if not rest or rest[0] in ("-h", "--help"):
@@ -41,13 +48,22 @@ def run(arguments: list[str]) -> int:
     verb, *rest = rest
     try:
         checks.one_of("verb", verb, VERBS)
-        return VERBS[verb][0](rest, verbose)
+        with answering(interrupt, signal.SIGINT, signal.SIGTERM):
+            return VERBS[verb][0](rest, verbose)
     except ItpnError as error:
-        print(f"itpn-ray {verb}: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
+        return _refuse(verb, error)
+    except OSError as error:
+        if (told := of_machine(error)) is None:
+            raise
+        return _refuse(verb, told)
+    except KeyboardInterrupt as asked:
         print(f"itpn-ray {verb}: interrupted; repeat the command to go on", file=sys.stderr)
-        return 130
+        return asked.exit_code if isinstance(asked, Interrupted) else 130
+
+
+def _refuse(verb: str, error: ItpnError) -> int:
+    print(f"itpn-ray {verb}: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def overview() -> str:
@@ -138,7 +154,7 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
 
     console = _console(verbose)
     with progress_bar(console, "preparing images") as count:
-        manifest = prepare(config, lambda now: count(now.images, now.total_images))
+        manifest = prepare(config, lambda now: count(now.images, now.total_images), say=console.say)
     for split, info in manifest.splits.items():
         console.say(
             f"{split}: {info.count:,} images of {len(manifest.classes)} classes in "
@@ -146,8 +162,8 @@ def _prepare(arguments: list[str], verbose: bool) -> int:
         )
     if manifest.quarantined:
         console.warn(
-            f"{manifest.quarantined:,} images or objects cannot be used: "
-            f"see {config.out}/quarantine.csv"
+            f"files or objects left out: {manifest.quarantined:,}, "
+            f"listed in {config.out}/quarantine.csv"
         )
     console.say(f"the prepared data lie in {config.out}")
     return 0
@@ -227,7 +243,7 @@ def _inspect(arguments: list[str], verbose: bool) -> int:
     config = parse(InspectConfig, arguments, "inspect")
     from itpn_ray.models.weights.inspect import inspect_file
 
-    rows = inspect_file(config).rows()
+    rows = inspect_file(_of_run(config, _console(verbose))).rows()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         _console(verbose).say(f"{name:{width}}  {value}")
@@ -240,8 +256,8 @@ def _export(arguments: list[str], verbose: bool) -> int:
     config = parse(ExportConfig, arguments, "export")
     from itpn_ray.models.weights.export import export
 
-    report = export(config)
     console = _console(verbose)
+    report = export(_of_run(config, console))
     console.say(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {', '.join(report.outputs)}")
     if report.difference is not None:
         worst = f"{report.difference:.2e} of values up to {report.scale:.3g}"
@@ -255,7 +271,8 @@ def _visualize(arguments: list[str], verbose: bool) -> int:
     config = parse(VisualizeConfig, arguments, "visualize")
     from itpn_ray.models.networks.visualize import visualize
 
-    _console(verbose).say(f"the map: {visualize(config)}")
+    console = _console(verbose)
+    console.say(f"the map: {visualize(_of_run(config, console))}")
     return 0
 
 
@@ -267,6 +284,17 @@ def _report(arguments: list[str], verbose: bool) -> int:
 
     _console(verbose).say(f"the report: {report_again(config.run)}")
     return 0
+
+
+def _of_run(config: F, console: Console) -> F:
+    """The settings with a weight file in the place of the run's folder that they name."""
+    from pathlib import Path
+
+    if not Path(config.file).is_dir():
+        return config
+    from itpn_ray.training.exporting import weight_file
+
+    return dataclasses.replace(config, file=str(weight_file(config.file, console.say)))
 
 
 def _verify_resume(arguments: list[str], verbose: bool) -> int:

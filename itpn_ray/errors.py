@@ -1,9 +1,12 @@
 """The errors a user can hint: each names the thing, its value, the cause and the hint.
 
-They end a command with exit code 2 and one line; anything else is a defect and keeps its traceback.
+They end a command with one line and an exit code; anything else is a defect, with a traceback.
 """
 
 from __future__ import annotations
+
+import errno
+import os
 
 
 class ItpnError(Exception):
@@ -14,7 +17,12 @@ class ItpnError(Exception):
         value: what was found there; ``None`` where the subject says it all.
         cause: what is wrong with it.
         hint: what the user can do about it.
+
+    Attributes:
+        exit_code: of the command that it ends.
     """
+
+    exit_code = 2
 
     def __init__(self, subject: str, value: object, cause: str, hint: str) -> None:
         # All four reach Exception.args, so that the error survives pickling between Ray processes.
@@ -50,3 +58,35 @@ class CheckpointError(ItpnError):
 
 class RunError(ItpnError):
     """A run that cannot go on, for a reason that repeating it would meet again."""
+
+
+class TrialsError(RunError):
+    """Trials of a sweep that failed, though the sweep came to its end."""
+
+    exit_code = 1
+
+
+_MACHINE = {
+    errno.ENOSPC: "Free some space, or choose another place",
+    errno.EDQUOT: "Free some space, or choose another place",
+    errno.EFBIG: "Raise the limit on file sizes, or choose another place",
+    errno.EROFS: "Choose a place that can be written",
+    errno.EACCES: "Give yourself the right to it, or choose another place",
+    errno.EPERM: "Give yourself the right to it, or choose another place",
+    errno.ENAMETOOLONG: "Use a shorter name",
+    errno.ENOTDIR: "Name a folder, not a file",
+    errno.EMFILE: "Raise the limit on open files: ulimit -n",
+    errno.ENFILE: "Close other programs that hold many files open",
+}
+
+
+def of_machine(error: OSError) -> ItpnError | None:
+    """What the machine refused, such as a write on a full disk, as an error that a user can fix.
+
+    None where the error may as well be a defect of ours.
+    """
+    hint = _MACHINE.get(error.errno or 0)
+    if hint is None:
+        return None
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "disk"
+    return ItpnError(place, None, error.strerror or str(error), hint)

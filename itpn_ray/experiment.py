@@ -127,6 +127,9 @@ class CheckpointConfig:
     """Newest checkpoints that are kept."""
     keep_every: int = 0
     """Also keep each checkpoint whose step is a multiple of this; 0: none."""
+    keep_best: bool = False
+    """Save after each evaluation that is the best so far by the task's headline metric (top-1, box
+    AP, or the loss of pre-training), keep that checkpoint, and export its weights at the end."""
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "keep_last"):
@@ -150,8 +153,9 @@ class ExperimentConfig:
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
     workers: str = "1"
     """Training workers: 4, or 2..8 to go on with as many as there are. 0: in this process."""
-    gpus: bool = False
-    """Give each worker a GPU (nccl, bf16); otherwise CPU (gloo, float32)."""
+    gpus: bool | None = None
+    """Give each worker a GPU (nccl, bf16), or none (CPU, gloo, float32). None: where there is a GPU
+    for each worker."""
     cpus_per_worker: float = 1.0
     """CPUs that Ray reserves for a worker, and its compute threads."""
     sharded: bool = False
@@ -168,6 +172,8 @@ class ExperimentConfig:
     that has none ends the run with its name."""
     eval_every: int = 1
     """Epochs between evaluations on the val split; 0: only at the end, -1: never."""
+    early_stopping: int = 0
+    """Evaluations without a better headline metric after which the run ends; 0: never."""
     log_every: int = 10
     """Steps between records of the training loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -204,6 +210,14 @@ class ExperimentConfig:
         checks.in_range("max_failures", self.max_failures, -1, 1_000_000)
         checks.in_range("eval_every", self.eval_every, -1, 1_000_000)
         checks.positive("log_every", self.log_every)
+        checks.not_negative("early_stopping", self.early_stopping)
+        if self.eval_every < 1 and (self.early_stopping or self.checkpoint.keep_best):
+            raise ConfigError(
+                "eval_every",
+                self.eval_every,
+                "leaves early_stopping and checkpoint.keep_best no evaluations to compare",
+                "Use 1 or more",
+            )
         checks.positive("hang_timeout_s", self.hang_timeout_s)
 
     def _check_task(self) -> None:

@@ -1,64 +1,42 @@
-"""How figures are written for people: shares as per cent, times in the unit that fits."""
+"""How numbers are written for people: fractions as per cent, times in the unit that fits."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-_SHARE = re.compile(
-    r"(^|[_/])(top\d+|accuracy|recall|precision|map|ap|ar|miou|mfu)($|[_/@\d])", re.I
-)
-_WHOLE = re.compile(r"images_per_s$|^(images|count|params|parameters|steps?)$")
-_DETAIL = re.compile(r"^(box|mask)_(AR\w*|AP_\w+)$")
-_COUNTED = re.compile(r"^top\d+$")  # shares of images that are right
-_CHOSEN = re.compile(r"^(migration|feature_weight|layer_decay|lr|epochs?)$")
+from itpn_ray.metrics import find
 
 Z = 1.959964
 """Quantile of the normal distribution for intervals of 95 %."""
 
-_LABELS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "knn_top1": "kNN top-1",
-    "images_per_s": "images/s",
-    "feature_weight": "λ",
-    "migration": "r",
-    "lr": "learning rate",
-    "grad_norm": "gradient norm",
-    "gpu_memory_gb": "GPU memory, GB",
-    "mim": "masked pixels",
-    "mfu": "MFU",
-}
-
 
 def label(name: str) -> str:
-    """A figure's name for people: ``top1`` -> ``top-1``, ``lr`` -> ``learning rate``."""
-    if match := re.fullmatch(r"mfm_stage(\d+)", name):
-        return f"features, stage {match[1]}"
-    return _LABELS.get(name, name.replace("_", " "))
+    """A metric's name for people: ``top1`` -> ``top-1``, ``lr`` -> ``learning rate``."""
+    return find(name).label
 
 
-def is_share(name: str) -> bool:
-    """Whether a figure of this name lies in [0, 1] and reads best as per cent."""
-    return bool(_SHARE.search(name))
+def is_fraction(name: str) -> bool:
+    """Whether a metric of this name lies in [0, 1] and reads best as per cent."""
+    return find(name).unit == "%"
 
 
 def is_detail(name: str) -> bool:
-    """Whether this is one of COCO's figures that only a whole list needs: recalls, and by size."""
-    return bool(_DETAIL.match(name))
+    """Whether only a full list shows this metric."""
+    return find(name).detail
 
 
-def show_figure(name: str, value: float) -> str:
-    """A figure as text: ``top1`` 0.8125 -> ``81.2 %``, ``loss`` 0.41234 -> ``0.4123``."""
-    if is_share(name) and 0 <= value <= 1:
+def show_metric(name: str, value: float) -> str:
+    """A metric as text: ``top1`` 0.8125 -> ``81.2 %``, ``loss`` 0.41234 -> ``0.4123``."""
+    unit = find(name).unit
+    if unit == "%" and 0 <= value <= 1:
         return f"{100 * value:.1f} %"
-    if name.endswith("images_per_s") and abs(value) < 10:
+    if unit == "images/s" and abs(value) < 10:
         return f"{value:.3g}"
-    if _CHOSEN.search(name):
+    if unit == "setting":
         return f"{value:.4g}"
-    if _WHOLE.search(name) or (value == int(value) if abs(value) < 1e15 else False):
+    if unit in ("count", "images/s") or (value == int(value) if abs(value) < 1e15 else False):
         return f"{value:,.0f}"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.3g}"
@@ -84,8 +62,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def show_interval(name: str, value: float, images: int) -> str:
-    """The interval of a share of so many images: ``79.4 to 86.1 %``; empty of other figures."""
-    if not (_COUNTED.match(name) and images and 0 <= value <= 1):
+    """The interval of a share of so many images: ``79.4 to 86.1 %``; empty of other metrics."""
+    if not (find(name).counted and images and 0 <= value <= 1):
         return ""
     low, high = wilson(value, images)
     return f"{100 * low:.1f} to {100 * high:.1f} %"
@@ -95,15 +73,15 @@ def show_spread(row: Mapping[str, Any]) -> str:
     """Slowest and fastest of a row's timings: ``388 to 409, n = 7``; empty where there are none."""
     if "timings" not in row:
         return ""
-    low, high = (show_figure("images_per_s", row[f"images_per_s_{end}"]) for end in ("low", "high"))
+    low, high = (show_metric("images_per_s", row[f"images_per_s_{end}"]) for end in ("low", "high"))
     return f"{low} to {high}, n = {row['timings']}"
 
 
 def with_certainty(row: Mapping[str, Any], images: int = 0) -> dict[str, Any]:
-    """A row of measured figures for people, each followed by what tells how sure it is.
+    """A row of measured metrics for people, each followed by what tells how sure it is.
 
     Args:
-        row: figures; a speed's lowest, highest and number of timings become one entry.
+        row: metrics; a speed's lowest, highest and number of timings become one entry.
         images: how many its accuracies were counted on; 0: unknown.
     """
     told: dict[str, Any] = {}
@@ -131,13 +109,13 @@ def show_duration(seconds: float) -> str:
 
 
 def show_value(name: str, value: object) -> str:
-    """Any value of a table as text: figures as `show_figure` has them, None as nothing."""
+    """Any value of a table as text: metrics as `show_metric` has them, None as nothing."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return show_figure(name, value)
+        return show_metric(name, value)
     if isinstance(value, list | tuple):
         return ", ".join(show_value(name, item) for item in value)
     return str(value)

@@ -6,6 +6,7 @@ Heavy modules are imported by the fixtures that need them, so that a light test 
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -37,6 +38,16 @@ if TYPE_CHECKING:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests under Ray first: they are the longest, and those processes that end early help out."""
     items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Python's own answers to signals: shells have jobs in the background ignore Ctrl-C."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    former = {number: signal.signal(number, answer) for number, answer in usual.items()}
+    yield
+    for number, answer in former.items():
+        signal.signal(number, answer)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "itpn_ray"
 
 LEVELS: list[set[str]] = [
-    {"errors", "checks", "plugins", "rng", "allocator", "formatting"},
+    {"errors", "interrupt", "checks", "metrics", "plugins", "rng", "allocator", "formatting"},
     {"storage"},
     {"ray_runtime", "models", "tracking", "runs", "terminal"},
     {"data"},

@@ -36,8 +36,8 @@ class EvaluateConfig:
     """Images a forward pass; 0: 64 of a classifier, 1 of a detector."""
     threads: int = 2
     """Compute threads on a CPU."""
-    gpu: bool = False
-    """Evaluate on a GPU in bf16."""
+    gpu: bool | None = None
+    """Evaluate on a GPU in bf16. None: where there is one."""
     run: str = "evaluate"
     """Name of the run."""
     out: str = "out"

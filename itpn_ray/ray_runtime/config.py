@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from itpn_ray import checks
@@ -40,6 +41,11 @@ class RayConfig:
     resize_interval_s: float = 60.0
     """Seconds between two looks at whether a run with a range of workers could have more. Each
     change of size costs a restart from the last checkpoint."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a cluster is named, whose machines may have other devices than this one."""
+        return bool(self.address or os.environ.get("RAY_ADDRESS"))
 
     def __post_init__(self) -> None:
         if "://" in self.address:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from itpn_ray.errors import ConfigError, RunError
+from itpn_ray.interrupt import keep_sigterm
 from itpn_ray.ray_runtime.config import RayConfig
 
 _QUIET = {
@@ -93,7 +94,8 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
     with ExitStack() as stack:
         if not address:
             address = stack.enter_context(_private_head(config, verbose))
-        _join(address, options)
+        with keep_sigterm():
+            _join(address, options)
         stack.callback(ray.shutdown)
         yield ray.get_runtime_context().gcs_address
 
@@ -142,13 +144,13 @@ def _patiently(start: Callable[[], T]) -> T:
     for _ in range(_START_ATTEMPTS):
         try:
             return start()
-        except Exception as error:  # Ray raises no narrower class here.
+        except BaseException as error:  # Ray raises no narrower class here, and Ctrl-C may come.
+            # Ray leaves the processes of the failed start to run on.
+            for process in set(this.children(recursive=True)) - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             if "timed out during startup" not in str(error):
                 raise
-        # Ray leaves the processes of the failed start to run on.
-        for process in set(this.children(recursive=True)) - before:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
     raise RunError(
         "ray",
         None,
@@ -190,7 +192,13 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
         object_store_memory=int(config.object_store_gb * 1e9),
     )
     with environment({} if config.dashboard else _UNSEEN):
-        node = _patiently(lambda: Node(params, head=True, shutdown_at_exit=True, spawn_reaper=True))
+        # Not at exit, by handlers that would end this process their way: it is ended below.
+        try:
+            node = _patiently(
+                lambda: Node(params, head=True, shutdown_at_exit=False, spawn_reaper=True)
+            )
+        except OSError as error:
+            raise _no_room(error) from error
     try:
         yield node.gcs_address
     finally:
@@ -202,6 +210,20 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
         for worker in workers:
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
+
+
+def _no_room(error: OSError) -> ConfigError:
+    """What keeps Ray from writing where it has its sockets, logs and shared files."""
+    from ray._common.utils import get_default_system_temp_dir
+
+    # Of the errors that Ray raises itself, the one on the length of a socket's path has no number.
+    cause = error.strerror or "its sockets would have paths of more than 107 bytes"
+    return ConfigError(
+        "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR",
+        get_default_system_temp_dir(),
+        f"Ray cannot keep its files there ({cause})",
+        "Set RAY_TMPDIR to a folder with a short path that can be written and has room",
+    )
 
 
 def use_token() -> None:

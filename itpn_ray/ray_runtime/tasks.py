@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from itpn_ray.errors import ItpnError
+from itpn_ray.ray_runtime.places import missing_places
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -69,10 +71,16 @@ def run_on_ray(
         gpus: likewise.
 
     Raises:
+        ConfigError: the cluster has not, and cannot get, what the workers need.
         ItpnError, OSError: what the work raised.
         ray.exceptions.RayError: it failed otherwise.
     """
     import ray
+
+    need = {"CPU": cpus, "GPU": gpus}
+    waiting = missing_places(need, min(workers or 1, len(tasks)) if actors else 1)
+    if waiting:
+        logging.getLogger(__name__).warning(waiting)
 
     def work_once(block: pa.Table) -> Iterator[dict[str, list[object]]]:
         return _Worker(make_work)(block)

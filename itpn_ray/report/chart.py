@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
-from itpn_ray.formatting import is_share, show_figure
+from itpn_ray.formatting import is_fraction, show_metric
 from itpn_ray.report.html import esc, width
 
 WIDTH, HEIGHT = 380, 214
@@ -105,7 +105,7 @@ def line_chart(title: str, series: Sequence[Series], *, figure: str = "", x: str
     parts += _hovers([(i, s.name, p) for i, s, p in drawn], across, up, name, x)
     legend = "".join(
         f'<span class="key c{i}{"" if s.name else " bare"}">{esc(s.name)} '
-        f"<b>{esc(show_figure(name, points[-1][1]))}</b></span>"
+        f"<b>{esc(show_metric(name, points[-1][1]))}</b></span>"
         for i, s, points in drawn
     )
     return _card(title, legend, "".join(parts))
@@ -137,7 +137,7 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
         parts.append(f'<path class="line c0" d="{_path(corners, across, up)}"/>')
     for mark in marks:
         kind = "dot c0" if mark.front else "dot other"
-        label = f"{mark.name}: {show_figure(y, mark.y)}, {show_figure(x, mark.x)} {_axis_name(x)}"
+        label = f"{mark.name}: {show_metric(y, mark.y)}, {show_metric(x, mark.x)} {_axis_name(x)}"
         parts.append(_dot(across.place(mark.x), up.place(mark.y), kind, 4.2, label))
         if mark.named:
             left = across.place(mark.x) > WIDTH * 0.72
@@ -153,7 +153,7 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], *, figure: str) -> 
     """Named shares in [0, 1] as bars, written with their figures."""
     cells = "".join(
         f'<div class="row"><span>{esc(name)}</span><i><b style="width:{width(value)}"></b></i>'
-        f"<span>{esc(show_figure(figure, value))}</span></div>"
+        f"<span>{esc(show_metric(figure, value))}</span></div>"
         for name, value in rows
     )
     return f'<figure class="bars"><figcaption>{esc(title)}</figcaption>{cells}</figure>'
@@ -173,7 +173,7 @@ def _frame(across: Axis, up: Axis, figure: str, x: str) -> str:
     for value in ticks:
         y = up.place(value)
         parts.append(f'<path class="rule" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        text = _tick(value, ticks, share=is_share(figure))
+        text = _tick(value, ticks, share=is_fraction(figure))
         parts.append(f'<text class="y" x="{LEFT - 6}" y="{y + 3.5:.1f}">{text}</text>')
     parts.append(f'<path class="rule base" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     ticks = across.ticks(4)
@@ -254,7 +254,7 @@ def _hovers(
             px, py = _nearest(points, at)
             if len(lines) > 1 and abs(across.place(px) - across.place(at)) > 2 * half:
                 continue
-            told.append(f"{name}: {show_figure(figure, py)}")
+            told.append(f"{name}: {show_metric(figure, py)}")
             dots.append(_dot(across.place(px), up.place(py), f"dot c{i}", 3.2))
         left = across.place(at) - half
         parts.append(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itpn_ray.formatting import is_share, label
+from itpn_ray.formatting import is_fraction, label
+from itpn_ray.metrics import find
 from itpn_ray.report.chart import Series, line_chart
 from itpn_ray.runs.reader import RunRecord
 
@@ -10,7 +11,6 @@ _PACE = ("images_per_s", "mfu", "gpu_memory_gb")
 _OPTIMISER = ("lr", "grad_norm")
 _NOISY = ("images_per_s", "grad_norm")
 _LEFT_OUT = ("steps_per_s",)
-_FOUND = {"box": "boxes", "mask": "masks"}
 
 
 def learning_charts(record: RunRecord) -> list[str]:
@@ -20,7 +20,7 @@ def learning_charts(record: RunRecord) -> list[str]:
     terms = [
         name
         for name in dict.fromkeys(["loss", "mim", *train, *val])
-        if name not in known and not name.endswith("_s") and not is_share(name)
+        if name not in known and not name.endswith("_s") and not is_fraction(name)
     ]
     charts = [
         line_chart(
@@ -37,12 +37,12 @@ def learning_charts(record: RunRecord) -> list[str]:
 
 
 def accuracy_charts(record: RunRecord) -> list[str]:
-    """Shares of right answers on held-out images, a chart for each kind of evaluation."""
+    """Fractions of right answers on held-out images, a chart for each kind of evaluation."""
     charts = []
     for split in dict.fromkeys(r["split"] for r in record.metrics):
         groups: dict[str, list[str]] = {}
         for name in record.names(split):
-            if is_share(name) and name not in _PACE:
+            if is_fraction(name) and name not in _PACE:
                 groups.setdefault(_chart_of(name, split), []).append(name)
         for title, names in groups.items():
             lines = [Series(name=label(name), points=record.series(split, name)) for name in names]
@@ -51,11 +51,10 @@ def accuracy_charts(record: RunRecord) -> list[str]:
 
 
 def _chart_of(name: str, split: str) -> str:
-    """The title of the chart that a share belongs into; empty: into none."""
-    kind, _, figure = name.partition("_")
-    if kind in _FOUND:
-        precision = f"average precision of {_FOUND[kind]} on held-out images"
-        return precision if figure.startswith("AP") else ""
+    """The title of the chart that a fraction belongs into; empty: into none."""
+    metric = find(name)
+    if metric.chart or metric.detail:
+        return metric.chart
     titles = {"val": "accuracy on held-out images", "probe": "probe of the features"}
     return titles.get(split, split)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from itpn_ray.formatting import is_share, label, show_value
+from itpn_ray.formatting import is_fraction, label, show_value
 from itpn_ray.tracking.redact import redact
 
 Row = Mapping[str, object]
@@ -99,7 +99,7 @@ def width(share: float) -> str:
 
 def _cell(name: str, value: object, numeric: bool, bar: bool) -> str:
     text = esc(show_value(name, value))
-    if bar and isinstance(value, int | float) and is_share(name):
+    if bar and isinstance(value, int | float) and is_fraction(name):
         return f'<td class="n bar" style="--share:{width(value)}"><span>{text}</span></td>'
     return f"<td{_class('n' if numeric else '')}>{text}</td>"
 

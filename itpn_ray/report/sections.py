@@ -12,12 +12,13 @@ from itpn_ray.formatting import (
     is_detail,
     label,
     show_duration,
-    show_figure,
     show_interval,
+    show_metric,
     show_spread,
     show_value,
     with_certainty,
 )
+from itpn_ray.metrics import find, headline
 from itpn_ray.report.chart import Mark, bar_chart, scatter_chart
 from itpn_ray.report.curves import accuracy_charts, learning_charts, pace_charts
 from itpn_ray.report.html import details, esc, image, pairs, section, table, tiles
@@ -35,11 +36,6 @@ KINDS = {
     "demo": "Demo",
     "prepare": "Prepared images",
 }
-_TILES = (
-    *("top1", "top5", "mean_recall", "knn_top1", "loss"),
-    *("box_AP", "box_AP50", "mask_AP", "mask_AP50"),
-)
-_MAIN = ("top1", "box_AP")  # what a network is judged by
 _CAPTIONS = {
     "reconstruction": "Input, what the network saw of it, and its reconstruction",
     "confusion": "Confusion: of each class (row), the images taken for each, in per cent",
@@ -72,8 +68,8 @@ def _certainty(record: RunRecord) -> str:
     results, images = record.results, int(record.results.get("images", 0))
     intervals = {
         label(name): show_interval(name, results[name], images)
-        for name in ("top1", "top5")
-        if name in results
+        for name in results
+        if find(name).counted
     }
     words = []
     if any(intervals.values()):
@@ -84,7 +80,7 @@ def _certainty(record: RunRecord) -> str:
     if spread:
         words.append(f"images/s: median of timings from {spread}.")
     elif len(speeds) > 1:
-        low, high = (show_figure("images_per_s", end) for end in (min(speeds), max(speeds)))
+        low, high = (show_metric("images_per_s", end) for end in (min(speeds), max(speeds)))
         words.append(f"images/s: median of records from {low} to {high}, n = {len(speeds)}.")
     return f'<p class="soft">{esc(" ".join(words))}</p>' if words else ""
 
@@ -96,10 +92,10 @@ def _training_speeds(record: RunRecord) -> list[float]:
 def main_figures(record: RunRecord) -> dict[str, str]:
     """The few figures that matter most for what ran."""
     results = record.results
-    figures = {label(n): show_figure(n, results[n]) for n in _TILES if n in results}
+    figures = {label(n): show_metric(n, results[n]) for n in _main_metrics(results)}
     if record.kind in ("pretrain", "finetune"):
         figures = {("val loss" if name == "loss" else name): v for name, v in figures.items()}
-    figures |= _sweep_figures(results.get("trials", []))
+    figures |= _sweep_figures(results)
     if rows := results.get("migration"):
         figures["images"] = show_value("images", results.get("images"))
         figures["images/s"] = show_value("images_per_s", rows[0].get("images_per_s"))
@@ -111,7 +107,7 @@ def main_figures(record: RunRecord) -> dict[str, str]:
     if train:
         figures["epochs"] = f"{train[-1]['epoch']:g}"
         if speeds := _training_speeds(record):
-            figures["images/s"] = show_figure("images_per_s", median(speeds))
+            figures["images/s"] = show_metric("images_per_s", median(speeds))
     spent = _timeline(record).seconds
     if spent:
         figures["time"] = show_duration(spent)
@@ -123,8 +119,9 @@ def comparison(record: RunRecord) -> str:
     rows = record.results.get("comparison", [])
     if not rows:
         return ""
-    bars = [(str(row["name"]), float(row["top1"])) for row in rows]
-    return section("Side by side", bar_chart("top-1 accuracy", bars, figure="top1"))
+    name = headline(rows[0])
+    bars = [(str(row["name"]), float(row[name])) for row in rows]
+    return section("Side by side", bar_chart(label(name), bars, figure=name))
 
 
 def stages(record: RunRecord, summaries: Sequence[str]) -> str:
@@ -142,10 +139,11 @@ def speed(record: RunRecord) -> str:
 
 def speed_charts(record: RunRecord) -> list[str]:
     """A chart of a sweep's trials, and one of the migration ratios of an evaluation."""
+    judged = _judged_by(record.results)
     trials = [
-        Mark(x=t["images_per_s"], y=t["top1"], name=t["trial"], front=front, named=front)
+        Mark(x=t["images_per_s"], y=t[judged], name=t["trial"], front=front, named=front)
         for t in record.results.get("trials", [])
-        if "images_per_s" in t and "top1" in t
+        if "images_per_s" in t and judged in t
         for front in [bool(t.get("front"))]
     ]
     rows = record.results.get("migration", [])
@@ -157,7 +155,7 @@ def speed_charts(record: RunRecord) -> list[str]:
         for r in rows
         if figure in r
     ]
-    charts = (("trials", trials, "top1", True), ("migration ratios", ratios, figure, False))
+    charts = (("trials", trials, judged, True), ("migration ratios", ratios, figure, False))
     return [
         scatter_chart(title, marks, steps=steps, x="images_per_s", y=y)
         for title, marks, y, steps in charts
@@ -175,10 +173,8 @@ def sweep(record: RunRecord) -> str:
     note = "Marked rows are on the front: no trial is both faster and more accurate."
     if failed:
         note += f" Trials that failed: {failed}."
-    return section(
-        "Trials",
-        f'<p class="soft">{note}</p>{table(shown, marked="front", bars=("top1",))}',
-    )
+    rows = table(shown, marked="front", bars=(_judged_by(record.results),))
+    return section("Trials", f'<p class="soft">{note}</p>{rows}')
 
 
 def migration(record: RunRecord) -> str:
@@ -225,12 +221,12 @@ def per_class(record: RunRecord) -> str:
     rows = record.results.get("per_class", [])
     if not rows:
         return ""
-    detects = "box_AP" in rows[0]
-    main = "box_AP" if detects else "recall"
+    columns = [name for name in rows[0] if name not in ("name", "count")]
+    main = columns[0]  # what a class is judged by stands first
     rows = sorted(rows, key=lambda row: (row[main] is None, row[main]))
     headings = {name: label(name) for name in rows[0]}
-    headings |= {"name": "class", "count": "objects" if detects else "images"}
-    bars = [name for name in headings if name in (main, "precision", "mask_AP")]
+    headings |= {"name": "class", "count": record.results.get("counted", "images")}
+    bars = [name for name in columns if find(name).unit == "%" and not find(name).detail]
 
     def part(chosen: Sequence[Mapping[str, object]]) -> str:
         return table(chosen, headings=headings, bars=bars)
@@ -336,17 +332,32 @@ def _config_groups(flat: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _sweep_figures(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    done = [trial for trial in trials if "top1" in trial]
+def _sweep_figures(results: Mapping[str, Any]) -> dict[str, str]:
+    trials, judged = results.get("trials", []), _judged_by(results)
+    done = [trial for trial in trials if judged in trial]
     if not done:
         return {}
-    best = max(done, key=lambda trial: trial["top1"])
+    choose = max if find(judged).higher_is_better else min
+    best = choose(done, key=lambda trial: trial[judged])
     return {
         "trials": str(len(trials)),
-        "best top-1": show_figure("top1", best["top1"]),
+        f"best {label(judged)}": show_metric(judged, best[judged]),
         "best trial": str(best["trial"]),
         "on the front": str(sum(bool(trial.get("front")) for trial in done)),
     }
+
+
+def _judged_by(results: Mapping[str, Any]) -> str:
+    """The metric that a sweep improves: the first headline metric of its trials."""
+    rows = results.get("trials", [])
+    return next((name for name in map(headline, rows) if name), "")
+
+
+def _main_metrics(results: Mapping[str, Any]) -> list[str]:
+    """The metrics of an evaluation for its first lines: what it is judged by, first."""
+    names = [n for n, v in results.items() if isinstance(v, float) and not find(n).detail]
+    shown = [n for n in names if find(n).unit == "%" or n == "loss"]
+    return sorted(shown, key=lambda name: not find(name).headline)
 
 
 def _data_figures(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -359,7 +370,7 @@ def _data_figures(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _main_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     """What networks of these rows are judged by."""
-    return next((name for name in _MAIN if rows and name in rows[0]), _MAIN[0])
+    return headline(rows[0]) if rows else ""
 
 
 def _timeline(record: RunRecord) -> Timeline:
@@ -372,4 +383,5 @@ def _caption(path: Path) -> str:
 
 
 def _scalar(name: str, value: object) -> bool:
-    return name not in (*_TILES, "seconds") and isinstance(value, int | float | str)
+    told = find(name).unit == "%" or name in ("loss", "seconds")
+    return not told and isinstance(value, int | float | str)

@@ -25,7 +25,7 @@ section{margin-top:2.6rem}
 .status{font-size:.82rem;font-weight:600;white-space:nowrap;color:var(--wait)}
 .status::before{content:"";display:inline-block;width:.55em;height:.55em;border-radius:50%;
 background:currentColor;margin-right:.45em}
-.status.finished{color:var(--good)}.status.failed,.status.killed{color:var(--bad)}
+.status.finished{color:var(--good)}.status.failed{color:var(--bad)}
 .soft{color:var(--soft)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));
 margin:1.5rem 0 0;background:var(--card);border:1px solid var(--line);border-radius:8px;

@@ -20,11 +20,14 @@ EVALUATED = (
     *(f"{PLOTS}/*", f"{STATUS}/*"),
 )
 """What an evaluation writes, beside its settings."""
+EXPORT = "exported/model.safetensors"
+"""The trained weights; there once the run has come to its end."""
 FREE_TO_CHANGE = (
     "workers",
     "gpus",
     "cpus_per_worker",
     "deterministic",
+    "early_stopping",
     "max_failures",
     "log_every",
     "checkpoint.",
@@ -46,6 +49,8 @@ def run_folder(config: ExperimentConfig) -> Path:
 def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
     """Make the run's folder, or take it up again where the same run left it.
 
+    A run may be extended: asked for more epochs than before, it goes on from its last checkpoint.
+
     Returns:
         The folder, and whether the run has begun before.
 
@@ -60,6 +65,8 @@ def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
         before = json.loads(path.read_text()) if path.exists() else None
         if before is not None:
             _refuse_other_settings(config, before, plain)
+            if before["optim"]["epochs"] < config.optim.epochs:
+                _make_way(folder, before["optim"]["epochs"])
         path.write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise ConfigError(
@@ -99,6 +106,19 @@ def renew(config: EvaluateConfig, command: str) -> tuple[Path, str]:
     return folder, str(before.get("weights", ""))
 
 
+def earlier_epochs(config: ExperimentConfig) -> float | None:
+    """The length that the run was given when it was started before; None where it is new."""
+    path = run_folder(config) / CONFIG
+    return json.loads(path.read_text())["optim"]["epochs"] if path.exists() else None
+
+
+def _make_way(folder: Path, epochs: float) -> None:
+    """Rename the weights of the shorter run: while they are there, a run counts as ended."""
+    path = folder / EXPORT
+    if path.exists():
+        path.rename(path.with_name(f"model-{epochs:g}-epochs.safetensors"))
+
+
 def _refuse_other_settings(
     config: ExperimentConfig, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
@@ -109,6 +129,7 @@ def _refuse_other_settings(
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
         and name != "command"
+        and not (name == "optim.epochs" and before["optim"]["epochs"] < config.optim.epochs)
         and not name.startswith(FREE_TO_CHANGE)
     ]
     if changed:

@@ -3,7 +3,8 @@
 Workers on the driver's machine write there themselves. In a cluster they may run elsewhere: their
 records travel to an actor beside the driver (``itpn_ray.training.launch.ray_trainer``).
 
-Imports neither PyTorch nor Ray: the actor's process starts in a fraction of a worker's time.
+Imports neither PyTorch nor Ray, but where Ray is at hand: the actor's process starts in a fraction
+of a worker's time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 RESULTS = "results.json"
 STATUS = "status"
+STOP = "stop"
+"""A file that is there while the driver asks the workers to save a checkpoint and leave."""
+ASK_EVERY_S = 1.0
+"""Seconds between two questions to a journal elsewhere."""
 PLOTS = "plots"
 
 
@@ -56,6 +61,10 @@ class Journal(ABC):
         """Final figures, merged into results.json."""
         self.write("result", fields)
 
+    @abstractmethod
+    def stop_asked(self) -> bool:
+        """Whether the driver asks the workers to save a checkpoint and leave."""
+
 
 class FileJournal(Journal):
     """Writes into the run's folder; each append is one write, each replacement is atomic.
@@ -88,6 +97,18 @@ class FileJournal(Journal):
         else:
             raise ValueError(f"unknown kind of record {kind!r}")
 
+    def stop_asked(self) -> bool:
+        """See `Journal.stop_asked`; microseconds."""
+        return (self.folder / STOP).exists()
+
+    def ask_to_stop(self) -> None:
+        """Ask the workers to save a checkpoint and leave."""
+        (self.folder / STOP).touch()
+
+    def take_back_stop(self) -> None:
+        """Ask no longer: the run starts, or has ended."""
+        (self.folder / STOP).unlink(missing_ok=True)
+
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.folder / name).open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -110,10 +131,21 @@ class RemoteJournal(Journal):
 
     def __init__(self, keeper: Any) -> None:
         self._keeper = keeper
+        self._asked_at = 0.0
+        self._stop = False
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
         """Send one record."""
         self._keeper.write.remote(kind, record)
+
+    def stop_asked(self) -> bool:
+        """See `Journal.stop_asked`; the driver is asked once a second, which takes milliseconds."""
+        import ray
+
+        if time.monotonic() - self._asked_at > ASK_EVERY_S:
+            self._stop = ray.get(self._keeper.stop_asked.remote())
+            self._asked_at = time.monotonic()
+        return self._stop
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

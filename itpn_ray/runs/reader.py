@@ -64,7 +64,7 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``killed`` or ``unfinished``; empty where nothing was noted."""
+        """``finished``, ``failed``, ``interrupted`` or ``unfinished``; empty: not told."""
         told = [event for event in self.events if event["event"] in ("start", "restart", "end")]
         if not told:
             return ""

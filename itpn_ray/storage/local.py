@@ -127,7 +127,8 @@ class LocalStore(ObjectStore):
 
 
 def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    # Without the target's name, which may be as long as a name can be.
+    return target.with_name(f".{secrets.token_hex(12)}")
 
 
 def _write_synced(path: Path, fill: Callable[[BinaryIO], object]) -> None:

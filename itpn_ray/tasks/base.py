@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.metrics import Metric
 from itpn_ray.models import LoadReport
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 
@@ -125,6 +126,11 @@ class Task(ABC, Generic[C, N]):
         self.model = setup.model
         self.seed = setup.seed
         self.classes = list(setup.classes)
+
+    @property
+    def headline(self) -> Metric:
+        """The metric by which evaluations are compared."""
+        return self.config.headline()
 
     def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
         """Refuse, before anything starts, data or settings that could not be trained on.

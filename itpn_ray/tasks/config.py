@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.metrics import LOSS, Metric
 from itpn_ray.models.acceleration.config import Acceleration
 
 
@@ -97,8 +98,15 @@ class TaskConfig:
     """Name of the task in saved configurations and weight files, e.g. ``classification``."""
     implementation: ClassVar[str]
     """``package.module:Class`` of the `itpn_ray.tasks.base.Task`, imported when it is needed."""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What its evaluations find; the first headline metric is what a sweep improves."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
     """Settings of the augmentation of its training images."""
+
+    @classmethod
+    def headline(cls) -> Metric:
+        """The metric that the task is judged by: the first headline of its own, or the loss."""
+        return next((metric for metric in cls.metrics if metric.headline), LOSS)
 
     @property
     def average(self) -> tuple[str, float]:

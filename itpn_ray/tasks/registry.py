@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
 from itpn_ray import plugins
+from itpn_ray.metrics import declare
 from itpn_ray.tasks.config import TaskConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def settings_class(name: str) -> type[TaskConfig]:
         ConfigError: there is no such task.
     """
     found: type[TaskConfig] = plugins.load(GROUP, BUILT_IN, name, "task.kind")
+    declare(*found.metrics)
     return found
 
 

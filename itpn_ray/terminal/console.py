@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from itpn_ray.formatting import show_duration, show_figure, show_value
+from itpn_ray.formatting import show_duration, show_metric, show_value
 from itpn_ray.terminal.run_progress import RunFolder, RunProgress
 from itpn_ray.tracking.redact import redact
 
@@ -207,7 +207,7 @@ def render(progress: RunProgress, title: str, elapsed: float) -> Group:
         if first.get(name) is not None
     ]
     if first.get("images_per_s") is not None:
-        shown.append(f"images/s {show_figure('images_per_s', first['images_per_s'])}")
+        shown.append(f"images/s {show_metric('images_per_s', first['images_per_s'])}")
     eta = "…" if progress.eta is None else show_duration(progress.eta)
     shown += [f"ETA {eta}", f"elapsed {show_duration(elapsed)}"]
     workers = progress.worker_lines(time.time()) or ["waiting for the workers"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.formatting import is_detail, show_duration, show_figure, show_value
+from itpn_ray.formatting import is_detail, show_duration, show_metric, show_value
 
 Record = Mapping[str, Any]
 _STAMPS = {"step", "epoch", "split", "time"}
@@ -90,7 +90,7 @@ class RunProgress:
         if first.get("loss") is not None:
             parts.append(f"loss {first['loss']:.4f}")
         if first.get("images_per_s"):
-            parts.append(f"{show_figure('images_per_s', first['images_per_s'])} images/s")
+            parts.append(f"{show_metric('images_per_s', first['images_per_s'])} images/s")
         if self.eta is not None:
             parts.append(f"ETA {show_duration(self.eta)}")
         return "  ".join([*parts, "[" + ", ".join(self._phases(now)) + "]"])
@@ -111,7 +111,7 @@ class RunProgress:
 def metrics_line(record: Record) -> str:
     """One evaluation as a line: ``val at step 200: top1 81.2 %, loss 0.4123``."""
     figures = ", ".join(
-        f"{name} {show_figure(name, value)}"
+        f"{name} {show_metric(name, value)}"
         for name, value in record.items()
         if name not in _STAMPS and isinstance(value, int | float) and not is_detail(name)
     )
@@ -127,7 +127,10 @@ def event_line(record: Record) -> str:
     }
     if "saved" in told:
         told["saved"] = time.strftime("%H:%M:%S", time.localtime(told["saved"]))
-    rest = ", ".join(f"{name} {show_value(name, value)}" for name, value in told.items())
+    rest = ", ".join(
+        str(value) if name == "message" else f"{name} {show_value(name, value)}"
+        for name, value in told.items()
+    )
     return f"{record['event']}: {rest}" if rest else str(record["event"])
 
 

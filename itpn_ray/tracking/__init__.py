@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from itpn_ray.errors import ConfigError
 from itpn_ray.tracking.base import MemoryRun, MemoryTracker, NoopTracker, Tracker, flatten
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.tracking.redact import redact, redact_value
@@ -34,6 +35,9 @@ def create_tracker(config: TrackingConfig, out: str | Path) -> Tracker:
         config: what to track with.
         out: the folder that holds the run folders; the embedded database and its artifacts live
             there, as ``mlflow.db`` and ``mlartifacts/``.
+
+    Raises:
+        ConfigError: the folder of the artifacts cannot be written.
     """
     if config.kind == "none":
         return NoopTracker()
@@ -43,5 +47,13 @@ def create_tracker(config: TrackingConfig, out: str | Path) -> Tracker:
     embedded = uri.startswith("sqlite")
     artifacts = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" if embedded else None
     if artifacts is not None:
-        artifacts.mkdir(parents=True, exist_ok=True)
+        try:
+            artifacts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                "tracking.uri",
+                redact(uri),
+                f"its folder cannot be written ({error.strerror})",
+                "Name a database in a folder that can be, or use --tracking.kind none",
+            ) from error
     return MlflowTracker(uri, config.experiment, artifacts=artifacts)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from itpn_ray.tracking.redact import redact_value
 
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["FINISHED", "FAILED", "INTERRUPTED"]
 Parameters = Mapping[str, object]
 
 

@@ -34,6 +34,8 @@ _LONGEST_PARAMETER = 6000
 _MOST_PARAMETERS = 100
 _MOST_METRICS = 1000
 _RETRY_SECONDS = 30.0
+_STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
+"""How a run ended -> what MLflow calls it."""
 _TEXT = {".json", ".jsonl", ".txt", ".log", ".csv", ".html", ".yaml", ".yml", ".md", ".py"}
 
 
@@ -76,7 +78,6 @@ class MlflowTracker(Tracker):
         """Open the run of this key, or continue it; parameters that changed become tags."""
         _quieten()
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         try:
             self._client = MlflowClient(tracking_uri=self._uri)
@@ -85,17 +86,27 @@ class MlflowTracker(Tracker):
             self._run_id = run.info.run_id
             self._client.update_run(self._run_id, status="RUNNING")
             self._log_parameters(params, run)
-        except (MlflowException, OSError) as error:
-            raise ConfigError(
-                "tracking.uri",
-                redact(self._uri),
-                f"MLflow cannot be used there ({redact(str(error)).splitlines()[0][:200]})",
-                "Check the address and that it is running and writable, or leave it empty",
-            ) from error
+        except ConfigError:
+            raise
+        except Exception as error:  # the database's driver, SQLAlchemy and alembic raise their own
+            raise self._unusable(error) from error
         self._last_step = {metric.key: metric.step for metric in run.data._metric_objs}
         if self._interval:
             self._sampler = SystemSampler(self._log_system, interval=self._interval)
             self._sampler.start()
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        """What keeps MLflow from being used, with its first cause: a chain wraps the driver's."""
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        told = (redact(str(first)) or type(first).__name__).splitlines()[0][:200]
+        return ConfigError(
+            "tracking.uri",
+            redact(self._uri),
+            f"MLflow cannot be used there ({told})",
+            _hint(told),
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record figures; steps up to the last one recorded before are left as they are."""
@@ -141,7 +152,7 @@ class MlflowTracker(Tracker):
                     len(self._waiting),
                 )
         try:
-            self._reach().set_terminated(self._run_id, status=status)
+            self._reach().set_terminated(self._run_id, status=_STATUS[status])
         except MlflowException as error:
             _log.warning("MLflow did not close the run: %s", redact(str(error)))
 
@@ -231,6 +242,18 @@ class MlflowTracker(Tracker):
                 return
             del self._waiting[: len(batch)]
             self._retry_at = 0.0
+
+
+def _hint(cause: str) -> str:
+    """What can be done about the first cause of a failure."""
+    hints = {
+        "No module named": "Install the database's driver in this environment",
+        "is locked": "End the program that holds the database open, and repeat the command",
+        "not a database": "Restore it, move it away, or name another one with --tracking.uri",
+        "malformed": "Restore it, move it away, or name another one with --tracking.uri",
+    }
+    usual = "Check the address and that it is running and writable, or leave it empty"
+    return next((hint for sign, hint in hints.items() if sign in cause), usual)
 
 
 def _quieten() -> None:

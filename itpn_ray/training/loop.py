@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from itpn_ray.data.transforms.on_device import prefetch
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.runs.journal import PLOTS, Journal
 from itpn_ray.tasks.base import AnyTask, Batch, TrainBatches
+from itpn_ray.training.best import Best
 from itpn_ray.training.buffers import Buffers
 from itpn_ray.training.checkpoint.run_state import restore, whole_state
 from itpn_ray.training.checkpoint.writer import CheckpointStore
@@ -33,6 +35,14 @@ from itpn_ray.training.optimizer import make_optimizer, set_learning_rate
 from itpn_ray.training.replay import stop_with_replay
 from itpn_ray.training.schedule import learning_rate, total_steps
 from itpn_ray.training.sharding import whole
+
+
+class Leave(IntEnum):
+    """Whether the workers save and leave after this step; of several answers the highest counts."""
+
+    NO = 0
+    ASKED = 1
+    PREEMPTED = 2
 
 
 @dataclass(kw_only=True)
@@ -49,6 +59,7 @@ class Parts:
         val: held-out images.
         preempted: whether this machine is about to be taken away.
         evaluated: called by every rank with the figures of each evaluation.
+        best: the best evaluation so far.
     """
 
     config: ExperimentConfig
@@ -60,10 +71,13 @@ class Parts:
     val: Iterable[Batch]
     preempted: Callable[[], bool]
     evaluated: Callable[[dict[str, float]], None]
+    best: Best
 
 
 def train(parts: Parts) -> nn.Module:
     """Train to the last epoch, from the newest good checkpoint where there is one.
+
+    Where the driver asks the workers to stop, they save and return after the step at hand.
 
     Returns:
         The trained network, unwrapped, on this worker's device.
@@ -81,10 +95,12 @@ def train(parts: Parts) -> nn.Module:
     optimizer = make_optimizer(
         network, task.layer_ids(network), task.no_weight_decay(network), config.optim
     )
-    step = restore(parts.store, network, optimizer, worker, parts.journal)
+    step = restore(parts.store, network, optimizer, worker, parts.journal, parts.best)
     per_epoch = parts.train.steps_per_epoch
     last = total_steps(config.optim, per_epoch)
     buffers = Buffers(network)
+    if _stops_early(parts, step, last):
+        last = step
     meter = Meter(worker, parts.journal, steps=last, peak_rate=full)
     skipped, saved = 0, step
     if step >= last and config.eval_every >= 0:
@@ -122,17 +138,25 @@ def train(parts: Parts) -> nn.Module:
             meter.step(config.optim.global_batch)
             if step % config.log_every == 0 or step == last:
                 meter.record(step, step / per_epoch, rate=rate, grad_norm=norm)
+            best = False
             if _evaluates(config, step, per_epoch, last):
                 with meter.time("evaluating"):
                     meter.tell(step, step / per_epoch, now=True)
-                    _evaluate(parts, network, step, step / per_epoch)
-            if leaving or step == last or step - saved >= config.checkpoint.every_steps:
+                    best = _evaluate(parts, network, step, step / per_epoch)
+                best = best and config.checkpoint.keep_best
+                if _stops_early(parts, step, last):
+                    last = step
+            due = step == last or step - saved >= config.checkpoint.every_steps
+            if leaving or best or due:
                 with meter.time("saving"):
                     meter.tell(step, step / per_epoch, now=True)
-                    _save(parts, network, optimizer, step, step / per_epoch, leaving=leaving)
+                    hurry = leaving == Leave.PREEMPTED
+                    _save(parts, network, optimizer, step, step / per_epoch, best, hurry=hurry)
                 saved = step
             if leaving and step < last:
                 parts.store.wait()
+                if leaving == Leave.ASKED:
+                    return network
                 parts.journal.event("preempted", step=step, rank=worker.rank)
                 raise SystemExit(f"machine is being taken away; saved at step {step}")
     parts.store.wait()
@@ -180,17 +204,25 @@ def micro_batches(optim: OptimConfig, world: int) -> int:
 
 def _agree(
     network: nn.Module, loss: Tensor, buffers: Buffers, parts: Parts
-) -> tuple[float, bool, bool]:
-    """Gradient norm, whether the step is finite on every rank, whether any rank must leave."""
+) -> tuple[float, bool, Leave]:
+    """Gradient norm, whether the step is finite on every rank, whether all are to leave."""
     worker, clip = parts.worker, parts.config.optim.clip_norm
     grads = [p.grad for p in network.parameters() if p.grad is not None]
     norm = whole(torch.nn.utils.get_total_norm(grads))
     finite = torch.isfinite(norm) & torch.isfinite(loss) & buffers.finite()
-    flags = torch.stack([~finite, finite.new_tensor(parts.preempted())]).to(torch.int32)
+    flags = torch.stack([~finite, torch.full_like(finite, _leave(parts), dtype=torch.int32)])
     bad, leaving = worker.reduce(flags, dist.ReduceOp.MAX).tolist()
     if clip and not bad:
         torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
-    return norm.item(), not bad, bool(leaving)
+    return norm.item(), not bad, Leave(leaving)
+
+
+def _leave(parts: Parts) -> Leave:
+    """What this rank knows: each of its machine, the first one what the driver asks."""
+    if parts.preempted():
+        return Leave.PREEMPTED
+    asked = parts.worker.leads and parts.journal.stop_asked()
+    return Leave.ASKED if asked else Leave.NO
 
 
 def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -> bool:
@@ -202,22 +234,51 @@ def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -
     return bool(config.eval_every) and inside == 0 and epoch % config.eval_every == 0
 
 
-def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> None:
-    """Evaluate on all workers; rank 0 writes figures and images."""
+def _stops_early(parts: Parts, step: int, last: int) -> bool:
+    """Whether the run ends here, for its evaluations get no better."""
+    patience, best = parts.config.early_stopping, parts.best
+    if not patience or best.since < patience or step == last:
+        return False
+    if parts.worker.leads:
+        told = f"{best.headline.name} was best at step {best.step}: {best.value:.4g}"
+        parts.journal.event("early_stop", step=step, message=told)
+    return True
+
+
+def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> bool:
+    """Evaluate on all workers; rank 0 writes figures and images.
+
+    With ``keep_best``, results and images are those of the best evaluation.
+
+    Returns:
+        Whether it is the best so far.
+    """
     trained, network = network, _gathered(parts, network).eval()
     batches = prefetch(parts.val, parts.worker.device)
     with torch.no_grad(), parts.worker.autocast():
         found = parts.task.evaluate(network, batches, parts.worker.reduce)
+        figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
+        best = _is_best(parts, figures, step)
         if parts.worker.leads:
             for evaluation in found:
                 parts.journal.metrics(evaluation.split, step, epoch, evaluation.metrics)
+        if parts.worker.leads and (best or not parts.config.checkpoint.keep_best):
+            for evaluation in found:
                 parts.journal.result(**evaluation.metrics, **evaluation.details, step=step)
             with tempfile.TemporaryDirectory() as folder:
                 for path in parts.task.draw(network, Path(folder)):
                     parts.journal.file(f"{PLOTS}/{path.name}", path.read_bytes())
     trained.train()
-    figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
     parts.evaluated({**figures, "step": step, "epoch": epoch})
+    return best
+
+
+def _is_best(parts: Parts, figures: dict[str, float], step: int) -> bool:
+    """Whether an evaluation is the best so far; all ranks go by the first one's figures."""
+    worker = parts.worker
+    told = figures.get(parts.task.headline.name, math.nan) if worker.leads else 0.0
+    value = worker.reduce(torch.tensor([told], dtype=torch.float64)).item()
+    return parts.best.take(value, step)
 
 
 def _gathered(parts: Parts, network: nn.Module) -> nn.Module:
@@ -240,14 +301,15 @@ def _save(
     optimizer: torch.optim.Optimizer,
     step: int,
     epoch: float,
+    best: bool,
     *,
-    leaving: bool,
+    hurry: bool,
 ) -> None:
     """Start saving the whole state on rank 0; training goes on once it is copied."""
     begin = time.perf_counter()
-    state = whole_state(network, optimizer, step, parts.config)
+    state = whole_state(network, optimizer, step, parts.config, parts.best)
     if not parts.worker.leads:
         return
     # Reading back takes time that a machine about to go has not; a resume verifies in any case.
-    parts.store.save(step, state, epoch=epoch, verify=not leaving)
+    parts.store.save(step, state, epoch=epoch, verify=not hurry, best=best)
     parts.journal.event("checkpoint", step=step, seconds=round(time.perf_counter() - begin, 3))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import ConfigError, RunError
+from itpn_ray.errors import ConfigError, TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
@@ -18,14 +17,13 @@ from itpn_ray.formatting import with_certainty
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.report import REPORT, add_report
-from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.folder import CONFIG, EXPORT
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
-from itpn_ray.tracking.base import RunStatus
-from itpn_ray.training.launch.driver import EXPORT, RAY_LOG, preflight
+from itpn_ray.training.ending import recorded_end
+from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
 
@@ -39,42 +37,33 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         The sweep's folder, with results.json, plots and report.
 
     Raises:
-        ItpnError: a mistake in the settings or the data, or every trial failed.
+        TrialsError: trials failed; the results of the others are written.
+        ItpnError: a mistake in the settings or the data.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
     folder = Path(config.out) / config.run
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
-    preflight(pretraining(config, str(folder), config.feature_weight[0]))
     preflight(trial(config, str(folder), "trial", sample, init=""))
+    preflight(pretraining(config, str(folder), config.feature_weight[0]))
     _claim(config, folder, command)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
-    status: RunStatus = "FAILED"
-    begin = time.time()
     verbose = console.verbosity == "verbose"
     with Lease(str(folder), name=config.run), start_ray(with_slots(config), verbose=verbose):
         tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
         journal.event("start", trials=config.trials)
-        try:
+        with recorded_end(journal, folder, tracker, console):
             weights = {
                 weight: str(_pretrained(config, folder, weight, command, console))
                 for weight in dict.fromkeys(config.feature_weight)
             }
             rows = _trials(config, folder, weights, console)
-            results = _compare(config, rows, folder)
-            journal.result(**results)
-            console.table([with_certainty(row, results["images"]) for row in results["trials"]])
-            status = "FINISHED"
-        finally:
-            journal.event("end", status=status, seconds=round(time.time() - begin, 1))
-            add_report(folder, console)
-            for path in (
-                folder / CONFIG,
-                *folder.glob(REPORT),
-                *sorted((folder / PLOTS).glob("*.png")),
-            ):
-                tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
-            tracker.finish(status)
+            if any(config.finetune.task.headline().name in row for row in rows):
+                results = _compare(config, rows, folder)
+                journal.result(**results)
+                console.table([with_certainty(row, results["images"]) for row in results["trials"]])
+            _tell_failures(rows)
     console.summary(folder, where={"tracking": tracker.where})
     return folder
 
@@ -129,14 +118,26 @@ def _trials(
     console.say(f"{config.trials} trials, {config.concurrent} at a time")
     with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
         rows = run_trials(config, folder, weights)
-    if all("top1" not in row for row in rows):
-        raise RunError(
-            "trials",
-            len(rows),
-            f"have all failed, the first with: {rows[0].get('error', 'no evaluation')}",
-            "Look at the trials' folders, and repeat the command",
-        )
+
     return rows
+
+
+def _tell_failures(rows: list[dict[str, Any]]) -> None:
+    """Refuse to call a sweep done of which trials failed; those that ASHA stopped did not.
+
+    Raises:
+        TrialsError: some did.
+    """
+    failed = [row for row in rows if "error" in row or "top1" not in row]
+    if failed:
+        first = failed[0]
+        raise TrialsError(
+            "trials",
+            len(failed),
+            f"of {len(rows)} failed, the first, {first['trial']}, with: "
+            f"{first.get('error', 'no evaluation')}",
+            "Look at the trials' folders, and repeat the command to run them again",
+        )
 
 
 def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -150,16 +151,14 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)
     for row in rows:
         row |= speeds[row["migration"]].figures()
-    done = [row for row in rows if "top1" in row]
-    front = pareto_front([(row["images_per_s"], row["top1"]) for row in done])
+    metric = config.finetune.task.headline()
+    done = [row for row in rows if metric.name in row]
+    points = [(row["images_per_s"], row[metric.name]) for row in done]
+    front = pareto_front(points)
     for index, row in enumerate(done):
         row["front"] = index in front
-    plot_front(
-        [(row["images_per_s"], row["top1"]) for row in done],
-        [row["trial"] for row in done],
-        folder / PLOTS / "front.png",
-    )
+    plot_front(points, [row["trial"] for row in done], folder / PLOTS / "front.png")
     return {
-        "trials": sorted(rows, key=lambda row: -row.get("top1", -1.0)),
+        "trials": sorted(rows, key=lambda row: -row.get(metric.name, -1.0)),
         "images": len(open_dataset(config.data, "val")),
     }

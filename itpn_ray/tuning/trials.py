@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from itpn_ray.ray_runtime.start import environment
 from itpn_ray.runs.folder import claim
 from itpn_ray.tracking import Tracker, create_tracker
+from itpn_ray.tracking.base import RunStatus
 from itpn_ray.training.launch.ray_trainer import launch
 from itpn_ray.tuning.config import SweepConfig, trial
 
-METRIC = "top1"
 DRIVER_CPUS = 0.01
 """What Ray reserves for a trial's driver, which only waits; 0 is refused."""
 
@@ -33,11 +35,15 @@ def run_trials(
     Returns:
         A dict a trial: ``trial``, ``feature_weight``, ``layer_decay``, ``migration``, ``epoch``,
         the figures of its last evaluation, and ``error`` where it failed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the same call takes up the trials that have begun.
     """
     trainable = tune.with_resources(
         tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
         {"CPU": DRIVER_CPUS},
     )
+    metric = config.finetune.task.headline()
     storage = folder / "ray"
     place = str(storage / "tune")
     if tune.Tuner.can_restore(place):
@@ -53,8 +59,8 @@ def run_trials(
                 "migration": tune.choice(list(config.migration)),
             },
             tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
+                metric=metric.name,
+                mode="max" if metric.higher_is_better else "min",
                 num_samples=config.trials,
                 # Seeded, so that a sweep killed before Tune's first snapshot draws the same trials.
                 search_alg=BasicVariantGenerator(
@@ -71,8 +77,15 @@ def run_trials(
                 callbacks=[TrackTrials(config, folder)],
             ),
         )
-    results = tuner.fit()
-    return [_row(results[i]) for i in range(len(results))]
+    try:
+        # Tune's own handler would return as if all trials had come to their end.
+        with environment({"TUNE_DISABLE_SIGINT_HANDLER": "1"}):
+            results = tuner.fit()
+    except KeyboardInterrupt:
+        TrackTrials.close_all("INTERRUPTED")
+        raise
+    names = [metric.name for metric in config.finetune.task.metrics if not metric.detail]
+    return [_row(results[i], names) for i in range(len(results))]
 
 
 def _trial(
@@ -101,10 +114,11 @@ def _name(trial: Any) -> str:
     return f"trial-{trial.trial_id.rsplit('_', 1)[-1]}"
 
 
-def _row(result: Any) -> dict[str, Any]:
+def _row(result: Any, names: Sequence[str]) -> dict[str, Any]:
+    """A trial: what was chosen, the named metrics of its last evaluation, its error."""
     figures = result.metrics or {}
     row = {"trial": Path(result.path).name, **(result.config or {})}
-    row |= {name: figures[name] for name in ("epoch", "top1", "top5", "loss") if name in figures}
+    row |= {name: figures[name] for name in ("epoch", *names, "loss") if name in figures}
     if result.error is not None:
         row["error"] = str(result.error).strip().splitlines()[-1]
     return row
@@ -113,13 +127,18 @@ def _row(result: Any) -> dict[str, Any]:
 class TrackTrials(tune.Callback):
     """One nested MLflow run a trial, found again by the trial's folder after a restart."""
 
+    _trackers: ClassVar[dict[str, Tracker]] = {}
+    """Open runs of this process by trial: of the class, for Tune pickles and copies its objects."""
+
     def __init__(self, config: SweepConfig, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self._trackers: dict[str, Tracker] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "folder": self.folder, "_trackers": {}}
+    @classmethod
+    def close_all(cls, status: RunStatus) -> None:
+        """Close the runs of all trials that have not ended."""
+        while cls._trackers:
+            cls._trackers.popitem()[1].finish(status)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Open or reopen the trial's run."""
@@ -137,10 +156,11 @@ class TrackTrials(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Log the figures of an evaluation."""
+        names = {metric.name for metric in self.config.finetune.task.metrics}
         figures = {
             f"val/{name}": float(value)
             for name, value in result.items()
-            if name in ("top1", "top5", "loss", "epoch")
+            if name in names | {"loss", "epoch"}
         }
         self._trackers[trial.trial_id].log_metrics(figures, int(result["step"]))
 

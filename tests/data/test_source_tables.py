@@ -141,10 +141,10 @@ def test_csv_without_labels_and_with_missing_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "lines", "cause"),
     [
-        ("file,class", ["a,b"], "has no column 'path'"),
+        ("url,class", ["a,b"], "has no column 'path'"),
         ("path,label", [], "lists no images"),
         ("path,label", ["a.jpg,0", "b.jpg"], "line 3"),
-        ("path,label,split", ["a.jpg,0,train", "b.jpg,1,holdout"], "is no split"),
+        ("path,label,split", ["a.jpg,0,train", "b.jpg,1,spare"], "is no split"),
         ("path,label", ["a.jpg,0", "b.jpg,0"], "one class"),
     ],
 )

@@ -112,8 +112,8 @@ def test_class_lists(tmp_path: Path) -> None:
             read_classes(str(path))
     with pytest.raises(DataError, match="cannot be read"):
         read_classes(str(tmp_path / "missing.txt"))
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="UTF-8"):
+    path.write_bytes(b"cat\nW\xe4lder\n")
+    with pytest.raises(DataError, match=r"line 2: is not UTF-8"):
         read_classes(str(path))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.ray_runtime.config import RayConfig
-from itpn_ray.ray_runtime.start import _patiently, environment, is_private, start_ray
+from itpn_ray.ray_runtime.start import _patiently, _private_head, environment, is_private, start_ray
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,19 @@ def test_nobody_at_the_address_is_told_at_once():
     )
     assert done.returncode == 1
     assert "ray.address = '127.0.0.1:9': no Ray cluster answers there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "cause"), [("x" * 90, "more than 107 bytes"), ("file/below", "Not a directory")]
+)
+def test_a_place_that_ray_cannot_use_is_told(place, cause, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / place))
+    head = _private_head(RayConfig(), False)
+    with pytest.raises(ConfigError, match=cause) as caught:
+        head.__enter__()
+    assert str(caught.value).startswith(f"RAY_TMPDIR = '{tmp_path / place}': Ray cannot keep its")
+    assert "short path" in str(caught.value)
 
 
 def test_a_running_ray_is_used_and_left_running(ray_cluster):

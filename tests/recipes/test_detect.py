@@ -112,7 +112,7 @@ def test_every_parameter_has_a_rate(name: str) -> None:
 @pytest.mark.parametrize("name", ["nano", "nano_dino"])
 def test_small_recipes_are_small(name: str) -> None:
     config = named(detect.RECIPES, name)
-    assert (config.workers, config.gpus, config.model.image_size) == ("1", False, 64)
+    assert (config.workers, config.gpus, config.model.image_size) == ("1", None, 64)
     task = make(config)
     with torch.device("meta"):
         network = task.build()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.formatting import show_duration, show_figure
+from itpn_ray.formatting import show_duration, show_metric
 from itpn_ray.terminal.run_progress import RunFolder, RunProgress, Tail, event_line, metrics_line
 
 
@@ -139,7 +139,7 @@ def test_lines_of_records() -> None:
     ],
 )
 def test_show_figure(name: str, value: float, text: str) -> None:
-    assert show_figure(name, value) == text
+    assert show_metric(name, value) == text
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import math
 import subprocess
@@ -89,7 +90,7 @@ def test_a_run_holds_parameters_metrics_and_artifacts(tracker, client, tmp_path)
     assert kept("plots/curve.png") == plot.read_bytes()
 
 
-@pytest.mark.parametrize("ended", [None, "FAILED", "KILLED", "FINISHED"])
+@pytest.mark.parametrize("ended", [None, "FAILED", "INTERRUPTED", "FINISHED"])
 def test_the_same_key_continues_the_same_run(tracker, client, ended) -> None:
     key = f"resumed-{ended}"
     first = tracker()
@@ -217,3 +218,42 @@ def test_create_tracker_puts_artifacts_beside_the_database(out, tmp_path) -> Non
     elsewhere = TrackingConfig(uri=f"sqlite:///{tmp_path}/db/mlflow.db")
     assert isinstance(create_tracker(elsewhere, out), MlflowTracker)
     assert (tmp_path / "db" / "mlartifacts").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("uri", "cause", "hint"),
+    [
+        ("sqlite:///{folder}/bad.db", "file is not a database", "Restore it, move it away"),
+        ("sqlite:///{folder}/cut.db", "malformed", "Restore it, move it away"),
+        ("postgresql://u:p@127.0.0.1:9/db", "No module named", "Install the database's driver"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_line(out, tmp_path, uri, cause, hint) -> None:
+    (tmp_path / "bad.db").write_text("no database")
+    whole = (out / "mlflow.db").read_bytes()
+    (tmp_path / "cut.db").write_bytes(whole[:4096] + bytes(len(whole) - 4096))
+    tracker = create_tracker(TrackingConfig(uri=uri.format(folder=tmp_path)), tmp_path)
+    with pytest.raises(ConfigError, match=cause) as caught:
+        tracker.start("run", {}, key="key")
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "u:p@" not in str(caught.value)
+
+
+def test_a_locked_database_is_told(out, monkeypatch) -> None:
+    import sqlite3
+
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    uri = tracking_uri(TrackingConfig(), out)
+    with contextlib.closing(sqlite3.connect(out / "mlflow.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        tracker = create_tracker(TrackingConfig(uri=f"{uri}?timeout=0.1"), out)
+        with pytest.raises(ConfigError, match="database is locked"):
+            tracker.start("run", {}, key="locked")
+
+
+def test_a_folder_for_artifacts_that_cannot_be_made_is_told(tmp_path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(ConfigError, match=r"its folder cannot be written"):
+        create_tracker(config, tmp_path)

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from itpn_ray.data.config import LoaderConfig
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, TrialsError
 from itpn_ray.runs.journal import read_lines
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.sweep import _tell_failures
 from tests.training.runs import classification, tiny
 
 
@@ -53,6 +54,17 @@ def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:
         0.3,
         "weights",
     )
+
+
+def test_failed_trials_are_counted_and_those_that_were_stopped_early_are_not() -> None:
+    done, stopped = {"trial": "a", "top1": 0.9}, {"trial": "b", "top1": 0.1, "epoch": 1}
+    _tell_failures([done, stopped])
+    failed = [{"trial": "c", "error": "boom"}, {"trial": "d"}]
+    with pytest.raises(
+        TrialsError, match=r"trials = 2: of 4 failed, the first, c, with: boom\."
+    ) as e:
+        _tell_failures([done, stopped, *failed])
+    assert e.value.exit_code == 1
 
 
 @pytest.mark.parametrize(

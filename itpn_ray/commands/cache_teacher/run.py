@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.teacher import load_teacher, teacher_digest
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
+from itpn_ray.training.devices import use_gpus
 from itpn_ray.training.launch.setup import open_splits
 
 
@@ -35,6 +37,8 @@ def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureMan
     experiment = config.experiment
     if not config.features:
         raise ConfigError("features", "", "names no place to write to", "Give --features FOLDER")
+    gpus = use_gpus("gpus", experiment.gpus, experiment.ray)
+    experiment = dataclasses.replace(experiment, gpus=gpus)
     splits = open_splits(experiment)
     settings = feature_settings(experiment, config.views)
     tokens, width = feature_shape(experiment)
@@ -59,7 +63,7 @@ def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureMan
         manifest = write_features(
             job,
             workers=experiment.worker_range[1],
-            gpus=experiment.gpus,
+            gpus=gpus,
             cpus_per_worker=experiment.cpus_per_worker,
             progress=count_up,
             ray=experiment.ray,

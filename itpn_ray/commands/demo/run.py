@@ -25,11 +25,13 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import dashboard_address, start_ray
 from itpn_ray.recipes import finetune, pretrain, tune
-from itpn_ray.report import add_report
+from itpn_ray.report import REPORT
+from itpn_ray.runs.folder import EXPORT
 from itpn_ray.runs.journal import RESULTS, FileJournal
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
-from itpn_ray.training.launch.driver import EXPORT
+from itpn_ray.tracking import NoopTracker
+from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.sweep import sweep
 from jobs.config import SubmitConfig
@@ -53,8 +55,16 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
     """
     folder = Path(config.out).expanduser().absolute() / "demo"
     journal = FileJournal(folder)
-    begin = time.time()
     journal.event("start")
+    with recorded_end(journal, folder, NoopTracker(), console):
+        _stages(config, folder, journal, console)
+    if (folder / REPORT).exists():
+        console.say(f"the report of the whole demo: {folder / REPORT}")
+    return folder
+
+
+def _stages(config: DemoConfig, folder: Path, journal: FileJournal, console: Console) -> None:
+    begin = time.time()
     data = _data(config, folder, console)
     # Slots for the trials of the sweep, see itpn_ray.tuning.sweep.with_slots.
     slots = RayConfig(dashboard=True, num_cpus=config.trials + 4)
@@ -89,12 +99,7 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
         ],
         seconds=round(time.time() - begin, 1),
     )
-    journal.event("end", status="FINISHED")
-    report = add_report(folder, console)
     console.say(f"fine-tuned {tuned:.1%}, a linear probe on raw pixels {probe:.1%}")
-    if report is not None:
-        console.say(f"the report of the whole demo: {report}")
-    return folder
 
 
 def _data(config: DemoConfig, folder: Path, console: Console) -> str:

@@ -58,9 +58,11 @@ class Subject(ABC, Generic[N]):
 
     Attributes:
         headline: the figures that are said of each ratio.
+        place: on what, and where.
     """
 
     headline: tuple[str, ...]
+    place: Place
 
     @abstractmethod
     def evaluate(self, network: N, ratio: float, count: Count) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +12,23 @@ import torch
 
 from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.commands.evaluate.networks import Classifiers, Detectors, Place, Subject
+from itpn_ray.data.annotations.objects import check_classification, check_detection
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import CheckpointError, ConfigError, DataError
-from itpn_ray.formatting import label, show_figure, show_interval, show_spread
+from itpn_ray.errors import CheckpointError, DataError
+from itpn_ray.formatting import label, show_interval, show_metric, show_spread
 from itpn_ray.models import Classifier, load_model
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.weights.files import read_metadata
-from itpn_ray.report import add_report
 from itpn_ray.runs.folder import renew
 from itpn_ray.runs.journal import PLOTS, FileJournal
+from itpn_ray.storage import check_writable
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
+from itpn_ray.tracking import NoopTracker
+from itpn_ray.training.devices import use_gpu
+from itpn_ray.training.ending import recorded_end
+from itpn_ray.training.exporting import weight_file
 from itpn_ray.training.launch.context import TrainContext
-from itpn_ray.training.launch.driver import EXPORT
 
 
 def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
@@ -31,11 +36,18 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
 
     Raises:
         CheckpointError: the weights are no classifier or detector of ours.
-        DataError: the data has other classes than the network.
+        DataError: the data is of another kind, or has other classes than the network.
     """
+    check_writable(config.out)
+    weights = weight_file(config.weights, console.say)
+    config = dataclasses.replace(config, weights=str(weights))
     model, metadata = load_evaluated(config.weights)
     classes = json.loads(metadata["classes"])
     dataset = open_dataset(config.data, config.split)
+    if isinstance(model, Detector):
+        check_detection(dataset)
+    else:
+        check_classification(dataset)
     if list(dataset.classes) != classes:
         raise DataError(
             config.data,
@@ -43,10 +55,8 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
             f"has other classes than {config.weights}, which knows {classes[:5]}",
             "Evaluate on data prepared from the same classes",
         )
-    if config.gpu and not torch.cuda.is_available():
-        raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
     folder = Path(config.out).expanduser().absolute() / config.run
-    worker = TrainContext.alone(gpu=config.gpu, threads=config.threads)
+    worker = TrainContext.alone(gpu=use_gpu("gpu", config.gpu), threads=config.threads)
     place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
     subject = _subject(model, classes, metadata, place)
     folder, before = renew(config, command)
@@ -55,6 +65,22 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     if before:
         console.say(f"{folder} held an evaluation of {before}, which this one replaces")
     journal.event("start")
+    with recorded_end(journal, folder, NoopTracker(), console):
+        _measure(config, subject, journal, console, images=len(dataset))
+    console.summary(folder)
+    return folder
+
+
+def _measure(
+    config: EvaluateConfig,
+    subject: Subject[Any],
+    journal: FileJournal,
+    console: Console,
+    *,
+    images: int,
+) -> None:
+    """Evaluate at each ratio, then time all of them in turn."""
+    worker = subject.place.worker
     networks: dict[float, Classifier | Detector] = {}
     rows: list[dict[str, Any]] = []
     details: dict[str, object] = {}
@@ -66,29 +92,23 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
         rows.append({"migration": r, **found.metrics})
         if not details:
             details = {**found.metrics, **found.details, **subject.details()}
-            subject.draw(networks[r], folder / PLOTS)
+            subject.draw(networks[r], journal.folder / PLOTS)
     console.say("timing the network")
     with worker.autocast():
         speeds = subject.speeds(networks)
     for row in rows:
         row |= speeds[row["migration"]].figures()
-        console.say(_line(row, subject.headline, len(dataset)))
-    journal.result(migration=rows, **{"images": len(dataset), **details})
-    journal.event("end", status="FINISHED")
-    add_report(folder, console)
-    console.summary(folder)
-    return folder
+        console.say(_line(row, subject.headline, images))
+    journal.result(migration=rows, **{"images": images, **details})
 
 
 def load_evaluated(weights: str) -> tuple[Classifier | Detector, dict[str, str]]:
-    """A network and its file's metadata, from a run's folder or an exported file.
+    """A network and its file's metadata, from a weight file.
 
     Raises:
         CheckpointError: there is no such file, or it holds something else.
     """
     path = Path(weights)
-    if path.is_dir():
-        path = path / EXPORT
     if not path.is_file():
         raise CheckpointError(
             str(path),
@@ -131,6 +151,6 @@ def _line(row: Mapping[str, float], headline: tuple[str, ...], images: int) -> s
     for name in (name for name in headline if name in row):
         interval = show_interval(name, row[name], images)
         sure = f" ({interval}, n = {images:,})" if interval else ""
-        shown.append(f"{label(name)} {show_figure(name, row[name])}{sure}")
-    speed = show_figure("images_per_s", row["images_per_s"])
+        shown.append(f"{label(name)} {show_metric(name, row[name])}{sure}")
+    speed = show_metric("images_per_s", row["images_per_s"])
     return "  ".join([*shown, f"{speed} images/s ({show_spread(row)})"])

@@ -22,6 +22,7 @@ from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.averaging import describe_average
+from itpn_ray.training.devices import use_gpu
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
 from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
@@ -123,7 +124,8 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
     if timing is not None:
         parts = ", ".join(f"{phase} {spent:.2g}" for phase, spent in timing.phases.items())
         hours = size.steps * timing.seconds / 3600
-        unit = "GPU-hours" if experiment.gpus else "worker-hours"
+        on_gpus = torch.cuda.is_available() if experiment.gpus is None else experiment.gpus
+        unit = "GPU-hours" if on_gpus else "worker-hours"
         say(f"  timed on       {timing.device}, {config.measured_steps} steps of one worker")
         say(f"  a step         {timing.seconds:.3g} s ({parts})")
         say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
@@ -210,7 +212,8 @@ def measure(config: ExperimentConfig, size: RunSize, steps: int) -> Timing:
         raise ConfigError(
             "gpus", True, "there is no GPU here", "Plan on a machine as the run would use"
         )
-    worker = TrainContext.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
+    gpu = use_gpu("gpus", config.gpus)
+    worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
     Path(config.out).expanduser().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(config.out).expanduser(), prefix="plan-") as out:
         train, _ = open_splits(config)

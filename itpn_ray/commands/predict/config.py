@@ -37,8 +37,8 @@ class PredictConfig:
     """Ray Data actors with a network each; 0: this process, without Ray."""
     threads: int = 2
     """Decoding and, on a CPU, compute threads of each worker."""
-    gpu: bool = False
-    """Use a GPU for each worker, in bf16."""
+    gpu: bool | None = None
+    """Use a GPU for each worker, in bf16. None: where this machine has one."""
     ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:

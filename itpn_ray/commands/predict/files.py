@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from itpn_ray.data.loading.image_folder import Outcome
+from itpn_ray.data.sources.base import PICTURE_SUFFIXES
 from itpn_ray.errors import ConfigError
 from itpn_ray.storage import ObjectStore
 
 RESULTS, IMAGES, UNREADABLE, DRAWN = "results.json", "images.json", "unreadable.csv", "drawn"
 SETTINGS = "config.json"
+_LONGEST_NAME = 255  # bytes, on every usual filesystem
 
 
 def start_afresh(store: ObjectStore, settings: dict[str, Any]) -> None:
@@ -67,8 +71,7 @@ class PredictionFiles:
     def add(self, outcome: Outcome) -> None:
         """Write what became of a file."""
         if outcome.problem:
-            self.unreadable += 1
-            self._list.writerow((outcome.path, outcome.problem))
+            self.refuse(outcome.path, outcome.problem)
             return
         self.images += 1
         for entry in outcome.answer.entries:
@@ -79,6 +82,11 @@ class PredictionFiles:
             self._images.add({**numbered, "width": width, "height": height})
         if outcome.answer.drawn:
             self._store.write_bytes(f"{DRAWN}/{drawn_name(outcome.path)}", outcome.answer.drawn)
+
+    def refuse(self, path: str, problem: str) -> None:
+        """Write a file that is no image."""
+        self.unreadable += 1
+        self._list.writerow((path, problem))
 
     def __enter__(self) -> PredictionFiles:
         return self
@@ -97,11 +105,26 @@ class PredictionFiles:
 def drawn_name(path: str) -> str:
     """The name of a drawn image, below ``drawn/``: a JPEG's own, another's with .jpg behind it.
 
-    What a store does not take, backslashes and leading dots, is replaced.
+    Names that differ stay different: one that ends like `a.png.jpg` gets a .jpg too. What a store
+    does not take, backslashes, leading dots and names of more than 255 bytes, is replaced, and the
+    name then told apart by a digest.
     """
-    parts = [part.replace("\\", "_") for part in path.split("/")]
-    plain = "/".join(f"_{part[1:]}" if part.startswith(".") else part for part in parts)
-    return plain if plain.lower().endswith((".jpg", ".jpeg")) else f"{plain}.jpg"
+    *folders, name = path.split("/")
+    stem, suffix = os.path.splitext(name)
+    is_jpeg = suffix.lower() in (".jpg", ".jpeg")
+    if not is_jpeg or stem.lower().endswith(PICTURE_SUFFIXES):
+        stem, suffix = name, ".jpg"
+    return "/".join([*map(_storable, folders), _storable(stem, suffix)])
+
+
+def _storable(part: str, suffix: str = "") -> str:
+    """A part of a path, with a suffix, as any store takes it."""
+    plain = part.replace("\\", "_")
+    plain = f"_{plain[1:]}" if plain.startswith(".") else plain
+    if plain == part and len((part + suffix).encode()) <= _LONGEST_NAME:
+        return part + suffix
+    mark = f"-{hashlib.sha256(part.encode()).hexdigest()[:8]}{suffix}"
+    return plain.encode()[: _LONGEST_NAME - len(mark)].decode(errors="ignore") + mark
 
 
 class _Array:

@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from itpn_ray.commands.evaluate.networks import USUAL_VIEW
 from itpn_ray.commands.evaluate.run import load_evaluated
@@ -31,6 +28,8 @@ from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.storage import check_writable, join, open_store
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
+from itpn_ray.training.devices import use_gpus
+from itpn_ray.training.exporting import weight_file
 from itpn_ray.training.launch.context import TrainContext
 
 _DETECTOR_BATCH, _CLASSIFIER_BATCH = 4, 64
@@ -50,15 +49,17 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         ConfigError: the output cannot be written, lies in the folder or holds something else, or
             there is no GPU.
     """
-    model, metadata = load_evaluated(config.weights)
+    weights = weight_file(config.weights, console.say)
+    model, metadata = load_evaluated(str(weights))
     detects = isinstance(model, Detector)
     config = replace(
         config,
-        weights=str(Path(config.weights).expanduser().absolute()),
+        weights=str(weights),
         folder=open_store(config.folder).uri,
         batch=config.batch or (_DETECTOR_BATCH if detects else _CLASSIFIER_BATCH),
+        gpu=use_gpus("gpu", config.gpu, config.ray),
     )
-    rows = list_images(config.folder)
+    rows, barred = list_images(config.folder, console.say)
     _check(config)
     store = open_store(config.out)
     start_afresh(store, asdict(config))
@@ -69,7 +70,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         make_predictor=partial(make_predictor, config),
     )
     answering = answer_folder(
-        job, rows, workers=config.workers, gpus=config.gpu, ray=with_room(config)
+        job, rows, workers=config.workers, gpus=bool(config.gpu), ray=with_room(config)
     )
     categories = _categories(metadata) if detects else None
     with (
@@ -77,6 +78,8 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         PredictionFiles(store, categories) as files,
         closing(answering) as outcomes,
     ):
+        for path, problem in barred:
+            files.refuse(path, problem)
         for done, outcome in enumerate(outcomes, 1):
             files.add(outcome)
             count(done, len(rows))
@@ -90,7 +93,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
 def make_predictor(config: PredictConfig) -> Predict:
     """The network on this worker's device."""
     model, metadata = load_evaluated(config.weights)
-    worker = TrainContext.alone(gpu=config.gpu, threads=config.threads)
+    worker = TrainContext.alone(gpu=bool(config.gpu), threads=config.threads)
     placed = Placed(device=worker.device, autocast=worker.autocast)
     drawing = Drawing(side=config.draw_side, min_score=config.draw_score)
     categories = _categories(metadata)
@@ -126,10 +129,8 @@ def _check(config: PredictConfig) -> None:
     """Find at once what would end the work later.
 
     Raises:
-        ConfigError: the output cannot be written or lies in the folder, or there is no GPU.
+        ConfigError: the output cannot be written or lies in the folder.
     """
-    if config.gpu and not config.workers and not torch.cuda.is_available():
-        raise ConfigError("gpu", True, "there is no GPU here", "Leave it out")
     if join(open_store(config.out).uri, "").startswith(join(config.folder, "")):
         raise ConfigError(
             "out", config.out, "lies in the folder of images", "Give one outside of it"

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from itpn_ray.data.sources.text import encoding_of
+
 _CHUNK = 4 << 20
 _BLANK = " \t\r\n"
 _AFTER = frozenset(",:]}" + _BLANK)
@@ -61,7 +63,7 @@ class _Text:
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._decoder: codecs.IncrementalDecoder | None = None  # the first bytes tell which
         self._parse = json.JSONDecoder().raw_decode
         self._text = ""
         self._at = 0
@@ -105,5 +107,9 @@ class _Text:
     def _more(self) -> None:
         data = self._stream.read(_CHUNK)
         self._ended = not data
-        self._text = self._text[self._at :] + self._decode(data, final=self._ended)
+        if self._decoder is None:
+            encoding, mark = encoding_of(data)
+            self._decoder = codecs.getincrementaldecoder(encoding)()
+            data = data[mark:]
+        self._text = self._text[self._at :] + self._decoder.decode(data, final=self._ended)
         self._at = 0

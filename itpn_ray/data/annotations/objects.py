@@ -116,6 +116,23 @@ def check_detection(dataset: ShardedDataset) -> None:
         )
 
 
+def check_classification(dataset: ShardedDataset) -> None:
+    """Refuse data whose images have no class each.
+
+    Raises:
+        DataError: it is no split of classification.
+    """
+    kind = dataset.manifest.kind
+    if kind != "classification":
+        verb = "itpn-ray detect" if kind == "detection" else "itpn-ray pretrain"
+        raise DataError(
+            "data",
+            dataset.uri,
+            f"was prepared for {kind}, but a class of each image is needed",
+            f"Train on it with {verb}, or prepare a folder with one subfolder a class",
+        )
+
+
 def check_masks(dataset: ShardedDataset) -> None:
     """Refuse data whose first shard has an object without a mask, crowds excepted.
 

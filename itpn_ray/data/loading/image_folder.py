@@ -21,7 +21,8 @@ from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import from_bytes, to_bytes
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
-from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows
+from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows, Say, silent
+from itpn_ray.data.sources.leftovers import LEFTOVER, in_words
 from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
@@ -103,21 +104,38 @@ class FolderJob:
     make_predictor: Callable[[], Predict]
 
 
-def list_images(uri: str) -> pa.Table:
-    """All files below a folder that may be images, by their names; sorted by path, numbered.
+def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """All files below a folder that may be images, by their names.
+
+    Args:
+        uri: the folder.
+        say: is told how much is left out that programs leave behind.
+
+    Returns:
+        Those that can be opened, sorted by path and numbered; path and problem of the others, such
+        as dead links and names that are not UTF-8.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none that can be opened.
     """
     fs, root = filesystem(uri)
     rows = Rows(_SCHEMA)
-    for entry in files_below(fs, root):
-        if entry.name.lower().endswith(PICTURE_SUFFIXES):
-            path = relpath(entry.path, root)
+    found = files_below(fs, root)
+    leftovers = [entry.path for entry in found if entry.problem == LEFTOVER]
+    if leftovers:
+        say(in_words(leftovers))
+    barred: list[tuple[str, str]] = []
+    for entry in found:
+        path = relpath(entry.path, root)
+        if entry.problem == LEFTOVER or not entry.name.lower().endswith(PICTURE_SUFFIXES):
+            continue
+        if entry.problem:
+            barred.append((path, entry.problem))
+        else:
             rows.add(path, entry.path, size=entry.size or 0, number=len(rows) + 1)
     if not len(rows):
         raise DataError("folder", uri, "holds no images", "Give a folder with images in it")
-    return rows.table()
+    return rows.table(), barred
 
 
 class FolderWorker:

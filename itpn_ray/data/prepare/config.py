@@ -75,6 +75,9 @@ class PrepareConfig:
     """File with the class names in the order of the labels, one a line; empty: sorted names."""
     labels: str = ""
     """File with the labels of ImageNet's validation images, where no folders tell them."""
+    splits: tuple[str, ...] = ()
+    """What each split is called in the source, where its names do not tell:
+    ``train=Training val=Testing``. What is not named is left out."""
     holdout: float = 0.1
     """Share of each class set aside as ``val`` where the source has no validation images."""
     seed: int = 0
@@ -99,6 +102,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         checks.one_of("prepare.format", self.format, FORMATS)
+        object.__setattr__(self, "splits", tuple(self.splits))  # a list, where read from JSON
         if not 0 < self.holdout < 1:
             raise ConfigError(
                 "prepare.holdout", self.holdout, "must lie between 0 and 1", "Try 0.1"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,9 @@ from itpn_ray.data.prepare.shard_job import (
     plan_key,
     remove_work,
 )
+from itpn_ray.data.sources.base import Listing, Say, silent
 from itpn_ray.data.sources.detect import open_source
+from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words
 from itpn_ray.data.sources.walk import children
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
@@ -63,6 +65,7 @@ def prepare(
     progress: ProgressCallback | None = None,
     *,
     ray: RayConfig | None = None,
+    say: Say = silent,
 ) -> Manifest:
     """Prepare raw images for training; at once where it has been done already.
 
@@ -70,6 +73,8 @@ def prepare(
         config: what, whereto and how.
         progress: called for each shard, when its worker has written the next one.
         ray: the Ray to run on, unless this process is connected to one.
+        say: takes what is told before the work begins: what was guessed, which files and folders
+            became which split, and how much is left out that programs leave behind.
 
     Returns:
         The manifest, which is also at ``config.out``.
@@ -79,10 +84,12 @@ def prepare(
         DataError: the source cannot be used, or too many images are broken.
         RunError: Ray has lost what became of a shard.
     """
-    _, source = open_source(config)
+    form, source = open_source(config, say)
     store = open_store(config.out)
     _check_places(config, store)
     listing = hold_out(source.listing(), config.holdout, config.seed)
+    _tell(form, listing, say)
+    listing = replace(listing, skipped=counted(listing.skipped))
     with TemporaryDirectory(prefix="itpn_ray-") as scratch:
         plans = list(plan_shards(listing, config, Path(scratch)))
         digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
@@ -105,6 +112,18 @@ def prepare(
     _remove_strays(store, manifest)
     remove_work(store)
     return manifest
+
+
+def _tell(form: str, listing: Listing, say: Say) -> None:
+    """Say how the source was understood."""
+    say(f"read as {form}, {listing.kind}")
+    for note in listing.notes:
+        say(note)
+    for split, table in listing.splits.items():
+        say(f"{split}: {table.num_rows:,} images from {listing.origins[split]}")
+    leftovers = [path for path, reason in listing.skipped if reason == LEFTOVER]
+    if leftovers:
+        say(in_words(leftovers))
 
 
 def _make_shards(

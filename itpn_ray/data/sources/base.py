@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import splitext
@@ -33,16 +32,21 @@ PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
     *(".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm"),
 )
+# Files without a suffix that lie in data sets and are no images.
+_DOCUMENTS = frozenset(
+    {
+        *("readme", "license", "licence", "copying", "copyright", "notice", "authors", "changelog"),
+        *("citation", "version", "makefile", "md5sum", "md5sums", "sha1sums", "sha256sums"),
+        *("checksum", "checksums", "_success", "manifest", "todo", "contributors", "dockerfile"),
+    }
+)
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-"""How data sets name their splits -> how we do."""
+Say = Callable[[str], None]
+"""Takes a sentence for people."""
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
 
 
 class Annotations(Protocol):
@@ -76,6 +80,7 @@ class Listing:
             ``group`` (int) marks rows that are read together and must stay so.
         origins: name -> where the split comes from, in words.
         skipped: (path, reason) of files that are not taken for images at all.
+        notes: what was guessed, in sentences for people.
         annotations: of the splits that have objects.
     """
 
@@ -85,6 +90,7 @@ class Listing:
     splits: Mapping[str, pa.Table]
     origins: Mapping[str, str]
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
     annotations: Mapping[str, Annotations] = field(default_factory=dict)
 
 
@@ -110,17 +116,12 @@ def why_not(entry: Entry) -> str:
     """Why a file is not taken for an image; empty if it may be one, by its name."""
     if entry.problem:
         return entry.problem
-    if splitext(entry.name)[1].lower() in ("", *PICTURE_SUFFIXES):
+    suffix = splitext(entry.name)[1].lower()
+    if not suffix and entry.name.lower() in _DOCUMENTS:
+        return "not taken for an image: documents are called so"
+    if suffix in ("", *PICTURE_SUFFIXES):
         return ""
     return "not taken for an image: its name has another suffix"
-
-
-def split_of(path: str) -> str | None:
-    """The split that a path names in one of its words; ``None`` if it names none."""
-    for word in re.split(r"[^a-z]+", path.lower()):
-        if word in SPLIT_NAMES:
-            return SPLIT_NAMES[word]
-    return None
 
 
 class Rows:
@@ -190,35 +191,3 @@ def check_classes(classes: Sequence[str], uri: str) -> None:
             "Give images of at least two classes, or pass --unlabelled to prepare them "
             "without labels",
         )
-
-
-def label_numbers(
-    found: Sequence[str | int], names: Sequence[str], uri: str
-) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Class names and the label of each row, from labels as a source writes them.
-
-    Numbers are labels already; ``names`` name them, or they are named "0", "1", ... Names that are
-    words are numbered in the order of ``names``, or sorted.
-
-    Raises:
-        DataError: a label is not among the names.
-    """
-    numeric = all(isinstance(label, int) or label.isdecimal() for label in found)
-    if numeric:
-        labels = np.array([int(label) for label in found], dtype=np.int64)
-        classes = tuple(names) or tuple(str(n) for n in range(int(labels.max()) + 1))
-        unknown = [label for label in labels.tolist() if not 0 <= label < len(classes)]
-    else:
-        words = [str(label) for label in found]
-        classes = tuple(names) or tuple(sorted(set(words)))
-        number = {name: n for n, name in enumerate(classes)}
-        unknown = sorted(set(words) - set(classes))
-        labels = np.array([number.get(word, -1) for word in words], dtype=np.int64)
-    if unknown:
-        raise DataError(
-            "prepare.source",
-            uri,
-            f"has the label {unknown[0]!r}, which is none of the {len(classes)} classes",
-            "Correct the labels or the list of classes",
-        )
-    return classes, labels.astype(np.int32)

@@ -18,8 +18,9 @@ from posixpath import relpath
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.base import Listing, Source, split_of
+from itpn_ray.data.sources.base import Listing, Source
 from itpn_ray.data.sources.coco_file import CocoFile, read_coco_file
+from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
@@ -33,9 +34,11 @@ class CocoSource(Source):
 
     Attributes:
         uri: the folder with ``annotations/``.
+        splits: names of the splits.
     """
 
     uri: str
+    splits: SplitNames = USUAL_NAMES
 
     def listing(self) -> Listing:
         """See `Source.listing`; images in the order of the annotation file."""
@@ -74,12 +77,12 @@ class CocoSource(Source):
     def _annotation_files(self, fs: FileSystem, root: str) -> dict[str, str]:
         """Split -> annotation file, relative to the root; train first."""
         below = files_below(fs, f"{root}/annotations")
-        files = [entry for entry in below if entry.name.endswith(".json")]
+        files = [entry for entry in below if not entry.problem and entry.name.endswith(".json")]
         files = [entry for entry in files if entry.name.startswith(_PREFIXES)] or files
         found: dict[str, str] = {}
         for entry in files:
             name = relpath(entry.path, root)
-            split = split_of(entry.name)
+            split = self.splits.of_file(entry.name)
             if split in found:
                 raise DataError(
                     "prepare.source",

@@ -15,9 +15,10 @@ from pyarrow.fs import FileSystem, FileType
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.base import LISTING_SCHEMA, Rows, split_of
+from itpn_ray.data.sources.base import LISTING_SCHEMA, Rows
 from itpn_ray.data.sources.coco_entries import has_mask, parse_category, parse_image, whole
 from itpn_ray.data.sources.objects import CocoObjects, read_arrays
+from itpn_ray.data.sources.splits import split_of_file
 from itpn_ray.errors import DataError
 from itpn_ray.storage import join
 
@@ -185,7 +186,7 @@ def _place(fs: FileSystem, root: str, name: str, images: list[dict[str, Any]]) -
     """
     files = [item["file_name"] for item in images]
     stem = splitext(basename(name))[0].rpartition("_")[2]  # train2017, train
-    folders = ["", stem, f"images/{stem}", split_of(stem) or stem, "images", f"{stem}/images"]
+    folders = ["", stem, f"images/{stem}", split_of_file(stem) or stem, "images", f"{stem}/images"]
     for file, folder, tail in product(files, dict.fromkeys(folders), (0, 2, 1)):
         path = _path(folder, file, tail)
         if fs.get_file_info(f"{root}/{path}").type == FileType.File:

@@ -1,29 +1,29 @@
-"""A CSV list of images: columns ``path``, and ``label`` and ``split`` where there are any."""
+"""A list of images in a text file: their paths, and labels and splits where there are any."""
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
-from posixpath import dirname
+from posixpath import basename, dirname
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow.fs import FileType
 
-from itpn_ray.data.sources.base import (
-    SPLIT_NAMES,
-    Listing,
-    Rows,
-    Source,
-    check_classes,
-    label_numbers,
-    with_labels,
-)
-from itpn_ray.data.sources.lists import read_classes, read_lines
+from itpn_ray.data.sources.base import Listing, Rows, Source, check_classes, with_labels
+from itpn_ray.data.sources.labels import label_numbers
+from itpn_ray.data.sources.leftovers import LEFTOVER, is_leftover
+from itpn_ray.data.sources.list_columns import find_columns, row_splits
+from itpn_ray.data.sources.list_paths import find_files
+from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
+from itpn_ray.data.sources.tables import Table, read_table
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
 _SIZES_AT_ONCE = 1024
+_NO_LABEL = ("", "-1", "-1.0", "nan", "null")
 
 
 @dataclass(frozen=True)
@@ -34,65 +34,94 @@ class CsvList(Source):
         uri: the list.
         unlabelled: ignore the labels.
         classes: URI of a list of class names in the order of the labels; may be empty.
+        splits: names of the splits.
     """
 
     uri: str
     unlabelled: bool = False
     classes: str = ""
+    splits: SplitNames = USUAL_NAMES
 
     def listing(self) -> Listing:
-        """See `Source.listing`; rows in the order of the list."""
-        found = self._rows()
-        split_names = sorted({row.get("split") or "train" for row in found})
-        unknown = [name for name in split_names if name not in SPLIT_NAMES]
-        if unknown:
-            raise DataError(
-                self.uri, unknown[0], "is no split", f"Name {', '.join(SPLIT_NAMES)} as splits"
-            )
-        labelled = "label" in found[0] and not self.unlabelled
+        """See `Source.listing`; rows in the order of the list. Rows without a label are listed."""
+        table = read_table(self.uri, blanks=True)
+        columns = find_columns(table, self.splits, labelled=not self.unlabelled)
+        splits, told = row_splits(table, columns, self.splits)
+        labels = None if columns.label is None else table.column(columns.label)
+        paths = table.column(columns.path)
+        reasons = [
+            _why_not(row.line, paths[at], splits[at], None if labels is None else labels[at])
+            for at, row in enumerate(table.rows)
+        ]
+        taken = np.array([not reason for reason in reasons])
         classes: tuple[str, ...] = ()
-        labels = None
-        if labelled:
-            given = read_classes(self.classes) if self.classes else ()
-            classes, labels = label_numbers([row["label"] for row in found], given, self.uri)
-            check_classes(classes, self.uri)
-        table = self._table([row["path"] for row in found])
+        numbers = np.full(len(paths), -1, dtype=np.int32)
         if labels is not None:
-            table = with_labels(table, labels)
-        named = np.array([SPLIT_NAMES[row.get("split") or "train"] for row in found])
-        splits = {str(name): table.filter(named == name) for name in np.unique(named)}
+            classes, numbers[taken] = self._labels(table, labels, taken)
+        rows = with_labels(self._rows(paths), numbers)
+        named = np.array([split or "" for split in splits])
+        parts = {split: rows.filter(taken & (named == split)) for split in SPLITS}
+        found = {split: part for split, part in parts.items() if part.num_rows}
         return Listing(
-            kind="classification" if labelled else "unlabelled",
+            kind="classification" if classes else "unlabelled",
             classes=classes,
-            splits=splits,
-            origins={name: f"rows of split {name}" for name in splits},
+            splits=found,
+            origins={
+                split: f"rows of {split} by {told}" if told else "all rows" for split in found
+            },
+            skipped=tuple((path, why) for path, why in zip(paths, reasons, strict=True) if why),
+            notes=_notes(table, columns.label, reasons),
         )
 
-    def _rows(self) -> list[dict[str, str]]:
-        rows = list(csv.DictReader(read_lines(self.uri)))
-        if not rows or "path" not in rows[0]:
-            cause = "has no column 'path'" if rows else "lists no images"
-            raise DataError("prepare.source", self.uri, cause, "Begin it with a line 'path,label'")
-        for number, row in enumerate(rows, start=2):
-            if any(value is None for value in row.values()) or None in row:
-                raise DataError(
-                    self.uri, f"line {number}", "has another number of fields", "Correct it"
-                )
-        return rows
+    def _labels(
+        self, table: Table, labels: Sequence[str], taken: NDArray[np.bool_]
+    ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+        """Class names, and the labels of the rows that are taken."""
+        at = np.flatnonzero(taken).tolist()
+        if not at:
+            raise DataError(
+                "prepare.source",
+                self.uri,
+                "gives no image a label",
+                "Pass --unlabelled to prepare them without labels",
+            )
+        given = read_classes(self.classes) if self.classes else ()
+        places = [f"line {table.rows[row].line}" for row in at]
+        classes, numbers = label_numbers([labels[row] for row in at], given, self.uri, places)
+        check_classes(classes, self.uri)
+        return classes, numbers
 
-    def _table(self, paths: list[str]) -> pa.Table:
+    def _rows(self, paths: list[str]) -> pa.Table:
         """The listing without labels; a file that is missing shows when it is read."""
         fs, list_path = filesystem(self.uri)
+        found = find_files(fs, dirname(list_path), paths)
         rows = Rows()
         for start in range(0, len(paths), _SIZES_AT_ONCE):
-            part = paths[start : start + _SIZES_AT_ONCE]
-            files = [_absolute(path, dirname(list_path)) for path in part]
-            for path, file, info in zip(part, files, fs.get_file_info(files), strict=True):
+            part = slice(start, start + _SIZES_AT_ONCE)
+            infos = fs.get_file_info(found[part])
+            for path, file, info in zip(paths[part], found[part], infos, strict=True):
                 rows.add(path, file, size=info.size if info.type == FileType.File else 0)
         return rows.table()
 
 
-def _absolute(path: str, folder: str) -> str:
-    if path.startswith("s3://"):
-        return path.removeprefix("s3://")
-    return path if path.startswith("/") else f"{folder}/{path}"
+def _notes(table: Table, label: int | None, reasons: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    if label is not None and table.header:
+        notes.append(f"labels are those of column {table.header[label]!r}")
+    count = sum(map(bool, reasons))
+    if count:
+        notes.append(f"left out: {count:,} of {len(reasons):,} rows of the list")
+    return tuple(notes)
+
+
+def _why_not(line: int, path: str, split: str | None, label: str | None) -> str:
+    """Why a row of the list is left out; empty if it is taken."""
+    if not path:
+        return f"left out: line {line} of the list names no file"
+    if is_leftover(basename(path.replace("\\", "/"))):
+        return LEFTOVER
+    if split is None:
+        return f"left out: line {line} of the list is in no split that --splits names"
+    if label is not None and label.casefold() in _NO_LABEL:
+        return f"left out: line {line} of the list gives it no label ({label!r})"
+    return ""

@@ -8,36 +8,46 @@ from posixpath import splitext
 from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.sources.base import SPLIT_NAMES, Source
+from itpn_ray.data.sources.base import Say, Source, silent
 from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList
+from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
 from itpn_ray.data.sources.parquet import ParquetSource
+from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import children, files_below
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import filesystem
 
 SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
-    "folders": lambda c: FolderSource(c.source, c.unlabelled, c.classes, c.labels),
+    "folders": lambda c: FolderSource(c.source, c.unlabelled, c.classes, c.labels, _splits(c)),
     "imagenet-tars": lambda c: ImageNetTars(c.source, c.classes, c.labels),
-    "webdataset": lambda c: WebDataset(c.source, c.unlabelled, c.classes),
-    "parquet": lambda c: ParquetSource(c.source, c.unlabelled, c.classes),
-    "csv": lambda c: CsvList(c.source, c.unlabelled, c.classes),
-    "coco": lambda c: CocoSource(c.source),
-    "objects365": lambda c: CocoSource(c.source),
+    "webdataset": lambda c: WebDataset(c.source, c.unlabelled, c.classes, _splits(c)),
+    "parquet": lambda c: ParquetSource(c.source, c.unlabelled, c.classes, _splits(c)),
+    "csv": lambda c: CsvList(c.source, c.unlabelled, c.classes, _splits(c)),
+    "coco": lambda c: CocoSource(c.source, _splits(c)),
+    "objects365": lambda c: CocoSource(c.source, _splits(c)),
 }
 
 
-def open_source(config: PrepareConfig) -> tuple[str, Source]:
+def _splits(config: PrepareConfig) -> SplitNames:
+    return SplitNames.parse(config.splits)
+
+
+def open_source(config: PrepareConfig, say: Say = silent) -> tuple[str, Source]:
     """The format and the reader of ``config.source``.
+
+    Args:
+        config: the settings.
+        say: takes what was guessed, in a sentence.
 
     Raises:
         DataError: nothing is there.
         ConfigError: the format does not take a field that was given.
     """
-    name = detect(config.source) if config.format == "auto" else config.format
+    name = detect(config.source, say) if config.format == "auto" else config.format
     for field, takers in _TAKERS.items():
         if getattr(config, field) and name not in takers:
             raise ConfigError(
@@ -49,27 +59,35 @@ def open_source(config: PrepareConfig) -> tuple[str, Source]:
     return name, SOURCES[name](config)
 
 
-# Where shards lie in published data sets: data/, train/, default/train/.
-_SHARD_FOLDERS = (*SPLIT_NAMES, "data", "default")
+# Where shards lie in published data sets, beside folders of the splits: data/, default/train/.
+_SHARD_FOLDERS = ("data", "default")
+_LISTS = (".csv", ".tsv", ".txt")
+# Images for each shard from which on a folder is one of images with a stray archive in it.
+_MANY = 3
 
 _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
     "classes": ("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
     "labels": ("folders", "imagenet-tars"),
+    "splits": ("folders", "webdataset", "parquet", "csv", "coco", "objects365"),
 }
 
 
-def detect(uri: str) -> str:
+def detect(uri: str, say: Say = silent) -> str:
     """The format of a source, by the names of the files that lie in it.
+
+    Args:
+        uri: the source.
+        say: takes what was guessed, in a sentence, where something speaks against it.
 
     Raises:
         DataError: nothing is there.
     """
     fs, root = filesystem(uri)
     suffix = splitext(root)[1].lower()
-    if suffix in (".csv", ".parquet") and fs.get_file_info(root).type == FileType.File:
-        return suffix[1:]
-    found = children(fs, root)
+    if suffix in (*_LISTS, ".parquet") and fs.get_file_info(root).type == FileType.File:
+        return "parquet" if suffix == ".parquet" else "csv"
+    found = [entry for entry in children(fs, root) if not entry.problem]
     if not found:
         raise DataError("prepare.source", uri, "is empty", "Give a folder with images")
     names = {entry.name for entry in found}
@@ -88,18 +106,44 @@ def detect(uri: str) -> str:
                 "has images/ and annotations/, but no COCO JSON in the latter",
                 "Name the format: --format coco, or folders if these are two classes",
             )
+    return _shards_or_folders(fs, root, say)
+
+
+def _shards_or_folders(fs: FileSystem, root: str, say: Say) -> str:
+    """Tars or Parquet files where these are what the source consists of, or else folders."""
     names = _shard_names(fs, root, depth=2)
-    for name, ending in (("webdataset", ".tar"), ("parquet", ".parquet")):
-        if any(inner.endswith(ending) for inner in names):
-            return name
+    for form, ending in (("webdataset", ".tar"), ("parquet", ".parquet")):
+        shards = [name for name in names if name.lower().endswith(ending)]
+        if not shards:
+            continue
+        images = count_images(fs, root, _MANY * len(shards) + 1)
+        if not images:
+            return form
+        taken = "folders" if images > _MANY * len(shards) else form
+        what = shown(sorted(shards), 3)
+        say(
+            f"there are {what} and images beside: taken for {_IN_WORDS[taken]}; "
+            f"--format {form if taken == 'folders' else 'folders'} reads it the other way"
+        )
+        return taken
     return "folders"
+
+
+_IN_WORDS = {
+    "folders": "a folder of images with a stray archive (--format folders)",
+    "webdataset": "tars with stray images (--format webdataset)",
+    "parquet": "Parquet files with stray images (--format parquet)",
+}
 
 
 def _shard_names(fs: FileSystem, folder: str, depth: int) -> set[str]:
     """Names of what lies in a folder and in those of its folders that may hold shards."""
     names = set()
     for entry in children(fs, folder):
+        if entry.problem:
+            continue
         names.add(entry.name)
-        if entry.is_folder and entry.name in _SHARD_FOLDERS and depth:
+        may_hold = entry.name in _SHARD_FOLDERS or split_of_name(entry.name)
+        if entry.is_folder and may_hold and depth:
             names |= _shard_names(fs, entry.path, depth - 1)
     return names

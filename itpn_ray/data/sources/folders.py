@@ -2,11 +2,11 @@
 
 Understood, in this order:
 
-1. ``train/``, ``val/`` (also ``validation/``, ``valid/``), ``test/``, each with a folder a class;
-   a ``val/`` without class folders has its labels in a list (`itpn_ray.data.sources.lists`), and a
-   ``test/`` without is left out;
+1. folders of the splits, whose names `itpn_ray.data.sources.splits` knows, each with a folder a
+   class; a split without class folders has its labels in a list (`itpn_ray.data.sources.lists`),
+   given or found beside it, and a test split without any is left out;
 2. the same with images directly in all of them: no labels;
-3. a folder a class, no splits;
+3. a folder a class, no splits, or folders of the splits inside each class folder;
 4. images directly in the folder: no labels.
 
 Images may lie deeper inside a class folder. With ``unlabelled`` every image below a split
@@ -15,26 +15,30 @@ counts, whatever folder it is in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from posixpath import relpath
 
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from itpn_ray.data.sources.base import (
-    SPLIT_NAMES,
-    Listing,
-    Rows,
-    Source,
-    check_classes,
-    label_numbers,
-    why_not,
-    with_labels,
+from itpn_ray.data.sources.base import Listing, Rows, Source, check_classes, why_not, with_labels
+from itpn_ray.data.sources.folder_layout import (
+    find_layout,
+    is_image,
+    left_beside,
+    lists_beside,
+    split_inside,
+    tables_beside,
 )
-from itpn_ray.data.sources.lists import read_classes, read_labels
+from itpn_ray.data.sources.labels import label_numbers, without_empty
+from itpn_ray.data.sources.lists import find_labels, read_classes, read_labels
+from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames, shown
 from itpn_ray.data.sources.walk import children, files_below
 from itpn_ray.errors import DataError
-from itpn_ray.storage import filesystem
+from itpn_ray.storage import filesystem, join
+
+_ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".rar", ".7z")
 
 
 @dataclass(frozen=True)
@@ -46,109 +50,188 @@ class FolderSource(Source):
         unlabelled: ignore the folders' names.
         classes: URI of a list of the class folders in the order of the labels; empty: sorted.
         labels: URI of a list of labels of a ``val/`` without class folders; may be empty.
+        splits: names of the splits.
     """
 
     uri: str
     unlabelled: bool = False
     classes: str = ""
     labels: str = ""
+    splits: SplitNames = USUAL_NAMES
 
     def listing(self) -> Listing:
         """See `Source.listing`; files are sorted by path."""
-        fs, root = filesystem(self.uri)
-        folders = {
-            SPLIT_NAMES[entry.name]: entry.path
-            for entry in children(fs, root)
-            if entry.is_folder and entry.name in SPLIT_NAMES
-        } or {"train": root}
-        inside = {split: self._class_folders(fs, folder) for split, folder in folders.items()}
+        return _Reading(self, *filesystem(self.uri)).listing()
+
+
+class _Reading:
+    """Folders that are being listed."""
+
+    def __init__(self, source: FolderSource, fs: FileSystem, root: str) -> None:
+        self._source = source
+        self._fs = fs
+        self._root = root
+        self._layout = find_layout(fs, root, source.splits, labelled=not source.unlabelled)
+        self._skipped = list(self._layout.skipped)
+        self._notes = list(self._layout.notes)
+
+    def listing(self) -> Listing:
+        """List everything."""
+        inside = {
+            split: self._class_folders(where) for split, where in self._layout.folders.items()
+        }
         classes = self._classes(inside)
-        skipped: list[tuple[str, str]] = []
-        splits: dict[str, pa.Table] = {}
-        for split, folder in folders.items():
-            table = _list(fs, root, folder, classes if inside[split] else (), skipped)
-            if table.num_rows and classes and not inside[split]:
-                if split == "test":
-                    reason = f"left out: its {table.num_rows} images have no labels"
-                    skipped.append((relpath(folder, root), reason))
-                    continue
-                table = self._label(table, classes)
-            if table.num_rows:
-                splits[split] = table
+        splits = self._splits(inside, classes)
         if not splits:
-            raise DataError(
-                "prepare.source",
-                self.uri,
-                "holds no images",
-                "Give the folder that has train/ and val/, or class folders, or images in it",
-            )
+            raise _no_images(self._source.uri, [path for path, _ in self._skipped])
+        if not self._source.classes:
+            classes, splits, empty = without_empty(classes, splits)
+            self._notes += [f"there are no images in {shown(empty)}: no class"] if empty else []
+        self._check(classes)
+        splits, origins = self._inside(splits)
         return Listing(
             kind="classification" if classes else "unlabelled",
             classes=classes,
             splits=splits,
-            origins={split: relpath(folders[split], root) for split in splits},
-            skipped=tuple(skipped),
+            origins=origins,
+            skipped=tuple(self._skipped),
+            notes=tuple(self._notes),
         )
 
-    def _class_folders(self, fs: FileSystem, folder: str) -> tuple[str, ...]:
+    def _class_folders(self, folders: Sequence[str]) -> tuple[str, ...]:
         """Names of the class folders of a split; none where its images have no labels."""
-        if self.unlabelled:
+        if self._source.unlabelled:
             return ()
-        found = children(fs, folder)
-        names = tuple(entry.name for entry in found if entry.is_folder)
-        loose = [entry.name for entry in found if not entry.is_folder and not why_not(entry)]
+        found = [entry for folder in folders for entry in children(self._fs, folder)]
+        names = sorted({entry.name for entry in found if entry.is_folder})
+        loose = [entry.path for entry in found if is_image(entry)]
         if names and loose:
             raise DataError(
                 "prepare.source",
-                folder,
+                self._source.uri,
                 f"has folders ({names[0]}, ...) and images beside them ({loose[0]}, ...)",
                 "Move the images into class folders, or pass --unlabelled to ignore folders",
             )
-        return names
+        return tuple(names)
 
     def _classes(self, inside: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
         """Classes common to all splits."""
         classes = inside.get("train") or max(inside.values(), key=len)
-        if self.classes and classes:
-            classes = read_classes(self.classes)
+        if self._source.classes and classes:
+            classes = read_classes(self._source.classes)
         for split, names in inside.items():
             unknown = sorted(set(names) - set(classes))
             if unknown:
-                known = "the list of classes" if self.classes else "train"
+                known = "the list of classes" if self._source.classes else "train"
                 raise DataError(
                     "prepare.source",
-                    self.uri,
+                    self._source.uri,
                     f"{split} has classes that {known} has not: {', '.join(unknown[:5])}",
                     "Give all splits the same class folders, or pass --unlabelled",
                 )
-        if classes:
-            check_classes(classes, self.uri)
         return classes
 
-    def _label(self, table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
-        """The images of a split without class folders with their labels from the list."""
+    def _splits(
+        self, inside: dict[str, tuple[str, ...]], classes: tuple[str, ...]
+    ) -> dict[str, pa.Table]:
+        """The images of each split that has some."""
+        splits = {}
+        for split, folders in self._layout.folders.items():
+            names = classes if inside[split] else ()
+            if names:
+                self._skipped += left_beside(self._fs, self._root, folders)
+            table = _list(self._fs, self._root, folders, names, self._skipped)
+            if table.num_rows and classes and not names:
+                table = self._label(split, table, classes)
+            if table.num_rows:
+                splits[split] = table
+        return splits
+
+    def _label(self, split: str, table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
+        """The images of a split without class folders with their labels from a list.
+
+        Those of a test split without a list are left out.
+        """
         paths = table.column("path").to_pylist()
-        if not self.labels:
+        given = self._source.labels
+        found: tuple[str, list[str]] | None
+        if given and split != "test":
+            found = given, read_labels(given, paths)
+        else:
+            beside = lists_beside(self._fs, self._root, split, self._layout.folders[split])
+            found = find_labels([join(self._source.uri, name) for name in beside], paths, classes)
+        if found is not None:
+            self._notes.append(f"the labels of {split} are those of {found[0]}")
+            return with_labels(table, label_numbers(found[1], classes, found[0], paths)[1])
+        if split == "test":
+            reason = f"left out: its {table.num_rows} images have no labels"
+            self._skipped.append((split, reason))
+            return table.slice(0, 0)
+        raise DataError(
+            "prepare.source",
+            self._source.uri,
+            f"{paths[0]} lies in no class folder, unlike the images of train",
+            "Give the list of its labels with --labels, or pass --unlabelled",
+        )
+
+    def _check(self, classes: tuple[str, ...]) -> None:
+        """Refuse a single class; where tables lie beside the images, they may hold the labels."""
+        if len(classes) > 1 or self._source.unlabelled:
+            return
+        uri = self._source.uri
+        tables = tables_beside(self._fs, self._root)
+        if classes and tables:
             raise DataError(
                 "prepare.source",
-                self.uri,
-                f"{paths[0]} lies in no class folder, unlike the images of train",
-                "Give the list of its labels with --labels, or pass --unlabelled",
+                uri,
+                f"all images are of one class ({classes[0]})",
+                f"If {tables[0]} tells their classes: --source {join(uri, tables[0])}",
             )
-        _, numbers = label_numbers(read_labels(self.labels, paths), classes, self.labels)
-        return with_labels(table, numbers)
+        if classes:
+            check_classes(classes, uri)
+        elif tables:
+            told = f"no labels are taken from {shown(tables, 3)}; --source reads such a list"
+            self._notes.append(told)
+
+    def _inside(self, splits: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, str]]:
+        """The splits, also those inside of class folders, and where each comes from."""
+        folders = {
+            split: [relpath(folder, self._root) for folder in self._layout.folders[split]]
+            for split in splits
+        }
+        if self._layout.inner:
+            inner = split_inside(splits["train"], self._source.uri, folders["train"][0])
+            if len(inner) > 1:
+                return inner, {split: f"the {split} folders inside others" for split in inner}
+            return inner, dict.fromkeys(inner, "the whole folder")
+        return splits, {split: ", ".join(names) for split, names in folders.items()}
+
+
+def _no_images(uri: str, files: Sequence[str]) -> DataError:
+    packed = [path for path in files if path.lower().endswith(_ARCHIVES)]
+    if packed:
+        cause = f"holds no images, but {shown(packed, 3)}"
+        return DataError("prepare.source", uri, cause, "Unpack archives first")
+    return DataError(
+        "prepare.source",
+        uri,
+        "holds no images",
+        "Give the folder that has train/ and val/, or class folders, or images in it",
+    )
 
 
 def _list(
     fs: FileSystem,
     root: str,
-    folder: str,
-    classes: tuple[str, ...],
+    folders: Sequence[str],
+    classes: Sequence[str],
     skipped: list[tuple[str, str]],
 ) -> pa.Table:
     """The listing of one split; classes in order, files sorted."""
     rows = Rows()
-    places = [(f"{folder}/{name}", label) for label, name in enumerate(classes)] or [(folder, -1)]
+    places = [
+        (f"{folder}/{name}", label) for label, name in enumerate(classes) for folder in folders
+    ] or [(folder, -1) for folder in folders]
     for place, label in places:
         for entry in files_below(fs, place):
             path = relpath(entry.path, root)

@@ -17,9 +17,9 @@ from itpn_ray.data.sources.base import (
     Rows,
     Source,
     check_classes,
-    label_numbers,
     with_labels,
 )
+from itpn_ray.data.sources.labels import label_numbers
 from itpn_ray.data.sources.lists import read_classes, read_labels
 from itpn_ray.data.sources.tars import members
 from itpn_ray.data.sources.walk import children
@@ -59,6 +59,10 @@ class ImageNetTars(Source):
     def _train(self, fs: FileSystem, path: str) -> tuple[pa.Table, tuple[str, ...]]:
         rows, wnids = Rows(), []
         for member in members(fs, path):
+            if "/" not in member.name:
+                raise DataError(
+                    path, member.name, "lies in no tar or folder of a class", "Download it again"
+                )
             rows.add(member.name, path, offset=member.offset, size=member.size)
             wnids.append(basename(member.name.split("/")[-2]).removesuffix(".tar"))
         classes = read_classes(self.classes) if self.classes else tuple(sorted(set(wnids)))

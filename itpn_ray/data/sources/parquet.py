@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import ENODATA
-from itertools import groupby
+from itertools import compress, groupby
 from posixpath import relpath
 from typing import Any
 
@@ -24,11 +24,17 @@ from itpn_ray.data.sources.base import (
     Listing,
     Source,
     check_classes,
-    label_numbers,
-    split_of,
     with_labels,
 )
+from itpn_ray.data.sources.labels import label_numbers
 from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.parquet_splits import (
+    all_rows,
+    row_splits,
+    sort_parquet,
+    split_column,
+)
+from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames, shown
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
@@ -47,38 +53,48 @@ class ParquetSource(Source):
         unlabelled: ignore the labels.
         classes: URI of a list of class names in the order of the labels; empty: from the files'
             metadata, where Hugging Face wrote it.
+        splits: names of the splits.
     """
 
     uri: str
     unlabelled: bool = False
     classes: str = ""
+    splits: SplitNames = USUAL_NAMES
 
     def listing(self) -> Listing:
         """See `Source.listing`; files sorted by path, rows in their order."""
         fs, root = filesystem(self.uri)
-        found = [entry.path for entry in files_below(fs, root)]
-        files = [path for path in found if path.endswith(".parquet")]
-        if root.endswith(".parquet"):
+        found = files_below(fs, root)
+        skipped = [(relpath(entry.path, root), entry.problem) for entry in found if entry.problem]
+        files = [e.path for e in found if not e.problem and e.path.lower().endswith(".parquet")]
+        if root.lower().endswith(".parquet"):
             files, root = [root], root.rpartition("/")[0]
         parts: dict[str, list[pa.Table]] = {}
         labels: dict[str, list[Any]] = {}
         names: tuple[str, ...] = ()
         group = 0
-        for path in files:
-            split = split_of(relpath(path, root)) or "train"
+        if not files:
+            raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
+        with self._open(fs, files[0]) as first:
+            listed = [relpath(path, root) for path in files]
+            split_of, left_out = sort_parquet(first, self.splits, listed, self.uri)
+        skipped += left_out
+        for name, split in split_of.items():
+            path = f"{root}/{name}"
             with self._open(fs, path) as file:
-                table, group = _rows(file, path, relpath(path, root), group)
-                parts.setdefault(split, []).append(table)
+                table, group = _rows(file, path, name, group)
+                values: list[Any] = [None] * len(table)
                 if not self.unlabelled:
                     column = _column(file, LABEL_COLUMNS, path, "--unlabelled takes none")
-                    labels.setdefault(split, []).extend(
-                        file.read(columns=[column]).column(column).to_pylist()
-                    )
+                    values = file.read(columns=[column]).column(column).to_pylist()
                     names = names or _names(file, column)
-        if not parts:
-            raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
-        splits = {split: pa.concat_tables(tables) for split, tables in parts.items()}
-        skipped: list[tuple[str, str]] = []
+                told = split_column(file)
+                by_row = row_splits(file, told, self.splits, path) if told else None
+                for part, rows in (by_row or all_rows(file, split)).items():
+                    parts.setdefault(part, []).append(table.filter(rows))
+                    labels.setdefault(part, []).extend(compress(values, rows))
+        splits = {split: pa.concat_tables(parts[split]) for split in SPLITS if split in parts}
+        labels = {} if self.unlabelled else labels
         if labels and set(labels.get("test", ())) & {-1, None}:
             reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
             skipped.append(("test", reason))
@@ -102,7 +118,7 @@ class ParquetSource(Source):
             kind="classification" if classes else "unlabelled",
             classes=classes,
             splits=splits,
-            origins={split: f"files named {split}" for split in splits},
+            origins={split: _origin(split_of, split) for split in splits},
             skipped=tuple(skipped),
         )
 
@@ -123,6 +139,11 @@ class ParquetSource(Source):
             raise DataError(
                 path, None, f"is not a whole Parquet file: {error}", "Download it again"
             ) from error
+
+
+def _origin(split_of: dict[str, str], split: str) -> str:
+    named = [name for name, of in split_of.items() if of == split]
+    return shown(named, 4) if named else f"rows of {split} in {shown(list(split_of), 4)}"
 
 
 def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Table, int]:

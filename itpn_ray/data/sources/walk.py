@@ -1,5 +1,7 @@
 """Lists files and folders, local or in S3, without falling for what real folders hold.
 
+What programs leave behind (`itpn_ray.data.sources.leftovers`) is among the entries, with a problem.
+
 Pyarrow's own listing stops at names that are not UTF-8 and walks in circles through links to parent
 folders, so local folders are walked here; remote ones by pyarrow.
 """
@@ -12,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import basename
 
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
+from itpn_ray.data.sources.leftovers import LEFTOVER, is_leftover, lies_in_leftover
 from itpn_ray.errors import DataError
 
 NOT_UTF8 = "its name is not UTF-8"
@@ -59,8 +62,7 @@ def children(fs: FileSystem, folder: str) -> list[Entry]:
         raise DataError("prepare.source", folder, cause, "Check the path")
     if isinstance(fs, LocalFileSystem):
         return sorted(_scan(folder), key=lambda entry: entry.path)
-    found = fs.get_file_info(FileSelector(folder))
-    entries = [Entry(info.path, info.size if info.is_file else None) for info in found]
+    entries = [_remote(info, folder) for info in fs.get_file_info(FileSelector(folder))]
     return sorted(entries, key=lambda entry: entry.path)
 
 
@@ -74,7 +76,19 @@ def files_below(fs: FileSystem, folder: str) -> list[Entry]:
         return sorted(found, key=lambda entry: entry.path)
     selector = FileSelector(folder, recursive=True, allow_not_found=True)
     infos = [info for info in fs.get_file_info(selector) if info.is_file]
-    return sorted((Entry(i.path, i.size) for i in infos), key=lambda entry: entry.path)
+    return sorted((_remote(info, folder) for info in infos), key=lambda entry: entry.path)
+
+
+def walk(fs: FileSystem, folder: str) -> Iterator[Entry]:
+    """All files in a folder and its subfolders, in any order: for whoever wants only some."""
+    if isinstance(fs, LocalFileSystem):
+        return _walk(folder, frozenset())
+    return iter(files_below(fs, folder))
+
+
+def _remote(info: FileInfo, folder: str) -> Entry:
+    problem = LEFTOVER if lies_in_leftover(info.path[len(folder) :]) else ""
+    return Entry(info.path, info.size if info.is_file else None, problem)
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
@@ -106,6 +120,8 @@ def _entry(item: os.DirEntry[str]) -> Entry:
     path = item.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if path != item.path:
         return Entry(path, None, NOT_UTF8)
+    if is_leftover(item.name):
+        return Entry(path, None, LEFTOVER)
     try:
         found = item.stat()
     except OSError:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from posixpath import basename, relpath, splitext
+from posixpath import basename, dirname, relpath, splitext
 
 from pyarrow.fs import FileSystem
 
@@ -22,11 +22,18 @@ from itpn_ray.data.sources.base import (
     Rows,
     Source,
     check_classes,
-    label_numbers,
-    split_of,
     with_labels,
 )
+from itpn_ray.data.sources.labels import label_numbers
+from itpn_ray.data.sources.leftovers import LEFTOVER, lies_in_leftover
 from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.splits import (
+    SPLITS,
+    USUAL_NAMES,
+    SplitNames,
+    shown,
+    splits_of_folders,
+)
 from itpn_ray.data.sources.tars import Member, members
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
@@ -53,34 +60,43 @@ class WebDataset(Source):
         uri: the folder.
         unlabelled: ignore the labels.
         classes: URI of a list of class names in the order of the labels; may be empty.
+        splits: names of the splits.
     """
 
     uri: str
     unlabelled: bool = False
     classes: str = ""
+    splits: SplitNames = USUAL_NAMES
 
     def listing(self) -> Listing:
         """See `Source.listing`; tars sorted by path, samples in their order."""
         fs, root = filesystem(self.uri)
         found_below = files_below(fs, root)
-        tars = [entry.path for entry in found_below if entry.name.endswith(".tar")]
+        skipped = [(relpath(e.path, root), e.problem) for e in found_below if e.problem]
+        tars = [e.path for e in found_below if not e.problem and e.name.lower().endswith(".tar")]
+        named, left_out = self.splits.sort_files([relpath(tar, root) for tar in tars], self.uri)
+        skipped += left_out
+        split_of = {name: split for split, names in named.items() for name in names}
+        tars = [tar for tar in tars if relpath(tar, root) in split_of]
         rows: dict[str, Rows] = {}
         labels: dict[str, list[str | int | None]] = {}
-        skipped: list[tuple[str, str]] = []
         with ThreadPoolExecutor(_THREADS) as pool:
             for tar, found in zip(tars, pool.map(partial(_samples, fs), tars), strict=True):
                 name = relpath(tar, root)
-                split = split_of(name) or "train"
-                for member in found.images:
+                inside = None
+                if not self.splits.of_file(name):
+                    inside = splits_of_folders([dirname(m.name) for m in found.images], tar)
+                parts = inside or [split_of[name]] * len(found.images)
+                for member, label, split in zip(found.images, found.labels, parts, strict=True):
                     path = f"{name}/{member.name}"
                     rows.setdefault(split, Rows()).add(
                         path, tar, offset=member.offset, size=member.size
                     )
-                labels.setdefault(split, []).extend(found.labels)
+                    labels.setdefault(split, []).append(label)
                 skipped += [(f"{name}/{member}", reason) for member, reason in found.refused]
         if not rows:
             raise DataError("prepare.source", self.uri, "its tars hold no images", "Check it")
-        tables = {split: part.table() for split, part in rows.items()}
+        tables = {split: rows[split].table() for split in SPLITS if split in rows}
         classes: tuple[str, ...] = ()
         if not self.unlabelled:
             every = [label for split in tables for label in self._labelled(labels[split])]
@@ -94,7 +110,7 @@ class WebDataset(Source):
             kind="classification" if classes else "unlabelled",
             classes=classes,
             splits=tables,
-            origins={split: f"tars named {split}" for split in tables},
+            origins={split: shown(named.get(split, tars), 4) for split in tables},
             skipped=tuple(skipped),
         )
 
@@ -127,6 +143,8 @@ def _plain(fs: FileSystem, path: str, found: _Samples) -> Iterator[Member]:
     for member in members(fs, path, read=(".cls", ".json")):
         if member.name.startswith("/") or ".." in member.name.split("/"):
             found.refused.append((member.name, _NOT_PLAIN))
+        elif lies_in_leftover(member.name):
+            found.refused.append((member.name, LEFTOVER))
         else:
             yield member
 

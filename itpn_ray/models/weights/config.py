@@ -17,7 +17,8 @@ class InspectConfig:
     """Say what a weight file holds: network, size, resolution, acceleration, pyramid, decoder."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A file of this package, or one of the authors' checkpoints (.safetensors, .pth, .pt)."""
+    """A file of this package, a run's folder, or one of the authors' checkpoints (.safetensors,
+    .pth, .pt)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class ExportConfig:
     """Write a classifier or dense network for other programs."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Weights: a file of this package, or one of the authors' checkpoints."""
+    """Weights: a file of this package, a run's folder, or one of the authors' checkpoints."""
     out: str
     """File to write: .safetensors (timm loads it), .pt2 (torch.export) or .onnx."""
     image_size: int | None = None
@@ -51,7 +52,7 @@ class VisualizeConfig:
     """Draw what a query token attends to, or which tokens migrate where, over an image."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Weights: a file of this package, or one of the authors' checkpoints."""
+    """Weights: a file of this package, a run's folder, or one of the authors' checkpoints."""
     image: str
     """The image to look at."""
     out: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from itpn_ray import checks
+from itpn_ray.metrics import TOP_K, Metric
 from itpn_ray.tasks.config import TaskConfig
 
 
@@ -19,6 +20,7 @@ class Classification(TaskConfig):
 
     name: ClassVar[str] = "classification"
     implementation: ClassVar[str] = "itpn_ray.tasks.classification.task:ClassificationTask"
+    metrics: ClassVar[tuple[Metric, ...]] = TOP_K
 
     mixup: float = 0.8
     """α of the Beta distribution of mixup; 0 turns it off."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itpn_ray.data.annotations.objects import check_classification
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import erase, mix, normalise
 from itpn_ray.errors import DataError
@@ -81,8 +82,10 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         """Refuse data with nothing to tell apart.
 
         Raises:
-            DataError: there are fewer than two classes.
+            DataError: there are no labels, or fewer than two classes.
         """
+        for dataset in (train, val):
+            check_classification(dataset)
         if len(train.classes) < 2:
             raise DataError(
                 train.uri,

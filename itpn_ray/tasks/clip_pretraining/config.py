@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
+from itpn_ray.metrics import NEIGHBOURS, Metric
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pretraining_checks import refuse_acceleration
 
@@ -75,6 +76,7 @@ class ClipPretraining(TaskConfig):
 
     name: ClassVar[str] = "clip_pretraining"
     implementation: ClassVar[str] = "itpn_ray.tasks.clip_pretraining.task:ClipPretrainingTask"
+    metrics: ClassVar[tuple[Metric, ...]] = NEIGHBOURS
 
     teacher: str = ""
     """Weights of the teacher: timm's or OpenAI's CLIP, a file or s3:// URI."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, DetectionAugmentConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.metrics import AVERAGE_PRECISION, Metric
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 
 HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
@@ -23,6 +24,7 @@ class Detection(TaskConfig):
 
     name: ClassVar[str] = "detection"
     implementation: ClassVar[str] = "itpn_ray.tasks.detection.task:DetectionTask"
+    metrics: ClassVar[tuple[Metric, ...]] = AVERAGE_PRECISION
     augmentation: ClassVar[type[Augmentation]] = DetectionAugmentConfig
 
     head: str = "mask_rcnn"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from itpn_ray import checks
+from itpn_ray.metrics import NEIGHBOURS, PRETRAINING, Metric
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pretraining_checks import refuse_acceleration
 
@@ -20,6 +21,7 @@ class PixelPretraining(TaskConfig):
 
     name: ClassVar[str] = "pixel_pretraining"
     implementation: ClassVar[str] = "itpn_ray.tasks.pixel_pretraining.task:PixelPretrainingTask"
+    metrics: ClassVar[tuple[Metric, ...]] = (*NEIGHBOURS, *PRETRAINING)
 
     mask_ratio: float = 0.75
     """Share of the 16 x 16 patches that are hidden (paper, 5.1)."""

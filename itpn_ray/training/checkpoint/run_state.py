@@ -14,13 +14,18 @@ from torch import nn
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.runs.journal import Journal
+from itpn_ray.training.best import Best
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.sharding import load_network, load_optimizer, whole
 
 
 def whole_state(
-    network: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: ExperimentConfig
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    config: ExperimentConfig,
+    best: Best,
 ) -> dict[str, Any]:
     """What a checkpoint holds: ``network`` with its averages, ``optimizer``, ``progress``.
 
@@ -29,7 +34,7 @@ def whole_state(
     return {
         "network": whole(network.state_dict()),
         "optimizer": whole(optimizer.state_dict()),
-        "progress": {"step": step, "config": to_dict(config)},
+        "progress": {"step": step, "config": to_dict(config), "best": best.state()},
     }
 
 
@@ -39,8 +44,11 @@ def restore(
     optimizer: torch.optim.Optimizer,
     worker: TrainContext,
     journal: Journal,
+    best: Best,
 ) -> int:
     """Put the newest good checkpoint back and return its step; 0 where there is none.
+
+    ``best`` takes back what it was.
 
     Rank 0 chooses, so that all ranks load the same one, and only one looks through the store.
 
@@ -58,6 +66,7 @@ def restore(
     try:
         load_network(network, state["network"])
         load_optimizer(optimizer, state["optimizer"])
+        best.load(state["progress"].get("best", {}))
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
             checkpoint.uri,

@@ -5,6 +5,7 @@
         model.safetensors, optimizer.safetensors, ...  one for each part that holds tensors
         state.json      plain values, and how the tensors fit into them
         manifest.json   sizes and SHA-256 of all others: written last, it makes the checkpoint
+      best              the best one by the run's headline metric, if asked for; likewise
       last              the newest one: a symbolic link (local), or an object with its name (S3)
 
 No pickle anywhere. See docs/explanation/checkpoints.md for what is guaranteed.
@@ -58,6 +59,7 @@ __all__ = ["LAST", "Checkpoint", "CheckpointStore", "SaveReport", "open_checkpoi
 _LOG = logging.getLogger(__name__)
 _PART = re.compile(r"^[A-Za-z][A-Za-z0-9_\-]*$")
 LAST = "last"
+BEST = "best"
 STAGING = ".staging"
 """Folder beside local checkpoints, there while one is being written."""
 
@@ -110,6 +112,7 @@ class CheckpointStore:
         epoch: float = 0.0,
         background: bool = True,
         verify: bool = True,
+        best: bool = False,
     ) -> None:
         """Save a checkpoint of ``state``; returns once its tensors are copied to main memory.
 
@@ -123,6 +126,7 @@ class CheckpointStore:
                 ``False`` returns when the checkpoint is committed.
             verify: read each file back before the manifest is written. ``False`` only where the
                 machine is about to go: a resume verifies in any case.
+            best: keep it, as ``best``, until another one is.
 
         Raises:
             CheckpointError: this save could not be made, or the previous one in the background.
@@ -138,7 +142,7 @@ class CheckpointStore:
         paused = time.perf_counter() - started
 
         def run() -> SaveReport:
-            size = self._write(step, epoch, parts, verify)
+            size = self._write(step, epoch, parts, verify, best)
             seconds = time.perf_counter() - started
             pause = paused if background else seconds
             return SaveReport(step=step, bytes=size, paused=pause, seconds=seconds)
@@ -219,7 +223,23 @@ class CheckpointStore:
             )
         return None
 
-    def _write(self, step: int, epoch: float, parts: Mapping[str, _Part], verify: bool) -> int:
+    def best(self) -> Checkpoint | None:
+        """The checkpoint that was saved as the best one, verified; ``None`` where none was.
+
+        Raises:
+            CheckpointError: it is damaged, or the store cannot be read.
+        """
+        with reading(self.uri):
+            name = self._store.pointed(BEST)
+        if name is None:
+            return None
+        checkpoint = Checkpoint(self._store, name)
+        checkpoint.verify()
+        return checkpoint
+
+    def _write(
+        self, step: int, epoch: float, parts: Mapping[str, _Part], verify: bool, best: bool
+    ) -> int:
         name = _folder(step)
         try:
             with self._staging() as folder:
@@ -230,6 +250,8 @@ class CheckpointStore:
                 if not self._holds(name, files):
                     self._commit(folder, name, manifest, verify)
             self._store.point(LAST, name)
+            if best:
+                self._store.point(BEST, name)
             self._retain(name)
         except OSError as error:
             raise CheckpointError(
@@ -296,7 +318,7 @@ class CheckpointStore:
     def _retain(self, newest: str) -> None:
         """Remove what is not to be kept, and what earlier saves left unfinished."""
         committed = [name for name in self._committed() if name not in self._bad or name == newest]
-        keep = {newest, *committed[-self.keep_last :]}
+        keep = {newest, *committed[-self.keep_last :], self._store.pointed(BEST)}
         if self.keep_every:
             keep |= {name for name in committed if _step_of(name) % self.keep_every == 0}
         folders = {key.partition("/")[0] for key in self._store.list("step-")}

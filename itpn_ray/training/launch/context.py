@@ -41,7 +41,7 @@ class TrainContext:
     @staticmethod
     def in_group(config: ExperimentConfig) -> TrainContext:
         """A worker of the process group that Ray Train or torchrun has announced."""
-        gpu = config.gpus
+        gpu = bool(config.gpus)
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if not dist.is_initialized():
             patience = timedelta(seconds=config.hang_timeout_s)

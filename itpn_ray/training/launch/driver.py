@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+import signal
 from pathlib import Path
 
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
+from itpn_ray.interrupt import answering, keep_sigterm
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.report import REPORT, add_report
-from itpn_ray.runs.folder import CONFIG, claim, run_folder
+from itpn_ray.runs.folder import EXPORT, claim, earlier_epochs, run_folder
 from itpn_ray.runs.follower import TrackingFollower
-from itpn_ray.runs.journal import PLOTS, FileJournal
+from itpn_ray.runs.journal import FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.storage import check_writable
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
-from itpn_ray.tracking.base import RunStatus, flatten
+from itpn_ray.tracking.base import flatten
 from itpn_ray.training.averaging import describe_average
+from itpn_ray.training.devices import use_gpu, use_gpus
+from itpn_ray.training.ending import recorded_end
+from itpn_ray.training.exporting import export
 from itpn_ray.training.launch.context import TrainContext
-from itpn_ray.training.launch.process import open_checkpoints, work
+from itpn_ray.training.launch.process import work
 from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
-from itpn_ray.training.schedule import total_steps
+from itpn_ray.training.schedule import learning_rate, total_steps
+from itpn_ray.training.stopping import StopRequest
 
-EXPORT = "exported/model.safetensors"
 RAY_LOG = "ray.log"
 
 
@@ -43,6 +47,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     from itpn_ray.models.config import find_size
 
     find_size(config.model.name)
+    use_gpus("gpus", config.gpus, config.ray)
     train_split, val_split = open_splits(config)
     check_fit(config, train_split, val_split)
     report = None
@@ -73,8 +78,11 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     config = with_absolute_paths(config)
     report = preflight(config)
     with Lease(config.checkpoint.uri or str(run_folder(config)), name=config.run) as lease:
+        earlier = earlier_epochs(config)
         folder, began = claim(config, command)
         console.log_to(folder / "train.log")
+        if earlier is not None and earlier < config.optim.epochs:
+            console.say(_extension_line(config, earlier))
         if (folder / EXPORT).exists():
             console.say(f"run {config.run} is complete; nothing to do")
         else:
@@ -94,6 +102,18 @@ def _steps(config: ExperimentConfig) -> int:
     return total_steps(config.optim, len(train_split) // config.optim.global_batch)
 
 
+def _extension_line(config: ExperimentConfig, earlier: float) -> str:
+    """What an extended run does with the learning rate: it goes on with the longer run's."""
+    optim = config.optim
+    per_epoch = len(open_splits(config)[0]) // optim.global_batch
+    end = total_steps(dataclasses.replace(optim, epochs=earlier, warmup_epochs=0), per_epoch)
+    rate = learning_rate(optim, end, per_epoch)
+    return (
+        f"run {config.run} is extended from {earlier:g} to {optim.epochs:g} epochs: the learning "
+        f"rate follows the schedule of {optim.epochs:g} epochs, {rate:.3g} after epoch {earlier:g}"
+    )
+
+
 def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
     """The Python that loads what a run has trained."""
     return [
@@ -106,58 +126,47 @@ def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
 def _train(
     config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
 ) -> None:
-    journal = FileJournal(folder)
-    journal.event("start" if not began else "restart", workers=config.workers)
     tracker = create_tracker(config.tracking, config.out)
     tracker.start(config.run, flatten(to_dict(config)), key=str(folder))
-    status: RunStatus = "FAILED"
-    begin = time.time()
-    try:
+    journal = FileJournal(folder)
+    journal.event("start" if not began else "restart", workers=config.workers)
+    with recorded_end(journal, folder, tracker, console):
         with console.follow(folder), TrackingFollower(tracker, folder):
             _launch(config, folder, journal, console.verbosity == "verbose")
         lease.check()
         export(config, folder)
-        status = "FINISHED"
-    finally:
-        journal.event("end", status=status, seconds=round(time.time() - begin, 1))
-        add_report(folder, console)
-        for path in (
-            folder / CONFIG,
-            *folder.glob(REPORT),
-            *sorted((folder / PLOTS).glob("*.png")),
-        ):
-            tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
-        tracker.finish(status)
 
 
 def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbose: bool) -> None:
-    if config.workers == "0":
-        worker = TrainContext.alone(gpu=config.gpus, threads=int(config.cpus_per_worker))
-        work(config, worker, journal, lambda figures: None)
-        return
-    with start_ray(config.ray, verbose=verbose):
-        from itpn_ray.training.launch.ray_trainer import launch
-
-        with redirect_ray_output(folder / RAY_LOG, verbose=verbose):
-            launch(config, folder)
-
-
-def export(config: ExperimentConfig, folder: Path) -> Path:
-    """Write the newest checkpoint's weights as ``exported/model.safetensors``.
+    """Train until the last epoch.
 
     Raises:
-        CheckpointError: there is no good checkpoint.
+        Interrupted: Ctrl-C or SIGTERM; where workers train, they have saved a checkpoint.
     """
-    checkpoint = open_checkpoints(config).latest_good()
-    if checkpoint is None:
-        raise CheckpointError(
-            str(folder), None, "holds no good checkpoint", "Repeat the command to train it"
-        )
-    train_split, _ = open_splits(config)
-    task = make_task(config, train_split.classes)
-    network = task.build()
-    network.load_state_dict(checkpoint.load("network")["network"])
-    path = folder / EXPORT
-    path.parent.mkdir(exist_ok=True)
-    task.export(network, path)
-    return path
+    journal.take_back_stop()
+    request = StopRequest(journal)
+    try:
+        if config.workers == "0":
+            with answering(request, signal.SIGINT), keep_sigterm():  # the worker answers SIGTERM
+                gpu = use_gpu("gpus", config.gpus)
+                journal.event("device", message="GPU" if gpu else "CPU")
+                worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
+                work(config, worker, journal, lambda figures: None)
+        else:
+            _launch_on_ray(config, folder, request, verbose)
+        request.check()
+    finally:
+        journal.take_back_stop()
+
+
+def _launch_on_ray(
+    config: ExperimentConfig, folder: Path, request: StopRequest, verbose: bool
+) -> None:
+    with (
+        start_ray(config.ray, verbose=verbose),
+        redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+    ):
+        from itpn_ray.training.launch.ray_trainer import launch
+
+        with answering(request, signal.SIGINT, signal.SIGTERM):
+            launch(config, folder)

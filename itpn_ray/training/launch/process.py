@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import Journal
+from itpn_ray.training.best import Best
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.determinism import deterministic
 from itpn_ray.training.launch.context import TrainContext
@@ -55,5 +56,6 @@ def work(
                 val=task.eval_loader(val_split, share),
                 preempted=notice,
                 evaluated=evaluated,
+                best=Best(task.headline),
             )
         )

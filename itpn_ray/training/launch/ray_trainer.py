@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -24,8 +25,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from itpn_ray.errors import ItpnError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
+from itpn_ray.ray_runtime.places import missing_places
 from itpn_ray.ray_runtime.start import environment, is_private
 from itpn_ray.runs.journal import FileJournal, Journal, RemoteJournal
+from itpn_ray.training.devices import device_line, with_devices
 
 UNWATCHED = {
     # Nobody drains the node of a private Ray, or reads what Ray Train measures.
@@ -49,6 +52,9 @@ class Trainer(TorchTrainer):
             for callback in super()._create_default_callbacks()
             if not isinstance(callback, idle)
         ]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave Ctrl-C to the driver, which has the workers save first."""
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         retries = parts["failure_policy"].failure_config
@@ -103,11 +109,13 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
     """
     attempt = folder / "ray" / f"{time.time():.0f}"
     fewest, most = config.worker_range
+    journal = _journal(folder)
+    config = _placed(config, journal)
     trainer = Trainer(
         _worker,
         train_loop_config={
             "config": to_dict(config),
-            "journal": _journal(folder),
+            "journal": journal,
             "reports": bool(callbacks),
         },
         torch_config=TorchConfig(
@@ -116,11 +124,8 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
         scaling_config=ScalingConfig(
             num_workers=most if fewest == most else (fewest, most),
             elastic_resize_monitor_interval_s=config.ray.resize_interval_s,
-            use_gpu=config.gpus,
-            resources_per_worker={
-                "CPU": config.cpus_per_worker,
-                **({"GPU": 1} if config.gpus else {}),
-            },
+            use_gpu=bool(config.gpus),
+            resources_per_worker=_resources(config),
         ),
         run_config=RunConfig(
             name=attempt.name,
@@ -140,6 +145,28 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
     finally:
         # Ray's own bookkeeping: our checkpoints and journal are the run's state.
         shutil.rmtree(attempt, ignore_errors=True)
+
+
+def _placed(config: ExperimentConfig, journal: Journal) -> ExperimentConfig:
+    """The experiment with its devices decided; tells which, and what has to be waited for.
+
+    Raises:
+        ConfigError: the cluster has not, and cannot get, what the workers need.
+    """
+    gpus = round(ray.cluster_resources().get("GPU", 0))
+    if is_private():
+        gpus = min(gpus, torch.cuda.device_count())
+    config = with_devices(config, gpus)
+    journal.event("device", message=device_line(config, gpus))
+    missing = missing_places(_resources(config), config.worker_range[0])
+    if missing:
+        journal.event("waiting", message=missing)
+    return config
+
+
+def _resources(config: ExperimentConfig) -> dict[str, float]:
+    """What a worker needs, by Ray's names."""
+    return {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if config.gpus else {})}
 
 
 def _journal(folder: Path) -> Journal:

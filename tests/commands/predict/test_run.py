@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -254,9 +255,32 @@ def test_nothing_readable_is_no_error(sorter: str, tmp_path: Path) -> None:
     assert len(unreadable(tmp_path / "out")) == 1
 
 
-def test_names_that_a_store_does_not_take() -> None:
-    assert drawn_name(".hidden/..jpg") == "_hidden/_.jpg"
-    assert drawn_name("a\\b.png") == "a_b.png.jpg"
+def test_names_that_a_store_does_not_take_are_told_apart() -> None:
+    paths = ["a\\b.png", "a_b.png", "a\\b.jpg", ".hidden/..jpg", "_hidden/_.jpg"]
+    paths += ["x" * 251 + ".jpg", "x" * 251 + ".png", "é" * 125 + "y.png", "é" * 125 + "z.png"]
+    paths += ["a.png", "a.png.jpg", "a.jpg", "a.jpg.jpg", "a.PNG", "-a.jpg", "line\nbreak.bmp"]
+    drawn = [drawn_name(path) for path in paths]
+    assert len(set(drawn)) == len(paths)
+    assert all(name.lower().endswith(".jpg") for name in drawn)
+    assert all(len(part.encode()) <= 255 for name in drawn for part in name.split("/"))
+    assert drawn_name("x" * 251 + ".jpg") == "x" * 251 + ".jpg"
+    assert drawn_name("a\\b.png").startswith("a_b.png-")
+
+
+def test_any_file_name_is_taken(sorter: str, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = ["a.jpg", "a.png", "a.png.jpg", "x" * 251 + ".jpg", "y" * 251 + ".png"]
+    names += ["-out.jpg", "line\nbreak.jpg", "a:b?*.jpg", "é" * 125 + ".jpg"]
+    for number, name in enumerate(names):
+        make_image(number, 24, 24).save(folder / name)
+    (folder / os.fsdecode(b"\xff.jpg")).write_bytes(jpeg(make_image(0, 24, 24)))
+    os.mkfifo(folder / "pipe.jpg")
+    found = predicted(sorter, folder, tmp_path / "out", draw_side=24)
+    assert sorted(entry["file_name"] for entry in found) == sorted(names)
+    assert len(list((tmp_path / "out/drawn").iterdir())) == len(names)
+    reasons = {row["path"]: row["reason"] for row in unreadable(tmp_path / "out")}
+    assert reasons == {"\ufffd.jpg": "its name is not UTF-8", "pipe.jpg": "not a regular file"}
 
 
 def test_files_are_stored_only_when_all_is_well(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_untouched(tmp_path: Path)
         "train/cat/page.JPEG",
         "train/cat/zero.jpg",
         "train/dog/half.jpg",
-        "train/dog/Thumbs.db",
+        "train/dog/Thumbs.db",  # all leftovers count as one
         "val/dog/notes.txt",
     }
     assert "web page" in listed["train/cat/page.JPEG"]

@@ -1,0 +1,141 @@
+"""What is measured: one declaration a metric, which reports, tables, sweeps and trackers read.
+
+The metrics of this package stand here, a table for each evaluator. A task of another package lists
+its own in its settings (`itpn_ray.tasks.config.TaskConfig.metrics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from itpn_ray import checks
+from itpn_ray.errors import ConfigError
+
+UNITS = ("", "%", "count", "images/s", "setting")
+"""How values are written: as numbers; fractions in [0, 1] as per cent; whole; three digits where
+small; as they were set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric.
+
+    Raises:
+        ConfigError: the unit is unknown.
+    """
+
+    name: str
+    """As records and results have it."""
+    label: str = ""
+    """For people; empty: the name with blanks."""
+    unit: str = ""
+    """One of `UNITS`."""
+    higher_is_better: bool = True
+    """Which of two values is the better one."""
+    headline: bool = False
+    """Whether a task is judged by it; the first such metric of a task is what a sweep improves."""
+    counted: bool = False
+    """Whether it is a fraction of images that are right, so that its interval is known."""
+    detail: bool = False
+    """Whether only full lists show it."""
+    chart: str = ""
+    """Title of the chart of curves it belongs to; empty: one for each kind of evaluation."""
+
+    def __post_init__(self) -> None:
+        checks.one_of(f"unit of {self.name}", self.unit, UNITS)
+        if not self.label:
+            object.__setattr__(self, "label", self.name.replace("_", " "))
+
+
+LOSS = Metric(name="loss", higher_is_better=False)
+TRAINING = (
+    LOSS,
+    Metric(name="lr", label="learning rate", unit="setting"),
+    Metric(name="grad_norm", label="gradient norm"),
+    Metric(name="images_per_s", label="images/s", unit="images/s"),
+    Metric(name="mfu", label="MFU", unit="%"),
+    Metric(name="gpu_memory_gb", label="GPU memory, GB", higher_is_better=False),
+)
+SETTINGS = (
+    Metric(name="migration", label="r", unit="setting"),
+    Metric(name="feature_weight", label="λ", unit="setting"),
+    Metric(name="layer_decay", unit="setting"),
+    Metric(name="epoch", unit="setting"),
+    Metric(name="epochs", unit="setting"),
+    Metric(name="step", unit="count"),
+    Metric(name="steps", unit="count"),
+    Metric(name="images", unit="count"),
+    Metric(name="count", unit="count"),
+    Metric(name="parameters", unit="count"),
+)
+PRETRAINING = (
+    Metric(name="mim", label="masked pixels", higher_is_better=False),
+    *(
+        Metric(name=f"mfm_stage{n}", label=f"features, stage {n}", higher_is_better=False)
+        for n in (1, 2, 3)
+    ),
+)
+NEIGHBOURS = (Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),)
+TOP_K = (
+    Metric(name="top1", label="top-1", unit="%", headline=True, counted=True),
+    Metric(name="top5", label="top-5", unit="%", counted=True),
+    Metric(name="mean_recall", unit="%"),
+    Metric(name="recall", unit="%"),
+    Metric(name="precision", unit="%"),
+    Metric(name="non_finite", unit="count", higher_is_better=False),
+)
+
+
+def _average_precision(kind: str, things: str) -> tuple[Metric, ...]:
+    """COCO's twelve of one kind; recalls, and precisions by size, are details."""
+    sizes = ("small", "medium", "large")
+    chart = f"average precision of {things} on held-out images"
+    precisions = [
+        Metric(
+            name=f"{kind}_{name}",
+            unit="%",
+            chart=chart,
+            headline=name == "AP",
+            detail="_" in name,
+        )
+        for name in ("AP", "AP50", "AP75", *(f"AP_{size}" for size in sizes))
+    ]
+    recalls = [
+        Metric(name=f"{kind}_{name}", unit="%", detail=True)
+        for name in ("AR1", "AR10", "AR100", *(f"AR_{size}" for size in sizes))
+    ]
+    return (*precisions, *recalls)
+
+
+AVERAGE_PRECISION = (*_average_precision("box", "boxes"), *_average_precision("mask", "masks"))
+
+_KNOWN = {
+    metric.name: metric
+    for table in (TRAINING, SETTINGS, PRETRAINING, NEIGHBOURS, TOP_K, AVERAGE_PRECISION)
+    for metric in table
+}
+
+
+def declare(*metrics: Metric) -> None:
+    """Make the metrics of a task known to this process.
+
+    Raises:
+        ConfigError: a name stands for another metric already.
+    """
+    for metric in metrics:
+        known = _KNOWN.setdefault(metric.name, metric)
+        if known != metric:
+            raise ConfigError(
+                "metric", metric.name, f"is declared already, as {known}", "Choose another name"
+            )
+
+
+def find(name: str) -> Metric:
+    """The declaration of a metric; one that nobody declared is a plain number."""
+    return _KNOWN.get(name) or Metric(name=name)
+
+
+def headline(names: Iterable[str]) -> str:
+    """The first metric of a row, or of some names, that a task is judged by; empty: none."""
+    return next((name for name in names if find(name).headline), "")

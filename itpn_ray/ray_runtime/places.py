@@ -1,0 +1,60 @@
+"""Whether a cluster has, or can get, what is asked of it: Ray itself waits in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.ray_runtime.start import is_private
+
+Resources = Mapping[str, float]
+
+
+def places(need: Resources) -> int:
+    """For how many workers the nodes at hand have room, were they idle.
+
+    Args:
+        need: resources of a worker by Ray's names, ``CPU`` and ``GPU``.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {name: amount for name, amount in need.items() if amount > 0}
+    return sum(
+        min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items()) for node in nodes
+    )
+
+
+def missing_places(need: Resources, workers: int) -> str:
+    """What to tell of a cluster that has too few places now, but can get them; empty: it has them.
+
+    Args:
+        need: resources of a worker.
+        workers: how many there must be at least.
+
+    Raises:
+        ConfigError: no node has the resources, and none that can be added will.
+    """
+    found = places(need)
+    if found >= workers:
+        return ""
+    told = " and ".join(f"{amount:g} {name}" for name, amount in need.items() if amount > 0)
+    cause = f"{workers} workers with {told} each are asked for, and the nodes have room for {found}"
+    if is_private() or not _can_get(need, workers):
+        raise ConfigError(
+            "resources", told, cause, "Ask for fewer or smaller workers, or for no GPUs"
+        )
+    return f"{cause}: waiting for nodes"
+
+
+def _can_get(need: Resources, workers: int) -> bool:
+    """Whether the cluster may grow so far; one without an autoscaler may, by hand."""
+    most = _most()
+    return most is None or all(most.get(name, 0) >= n * workers for name, n in need.items())
+
+
+def _most() -> Resources | None:
+    """What the cluster's autoscaler may have in all, where there is one."""
+    from ray._private.state import state
+
+    return state.get_max_resources_from_cluster_config()

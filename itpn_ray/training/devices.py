@@ -1,0 +1,56 @@
+"""GPU or CPU: what was asked for, or else a GPU where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.ray_runtime.config import RayConfig
+
+
+def use_gpu(field: str, wanted: bool | None) -> bool:
+    """Whether this machine's work runs on a GPU.
+
+    Args:
+        field: name of the setting, for the message.
+        wanted: its value; None: where there is one.
+
+    Raises:
+        ConfigError: one is asked for, and there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted and not there:
+        raise ConfigError(field, True, "there is no GPU here", "Leave it out")
+    return there if wanted is None else wanted
+
+
+def use_gpus(field: str, wanted: bool | None, ray: RayConfig) -> bool:
+    """Whether workers under Ray get a GPU each: on a cluster elsewhere only if asked for.
+
+    Raises:
+        ConfigError: one is asked for on this machine, and there is none.
+    """
+    return bool(wanted) if ray.is_elsewhere else use_gpu(field, wanted)
+
+
+def with_devices(config: ExperimentConfig, gpus: int) -> ExperimentConfig:
+    """The experiment with its devices decided: a GPU a worker, where there are enough of them.
+
+    Args:
+        config: the experiment.
+        gpus: how many there are.
+    """
+    if config.gpus is not None:
+        return config
+    return dataclasses.replace(config, gpus=gpus >= max(1, config.worker_range[0]))
+
+
+def device_line(config: ExperimentConfig, gpus: int) -> str:
+    """What `with_devices` chose, for people."""
+    workers = max(1, config.worker_range[0])
+    device = "GPU" if config.gpus else "CPU"
+    why = "" if config.gpus or not gpus else f": {gpus} GPUs are too few for {workers} workers"
+    return f"{workers} on a {device} each{why}"

@@ -1,0 +1,100 @@
+"""A run's weights as a file: at its end, and of a run that has not ended, on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from itpn_ray.errors import CheckpointError, ConfigError
+from itpn_ray.experiment import ExperimentConfig, from_dict
+from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.training.checkpoint.writer import Checkpoint
+from itpn_ray.training.launch.process import open_checkpoints
+from itpn_ray.training.launch.setup import make_task, open_splits
+
+UNFINISHED = "exported/step-{step:09d}.safetensors"
+"""The weights of a checkpoint of a run that has not ended."""
+
+
+def export(config: ExperimentConfig, folder: Path) -> Path:
+    """Write ``exported/model.safetensors``, the weights that a run ends with: averaged, where it
+    averages.
+
+    They are those of the newest checkpoint, or of the best with ``checkpoint.keep_best``.
+
+    Raises:
+        CheckpointError: there is no good checkpoint.
+    """
+    return _write(config, _checkpoint(config), folder / EXPORT)
+
+
+def weight_file(named: str, say: Callable[[str], None]) -> Path:
+    """The weight file that is meant: a file itself, or that of a run's folder.
+
+    Of a run that has not ended, its checkpoint is exported, beside where the trained weights will
+    be, unless an earlier call has done so.
+
+    Args:
+        named: a file or a run's folder.
+        say: is told which checkpoint was taken.
+
+    Raises:
+        CheckpointError: there is no such file, or the folder holds no weights.
+        DataError: the data of a run that has not ended cannot be read.
+    """
+    path = Path(named).expanduser().absolute()
+    if not path.is_dir():
+        return path
+    if (path / EXPORT).is_file() or not (path / CONFIG).is_file():
+        return path / EXPORT
+    config = _config_of(path)
+    checkpoint = _checkpoint(config)
+    file = path / UNFINISHED.format(step=checkpoint.step)
+    say(
+        f"run {config.run} has not ended: its checkpoint of step {checkpoint.step} is taken "
+        f"(epoch {checkpoint.epoch:.4g} of {config.optim.epochs:g})"
+    )
+    if not file.is_file():
+        for older in file.parent.glob("step-*.safetensors"):
+            older.unlink()
+        _write(config, checkpoint, file)
+    return file
+
+
+def _config_of(folder: Path) -> ExperimentConfig:
+    """The configuration of a run, wherever its folder lies by now."""
+    plain = json.loads((folder / CONFIG).read_text())
+    plain.pop("command", None)
+    try:
+        config = from_dict(plain)
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            str(folder / CONFIG),
+            None,
+            "is not the configuration of a training run",
+            "Give the folder of a pre-training, fine-tuning or detection run, or a weight file",
+        ) from error
+    return dataclasses.replace(config, run=folder.name, out=str(folder.parent))
+
+
+def _checkpoint(config: ExperimentConfig) -> Checkpoint:
+    store = open_checkpoints(config)
+    checkpoint = store.best() if config.checkpoint.keep_best else None
+    checkpoint = checkpoint or store.latest_good()
+    if checkpoint is None:
+        raise CheckpointError(
+            store.uri, None, "holds no good checkpoint", "Repeat the command to train the run"
+        )
+    return checkpoint
+
+
+def _write(config: ExperimentConfig, checkpoint: Checkpoint, path: Path) -> Path:
+    train_split, _ = open_splits(config)
+    task = make_task(config, train_split.classes)
+    network = task.build()
+    network.load_state_dict(checkpoint.load("network")["network"])
+    path.parent.mkdir(exist_ok=True)
+    task.export(network, path)
+    return path

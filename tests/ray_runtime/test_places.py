@@ -1,0 +1,69 @@
+"""Resources that a cluster has not are told at once: Ray itself would wait in silence."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from itpn_ray import ray_places
+from itpn_ray.errors import ConfigError
+from itpn_ray.ray_runtime.places import missing_places, places
+
+NODES = [
+    {"Alive": True, "Resources": {"CPU": 4.0, "memory": 1e9}},
+    {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
+    {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A cluster of two nodes, without an autoscaler."""
+    monkeypatch.setattr(ray, "nodes", lambda: NODES)
+    monkeypatch.setattr(ray_places, "is_private", lambda: False)
+    monkeypatch.setattr(ray_places, "_most", lambda: None)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("need", "count"),
+    [
+        ({"CPU": 3.0}, 3),
+        ({"CPU": 1.0, "GPU": 1.0}, 2),
+        ({"CPU": 5.0, "GPU": 1.0}, 1),
+        ({"TPU": 1}, 0),
+    ],
+)
+def test_places_are_counted_on_living_nodes(need: dict[str, float], count: int) -> None:
+    assert places(need) == count
+    assert missing_places(need, count) == ""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_may_grow_by_hand_is_waited_for() -> None:
+    told = missing_places({"CPU": 1.0, "GPU": 1.0}, 3)
+    assert told == (
+        "3 workers with 1 CPU and 1 GPU each are asked for, and the nodes have room for 2: "
+        "waiting for nodes"
+    )
+
+
+def test_a_cluster_that_cannot_grow_so_far_is_refused(cluster: pytest.MonkeyPatch) -> None:
+    cluster.setattr(ray_places, "_most", lambda: {"CPU": 100, "GPU": 4})
+    assert "waiting for nodes" in missing_places({"CPU": 1.0, "GPU": 1.0}, 4)
+    with pytest.raises(ConfigError, match="have room for 2"):
+        missing_places({"CPU": 1.0, "GPU": 1.0}, 5)
+
+
+def test_a_private_ray_never_grows(cluster: pytest.MonkeyPatch) -> None:
+    cluster.setattr(ray_places, "is_private", lambda: True)
+    with pytest.raises(ConfigError, match=r"resources = '64 CPU': 1 workers with 64 CPU each"):
+        missing_places({"CPU": 64.0, "GPU": 0.0}, 1)
+
+
+def test_a_real_cluster_is_asked(ray_cluster: str) -> None:
+    del ray_cluster
+    assert missing_places({"CPU": 2.0}, 2) == ""
+    with pytest.raises(ConfigError, match="have room for 0"):
+        missing_places({"CPU": 1.0, "GPU": 1.0}, 1)
