@@ -40,9 +40,9 @@ from itpn_ray.experiment import (  # noqa: E402
 from itpn_ray.ray_runtime.config import RayConfig  # noqa: E402
 from itpn_ray.ray_runtime.start import start_ray  # noqa: E402
 from itpn_ray.recipes import pretrain  # noqa: E402
-from itpn_ray.runs.folder import run_folder  # noqa: E402
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines  # noqa: E402
 from itpn_ray.tracking.config import TrackingConfig  # noqa: E402
+from itpn_ray.training.claim import run_folder  # noqa: E402
 
 BATCH, PER_EPOCH, LOG_EVERY = 64, 24, 4
 BEATS = 200

@@ -24,11 +24,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.lib.drawn import prepared_images  # noqa: E402
 from itpn_ray.data.config import LoaderConfig  # noqa: E402
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig  # noqa: E402
-from itpn_ray.runs.folder import run_folder  # noqa: E402
 from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 from itpn_ray.tasks.config import ModelConfig  # noqa: E402
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask  # noqa: E402
 from itpn_ray.tracking.config import TrackingConfig  # noqa: E402
+from itpn_ray.training.claim import run_folder  # noqa: E402
 from tests.training.group import leave_after, train_in_group  # noqa: E402
 
 BATCH, PER_EPOCH = 48, 16

@@ -178,9 +178,9 @@ def test_output_that_cannot_be_written(
 def test_run_name_in_use_by_other_settings(
     prepared: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from itpn_ray.runs.folder import claim
+    from itpn_ray.training.claim import claim_run
 
-    claim(tiny(prepared, tmp_path), "itpn-ray ...")
+    claim_run(tiny(prepared, tmp_path), "itpn-ray ...")
     line = refused(capsys, *train(prepared, tmp_path, "--run", "run"))
     assert "is in use by a run with other settings" in line
     assert "Choose another --run" in line

@@ -9,8 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from itpn_ray.experiment import from_dict
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import FileJournal
+from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
 

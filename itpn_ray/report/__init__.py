@@ -14,6 +14,8 @@ from itpn_ray.report.curves import accuracy_charts, learning_charts
 from itpn_ray.report.html import details, esc, tiles
 from itpn_ray.report.style import CSS
 from itpn_ray.report.versions import hardware, versions
+from itpn_ray.runs.folder import CONFIG, REPORT
+from itpn_ray.runs.journal import METRICS, RESULTS
 from itpn_ray.runs.reader import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REPORT", "add_report", "report_again", "write_report"]
 
-REPORT = "report.html"
-RECORDS = ("config.json", "metrics.jsonl", "results.json", "manifest.json")
+RECORDS = (CONFIG, METRICS, RESULTS, "manifest.json")
 """What a folder has, one at least, of which a report can be written."""
 
 

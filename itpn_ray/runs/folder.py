@@ -1,115 +1,110 @@
-"""The run's folder: claimed by one configuration; of an evaluation, renewed by the next."""
+"""The run's folder: its names, who may use it, and when it is made anew."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, to_dict
-from itpn_ray.report import REPORT
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
+LOG = "train.log"
+REPORT = "report.html"
+EXPORT = "exported/model.safetensors"
+"""The trained weights; there once the run has come to its end."""
+CHECKPOINTS = "checkpoints"
 EVALUATED = (
-    *(METRICS, EVENTS, RESULTS, REPORT, "train.log", "detections_r*.json"),
+    *(METRICS, EVENTS, RESULTS, REPORT, LOG, "detections_r*.json"),
     *(f"{PLOTS}/*", f"{STATUS}/*"),
 )
 """What an evaluation writes, beside its settings."""
-EXPORT = "exported/model.safetensors"
-"""The trained weights; there once the run has come to its end."""
-FREE_TO_CHANGE = (
-    "workers",
-    "gpus",
-    "cpus_per_worker",
-    "deterministic",
-    "early_stopping",
-    "max_failures",
-    "log_every",
-    "checkpoint.",
-    "tracking.",
-    "ray.",
-    "loader.",
-    "optim.micro_batch",
-    "model.compile",
-    "model.checkpoint_activations",
-)
-"""Fields that change how a run is computed and not what: they may differ when it is resumed."""
 
 
-def run_folder(config: ExperimentConfig) -> Path:
+def folder_of(out: str, run: str) -> Path:
     """OUT/RUN, absolute."""
-    return Path(config.out).expanduser().absolute() / config.run
+    return Path(out).expanduser().absolute() / run
 
 
-def claim(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
-    """Make the run's folder, or take it up again where the same run left it.
+def settings_before(folder: Path) -> dict[str, Any] | None:
+    """The settings that a folder was claimed with; None where nobody has."""
+    path = folder / CONFIG
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def claim(
+    folder: Path, settings: Mapping[str, Any], *, command: str, free: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Make the folder of a run, or take it up again where the same run left it.
 
     A run may be extended: asked for more epochs than before, it goes on from its last checkpoint.
 
+    Args:
+        folder: OUT/RUN.
+        settings: of the run, a dict of JSON values.
+        command: the command line.
+        free: beginnings of the names of settings that may differ from the run before.
+
     Returns:
-        The folder, and whether the run has begun before.
+        The settings that the run began with; None where it is new.
 
     Raises:
         ConfigError: the folder cannot be written, or holds a run with other settings.
     """
-    folder = run_folder(config)
-    path = folder / CONFIG
-    plain = {**to_dict(config), "command": command}
+    # As JSON has them: what is a tuple here is a list there.
+    plain = json.loads(json.dumps({**settings, "command": command}))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else None
+        before = settings_before(folder)
         if before is not None:
-            _refuse_other_settings(config, before, plain)
-            if before["optim"]["epochs"] < config.optim.epochs:
-                _make_way(folder, before["optim"]["epochs"])
-        path.write_text(json.dumps(plain, indent=1))
+            _refuse_other_settings(folder.name, before, plain, ("command", *free))
+            if longer(before, plain):
+                _make_way(folder, epochs_of(before))
+        (folder / CONFIG).write_text(json.dumps(plain, indent=1))
     except OSError as error:
-        raise ConfigError(
-            "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
-        ) from error
-    return folder, before is not None
+        raise _unwritable(folder, error) from error
+    return before
 
 
-def renew(config: EvaluateConfig, command: str) -> tuple[Path, str]:
+def renew(folder: Path, settings: Mapping[str, Any], *, command: str) -> str:
     """Make the folder of an evaluation, rid of all that an earlier one wrote.
 
     Returns:
-        The folder, and the weights that the earlier evaluation was of; empty where there was none.
+        The weights that the earlier evaluation was of; empty where there was none.
 
     Raises:
         ConfigError: the folder cannot be written, or holds something else than an evaluation.
     """
-    folder = Path(config.out).expanduser().absolute() / config.run
-    path = folder / CONFIG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = settings_before(folder) or {}
         if any(folder.iterdir()) and not {"weights", "migration"} <= before.keys():
             raise ConfigError(
                 "run",
-                config.run,
+                folder.name,
                 f"{folder} holds something else than an evaluation",
                 "Choose another --run",
             )
-        path.write_text(json.dumps({**dataclasses.asdict(config), "command": command}, indent=1))
+        plain = {**settings, "command": command}
+        (folder / CONFIG).write_text(json.dumps(plain, indent=1))
         for earlier in (found for name in EVALUATED for found in folder.glob(name)):
             earlier.unlink()
     except OSError as error:
-        raise ConfigError(
-            "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
-        ) from error
-    return folder, str(before.get("weights", ""))
+        raise _unwritable(folder, error) from error
+    return str(before.get("weights", ""))
 
 
-def earlier_epochs(config: ExperimentConfig) -> float | None:
-    """The length that the run was given when it was started before; None where it is new."""
-    path = run_folder(config) / CONFIG
-    return json.loads(path.read_text())["optim"]["epochs"] if path.exists() else None
+def epochs_of(settings: Mapping[str, Any]) -> float:
+    """The length of a run; 0 where its settings name none."""
+    return float(settings.get("optim", {}).get("epochs", 0.0))
+
+
+def longer(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run is to be extended."""
+    return epochs_of(before) < epochs_of(now)
 
 
 def _make_way(folder: Path, epochs: float) -> None:
@@ -120,23 +115,27 @@ def _make_way(folder: Path, epochs: float) -> None:
 
 
 def _refuse_other_settings(
-    config: ExperimentConfig, before: dict[str, Any], now: dict[str, Any]
+    name: str, before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...]
 ) -> None:
-    # Compared as JSON has them: what was a tuple is a list there.
-    old, new = flatten(before), flatten(json.loads(json.dumps(now)))
+    old, new = flatten(before), flatten(now)
     changed = [
-        name
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-        and name != "command"
-        and not (name == "optim.epochs" and before["optim"]["epochs"] < config.optim.epochs)
-        and not name.startswith(FREE_TO_CHANGE)
+        field
+        for field in sorted(old.keys() | new.keys())
+        if old.get(field) != new.get(field)
+        and not (field == "optim.epochs" and longer(before, now))
+        and not field.startswith(free)
     ]
     if changed:
         shown = ", ".join(f"{n} (was {old.get(n)!r}, now {new.get(n)!r})" for n in changed[:3])
         raise ConfigError(
             "run",
-            config.run,
+            name,
             f"is in use by a run with other settings: {shown}",
             "Choose another --run, or repeat the command of the first run to resume it",
         )
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        "out", str(folder.parent), f"cannot be written ({error.strerror})", "Choose another --out"
+    )

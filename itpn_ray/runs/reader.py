@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from itpn_ray.errors import DataError
+from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, read_lines
 
 STAMPS = ("step", "epoch", "split", "time")
 _MOST_QUARANTINED = 200
@@ -96,17 +98,17 @@ def read_run(folder: str | Path) -> RunRecord:
     place = Path(folder)
     if not place.is_dir():
         raise FileNotFoundError(place)
-    config = _json(place / "config.json")
+    config = _json(place / CONFIG)
     command = str(config.pop("command", ""))
-    latest = {(r["split"], r["step"]): r for r in _lines(place / "metrics.jsonl")}
+    latest = {(r["split"], r["step"]): r for r in read_lines(place / METRICS)}
     return RunRecord(
         folder=place,
         config=config,
         command=command,
         metrics=sorted(latest.values(), key=lambda record: record["step"]),
-        events=sorted(_lines(place / "events.jsonl"), key=lambda event: event["time"]),
-        results=_json(place / "results.json"),
-        plots=sorted((place / "plots").glob("*.png")),
+        events=sorted(read_lines(place / EVENTS), key=lambda event: event["time"]),
+        results=_json(place / RESULTS),
+        plots=sorted((place / PLOTS).glob("*.png")),
         manifest=_json(place / "manifest.json"),
         quarantine=_quarantine(place / "quarantine.csv"),
     )
@@ -114,15 +116,6 @@ def read_run(folder: str | Path) -> RunRecord:
 
 def _json(path: Path) -> dict[str, Any]:
     return _record(path, 1, path.read_text()) if path.exists() else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a .jsonl file; a last line that was cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    whole = enumerate((line for line in lines if line.endswith("\n")), 1)
-    return [_record(path, number, line) for number, line in whole]
 
 
 def _record(path: Path, line: int, text: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from itpn_ray.formatting import show_duration, show_metric, show_value
+from itpn_ray.runs.folder import LOG, REPORT
+from itpn_ray.runs.journal import METRICS, RESULTS
 from itpn_ray.terminal.run_progress import RunFolder, RunProgress
 from itpn_ray.tracking.redact import redact
 
@@ -26,12 +28,12 @@ _POLL_SECONDS = 0.25
 _PATIENCE = 5.0
 """Seconds after which it is said that workers have not come yet."""
 _THINGS = (
-    ("report", "report.html"),
+    ("report", REPORT),
     ("weights", "exported/model.safetensors"),
     ("checkpoint", "checkpoints/last"),
-    ("figures", "results.json"),
-    ("curves", "metrics.jsonl"),
-    ("log", "train.log"),
+    ("results", RESULTS),
+    ("curves", METRICS),
+    ("log", LOG),
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from itpn_ray.formatting import is_detail, show_duration, show_metric, show_value
+from itpn_ray.runs.journal import EVENTS, METRICS
 
 Record = Mapping[str, Any]
 _STAMPS = {"step", "epoch", "split", "time"}
@@ -168,8 +169,8 @@ class RunFolder:
     def __init__(self, run_dir: str | Path, progress: RunProgress) -> None:
         self._folder = Path(run_dir)
         self._progress = progress
-        self._metrics = Tail(self._folder / "metrics.jsonl")
-        self._events = Tail(self._folder / "events.jsonl")
+        self._metrics = Tail(self._folder / METRICS)
+        self._events = Tail(self._folder / EVENTS)
         self._since = time.time() - 1.0  # statuses of an earlier start are not this one's
 
     def poll(self) -> list[str]:

@@ -40,5 +40,5 @@ def recorded_end(
         add_report(folder, console)
         plots = sorted((folder / PLOTS).glob("*.png"))
         for path in (folder / CONFIG, *folder.glob(REPORT), *plots):
-            tracker.log_artifact(path, "plots" if path.parent.name == PLOTS else "")
+            tracker.log_artifact(path, PLOTS if path.parent.name == PLOTS else "")
         tracker.finish(status)

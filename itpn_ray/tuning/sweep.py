@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import ConfigError, TrialsError
+from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
@@ -17,7 +16,7 @@ from itpn_ray.formatting import with_certainty
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.runs.folder import EXPORT, claim
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
@@ -46,7 +45,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
     preflight(trial(config, str(folder), "trial", sample, init=""))
     preflight(pretraining(config, str(folder), config.feature_weight[0]))
-    _claim(config, folder, command)
+    claim(folder, sweep_to_dict(config), command=command, free=("ray.", "concurrent"))
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
     verbose = console.verbosity == "verbose"
@@ -78,28 +77,6 @@ def with_slots(config: SweepConfig) -> RayConfig:
         return config.ray
     slots = (config.trials + config.concurrent) * config.finetune.worker_range[1]
     return dataclasses.replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
-
-
-def _claim(config: SweepConfig, folder: Path, command: str) -> None:
-    path = folder / CONFIG
-    plain = json.loads(json.dumps({**sweep_to_dict(config), "command": command}))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else plain
-        same = {k: v for k, v in before.items() if k not in ("command", "ray", "concurrent")}
-        changed = sorted(k for k, v in same.items() if plain.get(k) != v)
-        if changed:
-            raise ConfigError(
-                "run",
-                config.run,
-                f"is in use by a sweep with other settings of {', '.join(changed)}",
-                "Choose another --run, or repeat the command of the first sweep to resume it",
-            )
-        path.write_text(json.dumps(plain, indent=1))
-    except OSError as error:
-        raise ConfigError(
-            "out", config.out, f"cannot be written ({error.strerror})", "Choose another --out"
-        ) from error
 
 
 def _pretrained(

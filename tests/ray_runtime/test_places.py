@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import ray
 
-from itpn_ray import ray_places
 from itpn_ray.errors import ConfigError
+from itpn_ray.ray_runtime import places as module
 from itpn_ray.ray_runtime.places import missing_places, places
 
 NODES = [
@@ -20,8 +20,8 @@ NODES = [
 def cluster(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A cluster of two nodes, without an autoscaler."""
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
-    monkeypatch.setattr(ray_places, "is_private", lambda: False)
-    monkeypatch.setattr(ray_places, "_most", lambda: None)
+    monkeypatch.setattr(module, "is_private", lambda: False)
+    monkeypatch.setattr(module, "_most", lambda: None)
     return monkeypatch
 
 
@@ -50,14 +50,14 @@ def test_a_cluster_that_may_grow_by_hand_is_waited_for() -> None:
 
 
 def test_a_cluster_that_cannot_grow_so_far_is_refused(cluster: pytest.MonkeyPatch) -> None:
-    cluster.setattr(ray_places, "_most", lambda: {"CPU": 100, "GPU": 4})
+    cluster.setattr(module, "_most", lambda: {"CPU": 100, "GPU": 4})
     assert "waiting for nodes" in missing_places({"CPU": 1.0, "GPU": 1.0}, 4)
     with pytest.raises(ConfigError, match="have room for 2"):
         missing_places({"CPU": 1.0, "GPU": 1.0}, 5)
 
 
 def test_a_private_ray_never_grows(cluster: pytest.MonkeyPatch) -> None:
-    cluster.setattr(ray_places, "is_private", lambda: True)
+    cluster.setattr(module, "is_private", lambda: True)
     with pytest.raises(ConfigError, match=r"resources = '64 CPU': 1 workers with 64 CPU each"):
         missing_places({"CPU": 64.0, "GPU": 0.0}, 1)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import METRICS, read_lines
+from itpn_ray.training.claim import run_folder
 from tests.tasks.detection_runs import detection
 from tests.training.group import train_in_group
 from tests.training.runs import losses, train_alone

@@ -13,11 +13,11 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.base import Batch, Task
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.training import loop
+from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.process import work

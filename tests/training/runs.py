@@ -11,7 +11,6 @@ import pytest
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import METRICS, FileJournal, read_lines
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.config import ModelConfig
@@ -19,6 +18,7 @@ from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training import loop
 from itpn_ray.training.checkpoint.state_files import state_digest
+from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import open_checkpoints, work
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import METRICS, PLOTS, read_lines
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
+from itpn_ray.training.claim import run_folder
 from tests.data.made import write_dataset
 from tests.data.made_objects import write_scenes
 from tests.pretrain.clip_net import make_clip

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from torch.multiprocessing import ProcessRaisedException
 
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import EVENTS, METRICS, read_lines
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
+from itpn_ray.training.claim import run_folder
 from tests.training.group import hang, poison, train_in_group
 from tests.training.runs import losses, tiny, train_alone
 

@@ -11,9 +11,9 @@ import torch
 
 from itpn_ray.errors import CheckpointError, RunError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import EVENTS, read_lines
 from itpn_ray.tasks.pixel_pretraining.task import MaskedPretrainingNetwork
+from itpn_ray.training.claim import run_folder
 from itpn_ray.training.replay import replay
 from tests.training.runs import (
     Stop,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import EVENTS, METRICS, read_lines
+from itpn_ray.training.claim import run_folder
 from tests.training.group import expect_half, leave_after_half, train_in_group
 from tests.training.runs import classification, losses, tiny, train_alone
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.runs.journal import EVENTS, read_lines
 from itpn_ray.tasks.base import Task
 from itpn_ray.tasks.classification.task import ClassificationTask
@@ -22,6 +21,7 @@ from itpn_ray.tasks.clip_pretraining.task import ClipPretrainingTask
 from itpn_ray.tasks.detection.task import DetectionTask
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.training.checkpoint.state_files import state_digest
+from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.process import open_checkpoints
 from tests.pretrain.clip_net import make_clip
 from tests.tasks.detection_runs import detection

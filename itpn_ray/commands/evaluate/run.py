@@ -19,7 +19,7 @@ from itpn_ray.formatting import label, show_interval, show_metric, show_spread
 from itpn_ray.models import Classifier, load_model
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.weights.files import read_metadata
-from itpn_ray.runs.folder import renew
+from itpn_ray.runs.folder import LOG, folder_of, renew
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.storage import check_writable
 from itpn_ray.terminal.console import Console
@@ -55,13 +55,13 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
             f"has other classes than {config.weights}, which knows {classes[:5]}",
             "Evaluate on data prepared from the same classes",
         )
-    folder = Path(config.out).expanduser().absolute() / config.run
+    folder = folder_of(config.out, config.run)
     worker = TrainContext.alone(gpu=use_gpu("gpu", config.gpu), threads=config.threads)
     place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
     subject = _subject(model, classes, metadata, place)
-    folder, before = renew(config, command)
+    before = renew(folder, dataclasses.asdict(config), command=command)
     journal = FileJournal(folder)
-    console.log_to(folder / "train.log")
+    console.log_to(folder / LOG)
     if before:
         console.say(f"{folder} held an evaluation of {before}, which this one replaces")
     journal.event("start")

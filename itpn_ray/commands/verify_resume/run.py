@@ -18,7 +18,7 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict
 from itpn_ray.ray_runtime.start import start_ray
-from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.folder import CHECKPOINTS, CONFIG
 from itpn_ray.runs.journal import METRICS, STATUS, FileJournal, read_lines
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training.checkpoint.state_files import state_digest
@@ -148,7 +148,7 @@ class Killer:
                         self._kill(record["step"])
 
     def _kill(self, step: int) -> None:
-        while self._during_save and not (self._folder / "checkpoints" / STAGING).exists():
+        while self._during_save and not (self._folder / CHECKPOINTS / STAGING).exists():
             time.sleep(0.0005)
         step = max(r["step"] for r in read_lines(self._folder / METRICS) if r["split"] == "train")
         rank = self._random.randrange(self._workers)

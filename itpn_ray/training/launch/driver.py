@@ -11,7 +11,7 @@ from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.interrupt import answering, keep_sigterm
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim, earlier_epochs, run_folder
+from itpn_ray.runs.folder import EXPORT, LOG
 from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.runs.lease import Lease
@@ -21,6 +21,7 @@ from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import flatten
 from itpn_ray.training.averaging import describe_average
+from itpn_ray.training.claim import claim_run, earlier_epochs, run_folder
 from itpn_ray.training.devices import use_gpu, use_gpus
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.exporting import export
@@ -79,8 +80,8 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     report = preflight(config)
     with Lease(config.checkpoint.uri or str(run_folder(config)), name=config.run) as lease:
         earlier = earlier_epochs(config)
-        folder, began = claim(config, command)
-        console.log_to(folder / "train.log")
+        folder, began = claim_run(config, command)
+        console.log_to(folder / LOG)
         if earlier is not None and earlier < config.optim.epochs:
             console.say(_extension_line(config, earlier))
         if (folder / EXPORT).exists():

@@ -18,12 +18,12 @@ from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, load_model, save_model
 from itpn_ray.models.detection.base import Detections, Detector
 from itpn_ray.models.weights.files import read_metadata
-from itpn_ray.runs.folder import run_folder
 from itpn_ray.tasks.base import Batch
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection import task as detection_task
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.detection.task import DetectionNetwork
+from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import preflight
 from tests.tasks.detection_runs import AUGMENT, CLASSES, detection, task
 from tests.training.runs import final_digest, losses, train_alone, train_and_stop

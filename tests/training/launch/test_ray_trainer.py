@@ -16,8 +16,8 @@ from itpn_ray.commands.verify_resume.run import verify_resume
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import DataError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import claim, run_folder
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, RemoteJournal, read_lines
+from itpn_ray.training.claim import claim_run, run_folder
 from tests.training.runs import losses, tiny, train_alone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -46,7 +46,7 @@ def test_two_workers_take_the_steps_of_a_process_alone(prepared: str, tmp_path: 
 
 def test_a_killed_run_ends_bit_equal(prepared: str, tmp_path: Path) -> None:
     config = under_ray(prepared, tmp_path, "2")
-    claim(config, "itpn-ray pretrain nano")
+    claim_run(config, "itpn-ray pretrain nano")
     verdict = verify_resume(
         VerifyConfig(run=str(run_folder(config)), steps=40, every_steps=5, kills=1, seed=1)
     )
