@@ -19,7 +19,7 @@ class EvaluateConfig:
         ConfigError: a value lies outside its range.
     """
 
-    weights: Annotated[str, tyro.conf.Positional]
+    weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
     """A run's folder, or an exported .safetensors file of a classifier or a detector."""
     data: str
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
@@ -59,7 +59,7 @@ class EvaluateConfig:
 class ReportConfig:
     """Whose report is written again."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, an evaluation, a sweep, or prepared data: out/RUN."""
 
 
@@ -71,7 +71,7 @@ class VerifyConfig:
         ConfigError: a value lies outside its range.
     """
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, out/RUN; its configuration is what is tested."""
     steps: int = 30
     """Steps of the test."""

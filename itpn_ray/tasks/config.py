@@ -108,6 +108,10 @@ class TaskConfig:
         """The metric that the task is judged by: the first headline of its own, or the loss."""
         return next((metric for metric in cls.metrics if metric.headline), LOSS)
 
+    def input_side(self, model: ModelConfig) -> tuple[int, str]:
+        """Shorter side of what the network sees, pixels, and the option that sets it."""
+        return model.image_size, "--model.image-size"
+
     @property
     def average(self) -> tuple[str, float]:
         """What a moving average of weights is kept for, and its decay; ("", 0) where none is."""

@@ -65,6 +65,10 @@ class Detection(TaskConfig):
                 "Leave it out for detection",
             )
 
+    def input_side(self, model: ModelConfig) -> tuple[int, str]:
+        """That of whole images in evaluation."""
+        return self.short_side, "--task.short-side"
+
     @property
     def average(self) -> tuple[str, float]:
         """The weights that are evaluated and exported."""

@@ -115,7 +115,7 @@ def test_relative_positions_are_resized():
 def test_layer_scales_are_not_lost_in_silence():
     source, target = create_model("nano"), create_model("nano", layer_scale=None)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"scale1.*--partial"):
+    with pytest.raises(CheckpointError, match=r"scale1.*--model.partial-init"):
         load_weights(target, source.state_dict())
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, before[name])
