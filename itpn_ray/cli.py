@@ -258,7 +258,11 @@ def _export(arguments: list[str], verbose: bool) -> int:
 
     console = _console(verbose)
     report = export(_of_run(config, console))
+    for remark in report.remarks:
+        console.say(f"{config.file}: {remark}")
     console.say(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {', '.join(report.outputs)}")
+    if report.note:
+        console.say(f"this is {report.note}")
     if report.difference is not None:
         worst = f"{report.difference:.2e} of values up to {report.scale:.3g}"
         console.say(f"largest difference {worst}")

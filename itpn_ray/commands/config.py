@@ -20,9 +20,12 @@ class EvaluateConfig:
     """
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
-    """A run's folder, or an exported .safetensors file of a classifier or a detector."""
+    """A run's folder, or a weight file, of a classifier or a detector."""
     data: str
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
     split: str = "val"
     """Split to evaluate on."""
     migration: tuple[float, ...] = (0.0,)

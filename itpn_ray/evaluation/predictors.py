@@ -12,11 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from itpn_ray.data.loading.crop_loader import CENTRE
 from itpn_ray.data.loading.decode import centre_crop
-from itpn_ray.data.loading.detection_loader import padded_sides
 from itpn_ray.data.loading.image_folder import Answer, FolderImage
-from itpn_ray.data.transforms.detection_views import whole_view
+from itpn_ray.data.transforms.detection_views import padded_sides, whole_view
 from itpn_ray.data.transforms.on_device import normalise, normalise_views
 from itpn_ray.evaluation.coco_format import result_entries
 from itpn_ray.evaluation.draw_classes import draw_classes
@@ -79,7 +77,8 @@ class ClassPredictor:
     def __call__(self, source_images: Sequence[FolderImage]) -> list[Answer]:
         """An entry an image: ``file_name``, and ``top``, a list of class, label and score."""
         size = self._model.config.trunk.image_size
-        crops = [centre_crop(_shortened(one.pixels), size, CENTRE) for one in source_images]
+        share = self._model.crop_fraction
+        crops = [centre_crop(_shortened(one.pixels), size, share) for one in source_images]
         images = torch.stack(crops).to(self._placed.device)  # (B, 3, S, S)
         with self._placed.autocast():
             logits = self._model(normalise(images))

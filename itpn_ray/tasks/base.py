@@ -20,10 +20,7 @@ from itpn_ray.tasks.config import ModelConfig, TaskConfig
 C = TypeVar("C", bound=TaskConfig)
 N = TypeVar("N", bound=nn.Module)
 
-STAGES_USAGE = (
-    "u1, u2, u3 = model.trunk.stages(images)  # images: float (B, 3, H, W), normalised by "
-    "itpn_ray.data.transforms.on_device.normalise"
-)
+STAGES_USAGE = 'u1, u2, u3 = model.trunk.stages(model.preprocess("photo.jpg")[None])'
 """How a pre-trained network is used: its trunk's maps at strides 4, 8 and 16."""
 
 Batch = dict[str, Tensor]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ from itpn_ray.training.launch.context import TrainContext
 
 N = TypeVar("N", Classifier, Detector)
 LOADER = LoaderConfig(transport="threads", prefetch=64)
-USUAL_VIEW = (800, 1333)
-"""Shorter and longest side of an image where a detector's file does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +100,7 @@ class Classifiers(Subject[Classifier]):
             self.place.dataset,
             LOADER,
             image_size=self.size,
+            crop=network.crop_fraction,
             batch=self.batch,
             pin=self.place.worker.device.type == "cuda",
         )
@@ -136,9 +134,8 @@ class Detectors(Subject[Detector]):
     """COCO's average precision of whole images, and all detections as COCO's results.
 
     Args:
-        network: tells whether there are masks.
+        network: tells whether there are masks, and the size of the images.
         classes: names of the classes.
-        metadata: of its file; tells the size of the images.
         place: where.
 
     Raises:
@@ -147,13 +144,11 @@ class Detectors(Subject[Detector]):
 
     headline = ("box_AP", "box_AP50", "mask_AP")
 
-    def __init__(
-        self, network: Detector, classes: list[str], metadata: Mapping[str, str], place: Place
-    ) -> None:
+    def __init__(self, network: Detector, classes: list[str], place: Place) -> None:
         check_detection(place.dataset)
         self.place = place
         self.batch = place.batch or 1
-        self.short_side, self.long_side = json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))
+        self.short_side, self.long_side = network.view
         self.task = DetectionTask(
             TaskSetup(
                 config=Detection(masks=isinstance(network, Rcnn) and network.config.masks),

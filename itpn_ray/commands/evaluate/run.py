@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from itpn_ray.data.annotations.objects import check_classification, check_detect
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, DataError
 from itpn_ray.formatting import label, show_interval, show_metric, show_spread
-from itpn_ray.models import Classifier, load_model
+from itpn_ray.models import Classifier
 from itpn_ray.models.detection.base import Detector
-from itpn_ray.models.weights.files import read_metadata
+from itpn_ray.models.weights.files import build_network
+from itpn_ray.models.weights.read import read_weights
 from itpn_ray.runs.folder import LOG, folder_of, renew
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.storage import check_writable
@@ -41,13 +41,17 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     check_writable(config.out)
     weights = weight_file(config.weights, console.say)
     config = dataclasses.replace(config, weights=str(weights))
-    model, metadata = load_evaluated(config.weights)
-    classes = json.loads(metadata["classes"])
+    model, remarks = load_evaluated(config.weights, config.key)
+    for remark in remarks:
+        console.say(f"{config.weights}: {remark}")
     dataset = open_dataset(config.data, config.split)
     if isinstance(model, Detector):
         check_detection(dataset)
     else:
         check_classification(dataset)
+    classes = class_names(model, dataset.classes)
+    if not model.classes:
+        console.say(f"{config.weights} names no classes: the data's are taken, in their order")
     if list(dataset.classes) != classes:
         raise DataError(
             config.data,
@@ -58,7 +62,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     folder = folder_of(config.out, config.run)
     worker = TrainContext.alone(gpu=use_gpu("gpu", config.gpu), threads=config.threads)
     place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
-    subject = _subject(model, classes, metadata, place)
+    subject = _subject(model, classes, place)
     before = renew(folder, dataclasses.asdict(config), command=command)
     journal = FileJournal(folder)
     console.log_to(folder / LOG)
@@ -102,42 +106,45 @@ def _measure(
     journal.result(migration=rows, **{"images": images, **details})
 
 
-def load_evaluated(weights: str) -> tuple[Classifier | Detector, dict[str, str]]:
-    """A network and its file's metadata, from a weight file.
+def load_evaluated(
+    weights: str, key: str | None = None
+) -> tuple[Classifier | Detector, tuple[str, ...]]:
+    """The network in a weight file or run's folder, and what is to be said of the file.
 
     Raises:
         CheckpointError: there is no such file, or it holds something else.
     """
-    path = Path(weights)
-    if not path.is_file():
+    found = read_weights(weights, key=key)
+    model, _ = build_network(found)
+    if not isinstance(model, Classifier | Detector) or not model.config.num_classes:
         raise CheckpointError(
-            str(path),
-            None,
-            "does not exist",
-            "Give a run's folder or an exported .safetensors file",
-        )
-    model, metadata = load_model(path), read_metadata(path)
-    if not isinstance(model, Classifier | Detector) or "classes" not in metadata:
-        raise CheckpointError(
-            str(path),
+            found.subject,
             type(model).__name__,
-            "is no classifier or detector with class names",
+            "is no classifier or detector with classes",
             "Give the weights of a fine-tuning or detection run",
         )
-    return model, metadata
+    return model, found.remarks
 
 
-def _subject(
-    model: Classifier | Detector, classes: list[str], metadata: Mapping[str, str], place: Place
-) -> Subject[Any]:
+def class_names(model: Classifier | Detector, usual: Sequence[str] = ()) -> list[str]:
+    """The classes as the file names them, else `usual` if there are as many, else numbers.
+
+    The authors' files name none; their numbers are those of ImageNet's folders in order.
+    """
+    count = model.config.num_classes
+    known = list(model.classes) or list(usual)
+    return known if model.classes or len(known) == count else [str(n) for n in range(count)]
+
+
+def _subject(model: Classifier | Detector, classes: list[str], place: Place) -> Subject[Any]:
     if isinstance(model, Detector):
-        return Detectors(model, classes, metadata, place)
+        return Detectors(model, classes, place)
     return Classifiers(model, classes, place)
 
 
 def _at(config: EvaluateConfig, ratio: float) -> Classifier | Detector:
     """The network with its migration ratio, and other windows where they are named."""
-    network, _ = load_evaluated(config.weights)
+    network, _ = load_evaluated(config.weights, config.key)
     torch.manual_seed(0)  # a gathering token that was not trained is drawn
     if config.window is not None:
         network.set_gathering(config.window, gathering=config.gathering)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from itpn_ray.commands.evaluate.networks import USUAL_VIEW
-from itpn_ray.commands.evaluate.run import load_evaluated
+from itpn_ray.commands.evaluate.run import class_names, load_evaluated
 from itpn_ray.commands.predict.config import PredictConfig
 from itpn_ray.commands.predict.files import (
     DRAWN,
@@ -50,13 +47,15 @@ def predict(config: PredictConfig, *, console: Console) -> None:
             there is no GPU.
     """
     weights = weight_file(config.weights, console.say)
-    model, metadata = load_evaluated(str(weights))
-    detects = isinstance(model, Detector)
+    model, remarks = load_evaluated(str(weights), config.key)
+    for remark in remarks:
+        console.say(f"{config.weights}: {remark}")
+    categories = _categories(model) if isinstance(model, Detector) else None
     config = replace(
         config,
         weights=str(weights),
         folder=open_store(config.folder).uri,
-        batch=config.batch or (_DETECTOR_BATCH if detects else _CLASSIFIER_BATCH),
+        batch=config.batch or (_CLASSIFIER_BATCH if categories is None else _DETECTOR_BATCH),
         gpu=use_gpus("gpu", config.gpu, config.ray),
     )
     rows, barred = list_images(config.folder, console.say)
@@ -72,7 +71,6 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     answering = answer_folder(
         job, rows, workers=config.workers, gpus=bool(config.gpu), ray=with_room(config)
     )
-    categories = _categories(metadata) if detects else None
     with (
         progress_bar(console, "looking at images") as count,
         PredictionFiles(store, categories) as files,
@@ -92,18 +90,17 @@ def predict(config: PredictConfig, *, console: Console) -> None:
 
 def make_predictor(config: PredictConfig) -> Predict:
     """The network on this worker's device."""
-    model, metadata = load_evaluated(config.weights)
+    model, _ = load_evaluated(config.weights, config.key)
     worker = TrainContext.alone(gpu=bool(config.gpu), threads=config.threads)
     placed = Placed(device=worker.device, autocast=worker.autocast)
     drawing = Drawing(side=config.draw_side, min_score=config.draw_score)
-    categories = _categories(metadata)
-    names = [category["name"] for category in categories]
     if not isinstance(model, Detector):
+        names = class_names(model)
         return ClassPredictor(model.to(worker.device), names, placed, drawing)
     return DetectionPredictor(
         model.to(worker.device),
-        categories,
-        view=tuple(json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))),
+        _categories(model),
+        view=model.view,
         min_score=config.min_score,
         placed=placed,
         drawing=drawing,
@@ -118,10 +115,10 @@ def with_room(config: PredictConfig) -> RayConfig:
     return replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
 
 
-def _categories(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The classes that a file knows, as COCO's ``categories``, in the order of their labels."""
-    names = json.loads(metadata["classes"])
-    numbers = json.loads(metadata.get("class_ids", "[]")) or range(1, len(names) + 1)
+def _categories(model: Detector) -> list[dict[str, Any]]:
+    """The classes that a detector knows, as COCO's ``categories``, in the order of their labels."""
+    names = class_names(model)
+    numbers = model.class_ids or range(1, len(names) + 1)
     return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]
 
 

@@ -70,7 +70,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         mistakes: of the last evaluation, among this rank's images.
     """
 
-    usage = "logits = model(images)  # images: float (B, 3, H, W), normalised by model.preprocess"
+    usage = 'logits = model(model.preprocess("photo.jpg")[None])'
 
     def __init__(self, setup: TaskSetup[Classification]) -> None:
         super().__init__(setup)
@@ -114,7 +114,10 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         )
         if self.model.init:
             self.load_report = load_weights(
-                classifier, self.model.init, partial=self.model.partial_init
+                classifier,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
@@ -207,5 +210,8 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         save_model(
             network.evaluated,
             path,
-            {"classes": json.dumps(self.classes)},
+            {
+                "classes": json.dumps(self.classes),
+                "crop_fraction": str(self.model.evaluation_crop),
+            },
         )

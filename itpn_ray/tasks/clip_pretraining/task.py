@@ -128,7 +128,10 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
         )
         if self.model.init:
             self.load_report = load_weights(
-                distiller, self.model.init, partial=self.model.partial_init
+                distiller,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         distiller.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = distiller.num_drops
@@ -190,4 +193,4 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
 
     def export(self, network: DistillationNetwork, path: Path) -> None:
         """Write the student: trunk, pyramid and the projections to the teacher's width."""
-        save_model(network.distiller, path)
+        save_model(network.distiller, path, {"crop_fraction": str(self.model.evaluation_crop)})

@@ -101,10 +101,7 @@ class DetectionNetwork(Averaging):
 class DetectionTask(Task[Detection, DetectionNetwork]):
     """Train a detector."""
 
-    usage = (
-        "found = model.detect(images, sizes)  # images: float (B, 3, H, W), normalised by "
-        "itpn_ray.data.transforms.on_device.normalise_views"
-    )
+    usage = '(found,) = model.detect(*model.preprocess("photo.jpg"))'
 
     def __init__(self, setup: TaskSetup[Detection]) -> None:
         super().__init__(setup)
@@ -162,7 +159,7 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
         """
         torch.manual_seed(self.seed)
         init = self.model.init
-        pyramid = read_pyramid(init) if init else None
+        pyramid = read_pyramid(init, self.model.init_key) if init else None
         detector = self._create(
             num_classes=len(self.classes),
             image_size=self.model.image_size,
@@ -174,6 +171,7 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
             self.load_report = load_weights(
                 detector,
                 init,
+                key=self.model.init_key,
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )

@@ -119,7 +119,10 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
         )
         if self.model.init:
             self.load_report = load_weights(
-                autoencoder, self.model.init, partial=self.model.partial_init
+                autoencoder,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         autoencoder.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = autoencoder.num_drops
@@ -203,4 +206,4 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
 
     def export(self, network: MaskedPretrainingNetwork, path: Path) -> None:
         """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
-        save_model(network.autoencoder, path)
+        save_model(network.autoencoder, path, {"crop_fraction": str(self.model.evaluation_crop)})
