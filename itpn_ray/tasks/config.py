@@ -113,6 +113,9 @@ class TaskConfig:
     """Name of the task in saved configurations and weight files, e.g. ``classification``."""
     implementation: ClassVar[str]
     """``package.module:Class`` of the `itpn_ray.tasks.base.Task`, imported when it is needed."""
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of network (`itpn_ray.models.networks.configs`) that are this task's in weight files
+    which name no task."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """What its evaluations find; the first headline metric is what a sweep improves."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from itpn_ray.commands.config import EvaluateConfig
+from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.commands.evaluate.run import evaluate
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
