@@ -174,7 +174,7 @@ def missed(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def into_docs(stem: Path) -> None:
-    """Put the table between its marks in docs/benchmarks/acceleration.md, the plot in docs/images."""
+    """Put the table between its marks in docs/benchmarks/acceleration.md, the plot in images/."""
     page, images = ROOT / "docs" / "benchmarks" / "acceleration.md", ROOT / "docs" / "images"
     before, rest = page.read_text().split(f"<!-- {stem.name} -->\n", 1)
     after = rest.split("<!-- end -->", 1)[1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
-import runpy
 import sqlite3
 import sys
 import tomllib
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from itpn_ray import cli
 from itpn_ray.data.prepare import config as prepare_config
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.driver import prepare
@@ -24,7 +25,7 @@ from itpn_ray.runs.journal import METRICS, read_lines
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.launch import driver
 from tests.data.made import jpeg, make_image
-from tests.training.runs import classification, tiny
+from tests.training.runs import classification
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = ROOT / "docs/how-to"
@@ -44,13 +45,19 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    project = tomllib.loads(files["pyproject.toml"])["project"]
-    entries = project["entry-points"]["itpn_ray.tasks"] | {"balanced": "my_tasks.balanced:Balanced"}
+    groups = tomllib.loads(files["pyproject.toml"])["project"]["entry-points"]
+    groups["itpn_ray.tasks"]["balanced"] = "my_tasks.balanced:Balanced"
     info = tmp_path / "my_tasks-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-tasks\nVersion: 0.1\n")
-    lines = [f"{name} = {place}" for name, place in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[itpn_ray.tasks]", *lines, ""]))
+    with (info / "entry_points.txt").open("w") as out:
+        for group, entries in groups.items():
+            print(
+                f"[{group}]",
+                *(f"{name} = {place}" for name, place in entries.items()),
+                sep="\n",
+                file=out,
+            )
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     for name in [name for name in sys.modules if name.split(".")[0] == "my_tasks"]:
@@ -64,19 +71,22 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     return read_lines(folder / METRICS)[-1]
 
 
-def test_a_task_of_ones_own_is_trained(
-    installed: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[ExperimentConfig] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(driver, "run", lambda config, **rest: given.append(config))
-        runpy.run_path(str(installed / "train.py"))
-    last = train(tiny(prepared, installed / "out", task=given[0].task))
-    assert given[0].task.name == "rotation"
-    assert given[0].task.headline().name == "turns_right"
+def test_a_task_of_ones_own_is_trained_and_asked(installed: Path, prepared: str) -> None:
+    command = ["pretrain", "rotation", "--data", prepared, "--out", str(installed / "out")]
+    small = "--workers 0 --loader.transport threads --model.image-size 32 --optim.epochs 2 "
+    small += "--optim.warmup-epochs 0 --optim.global-batch 16 --tracking.kind none"
+    assert cli.run([*command, *small.split(), "--task.label-smoothing", "0.2"]) == 0
+    run = installed / "out/rotation"
+    last = read_lines(run / METRICS)[-1]
     assert last["split"] == "val"
     assert 0 <= last["turns_right"] <= 1
-    assert (installed / "out/run/exported/model.safetensors").exists()
+    images = installed / "images"
+    images.mkdir()
+    make_image(0, 40, 36).save(images / "0.png")
+    answers = installed / "answers"
+    assert cli.run(["predict", str(run), str(images), "--out", str(answers), "--workers", "0"]) == 0
+    (answer,) = json.loads((answers / "results.json").read_text())
+    assert {found["class"] for found in answer["top"]} == {"0", "90", "180", "270"}
 
 
 def test_a_built_in_task_is_judged_by_another_metric(installed: Path, prepared: str) -> None:
