@@ -127,6 +127,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
+def test_pages_that_the_code_names_exist() -> None:
+    for folder in ("itpn_ray", "jobs", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text()):
+                assert (ROOT / page).exists(), (path, page)
+
+
 def test_decisions_are_numbered_in_order() -> None:
     page = (ROOT / "docs/explanation/decisions.md").read_text()
     numbers = [int(number) for number in re.findall(r"^(\d+)\. \*\*", page, re.M)]
