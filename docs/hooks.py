@@ -51,14 +51,14 @@ def commands_page() -> str:
 
 
 def help_of(arguments: list[str]) -> str:
-    """What a command prints about itself, 100 columns wide and without colours.
+    """What a command prints about itself, 80 columns wide and without colours.
 
     Raises:
         PluginError: it prints no help.
     """
     from itpn_ray import cli
 
-    os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
+    os.environ.update(COLUMNS="80", NO_COLOR="1", TERM="dumb")
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
