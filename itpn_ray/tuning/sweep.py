@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
@@ -23,6 +24,7 @@ from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
 from itpn_ray.tracking.base import RunStatus
+from itpn_ray.training.inputs import read_inputs, write_inputs
 from itpn_ray.training.launch.driver import EXPORT, RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
@@ -91,8 +93,11 @@ def _claim(config: SweepConfig, folder: Path, command: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text()) if path.exists() else plain
-        same = {k: v for k, v in before.items() if k not in ("command", "ray", "concurrent")}
-        changed = sorted(k for k, v in same.items() if plain.get(k) != v)
+        digests = {"data": read_manifest(config.data).digest}
+        known = read_inputs(folder)
+        free = ("command", "ray", "concurrent", "out", "run", *known)
+        changed = sorted(k for k, v in before.items() if k not in free and plain.get(k) != v)
+        changed += [name for name in known if known[name] != digests[name]]
         if changed:
             raise ConfigError(
                 "run",
@@ -100,6 +105,7 @@ def _claim(config: SweepConfig, folder: Path, command: str) -> None:
                 f"is in use by a sweep with other settings of {', '.join(changed)}",
                 "Choose another --run, or repeat the command of the first sweep to resume it",
             )
+        write_inputs(folder, digests)
         path.write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise ConfigError(

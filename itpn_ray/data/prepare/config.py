@@ -76,7 +76,8 @@ class PrepareConfig:
     labels: str = ""
     """File with the labels of ImageNet's validation images, where no folders tell them."""
     holdout: float = 0.1
-    """Share of each class set aside as ``val`` where the source has no validation images."""
+    """Share of each class set aside as ``val`` where the source has no validation images; copies
+    of a file stay on one side."""
     seed: int = 0
     """Decides the held-out images and the order of the rows."""
     max_side: int | None = None

@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 
 from pyarrow.fs import FileType
 
+from itpn_ray.data.holdout import hold_out
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.merge import write_results
-from itpn_ray.data.prepare.plan import ShardPlan, hold_out, plan_shards
+from itpn_ray.data.prepare.plan import ShardPlan, plan_shards
 from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
     WORK,
@@ -82,7 +83,7 @@ def prepare(
     _, source = open_source(config)
     store = open_store(config.out)
     _check_places(config, store)
-    listing = hold_out(source.listing(), config.holdout, config.seed)
+    listing = hold_out(source, source.listing(), config.holdout, config.seed)
     with TemporaryDirectory(prefix="itpn_ray-") as scratch:
         plans = list(plan_shards(listing, config, Path(scratch)))
         digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()

@@ -78,6 +78,8 @@ class CsvList(Source):
                 raise DataError(
                     self.uri, f"line {number}", "has another number of fields", "Correct it"
                 )
+            if "\0" in row["path"]:
+                raise DataError(self.uri, f"line {number}", "holds a zero byte", "Correct it")
         return rows
 
     def _table(self, paths: list[str]) -> pa.Table:

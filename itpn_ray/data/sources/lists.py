@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import tarfile
@@ -78,8 +77,7 @@ def read_labels(uri: str, names: Sequence[str]) -> list[str]:
         return _check_count(_devkit_labels(uri), names, uri)
     lines = read_lines(uri)
     if lines and lines[0].lower().startswith("imageid,"):
-        by_stem = {name: value.split()[0] for name, value in csv.reader(lines[1:])}
-        return _by_stem(by_stem, names, uri)
+        return _by_stem(_kaggle_labels(lines[1:], uri), names, uri)
     pairs = [re.split(r"[\s,]+", line, maxsplit=1) for line in lines]
     if all(len(pair) == 2 for pair in pairs):
         return _by_stem({splitext(basename(a))[0]: b for a, b in pairs}, names, uri)
@@ -91,6 +89,17 @@ def read_labels(uri: str, names: Sequence[str]) -> list[str]:
             "Give ILSVRC2012_devkit_t12.tar.gz itself, which holds the translation",
         )
     return _check_count(lines, names, uri)
+
+
+def _kaggle_labels(lines: Sequence[str], uri: str) -> dict[str, str]:
+    """File name -> WordNet id, the first word of the second column."""
+    labels = {}
+    for line in lines:
+        fields = line.split(",")
+        if len(fields) != 2 or not fields[1].split():
+            raise DataError("prepare.labels", uri, f"has the line {line!r}", "Download it again")
+        labels[fields[0]] = fields[1].split()[0]
+    return labels
 
 
 def _by_stem(labels: dict[str, str], names: Sequence[str], uri: str) -> list[str]:

@@ -6,8 +6,8 @@ published as Parquet are shuffled already.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENODATA
 from itertools import groupby
@@ -28,7 +28,14 @@ from itpn_ray.data.sources.base import (
     split_of,
     with_labels,
 )
+from itpn_ray.data.sources.label_values import Label
 from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.parquet_columns import (
+    check_images,
+    class_names,
+    column_labels,
+    find_column,
+)
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
@@ -56,43 +63,42 @@ class ParquetSource(Source):
     def listing(self) -> Listing:
         """See `Source.listing`; files sorted by path, rows in their order."""
         fs, root = filesystem(self.uri)
-        found = [entry.path for entry in files_below(fs, root)]
-        files = [path for path in found if path.endswith(".parquet")]
-        if root.endswith(".parquet"):
-            files, root = [root], root.rpartition("/")[0]
+        found = [relpath(entry.path, root) for entry in files_below(fs, root)]
+        if root.endswith(".parquet") and not found:
+            root, _, name = root.rpartition("/")
+            found = [name]
+        files = [name for name in found if name.endswith(".parquet")]
+        others = (name for name in found if not name.endswith(".parquet"))
+        skipped = [(name, "not Parquet, by its name") for name in others]
         parts: dict[str, list[pa.Table]] = {}
-        labels: dict[str, list[Any]] = {}
+        labels: dict[str, list[Label | None]] = {}
         names: tuple[str, ...] = ()
         group = 0
-        for path in files:
-            split = split_of(relpath(path, root)) or "train"
+        for name in files:
+            split = split_of(name) or "train"
+            path = f"{root}/{name}"
             with self._open(fs, path) as file:
-                table, group = _rows(file, path, relpath(path, root), group)
+                check_images(file, find_column(file, IMAGE_COLUMNS, path, "Rename it"), path)
+                table, group = _rows(file, path, name, group)
+                if not table.num_rows:
+                    skipped.append((name, "holds no rows"))
+                    continue
                 parts.setdefault(split, []).append(table)
                 if not self.unlabelled:
-                    column = _column(file, LABEL_COLUMNS, path, "--unlabelled takes none")
-                    labels.setdefault(split, []).extend(
-                        file.read(columns=[column]).column(column).to_pylist()
-                    )
-                    names = names or _names(file, column)
+                    column = find_column(file, LABEL_COLUMNS, path, "--unlabelled takes none")
+                    labels.setdefault(split, []).extend(column_labels(file, column, path))
+                    names = _same_names(names, class_names(file, column), path)
         if not parts:
-            raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
+            cause = "holds no Parquet files with rows"
+            raise DataError("prepare.source", self.uri, cause, "Check the path")
         splits = {split: pa.concat_tables(tables) for split, tables in parts.items()}
-        skipped: list[tuple[str, str]] = []
         if labels and set(labels.get("test", ())) & {-1, None}:
             reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
             skipped.append(("test", reason))
         classes: tuple[str, ...] = ()
         if labels:
             given = read_classes(self.classes) if self.classes else names
-            every = [label for split in splits for label in labels[split]]
-            if None in every:
-                raise DataError(
-                    "prepare.source",
-                    self.uri,
-                    f"{every.count(None)} of {len(every)} images have no label",
-                    "Pass --unlabelled to prepare them without labels",
-                )
+            every = self._labelled([label for split in splits for label in labels[split]])
             classes, numbers = label_numbers(every, given, self.uri)
             check_classes(classes, self.uri)
             for split, table in splits.items():
@@ -106,37 +112,76 @@ class ParquetSource(Source):
             skipped=tuple(skipped),
         )
 
+    def _labelled(self, labels: list[Label | None]) -> list[Label]:
+        known = [label for label in labels if label is not None]
+        kinds = {type(label) for label in known}
+        cause = ""
+        if len(known) < len(labels):
+            cause = f"{len(labels) - len(known)} of {len(labels)} images have no label"
+        elif len(kinds) > 1:
+            cause = "some of its files have class numbers as labels, others class names"
+        if cause:
+            hint = "Make them alike, or pass --unlabelled to prepare them without labels"
+            raise DataError("prepare.source", self.uri, cause, hint)
+        return known
+
     def read(self, rows: pa.Table) -> Iterator[bytes | OSError]:
-        """See `Source.read`; each row group is read once for a run of its rows, a few at a time."""
+        """See `Source.read`; each row group is read once for a run of its rows, a few at a time.
+
+        Raises:
+            DataError: a row group is damaged.
+        """
         fs, _ = filesystem(self.uri)
         wanted = rows.select(["file", "row_group", "offset"]).to_pylist()
         for (path, group), run in groupby(wanted, key=lambda row: (row["file"], row["row_group"])):
             numbers = [row["offset"] for row in run]
             with self._open(fs, path) as file:
-                column = _column(file, IMAGE_COLUMNS, path, "Rename it")
+                column = find_column(file, IMAGE_COLUMNS, path, "Rename it")
                 yield from _images(file, column, group, numbers)
 
-    def _open(self, fs: FileSystem, path: str) -> pq.ParquetFile:
+    @staticmethod
+    @contextmanager
+    def _open(fs: FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+        """An open file; whatever is wrong with it while it is read is told as one error.
+
+        Raises:
+            DataError: it is missing, damaged, or cut off.
+        """
         try:
-            return pq.ParquetFile(path, filesystem=fs, memory_map=False)
-        except (pa.ArrowInvalid, OSError) as error:
+            with pq.ParquetFile(path, filesystem=fs, memory_map=False) as file:
+                yield file
+        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+            cause = str(error) or type(error).__name__
             raise DataError(
-                path, None, f"is not a whole Parquet file: {error}", "Download it again"
+                path, None, f"is not a whole Parquet file: {cause}", "Download it again"
             ) from error
+
+
+def _same_names(before: tuple[str, ...], now: tuple[str, ...], path: str) -> tuple[str, ...]:
+    """The names of the classes, which all files that have some must list alike."""
+    if before and now and before != now:
+        raise DataError(
+            path,
+            list(now[:5]),
+            f"its metadata list other classes than the files before, which begin {before[:5]}",
+            "Give the names of the classes with --classes",
+        )
+    return before or now
 
 
 def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Table, int]:
     """Listing of one file, without labels; ``group`` numbers row groups over all files."""
     parts = []
-    for number in range(file.num_row_groups):
-        meta = file.metadata.row_group(number)
-        count = meta.num_rows
-        sizes = np.full(count, meta.total_byte_size // max(count, 1), dtype=np.int64)
+    counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != file.metadata.num_rows:
+        raise pa.ArrowInvalid(f"it counts {file.metadata.num_rows} rows, its row groups {counts}")
+    for number, count in enumerate(counts):
+        size = file.metadata.row_group(number).total_byte_size // max(count, 1)
         columns = {
             "path": [f"{name}#{number}.{row}" for row in range(count)],
             "file": [path] * count,
             "offset": np.arange(count),
-            "size": sizes,
+            "size": np.full(count, size, dtype=np.int64),
             "label": np.full(count, -1, dtype=np.int32),
             "row_group": np.full(count, number, dtype=np.int32),
             "group": np.full(count, group, dtype=np.int32),
@@ -157,30 +202,20 @@ def _images(
     number = next(waiting)
     for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[column]):
         while start <= number < start + batch.num_rows:
-            value = batch.column(0)[number - start].as_py()
-            data = value.get("bytes") if isinstance(value, dict) else value
-            yield data if data is not None else OSError(ENODATA, "the row has no image in it")
+            yield _image(batch.column(0)[number - start].as_py())
             number = next(waiting)
         start += batch.num_rows
+    if number >= 0:
+        raise pa.ArrowInvalid(f"row group {group} ends at row {start}, before row {number}")
 
 
-def _column(file: pq.ParquetFile, known: tuple[str, ...], path: str, hint: str) -> str:
-    names = file.schema_arrow.names
-    for name in known:
-        if name in names:
-            return name
-    raise DataError(
-        path,
-        ", ".join(names),
-        f"has no column named {', '.join(known[:-1])} or {known[-1]}",
-        hint,
-    )
-
-
-def _names(file: pq.ParquetFile, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's library wrote into the file's metadata."""
-    written = (file.schema_arrow.metadata or {}).get(b"huggingface")
-    if written is None:
-        return ()
-    feature = json.loads(written).get("info", {}).get("features", {}).get(column, {})
-    return tuple(feature.get("names", ()))
+def _image(value: Any) -> bytes | OSError:
+    """The bytes in a cell, which `check_images` has found to hold bytes or a struct of them."""
+    path = None
+    if isinstance(value, dict):
+        value, path = value["bytes"], value.get("path")
+    if value is None:
+        what = f"only the path {path}, not the image" if path else "no image in it"
+        return OSError(ENODATA, f"the row has {what}")
+    assert isinstance(value, bytes)
+    return value
