@@ -6,8 +6,11 @@ from pathlib import Path
 
 from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.runs.folder import claim, epochs_of, folder_of, settings_before
+from itpn_ray.training.inputs import input_digests
 
 FREE_TO_CHANGE = (
+    "out",
+    "run",
     "workers",
     "gpus",
     "cpus_per_worker",
@@ -15,15 +18,15 @@ FREE_TO_CHANGE = (
     "early_stopping",
     "max_failures",
     "log_every",
-    "checkpoint.",
-    "tracking.",
-    "ray.",
-    "loader.",
+    "checkpoint",
+    "tracking",
+    "ray",
+    "loader",
     "optim.micro_batch",
     "model.compile",
     "model.checkpoint_activations",
 )
-"""Fields that change how a run is computed and not what: they may differ when it is resumed."""
+"""Fields that change where or how a run is computed and not what: they may differ on resuming."""
 
 
 def run_folder(config: ExperimentConfig) -> Path:
@@ -39,9 +42,12 @@ def claim_run(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
 
     Raises:
         ConfigError: see `itpn_ray.runs.folder.claim`.
+        DataError: data, features or the folder cannot be read.
+        CheckpointError: weights cannot be read.
     """
     folder = run_folder(config)
-    before = claim(folder, to_dict(config), command=command, free=FREE_TO_CHANGE)
+    digests = input_digests(config)
+    before = claim(folder, to_dict(config), inputs=digests, command=command, free=FREE_TO_CHANGE)
     return folder, before is not None
 
 

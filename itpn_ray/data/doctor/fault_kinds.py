@@ -15,6 +15,7 @@ NO_MASK = "empty or degenerate mask"
 RUN_LENGTHS = "bad run lengths"
 ENTRY = "malformed entry"
 SHARD = "broken shard"
+LEAK = "image of two splits"
 
 # What is used all the same.
 BOX_CUT = "box beyond the border"

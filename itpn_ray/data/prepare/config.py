@@ -79,7 +79,8 @@ class PrepareConfig:
     """What each split is called in the source, where its names do not tell:
     ``train=Training val=Testing``. What is not named is left out."""
     holdout: float = 0.1
-    """Share of each class set aside as ``val`` where the source has no validation images."""
+    """Share of each class set aside as ``val`` where the source has no validation images; copies
+    of a file stay on one side."""
     seed: int = 0
     """Decides the held-out images and the order of the rows."""
     max_side: int | None = None

@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 
 from pyarrow.fs import FileType
 
+from itpn_ray.data.holdout import hold_out
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.merge import write_results
-from itpn_ray.data.prepare.plan import ShardPlan, hold_out, plan_shards
+from itpn_ray.data.prepare.plan import ShardPlan, plan_shards
 from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
     WORK,
@@ -87,7 +88,7 @@ def prepare(
     form, source = open_source(config, say)
     store = open_store(config.out)
     _check_places(config, store)
-    listing = hold_out(source.listing(), config.holdout, config.seed)
+    listing = hold_out(source, source.listing(), config.holdout, config.seed)
     _tell(form, listing, say)
     listing = replace(listing, skipped=counted(listing.skipped))
     with TemporaryDirectory(prefix="itpn_ray-") as scratch:

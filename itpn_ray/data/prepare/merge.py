@@ -94,12 +94,12 @@ def _index(parts: list[ShardRecord]) -> bytes:
 
 
 def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of R, G, B over the images measured; empty without any."""
-    pixels = sum(part.pixels for part in parts)
-    if not pixels:
+    """Mean and standard deviation of R, G, B, each measured image with equal weight."""
+    measured = sum(part.measured for part in parts)
+    if not measured:
         return (), ()
-    mean = np.sum([part.sums for part in parts], axis=0) / pixels
-    square = np.sum([part.squares for part in parts], axis=0) / pixels
+    mean = np.sum([part.means for part in parts], axis=0) / measured
+    square = np.sum([part.squares for part in parts], axis=0) / measured
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
 

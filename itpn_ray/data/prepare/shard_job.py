@@ -50,8 +50,8 @@ class ShardRecord:
         quarantine: [path, reason] of images left out.
         left_out: [path and number, reason] of objects left out of the other images.
         kept: images stored with the file's own bytes.
-        pixels: pixels in the channel statistics.
-        sums, squares: of R, G, B over these, 0..1.
+        measured: images in the channel statistics.
+        means, squares: sums over these of the means of R, G, B and of their squares, 0..1.
     """
 
     digest: str
@@ -63,8 +63,8 @@ class ShardRecord:
     quarantine: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     kept: int = 0
-    pixels: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 3)
+    measured: int = 0
+    means: list[float] = field(default_factory=lambda: [0.0] * 3)
     squares: list[float] = field(default_factory=lambda: [0.0] * 3)
 
     def to_json(self) -> bytes:
@@ -88,10 +88,12 @@ class ShardRecord:
             if label >= 0:
                 self.class_counts[label] = self.class_counts.get(label, 0) + 1
         if image.histogram is not None:
+            # Each image counts the same, large or small, as training shows one crop of each.
             values = np.arange(256) / 255
-            self.pixels += int(image.histogram[0].sum())
-            self.sums = (self.sums + image.histogram @ values).tolist()
-            self.squares = (self.squares + image.histogram @ values**2).tolist()
+            shares = image.histogram / image.histogram.sum(axis=1, keepdims=True)
+            self.measured += 1
+            self.means = (self.means + shares @ values).tolist()
+            self.squares = (self.squares + shares @ values**2).tolist()
 
 
 Place = tuple[str, int, str]
