@@ -229,11 +229,28 @@ def test_numbers_are_positions_in_a_list_of_classes() -> None:
         ("path,label\0", "zero bytes"),
         ("", "lists no images"),
         ("path,label\n", "lists no images"),
+        (f"path\n{'x' * 300}.jpg\n", "left out: no file can have the long name in line 2"),
     ],
 )
 def test_what_cannot_be_used_is_told(tmp_path: Path, text: str | bytes, cause: str) -> None:
     with pytest.raises(DataError, match=cause):
         listed(tmp_path, text)
+
+
+def test_names_that_no_file_can_have_are_listed(tmp_path: Path) -> None:
+    found = listed(tmp_path, PLAIN + f"\n{'x' * 256}.jpg,cat\n{'x/' * 600}.jpg,dog")
+    assert labels(found) == ROWS
+    assert [reason.partition(" in ")[2] for _, reason in found.skipped] == [
+        "line 8 of the list",
+        "line 9 of the list",
+    ]
+
+
+def test_errors_stay_in_one_line(tmp_path: Path) -> None:
+    for text in ('"a","b\nc"\n', 'path,label\n1.jpg,"a\nb"\n', 'path,"set\nx"\n1.jpg,"a\nb"\n'):
+        with pytest.raises(DataError) as caught:
+            listed(tmp_path, text)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_label_that_is_no_class_names_its_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from itpn_ray.commands.config import VerifyConfig
+from itpn_ray.commands.verify_resume.config import VerifyConfig
 from itpn_ray.commands.verify_resume.run import _short
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError

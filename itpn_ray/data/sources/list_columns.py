@@ -53,10 +53,11 @@ def find_columns(table: Table, names: SplitNames, *, labelled: bool) -> Columns:
     if path is None:
         path = next((n for n, cell in enumerate(table.rows[0].cells) if is_image_name(cell)), None)
     if path is None:
+        first = shown([repr(cell) for cell in table.rows[0].cells])
         raise DataError(
             "prepare.source",
             table.uri,
-            f"has no column 'path': it begins with {shown(table.rows[0].cells)}",
+            f"has no column 'path': it begins with {first}",
             "Begin it with a line 'path,label'",
         )
     label = table.find(LABEL_COLUMNS)

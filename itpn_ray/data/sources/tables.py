@@ -82,7 +82,7 @@ def read_table(uri: str, *, blanks: bool = False) -> Table:
         rows = list(_rows(text, delimiter or ",", skipped, uri))
     header: tuple[str, ...] = ()
     if rows and any(_plain(cell) in PATH_COLUMNS for cell in rows[0].cells):
-        header, rows = rows[0].cells, rows[1:]
+        header, rows = tuple(cell.replace("\n", " ") for cell in rows[0].cells), rows[1:]
     width = len(header) or max((len(row.cells) for row in rows), default=0)
     return Table(uri, header, tuple(_filled(row, width, uri) for row in rows))
 
