@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.data.prepare.driver import Progress, prepare
+from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.shards import ShardWriter, open_dataset
+from itpn_ray.data.tally import Progress
 from itpn_ray.errors import ConfigError, DataError
 from tests.data.made_files import FOLDERS, config, files, write_folders
 

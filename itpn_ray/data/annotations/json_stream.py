@@ -21,7 +21,7 @@ class Readable(Protocol):
 
 
 def stream_object(stream: Readable) -> Iterator[tuple[str, Any]]:
-    """Walk a JSON object without holding it.
+    """Walk a JSON object without holding it, in UTF-8, UTF-16 or UTF-32.
 
     Yields:
         (key, value) for each key; for a key with an array, (key, element) for each element.
@@ -61,9 +61,10 @@ class _Text:
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        first = stream.read(_CHUNK)
+        self._decode = codecs.getincrementaldecoder(json.detect_encoding(first))().decode
         self._parse = json.JSONDecoder().raw_decode
-        self._text = ""
+        self._text = self._decode(first)
         self._at = 0
         self._ended = False
 

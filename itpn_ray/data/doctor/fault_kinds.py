@@ -14,8 +14,13 @@ BOX_OUTSIDE = "box outside of the image"
 NO_MASK = "empty or degenerate mask"
 RUN_LENGTHS = "bad run lengths"
 ENTRY = "malformed entry"
+NO_OBJECT = "split without objects"
 SHARD = "broken shard"
 
 # What is used all the same.
+MASK_IGNORED = "mask left out, box kept"
+AREA_MADE = "area taken from the box"
+ID_MADE = "annotation id made anew"
+CORNERS = "oriented box read as an outline"
 BOX_CUT = "box beyond the border"
 PART_LEFT_OUT = "part of an outline without area"

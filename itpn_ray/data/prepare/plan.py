@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.schema import SCHEMA_VERSION
-from itpn_ray.data.sources.base import Listing
+from itpn_ray.data.sources.base import Annotations, Listing
 from itpn_ray.errors import DataError
 
 # Bytes taken for an image whose size the listing does not know.
@@ -38,6 +38,7 @@ class ShardPlan:
         images: rows of the listing in it.
         path: file with these rows.
         digest: SHA-256 of the rows and the settings.
+        objects: in its images.
         problems: (path, reason) of objects that were left out.
     """
 
@@ -46,6 +47,7 @@ class ShardPlan:
     images: int
     path: Path
     digest: str
+    objects: int
     problems: tuple[tuple[str, str], ...]
 
 
@@ -57,7 +59,8 @@ def settings_of(config: PrepareConfig) -> dict[str, object]:
 def hold_out(listing: Listing, share: float, seed: int) -> Listing:
     """The listing with a ``val`` split: set aside from train, class by class, where there is none.
 
-    A class of one image stays in train; where all are, any images are set aside.
+    A class of one image stays in train; where all are, any images are set aside. Of detection,
+    images with objects and those without are the classes here.
 
     Raises:
         DataError: there is one image only.
@@ -71,6 +74,8 @@ def hold_out(listing: Listing, share: float, seed: int) -> Listing:
             "prepare.source", path, "is the only image", "Give at least one for validation too"
         )
     labels = train.column("label").to_numpy()
+    if "train" in listing.annotations:
+        labels = listing.annotations["train"].shown(train)
     rng = np.random.default_rng([seed, 0])
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if max(map(len, groups)) < 2:
@@ -102,10 +107,15 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         scratch: a folder for the plans, one small file a shard.
     """
     settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
+    told: list[Annotations] = []
     for split, table in listing.splits.items():
         if split == "train":
             table = table.take(pa.array(_random_order(table, config.seed)))
         edges = _edges(table, config)
+        # What is held out shares the annotations of train, whose problems are listed once.
+        annotations = listing.annotations.get(split)
+        again = any(annotations is other for other in told)
+        told += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"
@@ -117,7 +127,8 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
                 images=rows.num_rows,
                 path=path,
                 digest=digest.hexdigest(),
-                problems=tuple(problems),
+                objects=_count_objects(rows),
+                problems=() if again else tuple(problems),
             )
 
 
@@ -143,6 +154,12 @@ def _pieces(
     else:
         for start, stop in pairwise(edges):
             yield table.slice(start, stop - start), []
+
+
+def _count_objects(rows: pa.Table) -> int:
+    if "classes" not in rows.column_names:
+        return 0
+    return sum(len(chunk.flatten()) for chunk in rows.column("classes").chunks)
 
 
 def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.driver import Progress, prepare, task_sizes
+from itpn_ray.data.prepare.driver import prepare, task_sizes
 from itpn_ray.data.prepare.shard_job import read_record
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.tally import Progress
 from itpn_ray.errors import DataError, ItpnError
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import start_ray
