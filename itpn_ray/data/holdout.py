@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
     """The listing with a ``val`` split: set aside from train, class by class, where there is none.
 
     Files with equal bytes go to the same side. To find them, files of equal size are read once
-    more. A class of one image stays in train; where all are, any images are set aside.
+    more. A class of one image stays in train; where all are, any images are set aside. Of
+    detection, images with objects and those without are the classes here.
 
     Raises:
         DataError: there is one image only, or copies of one.
@@ -26,7 +28,10 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
         return listing
     train = listing.splits["train"]
     first = first_copies(source, train)
-    held = _draw(train.column("label").to_numpy(), first, share, seed)
+    labels = train.column("label").to_numpy()
+    if "train" in listing.annotations:
+        labels = listing.annotations["train"].shown(train)
+    held = _draw(labels, first, share, seed)
     if not held.any():
         path = train.column("path")[0].as_py()
         cause = "is the only image" if len(first) == 1 else "has the bytes of all others"
@@ -70,7 +75,7 @@ def first_copies(source: Source, rows: pa.Table) -> NDArray[np.int64]:
 
 
 def _draw(
-    labels: NDArray[np.int32], first: NDArray[np.int64], share: float, seed: int
+    labels: NDArray[Any], first: NDArray[np.int64], share: float, seed: int
 ) -> NDArray[np.bool_]:
     """Which rows are held out: (rows,) bool; a row goes with its first copy."""
     rng = np.random.default_rng([seed, 0])

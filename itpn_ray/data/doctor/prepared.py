@@ -153,6 +153,9 @@ def doctor(
                     faults.add(name, fault)
                 done += shard.rows
                 count(done, total)
+            if manifest.kind == "detection" and not any(split.class_counts):
+                reason = f"{name} has not one object"
+                faults.add(name, Fault(file=name, entry="", kind=kinds.NO_OBJECT, reason=reason))
             digests[name] = np.concatenate(parts)
             splits[name] = SplitHealth(
                 count=split.count,

@@ -17,6 +17,11 @@ FORMATS = (
     "csv",
     "coco",
     "objects365",
+    "yolo",
+    "voc",
+    "labelme",
+    "metadata",
+    "metadata-labels",
 )
 # Above this Pillow itself refuses an image (twice its MAX_IMAGE_PIXELS).
 MOST_PIXELS = 178_956_970
@@ -95,9 +100,9 @@ class PrepareConfig:
     shard_mb: int = 128
     """Most megabytes of source files in a shard."""
     strict: bool = False
-    """Stop at the first image that cannot be used."""
+    """Stop at the first image or object that cannot be used."""
     max_broken: float = 0.1
-    """Stop when more than this share of the images cannot be used."""
+    """Stop when more than this share of the images, or of their objects, cannot be used."""
     num_workers: int | None = None
     """Shards in work at once; all CPUs of the cluster if not given, 0 works in this process."""
 

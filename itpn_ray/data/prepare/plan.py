@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.schema import SCHEMA_VERSION
-from itpn_ray.data.sources.base import Listing
+from itpn_ray.data.sources.base import Annotations, Listing
 
 # Bytes taken for an image whose size the listing does not know.
 _USUAL_SIZE = 200_000
@@ -37,6 +37,7 @@ class ShardPlan:
         images: rows of the listing in it.
         path: file with these rows.
         digest: SHA-256 of the rows and the settings.
+        objects: in its images.
         problems: (path, reason) of objects that were left out.
     """
 
@@ -45,6 +46,7 @@ class ShardPlan:
     images: int
     path: Path
     digest: str
+    objects: int
     problems: tuple[tuple[str, str], ...]
 
 
@@ -62,10 +64,15 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         scratch: a folder for the plans, one small file a shard.
     """
     settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
+    told: list[Annotations] = []
     for split, table in listing.splits.items():
         if split == "train":
             table = table.take(pa.array(_random_order(table, config.seed)))
         edges = _edges(table, config)
+        # What is held out shares the annotations of train, whose problems are listed once.
+        annotations = listing.annotations.get(split)
+        again = any(annotations is other for other in told)
+        told += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"
@@ -77,7 +84,8 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
                 images=rows.num_rows,
                 path=path,
                 digest=digest.hexdigest(),
-                problems=tuple(problems),
+                objects=_count_objects(rows),
+                problems=() if again else tuple(problems),
             )
 
 
@@ -103,6 +111,12 @@ def _pieces(
     else:
         for start, stop in pairwise(edges):
             yield table.slice(start, stop - start), []
+
+
+def _count_objects(rows: pa.Table) -> int:
+    if "classes" not in rows.column_names:
+        return 0
+    return sum(len(chunk.flatten()) for chunk in rows.column("classes").chunks)
 
 
 def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from itpn_ray.data.prepare.plan import from_bytes
 from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
 from itpn_ray.data.schema import shard_schema
 from itpn_ray.data.sources.base import Source
+from itpn_ray.data.sources.ids import object_entry
 from itpn_ray.data.store.manifest import ShardInfo
 from itpn_ray.data.store.shards import ShardWriter
 from itpn_ray.storage import ObjectStore, open_store
@@ -34,8 +35,6 @@ from itpn_ray.storage import ObjectStore, open_store
 WORK = "_work"
 # One image in so many gives the channel statistics.
 STATISTICS_EVERY = 32
-# Objects left out that the record of a shard names: where nearly all are faulty, some tell why.
-_MOST_LEFT_OUT = 1000
 
 
 @dataclass(kw_only=True)
@@ -73,10 +72,8 @@ class ShardRecord:
         return json.dumps({**vars(self), "shard": shard}).encode()
 
     def leave_out(self, path: str, faults: Sequence[tuple[int, FaultError]]) -> None:
-        """Note objects of an image that are left out; of very many only the first."""
-        room = _MOST_LEFT_OUT - len(self.left_out)
-        told = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
-        self.left_out += told
+        """Note objects of an image that are left out."""
+        self.left_out += [(f"{path}#{object_entry(n)}", fault.reason) for n, fault in faults]
 
     def count(self, row: Mapping[str, Any], image: EncodedImage) -> None:
         """Add a stored image and its row."""

@@ -1,27 +1,29 @@
-"""COCO and Objects365: images in folders, objects in one JSON file a split.
+"""COCO, Objects365 and what other programs write in COCO's form: a JSON file a split.
 
 - COCO: ``annotations/instances_train2017.json``, images in ``train2017/``.
 - Objects365 v2: ``annotations/zhiyuan_objv2_train.json`` names
   ``images/v1/patch8/objects365_v1_00420917.jpg``, the image is
   ``train/patch8/objects365_v1_00420917.jpg``.
-
-Any COCO-like set is understood whose annotation files lie in ``annotations/``, begin with
-``instances_`` or ``zhiyuan_objv2_`` (or are the only ones) and name their split.
+- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.coco_places`. It, or a folder
+  that it lies in, names its split; a single file that names none is ``train``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from posixpath import relpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from posixpath import basename, relpath, splitext
 
 from pyarrow.fs import FileSystem
 
-from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.base import Listing, Source
-from itpn_ray.data.sources.coco_file import CocoFile, read_coco_file
-from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames
-from itpn_ray.data.sources.walk import files_below
+from itpn_ray.data.sources.annotated import AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.coco_file import read_coco_file
+from itpn_ray.data.sources.coco_places import is_coco
+from itpn_ray.data.sources.ids import Id
+from itpn_ray.data.sources.near import files_near
+from itpn_ray.data.sources.pairs import is_image, pair_key
+from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
+from itpn_ray.data.sources.walk import Entry, files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
@@ -29,74 +31,81 @@ _PREFIXES = ("instances_", "zhiyuan_objv2_")
 
 
 @dataclass(frozen=True)
-class CocoSource(Source):
+class CocoSource(AnnotatedSource):
     """A data set with COCO annotations.
 
     Attributes:
-        uri: the folder with ``annotations/``.
+        uri: the folder with the annotation files, or with the folders that hold them.
         splits: names of the splits.
     """
 
     uri: str
     splits: SplitNames = USUAL_NAMES
 
-    def listing(self) -> Listing:
-        """See `Source.listing`; images in the order of the annotation file."""
-        files = dict(self.files())
-        classes = next(iter(files.values())).categories
-        for file in files.values():
-            for fault in file.faults:
-                if fault.kind == kinds.CATEGORY_TWICE:
-                    raise DataError(fault.place, None, fault.reason, "Make ids unique")
-        return Listing(
-            kind="detection",
-            classes=tuple(classes.values()),
-            class_ids=tuple(classes),
-            splits={split: file.rows for split, file in files.items()},
-            origins={split: file.name for split, file in files.items()},
-            skipped=tuple((f.place, f.reason) for file in files.values() for f in file.faults),
-            annotations={split: file.objects for split, file in files.items()},
-        )
-
-    def files(self) -> Iterator[tuple[str, CocoFile]]:
-        """Each split with its annotation file, read but for the objects; train first.
-
-        Raises:
-            DataError: there is none, or one is not understood.
-        """
+    def files(self) -> Iterator[tuple[str, AnnotatedSplit]]:
+        """See `AnnotatedSource.files`."""
         fs, root = filesystem(self.uri)
-        classes: dict[int, str] = {}
-        for split, name in self._annotation_files(fs, root).items():
+        classes: dict[Id, str] = {}
+        found, skipped = self._annotation_files(fs, root)
+        for split, name in found.items():
             uri = join(self.uri, name)
-            file = read_coco_file(fs, root, name, uri)
+            file = read_coco_file(fs, root, name, split, uri)
             classes = classes or file.categories
             if file.categories != classes:
                 raise DataError(uri, None, "lists other categories than train", "Make them equal")
-            yield split, file
+            yield split, replace(file, skipped=skipped)
+            skipped = ()
 
-    def _annotation_files(self, fs: FileSystem, root: str) -> dict[str, str]:
-        """Split -> annotation file, relative to the root; train first."""
-        below = files_below(fs, f"{root}/annotations")
-        files = [entry for entry in below if not entry.problem and entry.name.endswith(".json")]
-        files = [entry for entry in files if entry.name.startswith(_PREFIXES)] or files
+    def _annotation_files(
+        self, fs: FileSystem, root: str
+    ) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
+        """Split -> annotation file, train first; and (file, reason) of those that name no split."""
+        files = annotation_files(fs, root, files_near(fs, root))
+        if files:
+            self.splits.check_used(files, self.uri)
         found: dict[str, str] = {}
-        for entry in files:
-            name = relpath(entry.path, root)
-            split = self.splits.of_file(entry.name)
+        for name in files:
+            alone = "train" if len(files) == 1 and not self.splits.given else None
+            split = self.splits.of_file(splitext(name)[0]) or alone
             if split in found:
                 raise DataError(
                     "prepare.source",
                     self.uri,
                     f"{found[split]} and {name} are both {split}",
-                    "Leave one of them in annotations/",
+                    "Leave one of them there",
                 )
             if split is not None:
                 found[split] = name
         if not found:
-            raise DataError(
-                "prepare.source",
-                self.uri,
-                "has no annotations/*.json that names its split (instances_train2017.json)",
-                "Check the folder",
+            seen = ", ".join(files[:5])
+            cause = (
+                f"has several annotation files, none of which names its split ({seen})"
+                if files
+                else "has no COCO annotations that name a split (instances_train2017.json)"
             )
-        return {split: found[split] for split in ("train", "val", "test") if split in found}
+            raise DataError("prepare.source", self.uri, cause, "Name them train.json and val.json")
+        skipped = [
+            (name, "left out: it names no split") for name in files if name not in found.values()
+        ]
+        return {split: found[split] for split in SPLITS if split in found}, tuple(skipped)
+
+
+def annotation_files(fs: FileSystem, root: str, near: Sequence[Entry]) -> list[str]:
+    """The COCO annotation files of a source, relative to it.
+
+    Those with COCO's and Objects365's own names count alone where there are any: beside them lie
+    captions and key points. A file that is named as an image is of that image alone.
+
+    Args:
+        fs: where the source lies.
+        root: the source in it.
+        near: its files, as `files_near` lists them.
+    """
+    below = files_below(fs, f"{root}/annotations")
+    found = [*near, *(entry for entry in below if not entry.problem)]
+    paths = list(dict.fromkeys(e.path for e in found if e.name.lower().endswith(".json")))
+    named = [path for path in paths if basename(path).startswith(_PREFIXES)]
+    if not named and paths:
+        images = {pair_key(entry.path) for entry in near if is_image(entry)}
+        named = [p for p in paths if pair_key(p) not in images and is_coco(fs, p)]
+    return [relpath(path, root) for path in named]

@@ -1,8 +1,13 @@
-"""Reads single entries of a COCO annotation file, and refuses those that cannot be used."""
+"""Reads single entries of a COCO annotation file, and refuses those that cannot be used.
+
+Numbers may be written as text, as tables and web forms do. What decides is the box: a mask or an
+area that cannot be used is left out alone.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from reprlib import repr as short
 from typing import Any, TypeGuard
@@ -11,85 +16,71 @@ from itpn_ray.data.annotations import run_lengths
 from itpn_ray.data.annotations.faults import (
     FaultError,
     check_box,
-    check_in_image,
+    check_box_in_image,
     check_mask,
+    check_mask_in_image,
     has_area,
     overshoot,
 )
 from itpn_ray.data.doctor import fault_kinds as kinds
+from itpn_ray.data.sources.ids import Id, is_text, read_id
 
 Frame = tuple[int, int]
 """Width and height of an image as annotated, pixels."""
 Remark = tuple[str, str]
 """Kind and reason of what is odd about an object that can be used."""
+Mask = tuple[list[list[float]], list[int]]
+"""Outlines and run lengths, of which one at least is empty."""
 # Annotations count pixels from 0 or from 1, to the last one or beyond it.
 _TOLERATED = 1.0
-_LARGEST = 2**63
 _LONGEST = 2**31
+_FLAGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
-def whole(item: Mapping[str, Any], key: str) -> int:
-    """A whole number of an entry.
-
-    Raises:
-        FaultError: it is something else.
-    """
-    value = item.get(key)
-    if not isinstance(value, int) or abs(value) >= _LARGEST:
-        raise FaultError(kinds.ENTRY, f"has {short(value)} as its {key}")
-    return value
-
-
-def parse_category(item: Mapping[str, Any]) -> tuple[int, str]:
-    """Number and name of a category; the name without stray blanks.
+def parse_category(item: Mapping[str, Any]) -> tuple[Id, str]:
+    """Id and name of a category; the name without stray blanks.
 
     Raises:
         FaultError: one of them is missing.
     """
     name = item.get("name")
-    if not isinstance(name, str):
+    if isinstance(name, bool) or not (isinstance(name, int | float) or is_text(name)):
         raise FaultError(kinds.ENTRY, f"has {short(name)} as its name")
-    return whole(item, "id"), name.strip()
+    return read_id(item, "id"), str(name).strip()
 
 
 def parse_image(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Number, file_name, width and height of an image; the last two None where they are not told.
+    """Id, file_name, width and height of an image; the last two None where they are not told.
 
     Raises:
         FaultError: it cannot be used.
     """
     name = item.get("file_name")
-    if not isinstance(name, str) or not name:
+    if not is_text(name) or not name:
         raise FaultError(kinds.ENTRY, f"has {short(name)} as its file_name")
     sides = {key: _side(item, key) for key in ("width", "height")}
-    return {"image_id": whole(item, "id"), "file_name": name, **sides}
+    return {"id": read_id(item, "id"), "file_name": name, **sides}
 
 
 def _side(item: Mapping[str, Any], key: str) -> int | None:
     value = item.get(key)
     if value is None:
         return None
-    if not isinstance(value, int | float) or not 0 < value < _LONGEST or value != int(value):
-        raise FaultError(kinds.WRONG_SIZE, f"has {value!r} as its {key}")
-    return int(value)
-
-
-def has_mask(item: Mapping[str, Any]) -> bool:
-    """Whether an annotation says anything of a mask."""
-    found = item.get("segmentation")
-    return any(found) if isinstance(found, list) else bool(found)
+    side = _number(value)
+    if side is None or not 0 < side < _LONGEST or side != int(side):
+        raise FaultError(kinds.WRONG_SIZE, f"has {short(value)} as its {key}")
+    return int(side)
 
 
 def parse_object(
-    item: Mapping[str, Any], labels: Mapping[int, int], frame: Frame | None, *, masked: bool
+    item: Mapping[str, Any], labels: Mapping[Id, int], frame: Frame | None
 ) -> tuple[dict[str, Any], list[Remark]]:
-    """One annotation as values of `itpn_ray.data.schema.OBJECT_COLUMNS`.
+    """One annotation as values of `itpn_ray.data.schema.OBJECT_COLUMNS` but for its number.
 
     Args:
         item: the entry.
-        labels: category number -> label.
+        labels: category id -> label.
         frame: of its image, where that is known.
-        masked: whether it must have a mask.
 
     Returns:
         The values, and what is odd about them.
@@ -97,55 +88,91 @@ def parse_object(
     Raises:
         FaultError: it cannot be used.
     """
-    object_id, category = whole(item, "id"), whole(item, "category_id")
+    category = read_id(item, "category_id")
     if category not in labels:
-        raise FaultError(kinds.CATEGORY, f"is of category {category}, which is not listed")
-    x, y, width, height = _numbers(item.get("bbox"), "bbox", 4)
-    box = [x, y, x + width, y + height]
+        raise FaultError(kinds.CATEGORY, f"is of category {category!r}, which is not listed")
+    (outlines, runs), remarks = _usable_mask(item.get("segmentation"), frame)
+    box = _box(item, outlines, runs)
     check_box(box)
-    parts, runs = _mask(item.get("segmentation"), frame)
-    outlines = [part for part in parts if has_area(part)]
-    if masked:
-        check_mask(outlines, runs)
     if frame is not None:
-        check_in_image(box, outlines, runs, width=frame[0], height=frame[1])
-    area = item.get("area")
+        check_box_in_image(box, width=frame[0], height=frame[1])
+        beyond = overshoot(box, *frame)
+        if beyond > _TOLERATED:
+            told = f"has a box that reaches {beyond:g} pixels beyond the image"
+            remarks.append((kinds.BOX_CUT, told))
+    area = _number(item.get("area"))
+    if area is None or not 0 < area < math.inf:
+        if item.get("area") is not None:
+            remarks.append((kinds.AREA_MADE, f"has {short(item['area'])} as its area"))
+        area = (box[2] - box[0]) * (box[3] - box[1])
     values = {
-        "object_ids": object_id,
         "classes": labels[category],
         "boxes": box,
-        "areas": width * height if area is None else _numbers([area], "area", 1)[0],
-        "crowds": bool(item.get("iscrowd", 0)),
+        "areas": area,
+        "crowds": _flag(item, "iscrowd"),
         "polygons": outlines,
         "runs": runs,
     }
-    return values, list(_remarks(box, len(parts) - len(outlines), frame))
+    return values, remarks
 
 
-def _remarks(box: Sequence[float], left_out: int, frame: Frame | None) -> Iterator[Remark]:
-    beyond = overshoot(box, *frame) if frame is not None else 0.0
-    if beyond > _TOLERATED:
-        yield kinds.BOX_CUT, f"has a box that reaches {beyond:g} pixels beyond the image"
-    if left_out:
-        yield kinds.PART_LEFT_OUT, f"has an outline with parts without area: {left_out}"
+def _box(
+    item: Mapping[str, Any], outlines: Sequence[Sequence[float]], runs: Sequence[int]
+) -> list[float]:
+    """x1, y1, x2, y2 of a box x, y, width, height; around the mask where there is no box."""
+    found = item.get("bbox")
+    if found in (None, "", []) and outlines:
+        x = [value for outline in outlines for value in outline[0::2]]
+        y = [value for outline in outlines for value in outline[1::2]]
+        return [min(x), min(y), max(x), max(y)]
+    if found in (None, "", []) and runs:
+        return run_lengths.bounds(runs, item["segmentation"]["size"][0])
+    numbers = re.findall(r"[^\s,;()\[\]]+", found) if isinstance(found, str) else found
+    x1, y1, width, height = _numbers(numbers, "bbox", 4)
+    return [x1, y1, x1 + width, y1 + height]
 
 
-def _mask(found: Any, frame: Frame | None) -> tuple[list[list[float]], list[int]]:
+def _usable_mask(found: Any, frame: Frame | None) -> tuple[Mask, list[Remark]]:
+    """A mask with what is odd about it; none where it cannot be used or there is none."""
+    if not found or found == [[]]:
+        return ([], []), []
+    try:
+        parts, runs = _mask(found, frame)
+        outlines = [part for part in parts if has_area(part)]
+        check_mask(outlines, runs)
+        if frame is not None:
+            check_mask_in_image(outlines, runs, width=frame[0], height=frame[1])
+    except FaultError as fault:
+        return ([], []), [(kinds.MASK_IGNORED, fault.reason)]
+    without = len(parts) - len(outlines)
+    told = f"has an outline with parts without area: {without}"
+    return (outlines, runs), [(kinds.PART_LEFT_OUT, told)] if without else []
+
+
+def _mask(found: Any, frame: Frame | None) -> Mask:
     """Outlines and run lengths of a segmentation, whatever they enclose."""
     if isinstance(found, dict):
         return [], _runs(found, frame)
-    if found is None:
-        return [], []
     if not isinstance(found, list):
         raise FaultError(kinds.NO_MASK, f"has {type(found).__name__} as its segmentation")
-    return [_numbers(part, "segmentation") for part in found], []
+    return [_numbers(part, "segmentation") for part in _parts(found)], []
+
+
+def _parts(found: list[Any]) -> Iterator[Any]:
+    """The outlines of a list; one that is not in a list of its own, or of points, is one too."""
+    if all(isinstance(part, list) and len(part) == 2 for part in found):
+        yield [value for point in found for value in point]
+    elif any(isinstance(part, list) for part in found):
+        yield from found
+    else:
+        yield found
 
 
 def _runs(found: Mapping[str, Any], frame: Frame | None) -> list[int]:
     counts, size = found.get("counts"), found.get("size")
     try:
         runs = run_lengths.from_text(counts) if isinstance(counts, str) else counts
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise FaultError(kinds.RUN_LENGTHS, f"has unreadable run lengths: {error}") from error
     if not (_are_whole(runs) and _are_whole(size) and len(size) == 2):
         told = f"{short(runs)} for a size of {short(size)}"
@@ -164,19 +191,36 @@ def _are_whole(found: Any) -> TypeGuard[list[int]]:
     )
 
 
+def _flag(item: Mapping[str, Any], key: str) -> bool:
+    value = item.get(key)
+    if isinstance(value, str):
+        value = _FLAGS.get(value.strip().lower(), value)
+    if value is None or isinstance(value, int | float):
+        return bool(value)
+    raise FaultError(kinds.ENTRY, f"has {short(value)} as its {key}")
+
+
+def _number(found: Any) -> float | None:
+    """A number, or a text that is one; ``None`` for anything else."""
+    if isinstance(found, bool) or not isinstance(found, int | float | str):
+        return None
+    try:
+        return float(found)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _numbers(found: Any, key: str, count: int | None = None) -> list[float]:
     """A list of finite numbers; of a box also others, which its own check tells.
 
     Raises:
         FaultError: it is something else.
     """
-    try:
-        numbers = [float(value) for value in found] if isinstance(found, list) else None
-    except (ValueError, TypeError, OverflowError):
-        numbers = None
-    if numbers is None or count not in (None, len(numbers)):
-        raise FaultError(kinds.ENTRY, f"has {short(found)} as its {key}")
-    if key != "bbox" and not all(map(math.isfinite, numbers)):
+    numbers = [_number(value) for value in found] if isinstance(found, list) else [None]
+    known = [value for value in numbers if value is not None]
+    if len(known) < len(numbers) or count not in (None, len(known)):
         kind = kinds.NO_MASK if key == "segmentation" else kinds.ENTRY
-        raise FaultError(kind, f"has a {key} that is not finite")
-    return numbers
+        raise FaultError(kind, f"has {short(found)} as its {key}")
+    if key == "segmentation" and not all(map(math.isfinite, known)):
+        raise FaultError(kinds.NO_MASK, "has a segmentation that is not finite")
+    return known

@@ -1,13 +1,14 @@
-"""Joins the objects of a COCO annotation file with the rows of a listing, in bounded memory.
+"""Joins objects with the rows of a listing, in bounded memory, and those of a COCO file.
 
-The file is read once, element by element. Objects are packed, 65,536 at a time sorted by the row of
-their image, into one file on disk; each shard then gathers its own from a memory map of it.
+The annotations are read once, object by object, into a file on disk
+(`itpn_ray.data.sources.spill`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,32 @@ from itpn_ray.data.annotations.id_set import IdBook
 from itpn_ray.data.annotations.json_stream import stream_object
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.schema import OBJECT_COLUMNS
-from itpn_ray.data.sources.coco_entries import Frame, Remark, parse_object, whole
+from itpn_ray.data.sources.coco_entries import Frame, Remark, parse_object
+from itpn_ray.data.sources.ids import FRESH, Id, IdNumbers, object_entry, read_id
+from itpn_ray.data.sources.spill import Spill
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
-_PACK = 65_536
-_MOST_PROBLEMS = 1000
-_SPILL = pa.schema([("position", pa.int64()), *OBJECT_COLUMNS.items()])
-
 Problems = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An object as a file has it.
+
+    Attributes:
+        file: where it stands.
+        entry: where in the file.
+        number: to tell it from all others of the split.
+        fields: as COCO names them; or why they cannot be read.
+        remarks: what is odd about it.
+    """
+
+    file: str
+    entry: str
+    number: int
+    fields: Mapping[str, Any] | FaultError
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,42 +65,48 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CocoObjects:
-    """The objects of one annotation file.
+class ObjectSet(ABC):
+    """The objects of one split.
 
     Attributes:
-        uri: the file.
-        class_ids: its category numbers, in the order of our labels.
-        image_ids: (n,) the numbers of all its images, sorted: of this split and of others.
-        frames: (n, 2) int32 width and height of each, 0 where the file does not say.
-        masked: whether its objects have masks.
+        uri: their file or folder.
+        labels: category id -> label.
+        image_ids: (n,) the numbers of all images, sorted: of this split and of others.
+        frames: (n, 2) int32 width and height of each, 0 where nothing says so.
+        numbers: the numbers of images whose ids are text.
     """
 
     uri: str
-    class_ids: tuple[int, ...]
+    labels: Mapping[Id, int]
     image_ids: NDArray[np.int64]
     frames: NDArray[np.int32]
-    masked: bool
+    numbers: IdNumbers = field(default_factory=IdNumbers)
+
+    @abstractmethod
+    def items(self) -> Iterator[Item]:
+        """Every object, in a fixed order.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+
+    def shown(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """See `itpn_ray.data.sources.base.Annotations.shown`."""
+        found = (one.image_id for one in self.examine() if isinstance(one, Found))
+        with_objects = np.unique(np.fromiter(found, np.int64))
+        return np.isin(rows.column("image_id").to_numpy(), with_objects)
 
     def join(
         self, rows: pa.Table, edges: Sequence[int], scratch: Path
     ) -> Iterator[tuple[pa.Table, Problems]]:
         """See `itpn_ray.data.sources.base.Annotations.join`."""
-        spill = _Spill(rows.column("image_id").to_numpy(), np.asarray(edges), scratch)
+        spill = Spill(rows.column("image_id").to_numpy(), np.asarray(edges), scratch)
         problems: Problems = []
-        left_out = 0
         for found in self.examine():
             if isinstance(found, Found):
                 spill.add(found.image_id, found.values)
-                continue
-            left_out += 1
-            if left_out <= _MOST_PROBLEMS:
+            else:
                 problems.append((found.place, found.reason))
-        if left_out > _MOST_PROBLEMS:
-            rest = left_out - _MOST_PROBLEMS
-            problems.append(
-                (self.uri, f"{rest} more objects cannot be used: see `itpn-ray doctor`")
-            )
         for piece, columns in enumerate(spill.pieces()):
             part = rows.slice(edges[piece], edges[piece + 1] - edges[piece])
             for name, column in columns.items():
@@ -91,37 +114,76 @@ class CocoObjects:
             yield part, problems if piece == 0 else []
 
     def examine(self) -> Iterator[Found | Fault]:
-        """Every object of the file, in its order; of several with one number the first counts.
+        """Every object, in its order: its values, or why it cannot be used.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        for item in self.items():
+            try:
+                if isinstance(item.fields, FaultError):
+                    raise item.fields
+                image_id, frame = self._image(read_id(item.fields, "image_id"))
+                values, remarks = parse_object(item.fields, self.labels, frame)
+            except FaultError as fault:
+                yield Fault(file=item.file, entry=item.entry, kind=fault.kind, reason=fault.reason)
+                continue
+            yield Found(
+                image_id=image_id,
+                values={"object_ids": item.number, **values},
+                remarks=tuple(
+                    Fault(file=item.file, entry=item.entry, kind=kind, reason=reason)
+                    for kind, reason in (*item.remarks, *remarks)
+                ),
+            )
+
+    def _image(self, found: Id) -> tuple[int, Frame | None]:
+        """Number of an image; width and height, where something says so."""
+        number = self.numbers.find(found)
+        at = len(self.image_ids)
+        if number is not None:
+            at = int(np.searchsorted(self.image_ids, number))
+        if number is None or at == len(self.image_ids) or self.image_ids[at] != number:
+            raise FaultError(kinds.PICTURE, f"is of image {found!r}, which is not listed")
+        width, height = self.frames[at].tolist()
+        return number, (width, height) if width and height else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CocoObjects(ObjectSet):
+    """The objects of one COCO annotation file."""
+
+    def items(self) -> Iterator[Item]:
+        """Its annotations; those whose id is no whole number, or an earlier one's, get a new one.
 
         Raises:
             DataError: the file cannot be read.
         """
-        labels = {found: n for n, found in enumerate(self.class_ids)}
         seen = IdBook()
-        for _, item in read_arrays(self.uri, ("annotations",)):
-            entry = f"annotation {item.get('id')}"
-            try:
-                frame = self._frame(image_id := whole(item, "image_id"))
-                values, remarks = parse_object(item, labels, frame, masked=self.masked)
-                if not seen.add(values["object_ids"]):
-                    raise FaultError(kinds.OBJECT_TWICE, "has the id of an earlier annotation")
-            except FaultError as fault:
-                yield Fault(file=self.uri, entry=entry, kind=fault.kind, reason=fault.reason)
-                continue
-            yield Found(image_id=image_id, values=values, remarks=self._told(entry, remarks))
+        for place, (_, fields) in enumerate(read_arrays(self.uri, ("annotations",))):
+            told = _whole_id(fields)
+            if told is None:
+                reason = "has no whole number as its id"
+            elif seen.add(told):
+                reason = ""
+            else:
+                reason = f"has the id {told} of an earlier annotation"
+            number = FRESH + place if reason or told is None else told
+            yield Item(
+                file=self.uri,
+                entry=object_entry(number),
+                number=number,
+                fields=fields,
+                remarks=((kinds.ID_MADE, reason),) if reason else (),
+            )
 
-    def _frame(self, image_id: int) -> Frame | None:
-        """Width and height of an image, where the file says so."""
-        at = int(np.searchsorted(self.image_ids, image_id))
-        if at == len(self.image_ids) or self.image_ids[at] != image_id:
-            raise FaultError(kinds.PICTURE, f"is of image {image_id}, which is not listed")
-        width, height = self.frames[at].tolist()
-        return (width, height) if width and height else None
 
-    def _told(self, entry: str, remarks: Sequence[Remark]) -> tuple[Fault, ...]:
-        return tuple(
-            Fault(file=self.uri, entry=entry, kind=kind, reason=reason) for kind, reason in remarks
-        )
+def _whole_id(fields: Mapping[str, Any]) -> int | None:
+    try:
+        found = read_id(fields, "id")
+    except FaultError:
+        return None
+    return found if isinstance(found, int) else None
 
 
 def read_arrays(uri: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -138,70 +200,7 @@ def read_arrays(uri: str, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, 
                     if not isinstance(value, dict):
                         raise ValueError(f"{key!r} holds something else than objects")
                     yield key, value
-    except (OSError, ValueError) as error:
-        raise DataError(uri, None, f"cannot be read: {error}", "Download it again") from error
-
-
-class _Spill:
-    """Objects on disk, to be gathered by pieces of the listing."""
-
-    def __init__(
-        self, image_ids: NDArray[np.int64], edges: NDArray[np.int64], scratch: Path
-    ) -> None:
-        self._order = np.argsort(image_ids, kind="stable")
-        self._sorted = image_ids[self._order]
-        self._edges = edges
-        self._path = scratch / "objects.arrow"
-        self._writer = pa.ipc.new_file(str(self._path), _SPILL)
-        self._image_ids: list[int] = []
-        self._objects: list[dict[str, Any]] = []
-        self._bounds: list[NDArray[np.int64]] = []  # of each batch: first object of each piece
-
-    def add(self, image_id: int, found: dict[str, Any]) -> None:
-        """Add an object; one of an image that is not in the listing is left out."""
-        self._image_ids.append(image_id)
-        self._objects.append(found)
-        if len(self._objects) == _PACK:
-            self._pack()
-
-    def pieces(self) -> Iterator[dict[str, pa.ListArray]]:
-        """The list columns of each piece, in the order of its rows and of the file."""
-        self._pack()
-        self._writer.close()
-        with pa.memory_map(str(self._path)) as source:
-            reader = pa.ipc.open_file(source)
-            batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
-            for piece in range(len(self._edges) - 1):
-                yield self._gather(batches, piece)
-        self._path.unlink()
-
-    def _pack(self) -> None:
-        ids = np.array(self._image_ids, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
-        ours = np.flatnonzero(self._sorted[at] == ids)
-        positions = self._order[at[ours]]
-        order = np.argsort(positions, kind="stable")
-        rows = [self._objects[n] for n in ours[order].tolist()]
-        columns = [pa.array(positions[order], pa.int64())]
-        columns += [
-            pa.array([row[name] for row in rows], of) for name, of in OBJECT_COLUMNS.items()
-        ]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_SPILL))
-        self._bounds.append(np.searchsorted(positions[order], self._edges))
-        self._image_ids, self._objects = [], []
-
-    def _gather(self, batches: list[pa.RecordBatch], piece: int) -> dict[str, pa.ListArray]:
-        first, last = self._edges[piece], self._edges[piece + 1]
-        parts = [
-            batch.slice(bounds[piece], bounds[piece + 1] - bounds[piece])
-            for batch, bounds in zip(batches, self._bounds, strict=True)
-        ]
-        table = pa.Table.from_batches(parts, _SPILL).combine_chunks()
-        positions = table.column("position").to_numpy()
-        table = table.take(pa.array(np.argsort(positions, kind="stable")))
-        counts = np.bincount(positions - first, minlength=last - first)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-        return {
-            name: pa.ListArray.from_arrays(offsets, table.column(name).combine_chunks())
-            for name in OBJECT_COLUMNS
-        }
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            uri, None, f"cannot be read: {error}", "Write it as JSON in UTF-8, or download it again"
+        ) from error

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.driver import PrepareProgress, prepare, task_sizes
+from itpn_ray.data.prepare.driver import prepare, task_sizes
 from itpn_ray.data.prepare.merge import _channels
 from itpn_ray.data.prepare.reencode import ImageRules, reencode
 from itpn_ray.data.prepare.shard_job import ShardRecord, read_record
+from itpn_ray.data.prepare.tally import PrepareProgress
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError, ItpnError
