@@ -18,7 +18,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import INPUTS
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
-from itpn_ray.training.claim import claim_run
+from itpn_ray.training.claim import claim_run, run_folder
 from itpn_ray.training.inputs import input_digests
 from itpn_ray.training.launch.setup import make_task
 from itpn_ray.training.replay import replay, stop_with_replay
@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def resumed(config: ExperimentConfig) -> bool:
-    return claim_run(config, "itpn-ray ...")[1]
+    return claim_run(config, "itpn-ray ...")
 
 
 def test_the_digest_is_of_the_content_alone(data: Path, tmp_path: Path) -> None:
@@ -96,7 +96,9 @@ def test_a_moved_teacher_is_known_by_its_content(data: Path, tmp_path: Path) -> 
 
 
 def test_runs_of_older_versions_are_told_by_their_paths(data: Path, tmp_path: Path) -> None:
-    folder, _ = claim_run(tiny(str(data), tmp_path / "out"), "")
+    config = tiny(str(data), tmp_path / "out")
+    claim_run(config, "")
+    folder = run_folder(config)
     (folder / INPUTS).unlink()
     assert resumed(tiny(str(data), tmp_path / "out"))
     (folder / INPUTS).unlink()
@@ -108,7 +110,8 @@ def test_runs_of_older_versions_are_told_by_their_paths(data: Path, tmp_path: Pa
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_damaged_files_of_a_run_are_told(data: Path, tmp_path: Path, text: str) -> None:
     config = tiny(str(data), tmp_path / "out")
-    folder, _ = claim_run(config, "")
+    claim_run(config, "")
+    folder = run_folder(config)
     (folder / INPUTS).write_text(text)
     with pytest.raises(DataError, match=r"inputs\.json"):
         claim_run(config, "")
@@ -129,7 +132,9 @@ def test_a_sweep_goes_on_with_moved_data_and_folder(data: Path, tmp_path: Path) 
 
 
 def test_the_kill_test_takes_moved_data(data: Path, tmp_path: Path) -> None:
-    folder, _ = claim_run(tiny(str(data), tmp_path / "out"), "")
+    config = tiny(str(data), tmp_path / "out")
+    claim_run(config, "")
+    folder = run_folder(config)
     moved = data.rename(tmp_path / "moved")
     found = _short(VerifyConfig(run=str(folder), data=str(moved)))
     assert found.data == str(moved)
