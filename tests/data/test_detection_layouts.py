@@ -237,7 +237,7 @@ def test_images_in_no_list_of_voc_are_listed(tmp_path: Path) -> None:
     [
         (each("masks/{n}.jpg", image_bytes), "has images/ with masks beside it"),
         (each("labels/{n}.jpg", image_bytes), "has images/ with labels beside it"),
-        ({"labels.csv": "file,label\n"}, r"has images/ with labels\.csv beside it"),
+        ({"labels.csv": "file,label\n"}, r"If labels\.csv tells their classes"),
         ({"data.yaml": YAML + NAMES}, r"has images/ with data\.yaml beside it"),
         ({"annotations.xml": "<annotations><image id='0'/></annotations>"}, "another XML form"),
         ({"_annotations.createml.json": "[]"}, "of CreateML"),
