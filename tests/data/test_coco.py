@@ -309,7 +309,7 @@ import json, resource, tempfile
 from pathlib import Path
 import numpy as np
 import pyarrow as pa
-from itpn_ray.data.sources.objects import CocoObjects
+from itpn_ray.data.sources.annotated.objects import CocoObjects
 ids = np.arange(500)
 def peak(boxes):
     with tempfile.TemporaryDirectory() as folder:

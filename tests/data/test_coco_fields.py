@@ -16,8 +16,8 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.annotations import annotated, source_doctor
 from itpn_ray.data.doctor.fault_list import FaultList
 from itpn_ray.data.prepare.driver import prepare
-from itpn_ray.data.sources.coco_entries import parse_object
-from itpn_ray.data.sources.ids import FRESH, read_id
+from itpn_ray.data.sources.annotated.coco_entries import parse_object
+from itpn_ray.data.sources.annotated.ids import FRESH, read_id
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import DataError
 from tests.data.made_coco import item, write_coco

@@ -11,7 +11,7 @@ import pytest
 
 from itpn_ray.cli import run
 from itpn_ray.data.prepare.driver import prepare
-from itpn_ray.data.sources.detect import detect
+from itpn_ray.data.sources.detect import detect, open_source
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import DataError
 from tests.data.made_files import config, image_bytes, prepared
@@ -326,3 +326,16 @@ def test_shares_are_of_the_upright_image(tmp_path: Path, orientation: int) -> No
         files |= {f"images/{split}/a.jpg": out.getvalue(), f"labels/{split}/a.txt": "0 .5 .5 1 .5"}
     row = prepared(write_files(tmp_path / "raw", files), tmp_path / "out")["val"][0]
     assert row["boxes"] == [[0, 5, 40, 15] if orientation == 1 else [0, 10, 20, 30]]
+
+
+def test_splits_are_named_by_the_user_in_layouts_of_boxes_too(tmp_path: Path) -> None:
+    files = {f"{part}/images/0.jpg": image_bytes(0) for part in ("lot 1", "lot 2", "rest")}
+    files |= {f"{part}/labels/0.txt": "0 0.5 0.5 0.2 0.2\n" for part in ("lot 1", "lot 2", "rest")}
+    raw = write_files(tmp_path / "raw", files)
+    named = config(raw, tmp_path / "out", format="yolo", splits=("train=lot 1", "val=lot 2"))
+    found = open_source(named)[1].listing()
+    assert {split: table.column("path").to_pylist() for split, table in found.splits.items()} == {
+        "train": ["lot 1/images/0.jpg"],
+        "val": ["lot 2/images/0.jpg"],
+    }
+    assert [path for path, _ in found.skipped] == ["rest/images"]

@@ -22,8 +22,8 @@ from itpn_ray.data.loading.crop_loader import EvalLoader
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 from itpn_ray.data.prepare.teacher_features import write_features
+from itpn_ray.data.sources.annotated.coco import CocoSource
 from itpn_ray.data.sources.base import Source
-from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import DEVKIT, TRAIN, VAL, ImageNetTars

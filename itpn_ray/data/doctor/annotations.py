@@ -18,9 +18,9 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_files
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.sources.annotated import AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.objects import ObjectSet
 from itpn_ray.data.sources.detect import open_source
-from itpn_ray.data.sources.objects import ObjectSet
 from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.storage import open_store
 

@@ -10,7 +10,7 @@ from itpn_ray.data.annotations.id_set import IdBook
 from itpn_ray.data.annotations.objects import read_objects
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.ids import object_entry
+from itpn_ray.data.sources.annotated.ids import object_entry
 from itpn_ray.data.store.shards import Shard
 
 

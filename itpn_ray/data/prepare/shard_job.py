@@ -26,8 +26,8 @@ from itpn_ray.data.annotations.geometry import follow, leave_out_faulty
 from itpn_ray.data.prepare.plan import from_bytes
 from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
 from itpn_ray.data.schema import shard_schema
+from itpn_ray.data.sources.annotated.ids import object_entry
 from itpn_ray.data.sources.base import Source
-from itpn_ray.data.sources.ids import object_entry
 from itpn_ray.data.store.manifest import ShardInfo
 from itpn_ray.data.store.shards import ShardWriter
 from itpn_ray.storage import ObjectStore, open_store

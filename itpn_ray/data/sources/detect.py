@@ -8,22 +8,22 @@ from posixpath import splitext
 from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.sources.annotated.coco import CocoSource
+from itpn_ray.data.sources.annotated.metadata import MetadataSource
+from itpn_ray.data.sources.annotated.near import annotated_folders
+from itpn_ray.data.sources.annotated.recognise import annotated_format
+from itpn_ray.data.sources.annotated.voc_folder import LabelmeSource, VocSource
+from itpn_ray.data.sources.annotated.yolo import YoloSource
 from itpn_ray.data.sources.base import Say, Source, silent
-from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
-from itpn_ray.data.sources.metadata import MetadataSource
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
-from itpn_ray.data.sources.near import annotated_folders
 from itpn_ray.data.sources.parquet import ParquetSource
-from itpn_ray.data.sources.recognise import annotated_format
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
-from itpn_ray.data.sources.voc_folder import LabelmeSource, VocSource
 from itpn_ray.data.sources.walk import Entry, children
 from itpn_ray.data.sources.webdataset import WebDataset
-from itpn_ray.data.sources.yolo import YoloSource
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import filesystem, join
 

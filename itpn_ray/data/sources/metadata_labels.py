@@ -10,18 +10,18 @@ from posixpath import dirname
 
 from pyarrow.fs import FileSystem
 
+from itpn_ray.data.sources.annotated.coco_places import Place
+from itpn_ray.data.sources.annotated.ids import is_text
+from itpn_ray.data.sources.annotated.metadata import LABELS, metadata_by_split, read_entries
 from itpn_ray.data.sources.base import (
     LISTING_SCHEMA,
     Listing,
     Rows,
     Source,
 )
-from itpn_ray.data.sources.coco_places import Place
-from itpn_ray.data.sources.ids import is_text
 from itpn_ray.data.sources.label_values import Label, as_label
 from itpn_ray.data.sources.labels import label_splits
 from itpn_ray.data.sources.lists import read_classes
-from itpn_ray.data.sources.metadata import LABELS, metadata_by_split, read_entries
 from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem

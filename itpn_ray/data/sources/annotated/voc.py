@@ -11,9 +11,9 @@ from xml.etree.ElementTree import Element
 
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.coco_entries import Frame
-from itpn_ray.data.sources.label_file import Label, LabelFile
-from itpn_ray.data.sources.safe_xml import parse_xml
+from itpn_ray.data.sources.annotated.coco_entries import Frame
+from itpn_ray.data.sources.annotated.label_file import Label, LabelFile
+from itpn_ray.data.sources.annotated.safe_xml import parse_xml
 
 ROOT = "annotation"
 

@@ -12,12 +12,12 @@ from pyarrow.fs import FileSystem
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.annotated import PICTURE_SCHEMA, AnnotatedSplit, frames_of
+from itpn_ray.data.sources.annotated.base import PICTURE_SCHEMA, AnnotatedSplit, frames_of
+from itpn_ray.data.sources.annotated.coco_entries import parse_category, parse_image
+from itpn_ray.data.sources.annotated.coco_places import Place, find_place
+from itpn_ray.data.sources.annotated.ids import Id, IdNumbers, read_id
+from itpn_ray.data.sources.annotated.objects import CocoObjects, read_arrays
 from itpn_ray.data.sources.base import Rows
-from itpn_ray.data.sources.coco_entries import parse_category, parse_image
-from itpn_ray.data.sources.coco_places import Place, find_place
-from itpn_ray.data.sources.ids import Id, IdNumbers, read_id
-from itpn_ray.data.sources.objects import CocoObjects, read_arrays
 from itpn_ray.errors import DataError
 
 # Images looked for when guessing where they lie; some may be missing.

@@ -23,7 +23,7 @@ from itpn_ray.data.annotations.faults import (
     overshoot,
 )
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.ids import Id, is_text, read_id
+from itpn_ray.data.sources.annotated.ids import Id, is_text, read_id
 
 Frame = tuple[int, int]
 """Width and height of an image as annotated, pixels."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.coco_entries import Frame, Remark
-from itpn_ray.data.sources.label_file import Label, LabelFile
+from itpn_ray.data.sources.annotated.coco_entries import Frame, Remark
+from itpn_ray.data.sources.annotated.label_file import Label, LabelFile
 from itpn_ray.data.sources.text import decode
 
 _BOX = (4, 5)  # numbers of a box behind the class

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from pyarrow.fs import FileSystem
 
+from itpn_ray.data.sources.annotated.near import ANNOTATION_FOLDERS, IMAGE_FOLDERS
 from itpn_ray.data.sources.base import why_not
-from itpn_ray.data.sources.near import ANNOTATION_FOLDERS, IMAGE_FOLDERS
 from itpn_ray.data.sources.walk import Entry
 
 _PASSED_OVER = frozenset((*IMAGE_FOLDERS, *ANNOTATION_FOLDERS))

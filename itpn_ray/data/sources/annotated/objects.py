@@ -1,7 +1,7 @@
 """Joins objects with the rows of a listing, in bounded memory, and those of a COCO file.
 
 The annotations are read once, object by object, into a file on disk
-(`itpn_ray.data.sources.spill`).
+(`itpn_ray.data.sources.annotated.spill`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from itpn_ray.data.annotations.id_set import IdBook
 from itpn_ray.data.annotations.json_stream import stream_object
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.coco_entries import Frame, Remark, parse_object
-from itpn_ray.data.sources.ids import FRESH, Id, IdNumbers, object_entry, read_id
-from itpn_ray.data.sources.spill import Spill
+from itpn_ray.data.sources.annotated.coco_entries import Frame, Remark, parse_object
+from itpn_ray.data.sources.annotated.ids import FRESH, Id, IdNumbers, object_entry, read_id
+from itpn_ray.data.sources.annotated.spill import Spill
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 

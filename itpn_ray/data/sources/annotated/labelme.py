@@ -10,8 +10,8 @@ from typing import Any
 
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.coco_entries import Frame
-from itpn_ray.data.sources.label_file import Label, LabelFile
+from itpn_ray.data.sources.annotated.coco_entries import Frame
+from itpn_ray.data.sources.annotated.label_file import Label, LabelFile
 from itpn_ray.data.sources.text import decode
 
 _CIRCLE_CORNERS = 64

@@ -4,8 +4,8 @@
 - Objects365 v2: ``annotations/zhiyuan_objv2_train.json`` names
   ``images/v1/patch8/objects365_v1_00420917.jpg``, the image is
   ``train/patch8/objects365_v1_00420917.jpg``.
-- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.coco_places`. It, or a folder
-  that it lies in, names its split; a single file that names none is ``train``.
+- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.annotated.coco_places`. It, or
+  a folder that it lies in, names its split; a single file that names none is ``train``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from posixpath import basename, relpath, splitext
 
 from pyarrow.fs import FileSystem
 
-from itpn_ray.data.sources.annotated import AnnotatedSource, AnnotatedSplit
-from itpn_ray.data.sources.coco_file import read_coco_file
-from itpn_ray.data.sources.coco_places import is_coco
-from itpn_ray.data.sources.ids import Id
-from itpn_ray.data.sources.near import files_near
-from itpn_ray.data.sources.pairs import is_image, pair_key
+from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.coco_file import read_coco_file
+from itpn_ray.data.sources.annotated.coco_places import is_coco
+from itpn_ray.data.sources.annotated.ids import Id
+from itpn_ray.data.sources.annotated.near import files_near
+from itpn_ray.data.sources.annotated.pairs import is_image, pair_key
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import Entry, files_below
 from itpn_ray.errors import DataError

@@ -8,7 +8,7 @@ from typing import Any
 
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.sources.coco_entries import Frame, Remark
+from itpn_ray.data.sources.annotated.coco_entries import Frame, Remark
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import yaml
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.annotations.faults import FaultError
-from itpn_ray.data.sources.ids import Id, is_text, read_id
-from itpn_ray.data.sources.pairs import read_files
+from itpn_ray.data.sources.annotated.ids import Id, is_text, read_id
+from itpn_ray.data.sources.annotated.pairs import read_files
 from itpn_ray.data.sources.splits import split_of_name
 from itpn_ray.data.sources.text import decode
 from itpn_ray.data.sources.walk import children

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
+from itpn_ray.data.sources.annotated.ids import Id
+from itpn_ray.data.sources.annotated.objects import ObjectSet
 from itpn_ray.data.sources.base import LISTING_SCHEMA, Listing, Source
-from itpn_ray.data.sources.ids import Id
-from itpn_ray.data.sources.objects import ObjectSet
 from itpn_ray.errors import DataError
 
 PICTURE_SCHEMA = pa.schema(

@@ -8,18 +8,18 @@ from posixpath import basename
 
 from pyarrow.fs import FileSystem
 
-from itpn_ray.data.sources.coco import annotation_files
-from itpn_ray.data.sources.label_file import Parse
-from itpn_ray.data.sources.labelme import parse_labelme
-from itpn_ray.data.sources.metadata import LABELS, OBJECTS, metadata_files
-from itpn_ray.data.sources.near import files_near
-from itpn_ray.data.sources.pairs import is_image, pair_key, read_files
-from itpn_ray.data.sources.safe_xml import parse_xml
-from itpn_ray.data.sources.voc import ROOT, parse_voc
+from itpn_ray.data.sources.annotated.coco import annotation_files
+from itpn_ray.data.sources.annotated.label_file import Parse
+from itpn_ray.data.sources.annotated.labelme import parse_labelme
+from itpn_ray.data.sources.annotated.metadata import LABELS, OBJECTS, metadata_files
+from itpn_ray.data.sources.annotated.near import files_near
+from itpn_ray.data.sources.annotated.pairs import is_image, pair_key, read_files
+from itpn_ray.data.sources.annotated.safe_xml import parse_xml
+from itpn_ray.data.sources.annotated.voc import ROOT, parse_voc
+from itpn_ray.data.sources.annotated.yolo import CLASS_LISTS
+from itpn_ray.data.sources.annotated.yolo_labels import parse_yolo
+from itpn_ray.data.sources.annotated.yolo_yaml import find_yaml
 from itpn_ray.data.sources.walk import Entry
-from itpn_ray.data.sources.yolo import CLASS_LISTS
-from itpn_ray.data.sources.yolo_labels import parse_yolo
-from itpn_ray.data.sources.yolo_yaml import find_yaml
 from itpn_ray.errors import DataError
 
 # Label files looked into: some are empty.

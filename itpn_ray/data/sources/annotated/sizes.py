@@ -9,8 +9,8 @@ from PIL import Image
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.prepare.reencode import FORMATS
-from itpn_ray.data.sources.coco_entries import Frame
-from itpn_ray.data.sources.pairs import in_parallel
+from itpn_ray.data.sources.annotated.coco_entries import Frame
+from itpn_ray.data.sources.annotated.pairs import in_parallel
 
 _HEAD = 256 << 10  # bytes in which headers usually lie, a camera's metadata included
 _ORIENTATION = 0x0112

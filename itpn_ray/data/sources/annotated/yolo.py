@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from posixpath import basename, dirname
 
 from itpn_ray.data.annotations.faults import FaultError
-from itpn_ray.data.sources.coco_entries import Frame
-from itpn_ray.data.sources.ids import Id, read_id
-from itpn_ray.data.sources.label_file import LabelFile, Parse
+from itpn_ray.data.sources.annotated.coco_entries import Frame
+from itpn_ray.data.sources.annotated.ids import Id, read_id
+from itpn_ray.data.sources.annotated.label_file import LabelFile, Parse
+from itpn_ray.data.sources.annotated.paired import Folder, Pair, PairedSource, Parts, read_labels
+from itpn_ray.data.sources.annotated.pairs import Skipped, read_files
+from itpn_ray.data.sources.annotated.sizes import upright_sizes
+from itpn_ray.data.sources.annotated.yolo_labels import parse_yolo
+from itpn_ray.data.sources.annotated.yolo_yaml import YoloYaml, find_yaml
 from itpn_ray.data.sources.lists import read_classes
-from itpn_ray.data.sources.paired import Folder, Pair, PairedSource, Parts, read_labels
-from itpn_ray.data.sources.pairs import Skipped, read_files
-from itpn_ray.data.sources.sizes import upright_sizes
 from itpn_ray.data.sources.text import decode
-from itpn_ray.data.sources.yolo_labels import parse_yolo
-from itpn_ray.data.sources.yolo_yaml import YoloYaml, find_yaml
 from itpn_ray.errors import DataError
 from itpn_ray.storage import join
 

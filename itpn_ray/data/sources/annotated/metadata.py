@@ -21,15 +21,15 @@ from pyarrow.fs import FileSystem
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.annotated import PICTURE_SCHEMA, AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.base import PICTURE_SCHEMA, AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.coco_places import Place
+from itpn_ray.data.sources.annotated.ids import Id, is_text, read_id
+from itpn_ray.data.sources.annotated.near import files_near
+from itpn_ray.data.sources.annotated.objects import Item, ObjectSet
+from itpn_ray.data.sources.annotated.paired import by_id
+from itpn_ray.data.sources.annotated.pairs import read_files
 from itpn_ray.data.sources.base import Rows
-from itpn_ray.data.sources.coco_places import Place
-from itpn_ray.data.sources.ids import Id, is_text, read_id
 from itpn_ray.data.sources.lists import read_classes
-from itpn_ray.data.sources.near import files_near
-from itpn_ray.data.sources.objects import Item, ObjectSet
-from itpn_ray.data.sources.paired import by_id
-from itpn_ray.data.sources.pairs import read_files
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames, shown
 from itpn_ray.data.sources.text import decode
 from itpn_ray.data.sources.walk import Entry

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from posixpath import basename, dirname, splitext
 
-from itpn_ray.data.sources.label_file import Parse
-from itpn_ray.data.sources.labelme import parse_labelme
-from itpn_ray.data.sources.paired import Folder, NamedSource, Pair, Parts
-from itpn_ray.data.sources.pairs import Skipped, read_files
+from itpn_ray.data.sources.annotated.label_file import Parse
+from itpn_ray.data.sources.annotated.labelme import parse_labelme
+from itpn_ray.data.sources.annotated.paired import Folder, NamedSource, Pair, Parts
+from itpn_ray.data.sources.annotated.pairs import Skipped, read_files
+from itpn_ray.data.sources.annotated.voc import parse_voc
 from itpn_ray.data.sources.text import decode
-from itpn_ray.data.sources.voc import parse_voc
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 

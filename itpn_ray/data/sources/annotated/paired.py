@@ -17,19 +17,19 @@ import pyarrow as pa
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.annotations.faults import FaultError
-from itpn_ray.data.sources.annotated import (
+from itpn_ray.data.sources.annotated.base import (
     PICTURE_SCHEMA,
     AnnotatedSource,
     AnnotatedSplit,
     frames_of,
 )
+from itpn_ray.data.sources.annotated.coco_entries import Frame
+from itpn_ray.data.sources.annotated.ids import Id, is_text, read_id
+from itpn_ray.data.sources.annotated.label_file import LabelFile, Parse, unread
+from itpn_ray.data.sources.annotated.objects import Item, ObjectSet
+from itpn_ray.data.sources.annotated.pairs import Skipped, is_image, pair, read_files
 from itpn_ray.data.sources.base import Rows
-from itpn_ray.data.sources.coco_entries import Frame
-from itpn_ray.data.sources.ids import Id, is_text, read_id
-from itpn_ray.data.sources.label_file import LabelFile, Parse, unread
 from itpn_ray.data.sources.lists import read_classes
-from itpn_ray.data.sources.objects import Item, ObjectSet
-from itpn_ray.data.sources.pairs import Skipped, is_image, pair, read_files
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
