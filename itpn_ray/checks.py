@@ -52,6 +52,16 @@ def one_of(field: str, value: str, known: Collection[str]) -> None:
     raise ConfigError(field, value, "is not known", nearest(value, known))
 
 
+def unused(field: str, value: str, known: Collection[str]) -> None:
+    """Require ``value`` not to be taken yet.
+
+    Raises:
+        ConfigError: it is one of the known names.
+    """
+    if value in known:
+        raise ConfigError(field, value, "is taken already", "Choose another name")
+
+
 def nearest(value: str, known: Collection[str]) -> str:
     """The hint for a mistyped name: the nearest known one, or all of them."""
     from difflib import get_close_matches

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from itpn_ray.arguments import WORDS, options, parse, spell_switches
-from itpn_ray.commands.config import EvaluateConfig
+from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.commands.plan.config import PlanConfig
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.recipes import detect, finetune, named

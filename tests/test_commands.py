@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from itpn_ray import cli
+from itpn_ray import arguments, cli
 from itpn_ray.arguments import options, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,11 +27,11 @@ class Parsed(Exception):
 
 @pytest.fixture(autouse=True)
 def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*arguments: Any) -> None:
-        parse(*arguments)
+    def stop(*given: Any) -> None:
+        parse(*given)
         raise Parsed
 
-    monkeypatch.setattr(cli, "parse", stop)
+    monkeypatch.setattr(arguments, "parse", stop)
 
 
 def strings(path: Path) -> Iterator[str]:

@@ -17,8 +17,8 @@ PACKAGE = ROOT / "itpn_ray"
 LEVELS: list[set[str]] = [
     {"errors", "interrupt", "checks", "metrics", "plugins", "rng", "allocator", "formatting"},
     {"storage"},
-    {"ray_runtime", "models", "tracking", "runs", "terminal"},
-    {"data"},
+    {"ray_runtime", "tracking", "runs", "terminal"},
+    {"models", "data"},
     {"evaluation", "report"},
     {"tasks"},
     {"experiment"},

@@ -34,8 +34,8 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     if classes <= _MOST_NAMES:
         # A name with dollar signs is no formula.
         axes.set_xticks(range(classes), names, parse_math=False, rotation=45, ha="right")
-        for name in axes.get_xticklabels():
-            name.set_rotation_mode("anchor")
+        for tick in axes.get_xticklabels():
+            tick.set_rotation_mode("anchor")
         axes.set_yticks(range(classes), names, parse_math=False)
     if classes <= _MOST_NUMBERS:
         for row in range(classes):

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from itpn_ray.models.config import IMAGENET_MEAN, IMAGENET_STD
+
 _GREY = 0.5
 _GAP = 4
 _MANY = 4

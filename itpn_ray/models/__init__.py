@@ -30,8 +30,14 @@ if TYPE_CHECKING:
     from itpn_ray.models.networks.distillation import ClipDistiller
     from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
     from itpn_ray.models.trunk.base import Trunk
-    from itpn_ray.models.weights.convert import load_official, to_official
-    from itpn_ray.models.weights.files import LoadReport, load_model, load_weights, save_model
+    from itpn_ray.models.weights.convert import to_official
+    from itpn_ray.models.weights.files import (
+        LoadReport,
+        load_model,
+        load_official,
+        load_weights,
+        save_model,
+    )
 
 _HOMES = {
     "acceleration.config": ("Acceleration",),
@@ -42,8 +48,8 @@ _HOMES = {
     "detection.dino.network": ("Dino", "create_dino"),
     "detection.rcnn.network": ("Rcnn", "create_rcnn"),
     "networks.distillation": ("ClipDistiller",),
-    "weights.convert": ("load_official", "to_official"),
-    "weights.files": ("LoadReport", "load_model", "load_weights", "save_model"),
+    "weights.convert": ("to_official",),
+    "weights.files": ("LoadReport", "load_model", "load_official", "load_weights", "save_model"),
     "networks.layer_decay": ("layer_ids", "no_weight_decay"),
     "trunk.base": ("Trunk",),
     "networks.build": (

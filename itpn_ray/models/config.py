@@ -13,9 +13,21 @@ from itpn_ray.models.acceleration.config import Acceleration
 
 PATCH = 16  # pixels a side of the patch that one token of the last stage stands for
 STRIDES = (4, 8, 16)  # pixels between neighbouring tokens of stages 1, 2 and 3
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1]: what all networks are trained with."""
+_WHOLE_FROM = 384  # pixels
 
 FAST_ITPN = "fast_itpn"
 ITPN = "itpn"
+
+
+def crop_fraction(image_size: int) -> float:
+    """The usual side of an evaluation's crop over the shorter side of the resized image.
+
+    0.875 (224 of 256 pixels) below 384 pixels and 1 from there on, as the authors evaluate.
+    """
+    return 0.875 if image_size < _WHOLE_FROM else 1.0
 
 
 def check_image_size(size: int) -> None:

@@ -1,16 +1,35 @@
 """Named starting points: each a function that returns a configuration.
 
-A recipe's docstring gives its command, hardware-hours, expected metric and the paper's table.
+A recipe's docstring gives its command, hardware-hours, expected metric and the paper's table. Other
+packages add theirs as entry points of the group ``itpn_ray.recipes``, named VERB.RECIPE.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
 
 from itpn_ray import checks
 
 T = TypeVar("T")
+GROUP = "itpn_ray.recipes"
+
+
+def recipes_of(verb: str) -> dict[str, Callable[[], Any]]:
+    """The recipes of a verb, such as ``finetune``: ours, then those that other packages register.
+
+    Raises:
+        ConfigError: an outside recipe has the name of another one.
+    """
+    recipes: dict[str, Callable[[], Any]] = dict(import_module(f"{__name__}.{verb}").RECIPES)
+    for point in entry_points(group=GROUP):
+        of, _, name = point.name.partition(".")
+        if of == verb:
+            checks.unused(f"{GROUP}: {point.name}", name, recipes)
+            recipes[name] = point.load()
+    return recipes
 
 
 def named(recipes: Mapping[str, Callable[[], T]], name: str) -> T:

@@ -3,60 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
+from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.metrics import Metric
 from itpn_ray.models import LoadReport
+from itpn_ray.models.weights.files import build_network
+from itpn_ray.models.weights.read import read_weights
+from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
+from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 C = TypeVar("C", bound=TaskConfig)
 N = TypeVar("N", bound=nn.Module)
+T = TypeVar("T", bound=nn.Module)
 
-STAGES_USAGE = (
-    "u1, u2, u3 = model.trunk.stages(images)  # images: float (B, 3, H, W), normalised by "
-    "itpn_ray.data.transforms.on_device.normalise"
-)
+STAGES_USAGE = 'u1, u2, u3 = model.trunk.stages(model.preprocess("photo.jpg")[None])'
 """How a pre-trained network is used: its trunk's maps at strides 4, 8 and 16."""
-
-Batch = dict[str, Tensor]
-"""Tensors by name, images along the first axis; see ``itpn_ray.data.schema``."""
-
-Reduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over all workers, in place, and returns it."""
-
-
-class TrainBatches(Protocol):
-    """A worker's shares of the global batches, in an order that (seed, epoch) decides."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterable[Batch]:
-        """The host batches of an epoch from a step on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes:
-        split: the name its figures are logged under, ``val`` or ``probe``.
-        metrics: figure by name.
-        details: larger results for the report: tables as JSON values.
-    """
-
-    split: str
-    metrics: dict[str, float]
-    details: dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +74,7 @@ class WorkerShare:
     eval_batch: int = 1
 
 
-class Task(ABC, Generic[C, N]):
+class Task(ABC, Generic[C, N, T]):
     """What is trained: builds the network, loads and prepares batches, evaluates and exports.
 
     The network that :meth:`build` returns maps a prepared batch to a dict of loss terms, scalars
@@ -115,10 +86,15 @@ class Task(ABC, Generic[C, N]):
     Attributes:
         load_report: what :meth:`build` took from the initial weights; None where there are none.
         usage: the Python that uses a loaded network called ``model``, for the end of a run.
+
+    A class method of a task takes networks that have been trained, of type ``T``: whoever calls it
+    has a weight file, and not the run that wrote it.
     """
 
     load_report: LoadReport | None = None
     usage: ClassVar[str]
+    predict_batch: ClassVar[int] = 64
+    """Images of a folder that a trained network is asked about at once, unless the user says."""
 
     def __init__(self, setup: TaskSetup[C]) -> None:
         self.setup = setup
@@ -189,14 +165,103 @@ class Task(ABC, Generic[C, N]):
     def export(self, network: N, path: Path) -> None:
         """Write the trained weights as safetensors that ``itpn_ray.models.load_model`` reads."""
 
+    # --- trained networks ------------------------------------------------------------------------
 
-AnyTask: TypeAlias = Task[Any, Any]
+    @classmethod
+    def load(cls, path: str, key: str | None = None) -> tuple[T, tuple[str, ...]]:
+        """The network in a file that the task exported, and what is to be said of the file.
+
+        Args:
+            path: a weight file or a run's folder.
+            key: which network of a file that holds several; None: the usual one.
+
+        Raises:
+            CheckpointError: there is no such file, or it holds something else.
+        """
+        found = read_weights(path, key=key)
+        network, _ = build_network(found)
+        if not cls.accepts(network):
+            raise CheckpointError(
+                found.subject,
+                type(network).__name__,
+                "is no classifier or detector with classes",
+                "Give the weights of a fine-tuning or detection run",
+            )
+        return cast(T, network), found.remarks
+
+    @classmethod
+    def accepts(cls, network: nn.Module) -> bool:
+        """Whether a loaded network is one that the task evaluates and predicts with."""
+        del network
+        return False
+
+    @classmethod
+    def class_names(cls, network: T, usual: Sequence[str] = ()) -> list[str]:
+        """The classes as the file names them, else ``usual`` if there are as many, else numbers.
+
+        The authors' files name none; their numbers are those of ImageNet's folders in order.
+        """
+        named = list(cast(Any, network).classes)
+        if named:
+            return named
+        count = cast(Any, network).config.num_classes
+        return list(usual) if len(usual) == count else [str(number) for number in range(count)]
+
+    @classmethod
+    def names_classes(cls, network: T) -> bool:
+        """Whether the network's file names its classes."""
+        return bool(cast(Any, network).classes)
+
+    @classmethod
+    def check_split(cls, dataset: ShardedDataset) -> None:
+        """Refuse data that a trained network cannot be evaluated on.
+
+        Raises:
+            DataError: it is of another kind than the task needs.
+        """
+
+    @classmethod
+    def accelerate(
+        cls, network: T, *, migration: float, window: int | None, gathering: bool
+    ) -> None:
+        """Set what can be changed of a trained network: r, and windows where they are named."""
+        if window is not None:
+            cast(Any, network).set_gathering(window, gathering=gathering)
+        cast(Any, network).set_migration(migration)
+
+    @classmethod
+    def evaluator(cls, network: T, classes: Sequence[str], place: EvaluationPlace) -> Evaluator[T]:
+        """What evaluates the network, and others of its kind, on a split.
+
+        Raises:
+            ConfigError: trained networks of this task are not evaluated by themselves.
+        """
+        del network, classes, place
+        raise ConfigError(
+            "weights",
+            cls.__name__,
+            "has no evaluation of trained networks",
+            "Its runs evaluate while they train; see their report",
+        )
+
+    @classmethod
+    def predictor(cls, network: T, classes: Sequence[str], place: PredictionPlace) -> Predict:
+        """What answers for the images of a folder.
+
+        Raises:
+            ConfigError: trained networks of this task have no answers.
+        """
+        del network, classes, place
+        raise ConfigError(
+            "weights", cls.__name__, "has nothing to predict", "Give a fine-tuned network"
+        )
+
+    @classmethod
+    def categories(cls, network: T) -> list[dict[str, Any]] | None:
+        """COCO's ``categories`` where predictions are a COCO results file, else None."""
+        del network
+        return None
+
+
+AnyTask: TypeAlias = Task[Any, Any, Any]
 """A task of which nothing else needs to be known."""
-
-
-def average_over(reduce: Reduce, total: Tensor, count: int) -> Tensor:
-    """Mean over all workers of a sum and its number of summands."""
-    # One tensor for both, so that a single collective serves.
-    packed = torch.cat([total.double().flatten(), total.new_tensor([count], dtype=torch.float64)])
-    packed = reduce(packed)
-    return packed[:-1] / packed[-1]

@@ -10,6 +10,7 @@ from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import LOSS, Metric
 from itpn_ray.models.acceleration.config import Acceleration
+from itpn_ray.models.config import crop_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class ModelConfig:
     image_size: int = 224
     """Side of the square input, pixels; a multiple of 16. Detection, whose images have any
     size, has learned positions for an image of this side, and resizes them."""
+    crop_fraction: float | None = None
+    """Side of the central crop that is evaluated over the shorter side of the resized image;
+    None: 0.875 below 384 px and 1 from there (the authors'). Detection sees whole images."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
     migration: float = 0.0
@@ -39,7 +43,11 @@ class ModelConfig:
     relative_position: bool = False
     """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
     init: str = ""
-    """Weights to start from: a file of ours or of the authors. Empty: random."""
+    """Weights to start from: a weight file of ours or of the authors, or a run's folder. Empty:
+    random."""
+    init_key: str | None = None
+    """Which network of an initial file that holds several, such as model_ema; None: as the
+    run says when it starts."""
     partial_init: bool = False
     """Accept an initial file that fills less than 95 % of the trunk."""
     compile: bool = False
@@ -57,6 +65,8 @@ class ModelConfig:
                 "is not a multiple of 16, the largest stride of the trunk",
                 f"Use {lower} or {lower + 16}",
             )
+        if self.crop_fraction is not None:
+            checks.in_range("model.crop_fraction", self.crop_fraction, 0.1, 1.0)
         checks.in_range("model.drop_path", self.drop_path, 0.0, 1.0, open_high=True)
         checks.in_range("model.migration", self.migration, 0.0, 0.9)
         checks.not_negative("model.window", self.window)
@@ -69,6 +79,11 @@ class ModelConfig:
             )
         if self.layer_scale is not None:
             checks.positive("model.layer_scale", self.layer_scale)
+
+    @property
+    def evaluation_crop(self) -> float:
+        """`crop_fraction`, or what is usual for the size."""
+        return self.crop_fraction or crop_fraction(self.image_size)
 
     @property
     def acceleration(self) -> Acceleration:
@@ -98,6 +113,9 @@ class TaskConfig:
     """Name of the task in saved configurations and weight files, e.g. ``classification``."""
     implementation: ClassVar[str]
     """``package.module:Class`` of the `itpn_ray.tasks.base.Task`, imported when it is needed."""
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of network (`itpn_ray.models.networks.configs`) that are this task's in weight files
+    which name no task."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """What its evaluations find; the first headline metric is what a sweep improves."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
@@ -107,6 +125,10 @@ class TaskConfig:
     def headline(cls) -> Metric:
         """The metric that the task is judged by: the first headline of its own, or the loss."""
         return next((metric for metric in cls.metrics if metric.headline), LOSS)
+
+    def input_side(self, model: ModelConfig) -> tuple[int, str]:
+        """Shorter side of what the network sees, pixels, and the option that sets it."""
+        return model.image_size, "--model.image-size"
 
     @property
     def average(self) -> tuple[str, float]:

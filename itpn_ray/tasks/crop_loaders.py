@@ -40,6 +40,7 @@ def crop_eval_loader(
         val,
         setup.loader,
         image_size=setup.model.image_size,
+        crop=setup.model.evaluation_crop,
         batch=share.eval_batch,
         features=features,
         rank=share.rank,

@@ -9,7 +9,7 @@ from torch import nn
 
 from itpn_ray.evaluation.knn import leave_one_out_accuracy
 from itpn_ray.models import Trunk
-from itpn_ray.tasks.base import Batch, Evaluation, Reduce, average_over
+from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, average_over
 
 PROBED = 10_000
 """Most images in the nearest-neighbour probe: its features are held on every worker."""

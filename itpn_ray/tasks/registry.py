@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
 from itpn_ray import plugins
 from itpn_ray.metrics import declare
+from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.config import TaskConfig
 
 if TYPE_CHECKING:
@@ -37,3 +39,24 @@ def task_class(settings: TaskConfig | type[TaskConfig]) -> type[AnyTask]:
     """What trains by these settings; imports PyTorch."""
     found: type[AnyTask] = EntryPoint("task", settings.implementation, GROUP).load()
     return found
+
+
+def task_of_file(path: str) -> type[AnyTask]:
+    """The task that a weight file, or the file in a run's folder, was exported by.
+
+    Files of other origins, and of versions that did not name the task, are told by the kind of
+    network; what does not even say that is taken for a classifier, as the authors' files are.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+        ConfigError: the task is of a package that is not installed here.
+    """
+    from itpn_ray.models.weights.raw_files import read_metadata
+    from itpn_ray.models.weights.read import METADATA_KEY
+
+    metadata = read_metadata(path)
+    if "task" in metadata:
+        return task_class(settings_class(metadata["task"]))
+    kind = json.loads(metadata.get(METADATA_KEY, "{}")).get("kind", "classifier")
+    known = (settings_class(name) for name in BUILT_IN)
+    return task_class(next((each for each in known if kind in each.kinds), Classification))

@@ -23,7 +23,8 @@ from torch.distributed.fsdp import FSDPModule
 from itpn_ray.data.transforms.on_device import prefetch
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.runs.journal import PLOTS, Journal
-from itpn_ray.tasks.base import AnyTask, Batch, TrainBatches
+from itpn_ray.tasks.base import AnyTask
+from itpn_ray.tasks.batches import Batch, TrainBatches
 from itpn_ray.training.best import Best
 from itpn_ray.training.buffers import Buffers
 from itpn_ray.training.checkpoint.run_state import restore, whole_state

@@ -16,7 +16,7 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import RunError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import Journal
-from itpn_ray.tasks.base import Batch
+from itpn_ray.tasks.batches import Batch
 from itpn_ray.training.launch.setup import make_task
 from itpn_ray.training.sharding import whole
 

@@ -11,7 +11,6 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tasks.classification.config import Classification
-from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 
@@ -67,10 +66,13 @@ class SweepConfig:
         for name in ("feature_weight", "migration"):
             if not getattr(self, name):
                 raise ConfigError(name, (), "is empty", "Give at least one value")
-        if not isinstance(self.pretrain.task, PixelPretraining):
-            raise ConfigError("pretrain.task", None, "is no pre-training", "Use another recipe")
-        if not isinstance(self.finetune.task, Classification):
-            raise ConfigError("finetune.task", None, "is no classification", "Use another recipe")
+        if not hasattr(self.pretrain.task, "feature_weight"):
+            raise ConfigError(
+                "pretrain.task",
+                self.pretrain.task.name,
+                "has no λ to sweep",
+                "Use a recipe of pre-training on pixels",
+            )
 
 
 def sweep_to_dict(config: SweepConfig) -> dict[str, Any]:

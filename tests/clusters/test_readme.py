@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.cli import VERBS, parse
+from itpn_ray.arguments import parse
+from itpn_ray.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "clusters" / "README.md").read_text()

@@ -107,6 +107,12 @@ def test_paths_of_another_machine(tmp_path: Path, write: Callable[[str], str]) -
     assert len(files) == 6
 
 
+@pytest.mark.parametrize("header", ["path\n", "", "\ufeffImage\n"])
+def test_names_with_blanks_in_a_list_without_labels(tmp_path: Path, header: str) -> None:
+    found = listed(tmp_path, header + "img/my cat 1.jpg\nimg/dog.jpg\n")
+    assert found.splits["train"].column("path").to_pylist() == ["img/my cat 1.jpg", "img/dog.jpg"]
+
+
 WORDS = ["train", "train", "TRAIN", "Validation", "val", "test"]
 
 
@@ -122,10 +128,21 @@ def test_a_column_of_splits(tmp_path: Path, header: str) -> None:
     assert header in found.origins["val"]
 
 
-def test_a_column_that_tells_one_split(tmp_path: Path) -> None:
-    rows = [f"{path},{label},{n == 5}" for n, (path, label) in enumerate(ROWS)]
-    found = listed(tmp_path, "\n".join(["fname,label,is_valid", *rows]))
-    assert {split: len(table) for split, table in found.splits.items()} == {"train": 5, "val": 1}
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        ("is_valid", ["False"] * 5 + ["True"], {"train": 5, "val": 1}),
+        ("isTest", ["0"] * 4 + ["1"] * 2, {"train": 4, "test": 2}),
+        ("is_training_image", ["1"] * 4 + ["0"] * 2, {"train": 4, "val": 2}),
+        ("is_val,is_test", ["0,0"] * 3 + ["1,0", "0,1", "0,1"], {"train": 3, "val": 1, "test": 2}),
+    ],
+)
+def test_columns_that_are_true_in_one_split(
+    tmp_path: Path, header: str, cells: list[str], expected: dict[str, int]
+) -> None:
+    rows = [f"{path},{label},{cell}" for (path, label), cell in zip(ROWS, cells, strict=True)]
+    found = listed(tmp_path, "\n".join([f"fname,label,{header}", *rows]))
+    assert {split: len(table) for split, table in found.splits.items()} == expected
 
 
 def test_folders_of_a_list_tell_splits(tmp_path: Path) -> None:
@@ -137,6 +154,9 @@ def test_folders_of_a_list_tell_splits(tmp_path: Path) -> None:
         DataError, match=r"others do not; there are img/Train, img/test, img.*--spl"
     ):
         listed(tmp_path, "\n".join(["path,label", *rows, "img/001.jpg,a"]))
+    given = ("train=img/Train", "val=test")
+    found = listed(tmp_path, "\n".join(["path,label", *rows]), splits=given)
+    assert {split: len(table) for split, table in found.splits.items()} == {"train": 2, "val": 2}
 
 
 def test_given_names_of_splits(tmp_path: Path) -> None:
@@ -209,11 +229,28 @@ def test_numbers_are_positions_in_a_list_of_classes() -> None:
         ("path,label\0", "zero bytes"),
         ("", "lists no images"),
         ("path,label\n", "lists no images"),
+        (f"path\n{'x' * 300}.jpg\n", "left out: no file can have the long name in line 2"),
     ],
 )
 def test_what_cannot_be_used_is_told(tmp_path: Path, text: str | bytes, cause: str) -> None:
     with pytest.raises(DataError, match=cause):
         listed(tmp_path, text)
+
+
+def test_names_that_no_file_can_have_are_listed(tmp_path: Path) -> None:
+    found = listed(tmp_path, PLAIN + f"\n{'x' * 256}.jpg,cat\n{'x/' * 600}.jpg,dog")
+    assert labels(found) == ROWS
+    assert [reason.partition(" in ")[2] for _, reason in found.skipped] == [
+        "line 8 of the list",
+        "line 9 of the list",
+    ]
+
+
+def test_errors_stay_in_one_line(tmp_path: Path) -> None:
+    for text in ('"a","b\nc"\n', 'path,label\n1.jpg,"a\nb"\n', 'path,"set\nx"\n1.jpg,"a\nb"\n'):
+        with pytest.raises(DataError) as caught:
+            listed(tmp_path, text)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_label_that_is_no_class_names_its_line(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.journal import FileJournal
-from itpn_ray.tasks.base import Batch, Task
+from itpn_ray.tasks.base import Task
+from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
 from itpn_ray.training import loop
 from itpn_ray.training.claim import run_folder

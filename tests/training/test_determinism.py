@@ -12,7 +12,7 @@ import torch
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import FileJournal
-from itpn_ray.tasks.base import Batch
+from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.pixel_pretraining.task import MaskedPretrainingNetwork
 from itpn_ray.training.claim import run_folder

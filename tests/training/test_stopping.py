@@ -124,7 +124,7 @@ def test_a_folder_without_weights_is_told(tmp_path: Path) -> None:
 
 def accuracies(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """Let the evaluations of a run find these values of top-1."""
-    from itpn_ray.tasks.base import Evaluation
+    from itpn_ray.tasks.batches import Evaluation
     from itpn_ray.tasks.classification.task import ClassificationTask
 
     found = iter(values)

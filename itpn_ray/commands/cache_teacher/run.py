@@ -90,6 +90,7 @@ def feature_settings(config: ExperimentConfig, views: int) -> FeatureSettings:
         seed=config.seed,
         views=views,
         augment=config.augment,
+        crop_fraction=config.model.evaluation_crop,
     )
 
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.commands.chaos.config import ChaosConfig
 from itpn_ray.commands.chaos.faults import FlakyServer, full_disk, kill
-from itpn_ray.commands.config import ChaosConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.runs.journal import STATUS
 from itpn_ray.terminal.console import Console

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from itpn_ray.commands.config import EvaluateConfig
 from itpn_ray.commands.demo.config import DemoConfig
+from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.commands.evaluate.run import evaluate
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader

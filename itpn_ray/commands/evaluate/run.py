@@ -1,27 +1,25 @@
-"""Evaluation of a classifier or detector from its weight file alone, at any migration ratio."""
+"""Evaluation of a trained network from its weight file alone, at any migration ratio."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from itpn_ray.commands.config import EvaluateConfig
-from itpn_ray.commands.evaluate.networks import Classifiers, Detectors, Place, Subject
-from itpn_ray.data.annotations.objects import check_classification, check_detection
+from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import CheckpointError, DataError
+from itpn_ray.errors import DataError
 from itpn_ray.formatting import label, show_interval, show_metric, show_spread
-from itpn_ray.models import Classifier, load_model
-from itpn_ray.models.detection.base import Detector
-from itpn_ray.models.weights.files import read_metadata
 from itpn_ray.runs.folder import LOG, folder_of, renew
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.storage import check_writable
+from itpn_ray.tasks.base import AnyTask
+from itpn_ray.tasks.registry import task_of_file
+from itpn_ray.tasks.trained import EvaluationPlace, Evaluator
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
 from itpn_ray.tracking import NoopTracker
@@ -41,13 +39,14 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     check_writable(config.out)
     weights = weight_file(config.weights, console.say)
     config = dataclasses.replace(config, weights=str(weights))
-    model, metadata = load_evaluated(config.weights)
-    classes = json.loads(metadata["classes"])
+    task, network, remarks = load_trained(config.weights, config.key)
+    for remark in remarks:
+        console.say(f"{config.weights}: {remark}")
     dataset = open_dataset(config.data, config.split)
-    if isinstance(model, Detector):
-        check_detection(dataset)
-    else:
-        check_classification(dataset)
+    task.check_split(dataset)
+    classes = task.class_names(network, dataset.classes)
+    if not task.names_classes(network):
+        console.say(f"{config.weights} names no classes: the data's are taken, in their order")
     if list(dataset.classes) != classes:
         raise DataError(
             config.data,
@@ -57,8 +56,15 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
         )
     folder = folder_of(config.out, config.run)
     worker = TrainContext.alone(gpu=use_gpu("gpu", config.gpu), threads=config.threads)
-    place = Place(dataset=dataset, worker=worker, batch=config.batch, folder=folder)
-    subject = _subject(model, classes, metadata, place)
+    place = EvaluationPlace(
+        dataset=dataset,
+        device=worker.device,
+        reduce=worker.reduce,
+        autocast=worker.autocast,
+        batch=config.batch,
+        folder=folder,
+    )
+    evaluator = task.evaluator(network, classes, place)
     before = renew(folder, dataclasses.asdict(config), command=command)
     journal = FileJournal(folder)
     console.log_to(folder / LOG)
@@ -66,89 +72,66 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
         console.say(f"{folder} held an evaluation of {before}, which this one replaces")
     journal.event("start")
     with recorded_end(journal, folder, NoopTracker(), console):
-        _measure(config, subject, journal, console, images=len(dataset))
+        _measure(config, evaluator, journal, console, images=len(dataset))
     console.summary(folder)
     return folder
 
 
 def _measure(
     config: EvaluateConfig,
-    subject: Subject[Any],
+    evaluator: Evaluator[Any],
     journal: FileJournal,
     console: Console,
     *,
     images: int,
 ) -> None:
     """Evaluate at each ratio, then time all of them in turn."""
-    worker = subject.place.worker
-    networks: dict[float, Classifier | Detector] = {}
+    place = evaluator.place
+    networks: dict[float, nn.Module] = {}
     rows: list[dict[str, Any]] = []
     details: dict[str, object] = {}
     for r in config.migration:
-        networks[r] = _at(config, r).to(worker.device)
+        networks[r] = _at(config, r).to(place.device)
         counted = progress_bar(console, f"evaluating at r = {r:g}")
-        with torch.no_grad(), worker.autocast(), counted as count:
-            found = subject.evaluate(networks[r], r, count)
+        with torch.no_grad(), place.autocast(), counted as count:
+            found = evaluator.evaluate(networks[r], r, count)
         rows.append({"migration": r, **found.metrics})
         if not details:
-            details = {**found.metrics, **found.details, **subject.details()}
-            subject.draw(networks[r], journal.folder / PLOTS)
+            details = {**found.metrics, **found.details, **evaluator.details()}
+            evaluator.draw(journal.folder / PLOTS)
     console.say("timing the network")
-    with worker.autocast():
-        speeds = subject.speeds(networks)
+    with place.autocast():
+        speeds = evaluator.speeds(networks)
     for row in rows:
         row |= speeds[row["migration"]].figures()
-        console.say(_line(row, subject.headline, images))
+        console.say(_line(row, evaluator.shown, images))
     journal.result(migration=rows, **{"images": images, **details})
 
 
-def load_evaluated(weights: str) -> tuple[Classifier | Detector, dict[str, str]]:
-    """A network and its file's metadata, from a weight file.
+def load_trained(
+    weights: str, key: str | None = None
+) -> tuple[type[AnyTask], nn.Module, tuple[str, ...]]:
+    """The task and the network of a weight file or run's folder, and what is to be said of it.
 
     Raises:
         CheckpointError: there is no such file, or it holds something else.
     """
-    path = Path(weights)
-    if not path.is_file():
-        raise CheckpointError(
-            str(path),
-            None,
-            "does not exist",
-            "Give a run's folder or an exported .safetensors file",
-        )
-    model, metadata = load_model(path), read_metadata(path)
-    if not isinstance(model, Classifier | Detector) or "classes" not in metadata:
-        raise CheckpointError(
-            str(path),
-            type(model).__name__,
-            "is no classifier or detector with class names",
-            "Give the weights of a fine-tuning or detection run",
-        )
-    return model, metadata
+    task = task_of_file(weights)
+    return (task, *task.load(weights, key))
 
 
-def _subject(
-    model: Classifier | Detector, classes: list[str], metadata: Mapping[str, str], place: Place
-) -> Subject[Any]:
-    if isinstance(model, Detector):
-        return Detectors(model, classes, metadata, place)
-    return Classifiers(model, classes, place)
-
-
-def _at(config: EvaluateConfig, ratio: float) -> Classifier | Detector:
+def _at(config: EvaluateConfig, ratio: float) -> nn.Module:
     """The network with its migration ratio, and other windows where they are named."""
-    network, _ = load_evaluated(config.weights)
+    task, network, _ = load_trained(config.weights, config.key)
     torch.manual_seed(0)  # a gathering token that was not trained is drawn
-    if config.window is not None:
-        network.set_gathering(config.window, gathering=config.gathering)
-    network.set_migration(ratio)
+    task.accelerate(network, migration=ratio, window=config.window, gathering=config.gathering)
     return network
 
 
-def _line(row: Mapping[str, float], headline: tuple[str, ...], images: int) -> str:
+def _line(row: Mapping[str, float], names: tuple[str, ...], images: int) -> str:
     """One ratio's figures, accuracies with their intervals, the speed with its spread."""
     shown = [f"r = {row['migration']:<4g}"]
-    for name in (name for name in headline if name in row):
+    for name in (name for name in names if name in row):
         interval = show_interval(name, row[name], images)
         sure = f" ({interval}, n = {images:,})" if interval else ""
         shown.append(f"{label(name)} {show_metric(name, row[name])}{sure}")

@@ -8,6 +8,7 @@ import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,8 @@ from itpn_ray.formatting import show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.terminal.console import Console
+from itpn_ray.terminal.item_progress import Count, progress_bar
+from itpn_ray.training.advice import find_advice, refuse_long_timing
 from itpn_ray.training.averaging import describe_average
 from itpn_ray.training.devices import use_gpu
 from itpn_ray.training.launch.context import TrainContext
@@ -97,12 +100,13 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
     machine = find_machine(config.prices, config.machine) if config.machine else None
     train, val = open_splits(experiment)
     size = count(experiment, train)
-    problems = find_problems(experiment, size)
+    problems = [*find_problems(experiment, size), *find_advice(experiment, train)]
     timing = None
     try:
         check_fit(experiment, train, val)
         if config.measured_steps:
-            timing = measure(experiment, size, config.measured_steps)
+            with progress_bar(console, "timing steps") as done:
+                timing = measure(experiment, size, config.measured_steps, done)
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")
     say = console.say
@@ -199,13 +203,21 @@ def _shares(batch: int, workers: int) -> list[tuple[int, int]]:
     return [share(batch, rank, workers) for rank in range(workers)]
 
 
-def measure(config: ExperimentConfig, size: RunSize, steps: int) -> Timing:
+def measure(
+    config: ExperimentConfig, size: RunSize, steps: int, done: Count = lambda done, total: None
+) -> Timing:
     """Run the training loop on one worker's share for some steps, and read what it recorded.
 
     The first step warms up and does not count. What it writes is removed.
 
+    Args:
+        config: the run.
+        size: what it counts.
+        steps: to time.
+        done: takes how many steps are done, and how many there are.
+
     Raises:
-        ConfigError: the run wants a GPU and there is none here.
+        ConfigError: the run wants a GPU and there is none here, or the steps would take too long.
         ItpnError: what would end the run itself.
     """
     if config.gpus and not torch.cuda.is_available():
@@ -214,12 +226,14 @@ def measure(config: ExperimentConfig, size: RunSize, steps: int) -> Timing:
         )
     gpu = use_gpu("gpus", config.gpus)
     worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
+    if worker.device.type == "cpu":
+        refuse_long_timing(sum(size.multiply_adds.values()), size.share, steps + 1)
     Path(config.out).expanduser().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(config.out).expanduser(), prefix="plan-") as out:
         train, _ = open_splits(config)
         trial = _trial(config, size, steps + 1, len(train), out)
         folder = Path(out) / trial.run
-        work(trial, worker, FileJournal(folder), lambda figures: None)
+        work(trial, worker, _StepCounter(folder, done, steps + 1), lambda figures: None)
         records = list(read_lines(folder / METRICS))[1:]
         events = list(read_lines(folder / EVENTS))
     phases = {
@@ -238,6 +252,21 @@ def measure(config: ExperimentConfig, size: RunSize, steps: int) -> Timing:
         ),
         checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
     )
+
+
+class _StepCounter(FileJournal):
+    """A journal that tells how many steps there are records of."""
+
+    def __init__(self, folder: Path, done: Count, steps: int) -> None:
+        super().__init__(folder)
+        self._done = done
+        self._steps = steps
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        """Take one record."""
+        super().write(kind, record)
+        if kind == "metrics":
+            self._done(record["step"], self._steps)
 
 
 def _trial(

@@ -20,9 +20,12 @@ class PredictConfig:
     """
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")]
-    """A run's folder, or an exported .safetensors file, of a classifier or detector."""
+    """A run's folder, or a weight file, of a classifier or detector."""
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder with images, and folders of images: a local path or ``s3://bucket/prefix``."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
     out: str = "predictions"
     """Folder for the results: a local path or ``s3://bucket/prefix``."""
     batch: int = 0

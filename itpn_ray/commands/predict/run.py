@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
-from itpn_ray.commands.evaluate.networks import USUAL_VIEW
-from itpn_ray.commands.evaluate.run import load_evaluated
+from itpn_ray.commands.evaluate.run import load_trained
 from itpn_ray.commands.predict.config import PredictConfig
 from itpn_ray.commands.predict.files import (
     DRAWN,
@@ -22,17 +18,15 @@ from itpn_ray.commands.predict.files import (
 )
 from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_images
 from itpn_ray.errors import ConfigError
-from itpn_ray.evaluation.predictors import ClassPredictor, DetectionPredictor, Drawing, Placed
-from itpn_ray.models.detection.base import Detector
+from itpn_ray.evaluation.drawing import Drawing
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.storage import check_writable, join, open_store
+from itpn_ray.tasks.trained import PredictionPlace
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
 from itpn_ray.training.devices import use_gpus
 from itpn_ray.training.exporting import weight_file
 from itpn_ray.training.launch.context import TrainContext
-
-_DETECTOR_BATCH, _CLASSIFIER_BATCH = 4, 64
 
 
 def predict(config: PredictConfig, *, console: Console) -> None:
@@ -50,13 +44,14 @@ def predict(config: PredictConfig, *, console: Console) -> None:
             there is no GPU.
     """
     weights = weight_file(config.weights, console.say)
-    model, metadata = load_evaluated(str(weights))
-    detects = isinstance(model, Detector)
+    task, network, remarks = load_trained(str(weights), config.key)
+    for remark in remarks:
+        console.say(f"{config.weights}: {remark}")
     config = replace(
         config,
         weights=str(weights),
         folder=open_store(config.folder).uri,
-        batch=config.batch or (_DETECTOR_BATCH if detects else _CLASSIFIER_BATCH),
+        batch=config.batch or task.predict_batch,
         gpu=use_gpus("gpu", config.gpu, config.ray),
     )
     rows, barred = list_images(config.folder, console.say)
@@ -72,10 +67,9 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     answering = answer_folder(
         job, rows, workers=config.workers, gpus=bool(config.gpu), ray=with_room(config)
     )
-    categories = _categories(metadata) if detects else None
     with (
         progress_bar(console, "looking at images") as count,
-        PredictionFiles(store, categories) as files,
+        PredictionFiles(store, task.categories(network)) as files,
         closing(answering) as outcomes,
     ):
         for path, problem in barred:
@@ -92,22 +86,15 @@ def predict(config: PredictConfig, *, console: Console) -> None:
 
 def make_predictor(config: PredictConfig) -> Predict:
     """The network on this worker's device."""
-    model, metadata = load_evaluated(config.weights)
+    task, network, _ = load_trained(config.weights, config.key)
     worker = TrainContext.alone(gpu=bool(config.gpu), threads=config.threads)
-    placed = Placed(device=worker.device, autocast=worker.autocast)
-    drawing = Drawing(side=config.draw_side, min_score=config.draw_score)
-    categories = _categories(metadata)
-    names = [category["name"] for category in categories]
-    if not isinstance(model, Detector):
-        return ClassPredictor(model.to(worker.device), names, placed, drawing)
-    return DetectionPredictor(
-        model.to(worker.device),
-        categories,
-        view=tuple(json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))),
+    place = PredictionPlace(
+        device=worker.device,
+        autocast=worker.autocast,
+        drawing=Drawing(side=config.draw_side, min_score=config.draw_score),
         min_score=config.min_score,
-        placed=placed,
-        drawing=drawing,
     )
+    return task.predictor(network.to(worker.device), task.class_names(network), place)
 
 
 def with_room(config: PredictConfig) -> RayConfig:
@@ -116,13 +103,6 @@ def with_room(config: PredictConfig) -> RayConfig:
         return config.ray
     slots = config.workers * config.threads + 1
     return replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
-
-
-def _categories(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The classes that a file knows, as COCO's ``categories``, in the order of their labels."""
-    names = json.loads(metadata["classes"])
-    numbers = json.loads(metadata.get("class_ids", "[]")) or range(1, len(names) + 1)
-    return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]
 
 
 def _check(config: PredictConfig) -> None:

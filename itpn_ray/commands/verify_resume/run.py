@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from itpn_ray.commands.chaos.faults import kill
-from itpn_ray.commands.config import VerifyConfig
+from itpn_ray.commands.verify_resume.config import VerifyConfig
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict

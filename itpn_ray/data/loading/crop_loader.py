@@ -24,11 +24,10 @@ from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.store.teacher_features import Features
 from itpn_ray.data.transforms.augmentation import make_policy, policy_draws
 from itpn_ray.data.transforms.crops import random_flips, random_resized_crops
+from itpn_ray.models.config import crop_fraction
 
 Draw = Callable[[Ids, Ids, HostBatch], None]
 """Fills part of a batch for n sample ids and their rows."""
-CENTRE = 0.875
-"""Side of an evaluation's crop over the shorter side of the resized image: 224 of 256."""
 
 
 class _Crops:
@@ -202,7 +201,8 @@ class EvalLoader:
         config: transport, threads, prefetch.
         image_size: side S of the square crops, pixels.
         batch: images a batch; the last one may be smaller.
-        crop: side of the crop over the shorter side of the resized image (0.875: 224 of 256).
+        crop: side of the crop over the shorter side of the resized image; ``None``: as usual for
+            the size, see `crop_fraction`.
         rank: this worker.
         world: workers.
         pin: put batches into pinned memory.
@@ -216,7 +216,7 @@ class EvalLoader:
         *,
         image_size: int,
         batch: int,
-        crop: float = CENTRE,
+        crop: float | None = None,
         rank: int = 0,
         world: int = 1,
         pin: bool = False,
@@ -224,7 +224,7 @@ class EvalLoader:
     ) -> None:
         self._rows = evaluation_rows(len(dataset), rank, world)
         self._batch = batch
-        self._crop = crop
+        self._crop = crop or crop_fraction(image_size)
         self._reader = ImageReader(dataset, config)
         self._crops = _Crops(self._reader, image_size, pin, features)
 
@@ -257,6 +257,7 @@ class ViewLoader:
         image_size: side S of the square crops, pixels.
         batch: images a batch; the last one may be smaller.
         augment: of the training; ``None`` shows the centres, as `EvalLoader` does.
+        crop: of the centres, see `EvalLoader`.
         seed: the training's seed.
     """
 
@@ -269,8 +270,10 @@ class ViewLoader:
         batch: int,
         augment: AugmentConfig | None,
         seed: int,
+        crop: float | None = None,
     ) -> None:
         self._batch = batch
+        self._crop = crop or crop_fraction(image_size)
         self._reader = ImageReader(dataset, replace(config, transport="threads"))
         self._crops = _Crops(self._reader, image_size, False)
         self._views = None if augment is None else _Views(self._reader, augment, seed)
@@ -284,7 +287,7 @@ class ViewLoader:
         edges = [*range(start, stop, self._batch), stop]
         batches = [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise(edges)]
         if self._views is None:
-            draw: Draw = partial(_draw_centres, self._reader, CENTRE)
+            draw: Draw = partial(_draw_centres, self._reader, self._crop)
         else:
             draw = partial(self._views.draw, view)
         yield from self._crops.stream(batches, draw)

@@ -25,7 +25,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from itpn_ray.data.annotations.objects import check_detection, read_objects
@@ -35,18 +34,11 @@ from itpn_ray.data.loading.image_reader import ImageReader
 from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
-from itpn_ray.data.transforms.detection_views import View, training_views, whole_view
+from itpn_ray.data.transforms.detection_views import View, padded_sides, training_views, whole_view
 from itpn_ray.data.transforms.object_masks import MASK_SIDE
 
 Choose = Callable[[Ids], list[View]]
 """The views of n sample ids."""
-_MULTIPLE, _LEAST = 32, 64  # of the sides of a batch's images, pixels
-
-
-def padded_sides(sizes: NDArray[np.int64]) -> tuple[int, int]:
-    """Height and width of a batch's images, from those of its views (B, 2)."""
-    height, width = np.maximum(_LEAST, -(-sizes.max(0) // _MULTIPLE) * _MULTIPLE).tolist()
-    return height, width
 
 
 def trim(batch: HostBatch) -> HostBatch:

@@ -36,7 +36,7 @@ from itpn_ray.data.prepare.shard_job import (
 )
 from itpn_ray.data.sources.base import Listing, Say, silent
 from itpn_ray.data.sources.detect import open_source
-from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words
+from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words, is_leftover
 from itpn_ray.data.sources.walk import children
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
@@ -266,7 +266,7 @@ def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
     if store.exists(MANIFEST) or fs.get_file_info(path).type != FileType.Directory:
         return
     names = [entry.name for entry in children(fs, path)]
-    strangers = [name for name in names if name not in _OURS and not name.startswith(".")]
+    strangers = [name for name in names if name not in _OURS and not is_leftover(name)]
     if strangers:
         raise ConfigError(
             "prepare.out",

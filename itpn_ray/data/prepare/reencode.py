@@ -142,7 +142,7 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
         raise RejectedError(f"a side of {max(target)} pixels does not fit into a JPEG")
     if shrink:
         image.draft(None, (2 * target[0], 2 * target[1]))
-    upright = _to_rgb(image)
+    upright = to_rgb(image)
     if upright.size != target:
         upright = upright.resize(target, Image.Resampling.BICUBIC)
     if turn != 1:
@@ -183,7 +183,7 @@ def orientation(image: Image.Image) -> int:
     return found if found in _TURN else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """An opened image as 8-bit RGB, or grey where it was grey."""
     image.load()
     mode = image.mode

@@ -81,6 +81,7 @@ class FeatureJob:
             batch=self.batch,
             augment=self.settings.augment if piece.split == TRAIN else None,
             seed=self.settings.seed,
+            crop=self.settings.crop_fraction,
         )
         store = open_store(self.out)
         with closing(loader), scratch_file(store) as path:

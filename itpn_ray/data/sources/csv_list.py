@@ -15,7 +15,7 @@ from itpn_ray.data.sources.base import Listing, Rows, Source, check_classes, wit
 from itpn_ray.data.sources.labels import label_numbers
 from itpn_ray.data.sources.leftovers import LEFTOVER, is_leftover
 from itpn_ray.data.sources.list_columns import find_columns, row_splits
-from itpn_ray.data.sources.list_paths import find_files
+from itpn_ray.data.sources.list_paths import can_be_file, find_files
 from itpn_ray.data.sources.lists import read_classes
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.tables import Table, read_table
@@ -47,20 +47,25 @@ class CsvList(Source):
         table = read_table(self.uri, blanks=True)
         columns = find_columns(table, self.splits, labelled=not self.unlabelled)
         splits, told = row_splits(table, columns, self.splits)
-        labels = None if columns.label is None else table.column(columns.label)
+        labels = None if columns.label is None else _labels(table, columns.label)
         paths = table.column(columns.path)
         reasons = [
             _why_not(row.line, paths[at], splits[at], None if labels is None else labels[at])
             for at, row in enumerate(table.rows)
         ]
         taken = np.array([not reason for reason in reasons])
+        if labels is None and not taken.any():
+            raise DataError(
+                "prepare.source", self.uri, f"{paths[0]!r} is {reasons[0]}", "Check the list"
+            )
         classes: tuple[str, ...] = ()
         numbers = np.full(len(paths), -1, dtype=np.int32)
         if labels is not None:
             classes, numbers[taken] = self._labels(table, labels, taken)
-        rows = with_labels(self._rows(paths), numbers)
-        named = np.array([split or "" for split in splits])
-        parts = {split: rows.filter(taken & (named == split)) for split in SPLITS}
+        at = np.flatnonzero(taken)
+        rows = with_labels(self._rows([paths[row] for row in at]), numbers[at])
+        named = np.array([split or "" for split in splits])[at]
+        parts = {split: rows.filter(named == split) for split in SPLITS}
         found = {split: part for split, part in parts.items() if part.num_rows}
         return Listing(
             kind="classification" if classes else "unlabelled",
@@ -104,6 +109,11 @@ class CsvList(Source):
         return rows.table()
 
 
+def _labels(table: Table, column: int) -> list[str]:
+    """The cells of the labels, each in one line."""
+    return [cell.replace("\n", " ") for cell in table.column(column)]
+
+
 def _notes(table: Table, label: int | None, reasons: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if label is not None and table.header:
@@ -118,6 +128,8 @@ def _why_not(line: int, path: str, split: str | None, label: str | None) -> str:
     """Why a row of the list is left out; empty if it is taken."""
     if not path:
         return f"left out: line {line} of the list names no file"
+    if not can_be_file(path):
+        return f"left out: no file can have the long name in line {line} of the list"
     if is_leftover(basename(path.replace("\\", "/"))):
         return LEFTOVER
     if split is None:

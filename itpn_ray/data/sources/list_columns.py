@@ -12,6 +12,7 @@ from itpn_ray.data.sources.tables import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
     SPLIT_COLUMNS,
+    Row,
     Table,
     is_image_name,
 )
@@ -31,13 +32,13 @@ class Columns:
         path: of the images.
         label: of their classes.
         split: of the names of their splits.
-        flag: of a column such as ``is_valid``, which is true in one split and false in train.
+        flags: of columns such as ``is_valid``, which are true in one split and false elsewhere.
     """
 
     path: int
     label: int | None
     split: int | None
-    flag: int | None
+    flags: tuple[int, ...]
 
 
 def find_columns(table: Table, names: SplitNames, *, labelled: bool) -> Columns:
@@ -52,22 +53,23 @@ def find_columns(table: Table, names: SplitNames, *, labelled: bool) -> Columns:
     if path is None:
         path = next((n for n, cell in enumerate(table.rows[0].cells) if is_image_name(cell)), None)
     if path is None:
+        first = shown([repr(cell) for cell in table.rows[0].cells])
         raise DataError(
             "prepare.source",
             table.uri,
-            f"has no column 'path': it begins with {shown(table.rows[0].cells)}",
+            f"has no column 'path': it begins with {first}",
             "Begin it with a line 'path,label'",
         )
     label = table.find(LABEL_COLUMNS)
-    flag = next((n for n, name in enumerate(table.header) if _flagged(name)), None)
-    others = [n for n in range(table.width) if n not in (path, label, flag)]
+    flags = tuple(n for n, name in enumerate(table.header) if _flagged(name))
+    others = [n for n in range(table.width) if n not in (path, label, *flags)]
     split = table.find(SPLIT_COLUMNS)
     if split is None:
         split = next((n for n in others if _all_name_splits(table, n, names)), None)
     others = [n for n in others if n != split]
     if label is None and labelled and others:
         label = _only_label(table, others)
-    return Columns(path, label if labelled else None, split, flag)
+    return Columns(path, label if labelled else None, split, flags)
 
 
 def _only_label(table: Table, others: list[int]) -> int:
@@ -101,8 +103,9 @@ def row_splits(table: Table, columns: Columns, names: SplitNames) -> tuple[list[
     if columns.split is not None:
         told = f"column {table.header[columns.split] if table.header else columns.split + 1!r}"
         return _by_cells(table, columns.split, names), told
-    if columns.flag is not None:
-        return _by_flags(table, columns.flag), f"column {table.header[columns.flag]!r}"
+    if columns.flags:
+        told = shown([repr(table.header[column]) for column in columns.flags])
+        return [_by_flags(table, row, columns.flags) for row in table.rows], f"column {told}"
     return _by_folders(table, columns.path, names)
 
 
@@ -124,10 +127,10 @@ def _by_cells(table: Table, column: int, names: SplitNames) -> list[str | None]:
     return [meant[cell] for cell in cells]
 
 
-def _by_flags(table: Table, column: int) -> list[str | None]:
-    split = _flagged(table.header[column])
-    found: list[str | None] = []
-    for row in table.rows:
+def _by_flags(table: Table, row: Row, columns: Sequence[int]) -> str:
+    """The split whose flag is true; without one, train, or val where only train has a flag."""
+    splits = [str(_flagged(table.header[column])) for column in columns]
+    for column, split in zip(columns, splits, strict=True):
         flag = _FLAGS.get(row.cells[column].casefold())
         if flag is None:
             raise DataError(
@@ -136,8 +139,9 @@ def _by_flags(table: Table, column: int) -> list[str | None]:
                 f"is neither true nor false in column {table.header[column]!r}",
                 "Correct it",
             )
-        found.append(split if flag else "train")
-    return found
+        if flag:
+            return split
+    return "val" if splits == ["train"] else "train"
 
 
 def _by_folders(table: Table, column: int, names: SplitNames) -> tuple[list[str | None], str]:
@@ -147,7 +151,7 @@ def _by_folders(table: Table, column: int, names: SplitNames) -> tuple[list[str 
     above = len(_common(seen))
     if names.given:
         names.check_used(seen, table.uri)
-        return [names.of_file(folder[above:]) for folder in folders], "--splits"
+        return [names.of_file(folder) for folder in folders], "--splits"
     found = splits_of_folders(folders, table.uri, below=lambda folder: folder[above:])
     return (list(found), "folders of the images") if found else (["train"] * len(folders), "")
 

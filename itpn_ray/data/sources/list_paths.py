@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 
@@ -9,6 +10,9 @@ from pyarrow.fs import FileSystem, FileType
 
 # Paths looked for when guessing what they are relative to; some may be missing.
 _TRIES = 20
+# Bytes that Linux, macOS and S3 take at most.
+_LONGEST_NAME = 255
+_LONGEST_PATH = 1024
 
 
 def find_files(fs: FileSystem, folder: str, paths: Sequence[str]) -> list[str]:
@@ -27,11 +31,18 @@ def find_files(fs: FileSystem, folder: str, paths: Sequence[str]) -> list[str]:
     best: int | None = None
     most = 0
     for how in _ways(tried):
-        infos = fs.get_file_info([_file(path, folder, how) for path in tried])
+        files = [_file(path, folder, how) for path in tried]
+        infos = fs.get_file_info([file for file in files if can_be_file(file)])
         count = sum(info.type == FileType.File for info in infos)
         if count > most:
             best, most = how, count
     return [_file(path, folder, best) for path in paths]
+
+
+def can_be_file(path: str) -> bool:
+    """Whether its names are short enough for a filesystem, which fails at others."""
+    longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    return longest <= _LONGEST_NAME and len(os.fsencode(path)) < _LONGEST_PATH
 
 
 def _ways(paths: Sequence[str]) -> Iterator[int | None]:

@@ -68,7 +68,8 @@ def read_table(uri: str, *, blanks: bool = False) -> Table:
 
     Args:
         uri: the file.
-        blanks: without any other delimiter, the first blank of a line ends its first field.
+        blanks: without any other delimiter, the first blank of a line ends its first field, unless
+            the first line is one word or the name of an image with blanks in it.
 
     Raises:
         DataError: it cannot be read, a quote is not closed, or a line has too few or many fields.
@@ -76,13 +77,12 @@ def read_table(uri: str, *, blanks: bool = False) -> Table:
     text, skipped = _without_hint(read_text(uri))
     delimiter = _delimiter(text)
     if delimiter is None and blanks:
-        lines = enumerate(text.split("\n"), 1)
-        rows = [Row(n, tuple(line.split(maxsplit=1))) for n, line in lines if line.strip()]
+        rows = _by_blanks(text)
     else:
         rows = list(_rows(text, delimiter or ",", skipped, uri))
     header: tuple[str, ...] = ()
     if rows and any(_plain(cell) in PATH_COLUMNS for cell in rows[0].cells):
-        header, rows = rows[0].cells, rows[1:]
+        header, rows = tuple(cell.replace("\n", " ") for cell in rows[0].cells), rows[1:]
     width = len(header) or max((len(row.cells) for row in rows), default=0)
     return Table(uri, header, tuple(_filled(row, width, uri) for row in rows))
 
@@ -122,6 +122,15 @@ def _rows(text: str, delimiter: str, skipped: int, uri: str) -> Iterator[Row]:
             f"cannot be read: {error}",
             "Correct it",
         ) from error
+
+
+def _by_blanks(text: str) -> list[Row]:
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    first = lines[0][1] if lines else ""
+    whole = is_image_name(first) and not is_image_name(first.split()[0])
+    fields = 1 if whole or len(first.split()) < 2 else 2
+    return [Row(number, tuple(line.split(maxsplit=fields - 1))) for number, line in lines]
 
 
 def _filled(row: Row, width: int, uri: str) -> Row:

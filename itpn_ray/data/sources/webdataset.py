@@ -110,7 +110,7 @@ class WebDataset(Source):
             kind="classification" if classes else "unlabelled",
             classes=classes,
             splits=tables,
-            origins={split: shown(named.get(split, tars), 4) for split in tables},
+            origins={split: shown(named.get(split, list(split_of)), 4) for split in tables},
             skipped=tuple(skipped),
         )
 

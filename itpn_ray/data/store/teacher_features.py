@@ -45,6 +45,8 @@ class FeatureSettings:
         seed: seed of the views.
         views: views a training image, V.
         augment: crops, flips and colours of the views.
+        crop_fraction: of held-out images, see `itpn_ray.data.config.crop_fraction`; features
+            that do not say were written with 0.875.
     """
 
     teacher: Mapping[str, str]
@@ -52,6 +54,7 @@ class FeatureSettings:
     seed: int
     views: int
     augment: AugmentConfig
+    crop_fraction: float = 0.875
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from itpn_ray.data.loading.decode import resize
 from itpn_ray.rng import Stream, uniform
 
 Draws = npt.NDArray[np.float64]
+_MULTIPLE, _LEAST = 32, 64  # of the sides of a batch's images, pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,12 @@ def resized(width: int, height: int, short_side: int, long_side: int) -> tuple[i
 def whole_view(width: int, height: int, short_side: int, long_side: int) -> View:
     """The image as a detector is tested: whole, resized, not mirrored."""
     return _resized_view(0, 0, width, height, (short_side, long_side), flip=False)
+
+
+def padded_sides(sizes: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Height and width of a batch's images, from those of its views (B, 2)."""
+    height, width = np.maximum(_LEAST, -(-sizes.max(0) // _MULTIPLE) * _MULTIPLE).tolist()
+    return height, width
 
 
 def training_view(width: int, height: int, draws: Draws, config: DetectionAugmentConfig) -> View:

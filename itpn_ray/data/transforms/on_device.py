@@ -13,12 +13,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from itpn_ray.models.config import IMAGENET_MEAN, IMAGENET_STD
 from itpn_ray.rng import Stream, uniform_torch
 
 Batch = dict[str, Tensor]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _ATTEMPTS = 10
 
 

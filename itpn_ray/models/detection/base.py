@@ -6,11 +6,12 @@ Shapes: B images, M places for objects an image, n detections of one image. Boxe
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -23,6 +24,9 @@ from itpn_ray.rng import Stream, uniform_torch
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
 MAX_DETECTIONS = 100  # an image: what COCO's evaluation looks at
+
+USUAL_VIEW = (800, 1333)
+"""Shorter and longest side of an image where a detector's file does not say."""
 
 Mean = Callable[[Tensor], Tensor]
 """Averages a loss normaliser over workers; the identity where there is one worker."""
@@ -65,11 +69,15 @@ class Detector(Accelerated, Network, ABC):
 
     Attributes:
         trunk: the dense trunk; `body` is the trunk inside it.
+        view: shorter and longest side of an image as the detector is shown it, pixels.
+        class_ids: COCO's numbers of the classes, where the weight file says; else empty.
     """
 
     prefix: ClassVar[str] = "trunk."
     config: DetectorConfig
     trunk: DenseTrunk  # type: ignore[assignment]  # other networks hold a bare trunk there
+    view: tuple[int, int] = USUAL_VIEW
+    class_ids: tuple[int, ...] = ()
 
     def __init__(self, config: DetectorConfig, dense: DenseTrunk) -> None:
         super().__init__()
@@ -81,6 +89,20 @@ class Detector(Accelerated, Network, ABC):
     def body(self) -> Trunk:
         """The trunk inside the dense trunk."""
         return self.trunk.trunk
+
+    def remember(self, metadata: Mapping[str, str]) -> None:
+        """See `Network.remember`; of images it is the view's sides that are told."""
+        super().remember(metadata)
+        short_side, long_side = json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))
+        self.view = int(short_side), int(long_side)
+        self.class_ids = tuple(map(int, json.loads(metadata.get("class_ids", "[]"))))
+
+    @property
+    def preprocess(self) -> Callable[..., Any]:
+        """See `Network.preprocess`; what it returns are the arguments of `detect`."""
+        from itpn_ray.models.networks.preprocess import WholeView
+
+        return WholeView(short_side=self.view[0], long_side=self.view[1])
 
     def set_acceleration(self, acceleration: Acceleration) -> None:
         """See `Accelerated.set_acceleration`."""

@@ -21,7 +21,7 @@ from itpn_ray.models.layers.blocks import Block
 from itpn_ray.models.networks.images import normalise_pixels, read_pixels
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.weights.config import VisualizeConfig
-from itpn_ray.models.weights.convert import open_network
+from itpn_ray.models.weights.files import load_model
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,7 +34,7 @@ def visualize(config: VisualizeConfig) -> Path:
         DataError: the image cannot be read.
         ConfigError: no such block or token.
     """
-    trunk = open_network(config.file).body
+    trunk = load_model(config.file, key=config.key).body
     size = config.image_size or trunk.config.image_size
     pixels = read_pixels(config.image, size)
     images = normalise_pixels(pixels[None])

@@ -12,7 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.models.config import SIZES
+from itpn_ray.models.config import SIZES, crop_fraction
 from itpn_ray.models.networks.build import create_model
 from itpn_ray.models.networks.classifier import Classifier
 
@@ -22,7 +22,7 @@ default_cfgs = generate_default_cfgs(
             "num_classes": 1000,
             "input_size": (3, 224, 224),
             "pool_size": None,
-            "crop_pct": 0.9,
+            "crop_pct": crop_fraction(224),
             "interpolation": "bicubic",
             "mean": IMAGENET_DEFAULT_MEAN,
             "std": IMAGENET_DEFAULT_STD,

@@ -17,20 +17,27 @@ class InspectConfig:
     """Say what a weight file holds: network, size, resolution, acceleration, pyramid, decoder."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A file of this package, a run's folder, or one of the authors' checkpoints (.safetensors,
-    .pth, .pt)."""
+    """A file of this package or of the authors (.safetensors, .pth, .pt, .bin), or a run's
+    folder."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write a classifier or dense network for other programs."""
+    """Write a network for other programs: a classifier, detector or pre-trained trunk."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Weights: a file of this package, a run's folder, or one of the authors' checkpoints."""
+    """Weights: a file of this package or of the authors, or a run's folder."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
     out: str
     """File to write: .safetensors (timm loads it), .pt2 (torch.export) or .onnx."""
     image_size: int | None = None
-    """Pixels a side; None: as the network was made for."""
+    """Pixels a side; None: as the network was made for, and of a detector's program what holds any
+    view of its evaluation."""
     batch: int = 0
     """Images in a batch of the exported program; 0: any number."""
     migration: float | None = None
@@ -52,7 +59,10 @@ class VisualizeConfig:
     """Draw what a query token attends to, or which tokens migrate where, over an image."""
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Weights: a file of this package, a run's folder, or one of the authors' checkpoints."""
+    """Weights: a file of this package or of the authors, or a run's folder."""
+    key: str | None = None
+    """Which network of a file that holds several, such as model_ema; None: the command
+    says which it takes."""
     image: str
     """The image to look at."""
     out: str

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.models.networks.backbone import DenseTrunk
-from itpn_ray.models.networks.build import build
-from itpn_ray.models.networks.classifier import Classifier
-from itpn_ray.models.networks.images import read_images
+from itpn_ray.models.acceleration.config import Accelerated
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.networks.base import Network
 from itpn_ray.models.weights.config import ExportConfig
-from itpn_ray.models.weights.convert import open_network
-from itpn_ray.models.weights.files import load_model, load_weights, save_model
+from itpn_ray.models.weights.files import build_network, load_model, save_model
+from itpn_ray.models.weights.programs import (
+    Outputs,
+    Program,
+    input_description,
+    metadata_of,
+    program_of,
+    read_inputs,
+    resized,
+)
+from itpn_ray.models.weights.read import Weights, read_weights
 
 OPSET = 18
+ENTRY = "itpn_ray"  # of the input's description in a program's own metadata
 _ONNX_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
-Outputs = tuple[Tensor, ...]
-Run = Callable[[Tensor], Outputs]
+Run = Callable[..., Outputs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,32 +44,25 @@ class ExportReport:
     """Of the file; it holds the weights."""
     outputs: tuple[str, ...]
     """Names of the outputs, in their order."""
+    note: str
+    """Which part of the network was exported, where it was not the whole."""
+    remarks: tuple[str, ...]
+    """What is to be said of the file, see `Weights`."""
     difference: float | None
     """Largest absolute difference of any output on the images given; None: not looked at."""
     scale: float | None
     """Largest absolute value of any output on them, to judge the difference by."""
 
 
-class Flat(nn.Module):
-    """A network whose outputs are a tuple: logits, or maps from fine to coarse.
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A network, its program, and what is known of its file."""
 
-    Args:
-        network: a classifier or dense trunk.
-    """
-
-    def __init__(self, network: Classifier | DenseTrunk) -> None:
-        super().__init__()
-        self.network = network
-        self.names = (
-            ("logits",)
-            if isinstance(network, Classifier)
-            else tuple(f"stride{stride}" for stride in network.strides)
-        )
-
-    def forward(self, images: Tensor) -> Outputs:
-        """Map (B, 3, H, W) to the outputs."""
-        out = self.network(images)
-        return (out,) if isinstance(out, Tensor) else tuple(out.values())
+    network: Network
+    program: Program
+    weights: Weights
+    batch: int
+    """Of the program; 0: any."""
 
 
 def export(config: ExportConfig) -> ExportReport:
@@ -69,17 +70,17 @@ def export(config: ExportConfig) -> ExportReport:
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: a pre-training network, or images that do not make the fixed batch.
+        ConfigError: images that do not make the fixed batch, or a ratio for a network without.
         DataError: an image that cannot be read.
     """
-    network = _network(config)
-    flat = Flat(network).eval()
-    size = network.config.trunk.image_size
-    images = read_images(config.verify, size) if config.verify else None
-    if images is not None and config.batch and len(images) % config.batch:
+    weights = read_weights(config.file, key=config.key)
+    network = _network(config, weights)
+    program = program_of(network, config.image_size)
+    inputs = read_inputs(program, network, config.verify) if config.verify else None
+    if inputs is not None and config.batch and len(inputs[0]) % config.batch:
         raise ConfigError(
             "verify",
-            f"{len(images)} images",
+            f"{len(inputs[0])} images",
             f"the program takes {config.batch} at a time",
             f"give a multiple of {config.batch}, or export with batch 0",
         )
@@ -89,18 +90,19 @@ def export(config: ExportConfig) -> ExportReport:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        write(flat, torch.zeros(config.batch or 2, 3, size, size), part, config.batch == 0)
+        write(_Job(network=network, program=program, weights=weights, batch=config.batch), part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     difference = scale = None
-    if images is not None:
-        parts = images.split(config.batch or len(images))
-        difference, scale = compare(flat, read(path), parts)
+    if inputs is not None:
+        difference, scale = compare(program, read(path, config), inputs, config.batch)
     return ExportReport(
         path=path,
         size_bytes=path.stat().st_size,
-        outputs=flat.names,
+        outputs=program.outputs,
+        note="" if path.suffix == ".safetensors" else program.note,
+        remarks=weights.remarks,
         difference=difference,
         scale=scale,
     )
@@ -119,34 +121,37 @@ def _check_libraries(path: Path) -> None:
 
 
 @torch.no_grad()
-def compare(ours: nn.Module, theirs: Run, batches: Sequence[Tensor]) -> tuple[float, float]:
-    """Largest absolute difference of two networks' outputs, and ours' largest absolute value."""
+def compare(program: Program, theirs: Run, inputs: Outputs, batch: int) -> tuple[float, float]:
+    """Largest absolute difference of two programs' outputs, and ours' largest absolute value.
+
+    Args:
+        program: ours.
+        theirs: what was exported.
+        inputs: of n images.
+        batch: images at a time; 0: all.
+    """
     difference = scale = 0.0
-    for images in batches:
-        for a, b in zip(ours(images), theirs(images), strict=True):
+    for part in zip(*(tensor.split(batch or len(tensor)) for tensor in inputs), strict=True):
+        for a, b in zip(program.module(*part), theirs(*part), strict=True):
             difference = max(difference, (a - b).abs().max().item())
             scale = max(scale, a.abs().max().item())
     return difference, scale
 
 
-def _network(config: ExportConfig) -> Classifier | DenseTrunk:
+def _network(config: ExportConfig, weights: Weights) -> Network:
     """The file's network at the size and acceleration asked for."""
-    network = open_network(config.file)
-    if not isinstance(network, Classifier | DenseTrunk):
-        raise ConfigError(
-            "file",
-            config.file,
-            f"holds neither a classifier nor a dense network ({network.config.kind})",
-            "fine-tune it first, or load its weights into one of them",
-        )
+    network, _ = build_network(weights)
     size = config.image_size
-    if size is not None and size != network.config.trunk.image_size:
-        trunk = replace(network.config.trunk, image_size=size)
-        resized = build(replace(network.config, trunk=trunk)).eval()
-        load_weights(resized, network.state_dict())
-        assert isinstance(resized, Classifier | DenseTrunk)
-        network = resized
+    if size is not None and size != network.image_size and not isinstance(network, Detector):
+        network = resized(network, size, weights.metadata)
     if config.migration is not None:
+        if not isinstance(network, Accelerated):
+            raise ConfigError(
+                "migration",
+                config.migration,
+                f"is for networks that have been fine-tuned, not for this {network.config.kind}",
+                "leave it out",
+            )
         network.set_migration(config.migration)
     return network
 
@@ -154,58 +159,66 @@ def _network(config: ExportConfig) -> Classifier | DenseTrunk:
 # --- one pair of functions a format: write the network, and run what was written ------------------
 
 
-def _write_safetensors(flat: Flat, example: Tensor, path: Path, any_batch: bool) -> None:
-    del example, any_batch
-    save_model(flat.network, path)
+def _write_safetensors(job: _Job, path: Path) -> None:
+    save_model(job.network, path, metadata_of(job.network, job.weights.metadata))
 
 
-def _read_safetensors(path: Path) -> Run:
-    network = load_model(path)
-    assert isinstance(network, Classifier | DenseTrunk)
-    return Flat(network)
+def _read_safetensors(path: Path, config: ExportConfig) -> Run:
+    return program_of(load_model(path), config.image_size).module
 
 
-def _write_torch(flat: Flat, example: Tensor, path: Path, any_batch: bool) -> None:
-    torch.export.save(_program(flat, example, any_batch), path)
+def _write_torch(job: _Job, path: Path) -> None:
+    about = {ENTRY: input_description(job.program, job.network)}
+    torch.export.save(_exported(job), path, extra_files=about)
 
 
-def _program(flat: Flat, example: Tensor, any_batch: bool) -> torch.export.ExportedProgram:
-    shapes = {"images": {0: torch.export.Dim("batch")}} if any_batch else None
+def _exported(job: _Job) -> torch.export.ExportedProgram:
+    program = job.program
+    shapes = None
+    if not job.batch:
+        batch = torch.export.Dim("batch")
+        shapes = {name: {0: batch} for name in program.inputs}
     with torch.no_grad():
-        return torch.export.export(flat, (example,), dynamic_shapes=shapes)
+        return torch.export.export(
+            program.module, program.example(job.batch or 2), dynamic_shapes=shapes
+        )
 
 
-def _read_torch(path: Path) -> Run:
+def _read_torch(path: Path, config: ExportConfig) -> Run:
+    del config
     module: Any = torch.export.load(path).module()
     return module
 
 
-def _write_onnx(flat: Flat, example: Tensor, path: Path, any_batch: bool) -> None:
-    torch.onnx.export(
-        _program(flat, example, any_batch),
+def _write_onnx(job: _Job, path: Path) -> None:
+    written: Any = torch.onnx.export(
+        _exported(job),
         (),
-        path,
-        input_names=["images"],
-        output_names=list(flat.names),
+        input_names=list(job.program.inputs),
+        output_names=list(job.program.outputs),
         opset_version=OPSET,
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    written.model.metadata_props[ENTRY] = input_description(job.program, job.network)
+    written.save(path, external_data=False)
 
 
-def _read_onnx(path: Path) -> Run:
+def _read_onnx(path: Path, config: ExportConfig) -> Run:
     import onnxruntime
 
+    del config
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
 
-    def run(images: Tensor) -> Outputs:
-        return tuple(map(torch.from_numpy, session.run(None, {"images": images.numpy()})))
+    def run(*inputs: Tensor) -> Outputs:
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return tuple(map(torch.from_numpy, session.run(None, arrays)))
 
     return run
 
 
-_FORMATS: dict[str, tuple[Callable[[Flat, Tensor, Path, bool], None], Callable[[Path], Run]]] = {
+_FORMATS: dict[str, tuple[Callable[[_Job, Path], None], Callable[[Path, ExportConfig], Run]]] = {
     ".safetensors": (_write_safetensors, _read_safetensors),
     ".pt2": (_write_torch, _read_torch),
     ".onnx": (_write_onnx, _read_onnx),

@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from itpn_ray.errors import CheckpointError, ConfigError
+from itpn_ray.errors import CheckpointError
 from itpn_ray.models.config import ClassifierConfig, PyramidConfig
 from itpn_ray.models.layers.position import resize_relative_table, resize_table, table_side
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.build import build
-from itpn_ray.models.networks.configs import network_from_dict, network_to_dict
+from itpn_ray.models.networks.configs import network_to_dict
+from itpn_ray.models.weights.read import METADATA_KEY, Source, Weights, read_weights
 
-METADATA_KEY = "itpn_ray"
 ENOUGH = 0.95  # share of tensors below which loading refuses
 # Parts that fine-tuning makes anew: a classifier's head and norm, and what token gathering learns.
 # Of a detector all is new but trunk and pyramid.
@@ -53,9 +49,12 @@ class LoadReport:
     """In both, with shapes that do not fit; they are among `missing`."""
     share: float
     """Loaded tensors over those that should have been, from 0 to 1; see `load_weights`."""
+    remarks: tuple[str, ...] = ()
+    """What is to be said of the file, see `Weights`."""
 
     def __str__(self) -> str:
-        parts = [f"loaded {len(self.loaded)} tensors ({self.share:.1%})"]
+        parts = [*self.remarks]
+        parts.append(f"loaded {len(self.loaded)} tensors ({self.share:.1%})")
         for name in ("resized", "missing", "mismatched", "unexpected"):
             names = getattr(self, name)
             if names:
@@ -88,39 +87,115 @@ def save_model(
         part.unlink(missing_ok=True)
 
 
-def load_model(path: str | os.PathLike[str]) -> Network:
-    """The network that `save_model` wrote, on the CPU, in eval mode.
+def load_model(path: str | os.PathLike[str], *, key: str | None = None) -> Network:
+    """The network in a weight file of any origin, on the CPU, in eval mode.
+
+    Args:
+        path: a file of `save_model`, a run's folder, a saved state dict of this package, or one of
+            the authors' checkpoints.
+        key: see `read_weights`; which one was taken of several is told as a warning.
 
     Raises:
-        CheckpointError: no such file, not written by `save_model`, damaged, or not fitting.
+        CheckpointError: no such file, no network of either, damaged, or not fitting.
     """
-    metadata, tensors = read_file(path)
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(
-            str(path),
-            None,
-            "the file does not say which network it holds",
-            "load it with load_weights into a network you made, or with load_official if it is "
-            "one of the authors' files",
-        )
+    weights = read_weights(path, key=key)
+    for remark in weights.remarks:
+        warnings.warn(f"{weights.subject}: {remark}", stacklevel=2)
+    return build_network(weights)[0]
+
+
+def load_official(
+    source: Source,
+    *,
+    key: str | None = None,
+    num_heads: int | None = None,
+    image_size: int | None = None,
+    decoder_num_heads: int | None = None,
+    partial: bool = False,
+) -> tuple[Network, LoadReport]:
+    """`load_model` for the authors' checkpoints, with what their names and shapes cannot show.
+
+    Args:
+        source: a weight file or a state dict, wrapped or not.
+        key: see `read_weights`.
+        num_heads: of stage 3; None: from the relative position tables, else as the published size
+            of this width and depth has, else width / 64.
+        image_size: pixels a side to build the network for; None: as the position table is.
+            Another size than the table's resizes it bicubically.
+        decoder_num_heads: of a pixel decoder; None: 16, the authors' number, or with decoders
+            narrower than 256 one for every 16 channels.
+        partial: accept a file that lacks more than 5 % of the tensors.
+
+    Returns:
+        The network on the CPU in eval mode (a classifier, `DenseTrunk`, `PixelAutoencoder` or
+        `ClipDistiller`) and what became of each tensor.
+
+    Raises:
+        CheckpointError: unreadable, no network of the authors or of this package, or less than
+            95 % fits.
+    """
+    weights = read_weights(
+        source,
+        key=key,
+        num_heads=num_heads,
+        image_size=image_size,
+        decoder_num_heads=decoder_num_heads,
+    )
+    return build_network(weights, partial=partial)
+
+
+def build_network(weights: Weights, *, partial: bool = False) -> tuple[Network, LoadReport]:
+    """The network that weights were made for, with them, in eval mode; and what became of each.
+
+    Raises:
+        CheckpointError: the tensors do not fit the description or, where there is none, fill less
+            than 95 % (unless `partial`) or are a detector's.
+    """
+    module = build(weights.config)
+    if weights.described:
+        report = _fill(module, weights)
+    else:
+        if "trunk.trunk.position" in weights.tensors:
+            raise CheckpointError(
+                weights.subject,
+                None,
+                "holds a detector's tensors without the description that builds it",
+                "write it with save_model, or load it into a detector with load_weights",
+            )
+        report = place(module, weights.tensors, subject=weights.subject, partial=partial)
     try:
-        module = build(network_from_dict(json.loads(metadata[METADATA_KEY])))
-        module.load_state_dict(tensors)
-    except (ConfigError, RuntimeError, json.JSONDecodeError) as error:
+        module.remember(weights.metadata if weights.described else {})
+    except (ValueError, TypeError) as error:
         raise CheckpointError(
-            str(path), None, f"its tensors and its description disagree ({error})", "export it anew"
+            weights.subject, None, f"its metadata is damaged ({error})", "export it anew"
         ) from error
-    return module.eval()
+    return module.eval(), replace(report, remarks=weights.remarks)
+
+
+def _fill(module: Network, weights: Weights) -> LoadReport:
+    """Load all tensors into the network that the file describes."""
+    try:
+        module.load_state_dict(weights.tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            weights.subject,
+            None,
+            f"its tensors and its description disagree ({error})",
+            "export it anew",
+        ) from error
+    names = tuple(weights.tensors)
+    return LoadReport(loaded=names, missing=(), unexpected=(), resized=(), share=1.0)
 
 
 def load_weights(
     module: Network,
-    source: str | os.PathLike[str] | Mapping[str, Tensor],
+    source: Source,
     *,
+    key: str | None = None,
     partial: bool = False,
     pyramid: bool = True,
 ) -> LoadReport:
-    """Copy weights of the same names from a file or state dict, e.g. autoencoder -> detector.
+    """Copy weights of any origin into a network, e.g. of an autoencoder into a detector.
 
     Position tables made for another image size are resized. The share that must be reached
     counts tensors on both sides: those of the module that the source has, not asking for what
@@ -129,7 +204,8 @@ def load_weights(
 
     Args:
         module: a network of this package.
-        source: a file that `save_model` wrote, or a state dict with this package's names.
+        source: a weight file, a run's folder or a state dict; see `read_weights`.
+        key: see `read_weights`.
         partial: load what fits even if it is less than 95 %.
         pyramid: whether the pyramid's weights are taken too (paper Table 8 compares).
 
@@ -137,11 +213,21 @@ def load_weights(
         CheckpointError: the file cannot be read, or less than 95 % fits and `partial` is False;
             the module is then unchanged.
     """
-    if isinstance(source, Mapping):
-        tensors, subject = source, "state dict"
-    else:
-        tensors, subject = read_file(source)[1], str(source)
-    return place(module, tensors, subject=subject, partial=partial, pyramid=pyramid)
+    weights = read_weights(source, key=key)
+    report = place(
+        module, weights.tensors, subject=weights.subject, partial=partial, pyramid=pyramid
+    )
+    return replace(report, remarks=tuple(filter(None, [weights.choice])))
+
+
+def read_pyramid(path: str | os.PathLike[str], key: str | None = None) -> PyramidConfig | None:
+    """The pyramid of the network in a weight file; None where it has none.
+
+    Raises:
+        CheckpointError: see `read_weights`.
+    """
+    config = read_weights(path, key=key).config
+    return None if isinstance(config, ClassifierConfig) else config.pyramid
 
 
 def place(
@@ -184,8 +270,7 @@ def place(
             subject,
             f"{report.share:.0%} of the tensors fit",
             f"at least {ENOUGH:.0%} must ({report})",
-            "use the network that the file was made for, or allow a partial load "
-            "(--model.partial-init)",
+            "use the network that the file was made for, or allow a partial load (--partial)",
         )
     module.load_state_dict(fitting, strict=False)
     return report
@@ -229,79 +314,3 @@ def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor |
         side = (round(own.shape[0] ** 0.5) + 1) // 2
         return resize_relative_table(tensor.float(), (side, side))
     return None
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `save_model` was given as `extra`, and its own entry, from a safetensors file's head.
-
-    Raises:
-        CheckpointError: no such file, or not safetensors.
-    """
-    with _opened(path) as file:
-        return dict(file.metadata() or {})
-
-
-def read_pyramid(path: str | os.PathLike[str]) -> PyramidConfig | None:
-    """The pyramid of the network in a weight file; None where it has none or does not say.
-
-    Raises:
-        CheckpointError: no such file, not safetensors, or its description is damaged.
-    """
-    told = read_metadata(path).get(METADATA_KEY)
-    if told is None:
-        return None
-    try:
-        config = network_from_dict(json.loads(told))
-    except (ConfigError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            str(path), None, f"its description is damaged ({error})", "export it anew"
-        ) from error
-    return None if isinstance(config, ClassifierConfig) else config.pyramid
-
-
-def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: no such file, or not safetensors.
-    """
-    with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return dict(file.metadata() or {}), tensors
-
-
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A safetensors file, its errors told as CheckpointError."""
-    _check_there(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            str(path), None, f"not a whole safetensors file ({error})", "copy or export it anew"
-        ) from error
-
-
-def _check_there(path: str | os.PathLike[str]) -> None:
-    if not os.path.isfile(path):
-        raise CheckpointError(str(path), None, "no such file", "check the path")
-
-
-def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """What a .pt or .pth file holds, tensors and plain data only: nothing in it is executed.
-
-    Raises:
-        CheckpointError: no such file, damaged, or it holds objects that would run code.
-    """
-    _check_there(path)
-    try:
-        with torch.serialization.safe_globals([Namespace]):  # their command line's arguments
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged or unsafe pickles
-        raise CheckpointError(
-            str(path),
-            None,
-            f"cannot be read as plain tensors ({str(error).splitlines()[0]})",
-            "convert it to safetensors with tools that you trust",
-        ) from error

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-
-import torch
 
 from itpn_ray.models.config import (
     PATCH,
@@ -18,11 +15,11 @@ from itpn_ray.models.config import (
     NetworkConfig,
     TrunkConfig,
 )
-from itpn_ray.models.networks.base import Network
+from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.networks.cost import parameters
 from itpn_ray.models.weights.config import InspectConfig
-from itpn_ray.models.weights.convert import load_official
-from itpn_ray.models.weights.files import METADATA_KEY, load_model, read_metadata
+from itpn_ray.models.weights.files import LoadReport, build_network
+from itpn_ray.models.weights.read import read_weights
 
 _FAMILIES = {"fast_itpn": "Fast-iTPN", "itpn": "iTPN"}
 
@@ -40,6 +37,8 @@ class Contents:
     """Its name in the size table, or "custom"."""
     parameters: int
     """Learned numbers."""
+    crop_fraction: float | None
+    """Of the images' shorter side that an evaluation sees; None: whole images."""
     extra: dict[str, str]
     """Further metadata, such as class names."""
     notes: tuple[str, ...]
@@ -56,6 +55,7 @@ class Contents:
             ("width, heads", f"{trunk.width}, {trunk.heads}"),
             ("blocks", " + ".join(map(str, trunk.depths))),
             ("resolution", f"{trunk.image_size} px ({trunk.grid} x {trunk.grid} patches)"),
+            ("evaluation crop", _crop(self.crop_fraction)),
             ("relative position", _yes(trunk.relative_position)),
             ("layer scale", _yes(trunk.layer_scale is not None)),
             ("acceleration", _acceleration(trunk)),
@@ -67,20 +67,22 @@ class Contents:
 
 
 def inspect_file(config: InspectConfig) -> Contents:
-    """What a file of this package or of the authors holds.
+    """What a weight file, or the one of a run's folder, holds.
 
     Raises:
-        CheckpointError: unreadable, or neither.
+        CheckpointError: unreadable, or no network of this package or of the authors.
     """
-    network, extra, notes = _open(config.file)
+    weights = read_weights(config.file, key=config.key)
+    network, report = build_network(weights, partial=True)
     return Contents(
-        file=config.file,
-        written_by="itpn_ray" if METADATA_KEY in extra else "authors",
+        file=weights.subject,
+        written_by=weights.written_by,
         config=network.config,
         size=size_name(network.config.trunk),
         parameters=parameters(network),
-        extra={name: value for name, value in extra.items() if name != METADATA_KEY},
-        notes=notes,
+        crop_fraction=None if isinstance(network, Detector) else network.crop_fraction,
+        extra={k: text for k, text in weights.metadata.items() if k != "crop_fraction"},
+        notes=(*weights.remarks, *_notes(report)),
     )
 
 
@@ -93,15 +95,9 @@ def size_name(trunk: TrunkConfig) -> str:
     return "custom"
 
 
-@torch.no_grad()
-def _open(path: str | os.PathLike[str]) -> tuple[Network, dict[str, str], tuple[str, ...]]:
-    extra = read_metadata(path) if str(path).endswith(".safetensors") else {}
-    if METADATA_KEY in extra:
-        return load_model(path), extra, ()
-    network, report = load_official(path, partial=True)
+def _notes(report: LoadReport) -> tuple[str, ...]:
     kinds = (("missing", report.missing), ("without a place", report.unexpected))
-    notes = [f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds if names]
-    return network, extra, tuple(notes)
+    return tuple(f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds if names)
 
 
 def _behind_the_trunk(config: NetworkConfig) -> list[tuple[str, str]]:
@@ -137,6 +133,10 @@ def _acceleration(trunk: TrunkConfig) -> str:
     if setting.relative_position != "none":
         parts.append(f"relative position in {setting.relative_position}")
     return ", ".join(parts)
+
+
+def _crop(fraction: float | None) -> str:
+    return "whole images" if fraction is None else f"{fraction:g} of the shorter side"
 
 
 def _yes(value: bool) -> str:

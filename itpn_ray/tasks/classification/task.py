@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import check_classification
+from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import erase, mix, normalise
 from itpn_ray.errors import DataError
@@ -28,17 +29,11 @@ from itpn_ray.models import (
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import Averaging
-from itpn_ray.tasks.base import (
-    Batch,
-    Evaluation,
-    Reduce,
-    Task,
-    TaskSetup,
-    TrainBatches,
-    WorkerShare,
-)
+from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
+from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
+from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 
 class ClassificationNetwork(Averaging):
@@ -63,14 +58,14 @@ class ClassificationNetwork(Averaging):
         return {"loss": F.cross_entropy(logits.float(), batch["target"])}
 
 
-class ClassificationTask(Task[Classification, ClassificationNetwork]):
+class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]):
     """Fine-tune a classifier.
 
     Attributes:
         mistakes: of the last evaluation, among this rank's images.
     """
 
-    usage = "logits = model(images)  # images: float (B, 3, H, W), normalised by model.preprocess"
+    usage = 'logits = model(model.preprocess("photo.jpg")[None])'
 
     def __init__(self, setup: TaskSetup[Classification]) -> None:
         super().__init__(setup)
@@ -114,7 +109,10 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         )
         if self.model.init:
             self.load_report = load_weights(
-                classifier, self.model.init, partial=self.model.partial_init
+                classifier,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
@@ -187,9 +185,13 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
             details={"per_class": topk.per_class(self.classes), "images": topk.count},
         )
 
-    def draw(self, network: nn.Module, folder: Path) -> list[Path]:
-        """The last evaluation's confusion matrix, and the mistakes among this rank's images."""
+    def draw(self, network: ClassificationNetwork, folder: Path) -> list[Path]:
+        """See :meth:`draw_last`."""
         del network
+        return self.draw_last(folder)
+
+    def draw_last(self, folder: Path) -> list[Path]:
+        """The last evaluation's confusion matrix, and the mistakes among this rank's images."""
         drawn = []
         if self._confusion is not None:
             drawn.append(plot_confusion(self._confusion, self.classes, folder / "confusion.png"))
@@ -207,5 +209,37 @@ class ClassificationTask(Task[Classification, ClassificationNetwork]):
         save_model(
             network.evaluated,
             path,
-            {"classes": json.dumps(self.classes)},
+            {
+                "task": self.config.name,
+                "classes": json.dumps(self.classes),
+                "crop_fraction": str(self.model.evaluation_crop),
+            },
         )
+
+    @classmethod
+    def accepts(cls, network: nn.Module) -> bool:
+        """See `Task.accepts`: a classifier with a head."""
+        return isinstance(network, Classifier) and network.config.num_classes > 0
+
+    @classmethod
+    def check_split(cls, dataset: ShardedDataset) -> None:
+        """See `Task.check_split`: images with a label each."""
+        check_classification(dataset)
+
+    @classmethod
+    def evaluator(
+        cls, network: Classifier, classes: Sequence[str], place: EvaluationPlace
+    ) -> Evaluator[Classifier]:
+        """See `Task.evaluator`."""
+        from itpn_ray.tasks.classification.evaluator import ClassifierEvaluator
+
+        return ClassifierEvaluator(network, classes, place)
+
+    @classmethod
+    def predictor(
+        cls, network: Classifier, classes: Sequence[str], place: PredictionPlace
+    ) -> Predict:
+        """See `Task.predictor`: the five likeliest classes."""
+        from itpn_ray.tasks.classification.predictor import ClassPredictor
+
+        return ClassPredictor(network, classes, place)

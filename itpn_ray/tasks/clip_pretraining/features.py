@@ -26,6 +26,7 @@ def open_features(setup: TaskSetup[ClipPretraining], dataset: ShardedDataset) ->
         ("task.teacher_model", made.teacher.get("model"), task.teacher_model),
         ("model.image_size", made.image_size, setup.model.image_size),
         ("augment", made.augment, augment),
+        ("model.crop_fraction", made.crop_fraction, setup.model.evaluation_crop),
     ):
         if written != wanted:
             raise ConfigError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.store.teacher_features import Features
@@ -23,16 +23,8 @@ from itpn_ray.models import (
 from itpn_ray.models.config import PATCH
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
-from itpn_ray.tasks.base import (
-    STAGES_USAGE,
-    Batch,
-    Evaluation,
-    Reduce,
-    Task,
-    TaskSetup,
-    TrainBatches,
-    WorkerShare,
-)
+from itpn_ray.tasks.base import STAGES_USAGE, Task, TaskSetup, WorkerShare
+from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.clip_pretraining.block_mask import block_mask, masked_count
 from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.features import open_features
@@ -72,7 +64,7 @@ class DistillationNetwork(PretrainingNetwork):
         return {"loss": mfm + aux, "mfm": mfm, "aux": aux}
 
 
-class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
+class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork, nn.Module]):
     """Pre-train trunk and pyramid on a CLIP teacher's tokens.
 
     The teacher is loaded with the first batch that brings no features of its own. It is no part of
@@ -128,7 +120,10 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
         )
         if self.model.init:
             self.load_report = load_weights(
-                distiller, self.model.init, partial=self.model.partial_init
+                distiller,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         distiller.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = distiller.num_drops
@@ -190,4 +185,8 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork]):
 
     def export(self, network: DistillationNetwork, path: Path) -> None:
         """Write the student: trunk, pyramid and the projections to the teacher's width."""
-        save_model(network.distiller, path)
+        save_model(
+            network.distiller,
+            path,
+            {"task": self.config.name, "crop_fraction": str(self.model.evaluation_crop)},
+        )

@@ -21,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.models.layers.position import resize_table
-from itpn_ray.models.weights.files import read_file, read_pickle
+from itpn_ray.models.weights.raw_files import named_tensors, read_raw
+from itpn_ray.models.weights.torchscript import is_torchscript
 from itpn_ray.storage import is_s3, open_store
 from itpn_ray.tasks.clip_pretraining.config import TEACHERS, teacher_input
-from itpn_ray.tasks.clip_pretraining.torchscript import is_torchscript, read_torchscript
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -46,6 +46,8 @@ _RENAMED = (
     (".mlp.c_proj.", ".mlp.fc2."),
 )
 """OpenAI's names -> timm's."""
+_ENTRIES = ("model", "state_dict")
+"""Where training scripts put the tensors."""
 
 
 class ClipTeacher(nn.Module):
@@ -137,23 +139,26 @@ def _empty(model: str, image_size: int) -> Any:
         )
 
 
-def _read(path: str, model: str) -> Mapping[str, Any]:
+def _read(path: str, model: str) -> Mapping[str, Tensor]:
+    """The teacher's tensors, out of whatever entry and behind whatever prefix they stand."""
     with _local(path) as local:
-        if local.suffix == ".safetensors":
-            return read_file(local)[1]
-        if not is_torchscript(local):
-            found = read_pickle(local)
-            if isinstance(found, Mapping):
-                return found.get("state_dict", found)
-            raise _foreign(path, model, f"it holds a {type(found).__name__}, no named tensors")
-        if "quickgelu" not in TEACHERS[model].base:
+        if is_torchscript(local) and "quickgelu" not in TEACHERS[model].base:
             raise ConfigError(
                 "task.teacher_model",
                 model,
                 "uses GELU, but OpenAI's weights were trained with QuickGELU",
                 f"Use {model.replace('clip_224', 'clip_quickgelu_224')}",
             )
-        return read_torchscript(local)
+        _, found = read_raw(local)
+    if not isinstance(found, Mapping):
+        raise _foreign(path, model, f"it holds a {type(found).__name__}, no named tensors")
+    for entry in _ENTRIES:
+        if isinstance(found.get(entry), Mapping):
+            found = found[entry]
+    tensors = named_tensors(found)
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 @contextmanager
@@ -187,9 +192,9 @@ def _local(path: str) -> Iterator[Path]:
         yield copy
 
 
-def _in_timm_names(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+def _in_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The image encoder's tensors in timm's names, in float32."""
-    tensors = {name: t.float() for name, t in weights.items() if isinstance(t, Tensor)}
+    tensors = {name: tensor.float() for name, tensor in weights.items()}
     if "visual.class_embedding" not in tensors:
         return tensors
     found = {}

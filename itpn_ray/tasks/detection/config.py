@@ -24,6 +24,7 @@ class Detection(TaskConfig):
 
     name: ClassVar[str] = "detection"
     implementation: ClassVar[str] = "itpn_ray.tasks.detection.task:DetectionTask"
+    kinds: ClassVar[tuple[str, ...]] = ("rcnn", "dino")
     metrics: ClassVar[tuple[Metric, ...]] = AVERAGE_PRECISION
     augmentation: ClassVar[type[Augmentation]] = DetectionAugmentConfig
 
@@ -64,6 +65,10 @@ class Detection(TaskConfig):
                 "would compile anew for each size of a batch's views",
                 "Leave it out for detection",
             )
+
+    def input_side(self, model: ModelConfig) -> tuple[int, str]:
+        """That of whole images in evaluation."""
+        return self.short_side, "--task.short-side"
 
     @property
     def average(self) -> tuple[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
 from itpn_ray.data.config import DetectionAugmentConfig
 from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader, trim
+from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views
@@ -34,16 +35,10 @@ from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
-from itpn_ray.tasks.base import (
-    Batch,
-    Evaluation,
-    Reduce,
-    Task,
-    TaskSetup,
-    TrainBatches,
-    WorkerShare,
-)
+from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
+from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.detection.config import Detection
+from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 SHOWN = 6
 """Images in a drawing of detections."""
@@ -98,13 +93,11 @@ class DetectionNetwork(Averaging):
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
-class DetectionTask(Task[Detection, DetectionNetwork]):
+class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
     """Train a detector."""
 
-    usage = (
-        "found = model.detect(images, sizes)  # images: float (B, 3, H, W), normalised by "
-        "itpn_ray.data.transforms.on_device.normalise_views"
-    )
+    predict_batch = 4
+    usage = '(found,) = model.detect(*model.preprocess("photo.jpg"))'
 
     def __init__(self, setup: TaskSetup[Detection]) -> None:
         super().__init__(setup)
@@ -162,7 +155,7 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
         """
         torch.manual_seed(self.seed)
         init = self.model.init
-        pyramid = read_pyramid(init) if init else None
+        pyramid = read_pyramid(init, self.model.init_key) if init else None
         detector = self._create(
             num_classes=len(self.classes),
             image_size=self.model.image_size,
@@ -174,6 +167,7 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
             self.load_report = load_weights(
                 detector,
                 init,
+                key=self.model.init_key,
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )
@@ -256,9 +250,13 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
         )
         return evaluation, average_precision.results
 
-    def draw(self, network: nn.Module, folder: Path) -> list[Path]:
-        """The first images of the last evaluation: what was found, and what is annotated."""
+    def draw(self, network: DetectionNetwork, folder: Path) -> list[Path]:
+        """See :meth:`draw_last`."""
         del network
+        return self.draw_last(folder)
+
+    def draw_last(self, folder: Path) -> list[Path]:
+        """The first images of the last evaluation: what was found, and what is annotated."""
         if not self._shown:
             return []
         truth = ObjectReader(self._truth())
@@ -282,11 +280,52 @@ class DetectionTask(Task[Detection, DetectionNetwork]):
             network.evaluated,
             path,
             {
+                "task": self.config.name,
                 "classes": json.dumps(self.classes),
                 "class_ids": json.dumps(class_numbers(self._truth().manifest)),
                 "view": json.dumps([self.config.short_side, self.config.long_side]),
             },
         )
+
+    @classmethod
+    def accepts(cls, network: nn.Module) -> bool:
+        """See `Task.accepts`: a detector."""
+        return isinstance(network, Detector) and network.config.num_classes > 0
+
+    @classmethod
+    def check_split(cls, dataset: ShardedDataset) -> None:
+        """See `Task.check_split`: images with boxes."""
+        check_detection(dataset)
+
+    @classmethod
+    def evaluator(
+        cls, network: Detector, classes: Sequence[str], place: EvaluationPlace
+    ) -> Evaluator[Detector]:
+        """See `Task.evaluator`."""
+        from itpn_ray.tasks.detection.evaluator import DetectorEvaluator
+
+        return DetectorEvaluator(network, classes, place)
+
+    @classmethod
+    def predictor(
+        cls, network: Detector, classes: Sequence[str], place: PredictionPlace
+    ) -> Predict:
+        """See `Task.predictor`: entries of a COCO results file."""
+        from itpn_ray.tasks.detection.predictor import DetectionPredictor
+
+        return DetectionPredictor(network, _categories(network, classes), place)
+
+    @classmethod
+    def categories(cls, network: Detector) -> list[dict[str, Any]]:
+        """See `Task.categories`."""
+        return _categories(network, network.classes)
+
+
+def _categories(network: Detector, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The classes of a detector as COCO's ``categories``, in the order of their labels."""
+    names = list(classes) or [str(number) for number in range(network.config.num_classes)]
+    numbers = network.class_ids or range(1, len(names) + 1)
+    return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]
 
 
 def mean_over_workers(value: Tensor) -> Tensor:

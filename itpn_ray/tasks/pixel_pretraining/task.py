@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise
@@ -22,16 +22,8 @@ from itpn_ray.models import (
 from itpn_ray.models.config import PATCH
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
-from itpn_ray.tasks.base import (
-    STAGES_USAGE,
-    Batch,
-    Evaluation,
-    Reduce,
-    Task,
-    TaskSetup,
-    TrainBatches,
-    WorkerShare,
-)
+from itpn_ray.tasks.base import STAGES_USAGE, Task, TaskSetup, WorkerShare
+from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.pixel_pretraining.feature_loss import FeatureModelling
@@ -79,7 +71,7 @@ class MaskedPretrainingNetwork(PretrainingNetwork):
         return {"loss": total, **terms}
 
 
-class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
+class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.Module]):
     """Pre-train trunk and pyramid on pixels."""
 
     usage = STAGES_USAGE
@@ -119,7 +111,10 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
         )
         if self.model.init:
             self.load_report = load_weights(
-                autoencoder, self.model.init, partial=self.model.partial_init
+                autoencoder,
+                self.model.init,
+                key=self.model.init_key,
+                partial=self.model.partial_init,
             )
         autoencoder.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = autoencoder.num_drops
@@ -203,4 +198,8 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork]):
 
     def export(self, network: MaskedPretrainingNetwork, path: Path) -> None:
         """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
-        save_model(network.autoencoder, path)
+        save_model(
+            network.autoencoder,
+            path,
+            {"task": self.config.name, "crop_fraction": str(self.model.evaluation_crop)},
+        )

@@ -6,7 +6,6 @@ import dataclasses
 import signal
 from pathlib import Path
 
-from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.interrupt import answering, keep_sigterm
 from itpn_ray.models import LoadReport
@@ -52,11 +51,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     train_split, val_split = open_splits(config)
     check_fit(config, train_split, val_split)
     report = None
-    if config.model.init and "://" not in config.model.init:
-        if not Path(config.model.init).is_file():
-            raise CheckpointError(
-                config.model.init, None, "does not exist", "Give a weight file with --model.init"
-            )
+    if config.model.init:
         # Building once on the driver tells sizes that do not fit, in this process, in seconds.
         task = make_task(config, train_split.classes)
         task.build()

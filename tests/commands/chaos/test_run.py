@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from itpn_ray.commands.chaos.config import ChaosConfig
 from itpn_ray.commands.chaos.run import chaos
-from itpn_ray.commands.config import ChaosConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.terminal.console import Console
 

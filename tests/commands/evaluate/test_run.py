@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from itpn_ray.commands.config import EvaluateConfig
+from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.commands.evaluate.run import evaluate
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.errors import CheckpointError, ConfigError, DataError
 from itpn_ray.formatting import show_interval
+from itpn_ray.models import create_model, to_official
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
@@ -160,6 +163,25 @@ def test_other_classes_are_refused(prepared: str, detector: str, tmp_path: Path)
     with pytest.raises(DataError, match="prepared for classification, but boxes are needed"):
         evaluate(config, command="", console=Console())
     assert not list(tmp_path.iterdir())
+
+
+def test_an_authors_file_takes_the_classes_of_the_data(
+    prepared: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = open_dataset(prepared, "val").classes
+    model = create_model("nano", num_classes=len(classes), image_size=32)
+    state = {f"module.{name}": tensor for name, tensor in to_official(model).items()}
+    path = tmp_path / "authors.pth"
+    torch.save({"model": state, "model_ema": state, "best": np.float64(0.8)}, path)
+    config = EvaluateConfig(weights=str(path), data=prepared, threads=1, out=str(tmp_path))
+    folder = evaluate(config, command="", console=Console())
+    results = json.loads((folder / "results.json").read_text())
+    assert {row["name"] for row in results["per_class"]} == set(classes)
+    said = capsys.readouterr().out
+    assert "took model of model, model_ema" in said
+    assert "names no classes" in said
+    with pytest.raises(CheckpointError, match="it has model, model_ema"):
+        evaluate(replace(config, key="average"), command="", console=Console())
 
 
 def test_gathering_tokens_need_windows() -> None:

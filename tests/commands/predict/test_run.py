@@ -214,9 +214,9 @@ def test_mistakes_are_told(sorter: str, folder: Path, tmp_path: Path) -> None:
         predicted(sorter, tmp_path / "empty", tmp_path / "out")
     with pytest.raises(ConfigError, match="min_score"):
         predicted(sorter, folder, tmp_path / "out", min_score=1.5)
-    save_model(classifier(), tmp_path / "nameless.safetensors")
-    with pytest.raises(CheckpointError, match="no classifier or detector with class names"):
-        predicted(str(tmp_path / "nameless.safetensors"), folder, tmp_path / "out")
+    save_model(classifier(num_classes=0), tmp_path / "headless.safetensors")
+    with pytest.raises(CheckpointError, match="no classifier or detector with classes"):
+        predicted(str(tmp_path / "headless.safetensors"), folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -246,6 +246,21 @@ def test_results_of_something_else_are_left_alone(
     with pytest.raises(ConfigError, match="holds results of something else"):
         predicted(sorter, folder, tmp_path)
     assert (tmp_path / record).read_text() == '{"top1": 0.5}'
+
+
+@pytest.mark.parametrize("crop", ["0.875", "1.0"])
+def test_the_crop_is_the_files_and_classes_without_names_are_numbers(
+    folder: Path, tmp_path: Path, crop: str
+) -> None:
+    path = tmp_path / "nameless.safetensors"
+    save_model(classifier(), path, {"crop_fraction": crop})
+    results = predicted(str(path), folder, tmp_path / "out", draw_side=0)
+    model = load_model(path)
+    with torch.no_grad():
+        best = model(model.preprocess(folder / "a.jpg")[None]).softmax(1).max()
+    top = next(entry["top"][0] for entry in results if entry["file_name"] == "a.jpg")
+    assert top["score"] == pytest.approx(best.item(), abs=1e-5)
+    assert top["class"] == str(top["label"])
 
 
 def test_nothing_readable_is_no_error(sorter: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -9,24 +10,38 @@ import torch
 from PIL import Image
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.models import create_autoencoder, create_dense, create_model, load_model, save_model
+from itpn_ray.models import (
+    create_autoencoder,
+    create_dense,
+    create_distiller,
+    create_model,
+    load_model,
+    save_model,
+)
 from itpn_ray.models.weights.config import ExportConfig
-from itpn_ray.models.weights.export import export
+from itpn_ray.models.weights.export import ENTRY, export
+from tests.models.detection.dinos import dino
+from tests.models.detection.made import rcnn
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
-    """Weights of a classifier, of a dense network and of an autoencoder, and three images."""
+    """Weights of a network of each kind, and three images."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("export")
     networks = {
         "classifier": create_model("nano", num_classes=5, image_size=64, depths=(1, 1, 2)),
         "dense": create_dense("nano", image_size=64, levels=4, depths=(1, 1, 2)),
         "autoencoder": create_autoencoder("nano", image_size=64, depths=(1, 1, 2)),
+        "distiller": create_distiller("nano", teacher_dim=5, image_size=64, depths=(1, 1, 2)),
+        "dino": dino(stirred=True, encoder_layers=1, decoder_layers=1),
+        "rcnn": rcnn(),
     }
+    told = {"classes": '["a", "b", "c"]', "view": "[48, 64]"}
     torch.nn.init.normal_(networks["classifier"].head.weight)
     for name, network in networks.items():
-        save_model(network, folder / f"{name}.safetensors")
+        extra = told if name in ("dino", "rcnn") else {"crop_fraction": "0.875"}
+        save_model(network, folder / f"{name}.safetensors", extra)
     rng = np.random.default_rng(0)
     for i in range(3):
         pixels = rng.integers(0, 256, (70 + 10 * i, 90, 3), dtype=np.uint8)
@@ -79,6 +94,83 @@ def test_onnx_for_a_fixed_batch(files, tmp_path):
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [1, 3, 64, 64]
     assert [output.name for output in session.get_outputs()] == list(report.outputs)
+    assert "crop_fraction" in session.get_modelmeta().custom_metadata_map[ENTRY]
+
+
+@pytest.mark.parametrize(
+    "kind", ["autoencoder", pytest.param("distiller", marks=pytest.mark.slow), "rcnn"]
+)
+def test_of_some_networks_trunk_and_pyramid_are_a_program(files, tmp_path, kind):
+    out = tmp_path / "model.pt2"
+    report = export(ExportConfig(file=files[kind], out=str(out), verify=make_images(files)))
+    assert report.note.startswith("trunk and pyramid; ")
+    assert report.outputs == tuple(f"stride{s}" for s in (4, 8, 16, 32, 64)[: len(report.outputs)])
+    assert len(report.outputs) == (5 if kind == "rcnn" else 3)
+    assert report.difference < 1e-4 * report.scale
+    network = load_model(files[kind])
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found = torch.export.load(out).module()(images)
+        stages = network.body.stages(images)
+    dense = network.trunk if kind == "rcnn" else network
+    pyramid = dense.pyramid(*stages)[4]  # (B, N, 4, 4, P)
+    torch.testing.assert_close(found[0][:, :, 0, 0], pyramid[:, 0, 0, 0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_dino_is_a_program_as_a_whole(files, tmp_path, batch):
+    out = tmp_path / "model.pt2"
+    report = export(
+        ExportConfig(file=files["dino"], out=str(out), batch=batch, verify=make_images(files))
+    )
+    assert report.outputs == ("boxes", "scores", "labels")
+    assert report.note == ""
+    assert report.difference < 1e-4 * report.scale
+    images, sizes = torch.randn(1, 3, 64, 64), torch.tensor([[48, 64]])
+    boxes, scores, _ = torch.export.load(out).module()(images, sizes)
+    (found,) = load_model(files["dino"]).detect(images, sizes)
+    torch.testing.assert_close(boxes[scores >= 0], found.boxes, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [0, 1])
+def test_dino_as_onnx(files, tmp_path, batch):
+    out = str(tmp_path / "model.onnx")
+    report = export(
+        ExportConfig(file=files["dino"], out=out, batch=batch, verify=make_images(files))
+    )
+    assert report.difference < 1e-4 * report.scale
+
+
+@pytest.mark.parametrize("kind", ["dino", "rcnn", "distiller"])
+def test_safetensors_hold_every_network_whole_with_what_is_said_of_it(files, tmp_path, kind):
+    out = tmp_path / "model.safetensors"
+    report = export(ExportConfig(file=files[kind], out=str(out), verify=make_images(files)))
+    assert (report.note, report.difference) == ("", 0)
+    again, before = load_model(out), load_model(files[kind])
+    assert again.config == before.config
+    assert again.classes == before.classes
+
+
+def test_the_crop_follows_the_size_unless_it_was_chosen(files, tmp_path):
+    out = tmp_path / "model.safetensors"
+    export(ExportConfig(file=files["classifier"], out=str(out), image_size=384))
+    assert load_model(out).crop_fraction == 1.0
+    save_model(
+        load_model(files["classifier"]), tmp_path / "own.safetensors", {"crop_fraction": ".9"}
+    )
+    export(ExportConfig(file=str(tmp_path / "own.safetensors"), out=str(out), image_size=384))
+    assert load_model(out).crop_fraction == 0.9
+
+
+def test_programs_say_how_their_input_is_made(files, tmp_path):
+    export(ExportConfig(file=files["classifier"], out=str(tmp_path / "a.pt2"), batch=1))
+    extra = {ENTRY: ""}
+    torch.export.load(tmp_path / "a.pt2", extra_files=extra)
+    told = json.loads(extra[ENTRY])
+    assert told["input_size"] == [3, 64, 64]
+    assert told["crop_fraction"] == 0.875
+    assert told["mean"] == [0.485, 0.456, 0.406]
 
 
 def test_without_images_nothing_is_compared(files, tmp_path):
@@ -89,7 +181,7 @@ def test_without_images_nothing_is_compared(files, tmp_path):
 
 def test_a_difference_is_seen(files, tmp_path, monkeypatch):
     """The comparison is with the file, not with the network that wrote it."""
-    from itpn_ray.models.weights import export as module
+    from itpn_ray.models.weights.read import export as module
 
     write, read = module._FORMATS[".safetensors"]
 
@@ -107,8 +199,9 @@ def test_a_difference_is_seen(files, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_exported_is_refused_early(files, tmp_path):
-    with pytest.raises(ConfigError, match="neither a classifier"):
-        export(ExportConfig(file=files["autoencoder"], out=str(tmp_path / "a.onnx")))
+    out = str(tmp_path / "a.onnx")
+    with pytest.raises(ConfigError, match="not for this autoencoder"):
+        export(ExportConfig(file=files["autoencoder"], out=out, migration=0.2))
     with pytest.raises(ConfigError, match="2 at a time"):
         export(
             ExportConfig(

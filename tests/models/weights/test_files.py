@@ -20,7 +20,7 @@ from itpn_ray.models import (
     save_model,
 )
 from itpn_ray.models.acceleration.config import Acceleration
-from itpn_ray.models.weights.files import read_metadata, read_pickle
+from itpn_ray.models.weights.raw_files import read_metadata, read_raw
 
 MAKERS = {
     "classifier": lambda **more: create_model("nano", num_classes=3, image_size=32, **more),
@@ -115,7 +115,7 @@ def test_relative_positions_are_resized():
 def test_layer_scales_are_not_lost_in_silence():
     source, target = create_model("nano"), create_model("nano", layer_scale=None)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"scale1.*--partial"):
+    with pytest.raises(CheckpointError, match=r"scale1.*--model.partial-init"):
         load_weights(target, source.state_dict())
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -156,8 +156,11 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     text.write_text("<html>not found</html>")
     absent = tmp_path / "absent.safetensors"
     for path, cause in [
-        (cut, "not a whole"), (plain, "does not say"), (text, "not a whole"), (absent, "no such"),
-    ]:  # fmt: skip
+        (cut, "not a whole"),
+        (plain, "holds no network"),
+        (text, "not a whole"),
+        (absent, "does not exist"),
+    ]:
         with pytest.raises(CheckpointError, match=cause) as error:
             load_model(path)
         assert path.name in str(error.value)
@@ -185,7 +188,7 @@ def test_pickles_that_would_run_code_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {"a": torch.zeros(1)}, "extra": Bomb()}, "bad.pth")
     with pytest.raises(CheckpointError, match=r"bad\.pth.*plain tensors"):
-        read_pickle("bad.pth")
+        read_raw("bad.pth")
     assert not os.path.exists("exploded")
 
 
@@ -193,4 +196,4 @@ def test_pickles_with_the_authors_arguments_are_read(tmp_path):
     torch.save(
         {"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=1.0)}, tmp_path / "a.pth"
     )
-    assert read_pickle(tmp_path / "a.pth")["model"]["a"] == 1
+    assert read_raw(tmp_path / "a.pth")[1]["model"]["a"] == 1

@@ -13,7 +13,8 @@ from torch import Tensor
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.models import ClipDistiller, create_model, load_model, load_weights
-from itpn_ray.tasks.base import Batch, TaskSetup
+from itpn_ray.tasks.base import TaskSetup
+from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tasks.clip_pretraining.task import (
     ClipPretrainingTask,

@@ -122,7 +122,7 @@ def test_remote_file(files: dict[str, str], s3_uri: str) -> None:
     ("content", "cause"),
     [
         (None, "there is no such teacher file"),
-        (b"not a file of weights", "cannot be read"),
+        (b"not a file of weights", "is neither"),
         ({"head.weight": torch.zeros(3, 3)}, "are missing"),
         ([torch.zeros(3)], "it holds a list"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from itpn_ray.commands.config import VerifyConfig
+from itpn_ray.commands.verify_resume.config import VerifyConfig
 from itpn_ray.commands.verify_resume.run import verify_resume
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import DataError

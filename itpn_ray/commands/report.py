@@ -1,0 +1,19 @@
+"""`itpn-ray report`: write a run's report again from what its folder holds."""
+
+from __future__ import annotations
+
+from itpn_ray import arguments
+from itpn_ray.commands.shared import console_for
+
+HELP = "write a run's report again from what its folder holds"
+
+
+def run(words: list[str], verbose: bool) -> int:
+    """Run the verb; its exit code."""
+    from itpn_ray.commands.report_config import ReportConfig
+
+    config = arguments.parse(ReportConfig, words, "report")
+    from itpn_ray.report import report_again
+
+    console_for(verbose).say(f"the report: {report_again(config.run)}")
+    return 0
