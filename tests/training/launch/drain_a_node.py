@@ -2,14 +2,15 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import ray
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -31,16 +32,12 @@ def drain(cluster: Cluster, node_id: str, out: Path) -> None:
     while not (out / "begun").exists():
         time.sleep(0.1)
     (out / "drained").write_text(str(time.time()))
-    ray_command = Path(sys.executable).with_name("ray")
-    options = {
-        "address": cluster.address,
-        "node-id": node_id,
-        "reason": "DRAIN_NODE_REASON_PREEMPTION",
-        "reason-message": "spot reclaim",
-        "deadline-remaining-seconds": GRACE_S,
-    }
-    command = [f"--{name}={value}" for name, value in options.items()]
-    subprocess.run([ray_command, "drain-node", *command], check=True, capture_output=True)
+    GcsClient(address=cluster.address).drain_node(
+        node_id,
+        autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+        "spot reclaim",
+        int((time.time() + GRACE_S) * 1000),
+    )
 
 
 def main(out: Path) -> None:
