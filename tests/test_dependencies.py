@@ -23,7 +23,8 @@ NAMED_OTHERWISE = {
 }
 """Module -> the distribution that brings it, where the names differ."""
 
-OURS = {"itpn_ray", "jobs", "tests", "benchmarks"}
+OURS = {"itpn_ray", "jobs", "tests", "benchmarks", "my_tasks"}
+"""Packages of this repository; the last is the example of a page of the documentation."""
 
 BESIDE = {"streaming"}
 """Imported by benchmarks and installed by hand, see pyproject.toml."""

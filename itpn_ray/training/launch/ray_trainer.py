@@ -21,6 +21,8 @@ from itpn_ray.ray_runtime.places import missing_places
 from itpn_ray.ray_runtime.start import environment, is_private
 from itpn_ray.runs.journal import FileJournal, Journal, RemoteJournal
 from itpn_ray.training.devices import device_line, with_devices
+from itpn_ray.training.launch.network import RayAddressConfig
+from itpn_ray.training.launch.places import check_shared, ship, unpack
 
 
 def error_of_ours(failed: TrainingFailedError) -> ItpnError | None:
@@ -49,7 +51,13 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
     """
     journal = _journal(folder)
     config = _placed(config, journal)
-    loop_config = {"config": to_dict(config), "journal": journal, "reports": bool(callbacks)}
+    check_shared(config)
+    loop_config = {
+        "config": to_dict(config),
+        "journal": journal,
+        "files": ship(config),
+        "reports": bool(callbacks),
+    }
     # A Ray Train that would restart after any error restarts nothing: that is done here.
     by_ray = compat.can_end_runs()
     failures = 0
@@ -83,10 +91,11 @@ def _fit(
         "resources_per_worker": _resources(config),
     }
     private = is_private()
+    torch_config = TorchConfig if private else RayAddressConfig
     trainer = compat.trainer_class(private=private, must_end=must_end)(
         _worker,
         train_loop_config=loop_config,
-        torch_config=TorchConfig(
+        torch_config=torch_config(
             backend="nccl" if config.gpus else "gloo", timeout_s=round(config.hang_timeout_s)
         ),
         scaling_config=ScalingConfig(**scaling),
@@ -142,7 +151,7 @@ def _worker(payload: dict[str, Any]) -> None:
     from itpn_ray.training.launch.context import TrainContext
     from itpn_ray.training.launch.process import work
 
-    config = from_dict(payload["config"])
+    config = unpack(from_dict(payload["config"]), payload["files"])
     worker = TrainContext.in_group(config)
     report = ray.train.report if payload["reports"] else _ignore
     work(config, worker, payload["journal"], report)
