@@ -45,16 +45,21 @@ def test_a_local_place_that_cannot_be_written_is_told(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_an_s3_place_that_cannot_be_written_is_told_after_three_pauses(s3_uri, monkeypatch):
-    """Of at most 1, 2 and 4 s; what a run writes is tried for minutes."""
+def test_an_s3_place_that_cannot_be_written_is_told_after_few_pauses(
+    s3_uri, flaky_s3, monkeypatch
+):
+    """Of at most 1, 2 and 4 s, while what a run writes is tried for minutes."""
     with pytest.raises(ConfigError, match="NoSuchBucket"):
         check_writable("s3://there-is-no-such-bucket/run")
     pauses = itertools.count()
     monkeypatch.setattr(s3.random, "random", lambda: 0.0 * next(pauses))
+    flaky_s3(refuse=1.0)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        check_writable(s3_uri)
+    assert next(pauses) == 3
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="cannot be written") as refused:
         check_writable(s3_uri)
-    assert next(pauses) == 3
     assert "canary" not in str(refused.value)
 
 
