@@ -25,7 +25,15 @@ EVALUATED = (
 
 
 def folder_of(out: str, run: str) -> Path:
-    """OUT/RUN, absolute."""
+    """OUT/RUN, absolute.
+
+    Raises:
+        ConfigError: OUT is a URI, which the command does not write to.
+    """
+    if "://" in out:
+        raise ConfigError(
+            "out", out, "is no folder of this machine", "Give a folder that all machines share"
+        )
     return Path(out).expanduser().absolute() / run
 
 

@@ -16,7 +16,7 @@ from itpn_ray.formatting import with_certainty
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim
+from itpn_ray.runs.folder import EXPORT, claim, folder_of
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
@@ -41,7 +41,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
-    folder = Path(config.out) / config.run
+    folder = folder_of(config.out, config.run)
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
     preflight(trial(config, str(folder), "trial", sample, init=""))
     preflight(pretraining(config, str(folder), config.feature_weight[0]))

@@ -107,11 +107,10 @@ def check_detection(dataset: ShardedDataset) -> None:
     """
     kind = dataset.manifest.kind
     if kind != "detection":
-        prepared = "without labels" if kind == "unlabelled" else f"for {kind}"
         raise DataError(
             "data",
             dataset.uri,
-            f"was prepared {prepared}, but boxes are needed",
+            f"was prepared {_prepared(kind)}, but boxes are needed",
             "Prepare a folder with COCO or Objects365 annotations",
         )
 
@@ -124,13 +123,17 @@ def check_classification(dataset: ShardedDataset) -> None:
     """
     kind = dataset.manifest.kind
     if kind != "classification":
-        verb = "itpn-ray detect" if kind == "detection" else "itpn-ray pretrain"
+        verb = "`itpn-ray detect`" if kind == "detection" else "`itpn-ray pretrain`"
         raise DataError(
             "data",
             dataset.uri,
-            f"was prepared for {kind}, but a class of each image is needed",
+            f"was prepared {_prepared(kind)}, but a class of each image is needed",
             f"Train on it with {verb}, or prepare a folder with one subfolder a class",
         )
+
+
+def _prepared(kind: str) -> str:
+    return "without labels" if kind == "unlabelled" else f"for {kind}"
 
 
 def check_masks(dataset: ShardedDataset) -> None:

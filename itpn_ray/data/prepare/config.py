@@ -70,13 +70,13 @@ class PrepareConfig:
     format: str = "auto"
     """How the source is laid out; ``auto`` looks and says what it found."""
     unlabelled: bool = False
-    """Ignore folder names and labels: a heap of images to pre-train on."""
+    """Ignore folder names and labels: images without labels, to pre-train on."""
     classes: str = ""
     """File with the class names in the order of the labels, one a line; empty: sorted names."""
     labels: str = ""
-    """File with the labels of ImageNet's validation images, where no folders tell them."""
+    """File with the labels of ImageNet's validation images, where no folders give them."""
     splits: tuple[str, ...] = ()
-    """What each split is called in the source, where its names do not tell:
+    """What each split is called in the source, where its names are not the usual ones:
     ``train=Training val=Testing``. What is not named is left out."""
     holdout: float = 0.1
     """Share of each class set aside as ``val`` where the source has no validation images."""

@@ -16,7 +16,7 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, load_model, save_model
 from itpn_ray.models.detection.base import Detections, Detector
-from itpn_ray.models.weights.files import read_metadata
+from itpn_ray.models.weights.raw_files import read_metadata
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection import task as detection_task
