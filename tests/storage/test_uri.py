@@ -45,9 +45,7 @@ def test_a_local_place_that_cannot_be_written_is_told(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_an_s3_place_that_cannot_be_written_is_told_after_few_pauses(
-    s3_uri, flaky_s3, monkeypatch
-):
+def test_an_s3_place_that_cannot_be_written_is_told_after_few_pauses(s3_uri, flaky_s3, monkeypatch):
     """Of at most 1, 2 and 4 s, while what a run writes is tried for minutes."""
     with pytest.raises(ConfigError, match="NoSuchBucket"):
         check_writable("s3://there-is-no-such-bucket/run")
