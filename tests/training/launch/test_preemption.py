@@ -78,10 +78,10 @@ def test_the_draining_of_the_node_is_a_notice(ray_worker):
 
 def test_asking_is_cheap(ray_worker):
     with PreemptionNotice() as notice:
-        begin = time.perf_counter()
+        begin = time.thread_time()  # of this thread alone, however busy the machine is
         for _ in range(1000):
             notice()
-        assert time.perf_counter() - begin < 0.5
+        assert time.thread_time() - begin < 0.5
 
 
 @pytest.mark.slow
