@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 KINDS = ("classification", "unlabelled", "detection", "segmentation", "rotated")
 
-_PICTURE = [
+_IMAGE = [
     pa.field("image", pa.binary(), nullable=False),  # JPEG, 8 bits, RGB or grey, upright
     pa.field("label", pa.int32(), nullable=False),  # class, -1 where there is none
     pa.field("width", pa.int32(), nullable=False),  # pixels
@@ -79,7 +79,7 @@ def shard_schema(kind: str) -> pa.Schema:
     Raises:
         KeyError: the kind is unknown.
     """
-    return pa.schema(_PICTURE + _EXTRA[kind])
+    return pa.schema(_IMAGE + _EXTRA[kind])
 
 
 INDEX_SCHEMA = pa.schema([(name, pa.int32()) for name in ("label", "width", "height")])

@@ -154,7 +154,7 @@ class _Reading:
         twice = counts[inverse] > 1
         for row in np.flatnonzero(twice).tolist():
             path, number = rows.column("path")[row].as_py(), int(numbers[row])
-            self._tell(f"image {number}", kinds.PICTURE_TWICE, f"is {path} and another image")
+            self._tell(f"image {number}", kinds.IMAGE_TWICE, f"is {path} and another image")
             self._lost.append(number)
         return rows.filter(~twice)
 

@@ -114,7 +114,7 @@ class CocoObjects:
         """Width and height of an image, where the file says so."""
         at = int(np.searchsorted(self.image_ids, image_id))
         if at == len(self.image_ids) or self.image_ids[at] != image_id:
-            raise FaultError(kinds.PICTURE, f"is of image {image_id}, which is not listed")
+            raise FaultError(kinds.UNKNOWN_IMAGE, f"is of image {image_id}, which is not listed")
         width, height = self.frames[at].tolist()
         return (width, height) if width and height else None
 

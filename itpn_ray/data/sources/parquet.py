@@ -39,7 +39,7 @@ from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "image", "bytes")
+IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 _BATCH = 16
 

@@ -17,7 +17,7 @@ from posixpath import basename, dirname, relpath, splitext
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.base import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     Listing,
     Rows,
     Source,
@@ -130,7 +130,7 @@ def _samples(fs: FileSystem, tar: str) -> _Samples:
     found = _Samples()
     for _, group in groupby(_plain(fs, tar, found), key=_key):
         sample = list(group)
-        images = [m for m in sample if splitext(m.name)[1].lower() in PICTURE_SUFFIXES]
+        images = [m for m in sample if splitext(m.name)[1].lower() in IMAGE_SUFFIXES]
         if images:
             found.images.append(images[0])
             found.labels.append(_label(sample))
