@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
-CARRIERS = ("ray", "threads")
+TRANSPORTS = ("ray", "threads")
 POLICIES = ("none", "rand_augment", "three_augment", "color_jitter")
 
 
@@ -33,7 +33,7 @@ class LoaderConfig:
     """Folder of fetched shards; empty: itpn_ray_cache in the system's folder for scratch files."""
 
     def __post_init__(self) -> None:
-        checks.one_of("loader.transport", self.transport, CARRIERS)
+        checks.one_of("loader.transport", self.transport, TRANSPORTS)
         checks.not_negative("loader.window", self.window)
         for name in ("threads", "prefetch", "cache_gb"):
             checks.positive(f"loader.{name}", getattr(self, name))

@@ -23,7 +23,7 @@ from itpn_ray.evaluation.coco_format import (
     result_entries,
     truth_entries,
 )
-from itpn_ray.evaluation.rank_zero import on_leader
+from itpn_ray.evaluation.rank_zero import on_rank_zero
 
 if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
@@ -92,7 +92,7 @@ class CocoAP:
         """Evaluate the images of all workers, each of which must call this; an image that
         several workers saw counts once.
         """
-        return on_leader(self._images, self._evaluate)
+        return on_rank_zero(self._images, self._evaluate)
 
     def _evaluate(self, parts: list[dict[int, _Image]]) -> CocoFigures:
         images = {sample_id: image for part in parts for sample_id, image in part.items()}

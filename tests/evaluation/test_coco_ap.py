@@ -152,7 +152,7 @@ def test_workers_find_what_one_finds_and_count_no_image_twice(
     expected = whole.compute()
     parts = [collect(val, rows, seed=2) for rows in (range(8, 14), range(0, 5), range(3, 9))]
     monkeypatch.setattr(
-        coco_ap, "on_leader", lambda part, work: work([other._images for other in parts])
+        coco_ap, "on_rank_zero", lambda part, work: work([other._images for other in parts])
     )
     assert parts[0].compute() == expected
     assert parts[0].results == whole.results

@@ -28,8 +28,8 @@ from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
     WORK,
     Made,
-    Place,
     ShardJob,
+    ShardPlace,
     ShardRecord,
     plan_key,
     remove_work,
@@ -136,7 +136,7 @@ def _make_shards(
     """Records of all shards, making those that are not there yet."""
     store = open_store(job.out)
     tally = _Tally(config, plans, progress)
-    waiting: list[Place] = []
+    waiting: list[ShardPlace] = []
     for plan in plans:
         place = plan.split, plan.index, plan.digest
         record = job.record_of(store, place)
@@ -221,7 +221,7 @@ class _Tally:
 
 
 def _make_on_ray(
-    job: ShardJob, places: Sequence[Place], workers: int | None, config: RayConfig | None
+    job: ShardJob, places: Sequence[ShardPlace], workers: int | None, config: RayConfig | None
 ) -> Generator[Made, None, None]:
     """Make shards in Ray Data tasks, in whatever order they finish."""
     if not places:
