@@ -53,7 +53,7 @@ class AugmentConfig(Augmentation):
     """
 
     min_scale: float = 0.08
-    """Smallest area of the random crop, share of the image (paper: 0.2 for pixel targets)."""
+    """Smallest area of the random crop, fraction of the image (paper: 0.2 for pixel targets)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     policy: str = "none"
@@ -64,7 +64,7 @@ class AugmentConfig(Augmentation):
     num_ops: int = 2
     """Operations that rand_augment applies to an image."""
     jitter: float = 0.3
-    """Brightness, contrast and saturation of three_augment and color_jitter vary by this share."""
+    """Fraction by which brightness, contrast and saturation vary: three_augment, color_jitter."""
     repeats: int = 1
     """Times an image appears in one global batch, each differently augmented."""
 

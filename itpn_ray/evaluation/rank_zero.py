@@ -32,14 +32,14 @@ def on_rank_zero(part: P, work: Callable[[list[P]], R]) -> R:
     is_main = dist.get_rank() == 0
     parts: list[Any] | None = [None] * dist.get_world_size() if is_main else None
     dist.gather_object(part, parts)
-    told: list[Any] = [None, None]  # result, error
+    answer: list[Any] = [None, None]  # result, error
     if parts is not None:
         try:
-            told[0] = work(parts)
+            answer[0] = work(parts)
         except Exception as error:
-            told[1] = error
-    dist.broadcast_object_list(told)
-    result, failure = told
+            answer[1] = error
+    dist.broadcast_object_list(answer)
+    result, failure = answer
     if failure is not None:
         raise failure
     return result

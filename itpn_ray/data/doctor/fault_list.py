@@ -16,7 +16,7 @@ from itpn_ray.errors import ConfigError
 Count = Callable[[int, int], None]
 """Takes the images done and in all."""
 REMARKS = (kinds.BOX_CUT, kinds.PART_LEFT_OUT)
-"""Kinds that are told but harm nothing: what is used is cut to the image."""
+"""Kinds that are reported but harm nothing: what is used is cut to the image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,7 @@ def prepare(
         config: what, whereto and how.
         progress: called for each shard, when its worker has written the next one.
         ray: the Ray to run on, unless this process is connected to one.
-        say: takes what is told before the work begins: what was guessed, which files and folders
+        say: takes what is said before the work begins: what was guessed, which files and folders
             became which split, and how much is left out that programs leave behind.
 
     Returns:
@@ -158,12 +158,12 @@ def _make_shards(
             f"stopped: {error}",
             "Fix this and repeat the command; finished shards are kept",
         ) from error
-    untold = len(plans) - len(tally.records)
-    if untold:
+    unreported = len(plans) - len(tally.records)
+    if unreported:
         raise RunError(
             "prepare.out",
             job.out,
-            f"Ray has not told what became of {untold} shards",
+            f"Ray has not reported what became of {unreported} shards",
             "Repeat the command; finished shards are kept",
         )
     return tally.records

@@ -54,7 +54,7 @@ def settings_of(config: PrepareConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in _SHAPING}
 
 
-def hold_out(listing: Listing, share: float, seed: int) -> Listing:
+def hold_out(listing: Listing, fraction: float, seed: int) -> Listing:
     """The listing with a ``val`` split: set aside from train, class by class, where there is none.
 
     A class of one image stays in train; where all are, any images are set aside.
@@ -77,11 +77,11 @@ def hold_out(listing: Listing, share: float, seed: int) -> Listing:
         groups = [np.arange(len(labels))]
     held = np.zeros(len(labels), dtype=bool)
     for group in groups:
-        count = min(max(1, round(share * len(group))), len(group) - 1)
+        count = min(max(1, round(fraction * len(group))), len(group) - 1)
         held[rng.permutation(group)[:count]] = True
     splits = {**listing.splits, "train": train.filter(~held), "val": train.filter(held)}
     what = "of each class of" if listing.kind == "classification" else "of the images of"
-    origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
+    origin = f"{fraction:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
     annotations = dict(listing.annotations)
     if "train" in annotations:
         annotations["val"] = annotations["train"]

@@ -75,8 +75,8 @@ class ShardRecord:
     def leave_out(self, path: str, faults: Sequence[tuple[int, FaultError]]) -> None:
         """Note objects of an image that are left out; of very many only the first."""
         room = _MOST_LEFT_OUT - len(self.left_out)
-        told = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
-        self.left_out += told
+        listed = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
+        self.left_out += listed
 
     def count(self, row: Mapping[str, Any], image: EncodedImage) -> None:
         """Add a stored image and its row."""

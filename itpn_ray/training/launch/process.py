@@ -36,7 +36,7 @@ def work(
         config: the experiment.
         worker: this process.
         journal: where records go.
-        evaluated: called by every rank with the figures of each evaluation.
+        evaluated: called by every rank with the metrics of each evaluation.
 
     Raises:
         ConfigError: ``config.deterministic``, and an operation has no such algorithm.
