@@ -13,7 +13,7 @@ from itpn_ray.training.determinism import deterministic
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.setup import make_task, open_splits, share_of
-from itpn_ray.training.loop import Parts, train
+from itpn_ray.training.loop import TrainingParts, train
 
 Reporter = Callable[[dict[str, float]], None]
 
@@ -36,7 +36,7 @@ def work(
         config: the experiment.
         worker: this process.
         journal: where records go.
-        evaluated: called by every rank with the figures of each evaluation.
+        evaluated: called by every rank with the metrics of each evaluation.
 
     Raises:
         ConfigError: ``config.deterministic``, and an operation has no such algorithm.
@@ -46,7 +46,7 @@ def work(
     share = share_of(config, worker)
     with deterministic(config.deterministic), PreemptionNotice() as notice:
         train(
-            Parts(
+            TrainingParts(
                 config=config,
                 task=task,
                 worker=worker,

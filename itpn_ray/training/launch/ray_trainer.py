@@ -157,5 +157,5 @@ def _worker(payload: dict[str, Any]) -> None:
     work(config, worker, payload["journal"], report)
 
 
-def _ignore(figures: dict[str, float]) -> None:
-    """Outside a sweep nobody waits for the figures: the journal has them."""
+def _ignore(metrics: dict[str, float]) -> None:
+    """Outside a sweep nobody waits for the metrics: the journal has them."""
