@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itpn_ray import checks
+from itpn_ray import checks, renamed
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_runtime.config import RayConfig
@@ -17,13 +17,6 @@ from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
 from itpn_ray.tracking.config import TrackingConfig
-
-RENAMED = {
-    "optim.drops": "lr_milestones",
-    "optim.trunk_scale": "backbone_lr_scale",
-    "loader.carrier": "transport",
-}
-"""Fields of configurations that older versions saved -> their names today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +290,7 @@ def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:
     names = {f.name for f in dataclasses.fields(cls)}
     values = dict(ready)
     for key, value in plain.items():
-        name = RENAMED.get(prefix + key, key)
+        name = renamed.FIELDS.get(prefix + key, key)
         if name not in names:
             raise ConfigError(prefix + key, value, "is no field", checks.nearest(key, names))
         hint = hints[name]
