@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels lint docs format bench lock lock-lowest clean
+.PHONY: help demo test test-kernels lint docs format bench bench-gpu lock lock-lowest clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -44,6 +44,9 @@ format: $(VENV)/.ready ## format the sources
 
 bench: $(VENV)/.ready ## the benchmarks that need no GPU
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+bench-gpu: $(VENV)/.ready ## what one GPU gives: correctness, speed, bars (docs/benchmarks/gpu.md)
+	$(BIN)/python -m benchmarks.gpu
 
 lock: $(VENV)/.ready ## recompile requirements.lock from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock

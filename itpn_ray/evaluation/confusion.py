@@ -27,11 +27,11 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
         The path written.
     """
     counts = confusion.double().numpy()
-    share = counts / counts.sum(1, keepdims=True).clip(min=1)
+    fraction = counts / counts.sum(1, keepdims=True).clip(min=1)
     classes = len(names)
     side = min(2.2 + 0.26 * classes, 10.0)
     fig, axes = figure(side + 0.3, side)
-    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+    image = axes.imshow(100 * fraction, cmap="Blues", vmin=0, vmax=100)
     axes.set(xlabel="predicted", ylabel="label")
     if classes <= _MOST_NAMES:
         # Longer names would leave the matrix itself no room.
@@ -44,8 +44,8 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     if classes <= _MOST_NUMBERS:
         for row in range(classes):
             for column in range(classes):
-                shade = "white" if share[row, column] > 0.55 else "#333333"
-                text = f"{100 * share[row, column]:.0f}"
+                shade = "white" if fraction[row, column] > 0.55 else "#333333"
+                text = f"{100 * fraction[row, column]:.0f}"
                 axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
     else:
         bar = fig.colorbar(image, ax=axes, fraction=0.046, pad=0.03)

@@ -50,7 +50,7 @@ def test_speed_is_the_median_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_speed_tells_its_spread() -> None:
     speed = Speed.of(10, [1.0, 4.0, 2.0])
     assert speed == Speed(images_per_s=5.0, low=2.5, high=10.0, timings=3)
-    assert speed.figures() == {
+    assert speed.as_row() == {
         "images_per_s": 5.0,
         "images_per_s_low": 2.5,
         "images_per_s_high": 10.0,

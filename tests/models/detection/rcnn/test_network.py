@@ -166,7 +166,7 @@ def test_trunk_and_pyramid_come_from_pre_training_and_only_the_head_is_new(tmp_p
     report = load_weights(model, tmp_path / "pixel.safetensors")
     state, given = model.state_dict(), source.state_dict()
     shared = [name for name in given if name.startswith(("trunk.", "pyramid."))]
-    assert report.share == 1
+    assert report.fraction == 1
     assert sorted(report.loaded) == sorted(f"trunk.{name}" for name in shared)
     assert report.resized == ("trunk.trunk.position",)
     for name in shared:
@@ -182,7 +182,7 @@ def test_a_deeper_pyramid_gives_its_first_blocks_and_the_rest_is_told():
     source = create_autoencoder("nano", image_size=64, pyramid_width=32)  # depth 2
     model = rcnn()
     report = load_weights(model, source.state_dict())
-    assert report.share == 1
+    assert report.fraction == 1
     assert "trunk.pyramid.blocks2.0.mlp.fc1.weight" in report.loaded
     assert "pyramid.blocks2.1.mlp.fc1.weight" in report.unexpected
     deep = load_weights(rcnn(pyramid_depth=2), source.state_dict())
@@ -194,7 +194,7 @@ def test_the_pyramid_can_be_left_new():
     model = rcnn()
     before = model.trunk.pyramid.out1.mlp.fc1.weight.clone()
     report = load_weights(model, source.state_dict(), pyramid=False)
-    assert report.share == 1
+    assert report.fraction == 1
     assert torch.equal(model.trunk.pyramid.out1.mlp.fc1.weight, before)
     assert "trunk.pyramid.out1.mlp.fc1.weight" in report.missing
     assert torch.equal(model.body.embed.weight, source.trunk.embed.weight)
