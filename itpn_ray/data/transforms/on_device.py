@@ -96,7 +96,7 @@ def mix(
         seed: the run's seed.
         epoch: the epoch.
         mixup: α of the Beta distribution of mixup's weight; 0 turns it off.
-        cutmix: α of the Beta distribution of the kept share of the area; 0 turns it off.
+        cutmix: α of the Beta distribution of the kept fraction of the area; 0 turns it off.
 
     Returns:
         Mixed images (B, 3, H, W) and targets (B, K).
@@ -107,13 +107,13 @@ def mix(
     height, width = images.shape[2:]
     first = ids[: 2 * pairs : 2]
     draws = uniform_torch(seed, epoch, first, Stream.MIX, 5, torch.float64)  # (pairs, 5)
-    share = 0.5 if mixup > 0 and cutmix > 0 else float(cutmix > 0)
-    cut = draws[:, 0] < share  # (pairs,)
+    cut_fraction = 0.5 if mixup > 0 and cutmix > 0 else float(cutmix > 0)
+    cut = draws[:, 0] < cut_fraction  # (pairs,)
     blended = _beta(draws[:, 1], draws[:, 2], mixup or 1.0)
     kept = _beta(draws[:, 1], draws[:, 2], cutmix or 1.0)
     outside = ~_centred_boxes(draws[:, 3:5], (1 - kept).sqrt(), height, width)  # (pairs, H, W)
     area = outside.sum((1, 2)).double() / (height * width)  # (pairs,)
-    weight = torch.where(cut, area, blended)[:, None]  # (pairs, 1) the share of the label
+    weight = torch.where(cut, area, blended)[:, None]  # (pairs, 1) the fraction of the label
     # In the images' own type: as float64 it would be larger than the images themselves.
     outside, blended = outside.to(images.dtype), blended.to(images.dtype)
     own = torch.where(cut[:, None, None], outside, blended[:, None, None])[:, None]
@@ -179,7 +179,7 @@ def _centred_boxes(centres: Tensor, sides: Tensor, height: int, width: int) -> T
 
     Args:
         centres: (n, 2) uniform draws: y, x.
-        sides: (n,) height and width of each box as shares of the image's.
+        sides: (n,) height and width of each box as fractions of the image's.
         height: H.
         width: W.
     """
