@@ -112,10 +112,12 @@ def mix(
     blended = _beta(draws[:, 1], draws[:, 2], mixup or 1.0)
     kept = _beta(draws[:, 1], draws[:, 2], cutmix or 1.0)
     outside = ~_centred_boxes(draws[:, 3:5], (1 - kept).sqrt(), height, width)  # (pairs, H, W)
-    own = torch.where(cut[:, None, None], outside.double(), blended[:, None, None])
-    weight = own.mean((1, 2))[:, None].to(targets.dtype)  # (pairs, 1) the fraction of the label
-    own = own[:, None].to(images.dtype)  # (pairs, 1, H, W)
-    return _blend(images, own, pairs), _blend(targets, weight, pairs)
+    area = outside.sum((1, 2)).double() / (height * width)  # (pairs,)
+    weight = torch.where(cut, area, blended)[:, None]  # (pairs, 1) the fraction of the label
+    # In the images' own type: as float64 it would be larger than the images themselves.
+    outside, blended = outside.to(images.dtype), blended.to(images.dtype)
+    own = torch.where(cut[:, None, None], outside, blended[:, None, None])[:, None]
+    return _blend(images, own, pairs), _blend(targets, weight.to(targets.dtype), pairs)
 
 
 def erase(images: Tensor, ids: Tensor, *, seed: int, epoch: int, probability: float) -> Tensor:

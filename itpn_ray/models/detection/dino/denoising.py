@@ -63,7 +63,9 @@ def make_copies(boxes: Tensor, labels: Tensor, seeds: Tensor, config: DinoConfig
     divisor = count.clamp(min=1)
     groups = (config.denoising // divisor).clamp(min=1)
     used = 2 * count * groups
-    place = torch.arange(int(used.max()), device=boxes.device)[None]  # (1, D)
+    # As many places for every batch: how many are used, the host would have to wait for.
+    places = 2 * max(config.denoising, labels.shape[1])
+    place = torch.arange(places, device=boxes.device)[None]  # (1, D)
     filled = place < used
     near = filled & (place // divisor % 2 == 0)
     source = objects.gather(1, place % divisor)  # (B, D)
