@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
+ABOUT = "about.json"
+"""What ran, and the metrics that it measures: a report needs neither the task nor its package."""
 LOG = "train.log"
 REPORT = "report.html"
 EXPORT = "exported/model.safetensors"
@@ -95,6 +99,18 @@ def renew(folder: Path, settings: Mapping[str, Any], *, command: str) -> str:
     except OSError as error:
         raise _unwritable(folder, error) from error
     return str(before.get("weights", ""))
+
+
+def write_about(folder: Path, title: str, metrics: Sequence[Metric]) -> None:
+    """Write what a folder is about.
+
+    Args:
+        folder: of a run, a sweep or an evaluation; it is there.
+        title: what ran, for people, e.g. ``Fine-tuning``.
+        metrics: those that its task declares.
+    """
+    about = {"title": title, "metrics": [dataclasses.asdict(metric) for metric in metrics]}
+    (folder / ABOUT).write_text(json.dumps(about, indent=1))
 
 
 def epochs_of(settings: Mapping[str, Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from itpn_ray.experiment import ExperimentConfig, to_dict
-from itpn_ray.runs.folder import claim, epochs_of, folder_of, settings_before
+from itpn_ray.runs.folder import claim, epochs_of, folder_of, settings_before, write_about
 
 FREE_TO_CHANGE = (
     "workers",
@@ -42,6 +42,7 @@ def claim_run(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
     """
     folder = run_folder(config)
     before = claim(folder, to_dict(config), command=command, free=FREE_TO_CHANGE)
+    write_about(folder, config.task.title, config.task.metrics)
     return folder, before is not None
 
 

@@ -88,7 +88,8 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease)
     tracker = create_tracker(config.tracking, config.out)
-    console.summary(folder, load_lines(config, folder), where={"tracking": tracker.where})
+    lines = task_class(config.task).load_lines(str(folder / EXPORT))
+    console.summary(folder, lines, where={"tracking": tracker.where})
     return folder
 
 
@@ -108,15 +109,6 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
         f"run {config.run} is extended from {earlier:g} to {optim.epochs:g} epochs: the learning "
         f"rate follows the schedule of {optim.epochs:g} epochs, {rate:.3g} after epoch {earlier:g}"
     )
-
-
-def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
-    """The Python that loads what a run has trained."""
-    return [
-        "from itpn_ray.models import load_model",
-        f'model = load_model("{folder / EXPORT}")',
-        task_class(config.task).usage,
-    ]
 
 
 def _train(
