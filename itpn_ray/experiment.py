@@ -1,8 +1,9 @@
-"""One experiment, composed of the settings that each room owns; to and from a plain dict."""
+"""One experiment, composed of the settings that each package owns; to and from a plain dict."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class OptimConfig:
     """
 
     global_batch: int = 4096
-    """Images a step over all workers; shares and accumulation follow from it."""
+    """Images per step over all workers; shares and accumulation follow from it."""
     micro_batch: int = 0
     """Most images a worker passes through the network at once; 0: its whole share."""
     epochs: float = 400.0
@@ -152,7 +153,7 @@ class ExperimentConfig:
     data: str = ""
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
     workers: str = "1"
-    """Training workers: 4, or 2..8 to go on with as many as there are. 0: in this process."""
+    """Training workers: 4, or 2..8 to continue with as many as there are. 0: in this process."""
     gpus: bool | None = None
     """Give each worker a GPU (nccl, bf16), or none (CPU, gloo, float32). None: where there is a GPU
     for each worker."""
@@ -163,7 +164,7 @@ class ExperimentConfig:
     max_failures: int = 3
     """Restarts after a lost worker before the run fails; -1: no limit."""
     hang_timeout_s: float = 600.0
-    """Seconds after which a worker that the others wait for is taken for hung, and the run
+    """Seconds after which a worker that the others wait for counts as hung, and the run
     restarts. It must outlast what one worker does alone: draw, look for a checkpoint."""
     seed: int = 0
     """Seed of every random draw."""
@@ -289,6 +290,17 @@ def from_dict(plain: dict[str, Any]) -> ExperimentConfig:
         task=_build(settings, task, "task."),
         augment=_build(settings.augmentation, augment, "augment."),
     )
+
+
+def as_saved_today(plain: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that an older version saved, as this one saves it: named and whole.
+
+    What is no configuration, or holds what cannot be used any more, stays as it is.
+    """
+    try:
+        return json.loads(json.dumps(to_dict(from_dict(plain))))
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return plain
 
 
 def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:

@@ -149,8 +149,12 @@ def remember(declared: Iterable[Mapping[str, Any]]) -> None:
 
 
 def find(name: str) -> Metric:
-    """The declaration of a metric; one that nobody declared is a plain number."""
-    return _KNOWN.get(name) or _REMEMBERED.get(name) or Metric(name=name)
+    """The declaration of a metric; one that nobody declared is a plain number.
+
+    Trackers have the split before the name, as in ``val/top1``.
+    """
+    plain = name.rpartition("/")[2]
+    return _KNOWN.get(plain) or _REMEMBERED.get(plain) or Metric(name=name)
 
 
 def headline(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
@@ -17,7 +18,7 @@ from itpn_ray.metrics import Metric
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim, write_about
+from itpn_ray.runs.folder import EXPORT, claim, folder_of, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
@@ -25,7 +26,13 @@ from itpn_ray.tracking import create_tracker, flatten
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
-from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
+from itpn_ray.tuning.config import (
+    SweepConfig,
+    pretraining,
+    sweep_as_saved_today,
+    sweep_to_dict,
+    trial,
+)
 
 SPEED_BATCH = 32
 
@@ -42,11 +49,11 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
-    folder = Path(config.out) / config.run
+    folder = folder_of(config.out, config.run)
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
     preflight(trial(config, str(folder), "trial", sample, init=""))
     preflight(pretraining(config, str(folder), config.feature_weight[0]))
-    claim(folder, sweep_to_dict(config), command=command, free=("ray.", "concurrent"))
+    claim_sweep(config, folder, command)
     write_about(folder, "Sweep", config.finetune.task.metrics)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
@@ -67,6 +74,18 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             _tell_failures(rows, config.finetune.task.headline())
     console.summary(folder, where={"tracking": tracker.where})
     return folder
+
+
+def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
+    """Make the sweep's folder, or take it up again; see `itpn_ray.runs.folder.claim`."""
+    claim(
+        folder,
+        sweep_to_dict(config),
+        inputs={"data": read_manifest(config.data).digest},
+        command=command,
+        free=("out", "run", "ray", "concurrent"),
+        as_saved_today=sweep_as_saved_today,
+    )
 
 
 def with_slots(config: SweepConfig) -> RayConfig:
