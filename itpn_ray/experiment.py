@@ -101,8 +101,8 @@ class OptimConfig:
                 f"there are {self.warmup_epochs:g} warm-up epochs too",
                 "Add --optim.warmup-epochs 0, or leave the steps out",
             )
-        for share in self.lr_milestones:
-            checks.in_range("optim.lr_milestones", share, 0.0, 1.0, open_high=True)
+        for fraction in self.lr_milestones:
+            checks.in_range("optim.lr_milestones", fraction, 0.0, 1.0, open_high=True)
         if self.lr_milestones and self.min_lr:
             raise ConfigError(
                 "optim.min_lr",
