@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing
 from dataclasses import dataclass, field
@@ -282,6 +283,17 @@ def from_dict(plain: dict[str, Any]) -> ExperimentConfig:
         task=_build(settings, task, "task."),
         augment=_build(settings.augmentation, augment, "augment."),
     )
+
+
+def as_saved_today(plain: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that an older version saved, as this one saves it: named and whole.
+
+    What is no configuration, or holds what cannot be used any more, stays as it is.
+    """
+    try:
+        return json.loads(json.dumps(to_dict(from_dict(plain))))
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return plain
 
 
 def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:

@@ -149,8 +149,15 @@ def build_network(weights: Weights, *, partial: bool = False) -> tuple[Network, 
 
     Raises:
         CheckpointError: the tensors do not fit the description or, where there is none, fill less
-            than 95 % (unless `partial`) or are a detector's.
+            than 95 % (unless `partial`), are a detector's or of a task of another package.
     """
+    if not weights.described and "task" in weights.metadata:
+        raise CheckpointError(
+            weights.subject,
+            weights.metadata["task"],
+            "is a task of another package, and the file holds a network of its own",
+            "Use `itpn-ray evaluate` or predict, or load it as that package does",
+        )
     module = build(weights.config)
     if weights.described:
         report = _fill(module, weights)

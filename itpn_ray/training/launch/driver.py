@@ -93,8 +93,9 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease)
     tracker = create_tracker(config.tracking, config.out)
+    lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
-    console.summary(folder, load_lines(config), where={"tracking": tracker.where, **kept_at})
+    console.summary(folder, lines, where={"tracking": tracker.where, **kept_at})
     return folder
 
 
@@ -114,15 +115,6 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
         f"run {config.run} is extended from {earlier:g} to {optim.epochs:g} epochs: the learning "
         f"rate follows the schedule of {optim.epochs:g} epochs, {rate:.3g} after epoch {earlier:g}"
     )
-
-
-def load_lines(config: ExperimentConfig) -> list[str]:
-    """The Python that loads what a run has trained."""
-    return [
-        "from itpn_ray.models import load_model",
-        f'model = load_model("{join(run_uri(config), EXPORT)}")',
-        task_class(config.task).usage,
-    ]
 
 
 def _train(
