@@ -135,6 +135,7 @@ def coco_metrics(
     categories = sorted(truth["categories"], key=lambda category: category["id"])
     counts = {category["id"]: 0 for category in categories}
     for entry in truth["annotations"]:
+        # COCO counts no crowd as an object.
         counts[entry["category_id"]] += not entry.get("iscrowd", 0)
     rows: list[dict[str, object]] = [
         {"name": category["name"], "count": counts[category["id"]]} for category in categories
@@ -177,6 +178,7 @@ def _comparable(entry: Entry, sizes: dict[int, tuple[int, int]], masks: bool) ->
         return dict(entry)
     height, width = sizes[entry["image_id"]]
     empty = {"size": [height, width], "counts": [height * width]}
+    # A crowd without pixels neither matches nor counts as missed.
     return {**entry, "segmentation": empty, "iscrowd": 1}
 
 

@@ -16,6 +16,7 @@ STRIDES = (4, 8, 16)  # pixels between neighbouring tokens of stages 1, 2 and 3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1]: what all networks are trained with."""
+# The authors test images from this size on uncropped.
 _WHOLE_FROM = 384  # pixels
 
 FAST_ITPN = "fast_itpn"

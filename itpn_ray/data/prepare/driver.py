@@ -143,6 +143,7 @@ def _make_shards(
         if record is not None:
             tally.add(plan.split, plan.index, record)
         else:
+            # A worker may be on another machine: it reads its plan from the output's own store.
             store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
             waiting.append(place)
     workers = config.num_workers
@@ -195,6 +196,7 @@ class _Tally:
         self.records[split, index] = record
         self._broken += len(record.quarantine)
         self._done += len(record.labels) + len(record.quarantine)
+        # Of all images, not of those done: a few broken ones at the start are no reason to stop.
         limit = 0 if self._config.strict else self._config.max_broken * self._images
         if self._broken > limit:
             path, reason = record.quarantine[0]
@@ -245,6 +247,7 @@ def task_sizes(shards: int, workers: int) -> Iterator[int]:
     about the same time. At most eight, for workers that join later.
     """
     while shards:
+        # Half of a share: large tasks first, small ones to even out the end.
         size = min(max(shards // (2 * workers), 1), _MOST_OF_A_TASK)
         shards -= size
         yield size

@@ -52,6 +52,7 @@ def write_results(
             )
         quarantine += [row for part in parts for row in (*part.quarantine, *part.left_out)]
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
+    # What two splits report alike stands there once; the order stays.
     quarantine = list(dict.fromkeys(quarantine))
     mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))
     manifest = Manifest(
@@ -69,6 +70,7 @@ def write_results(
         plan=plan,
     )
     store.write_bytes(QUARANTINE, _csv(quarantine))
+    # Last: with a manifest a data set is finished.
     store.write_bytes(MANIFEST, manifest.to_json().encode())
     return manifest
 
@@ -100,6 +102,7 @@ def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float,
         return (), ()
     mean = np.sum([part.sums for part in parts], axis=0) / pixels
     square = np.sum([part.squares for part in parts], axis=0) / pixels
+    # Rounding can take the difference of two near numbers below zero.
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
 

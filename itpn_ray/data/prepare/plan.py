@@ -71,12 +71,15 @@ def hold_out(listing: Listing, fraction: float, seed: int) -> Listing:
             "prepare.source", path, "is the only image", "Give at least one for validation too"
         )
     labels = train.column("label").to_numpy()
+    # 0 and, for the order, 1: two purposes of one seed, so that neither shifts the other.
     rng = np.random.default_rng([seed, 0])
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    # Each class has one image: then classes cannot be split, images can.
     if max(map(len, groups)) < 2:
         groups = [np.arange(len(labels))]
     held = np.zeros(len(labels), dtype=bool)
     for group in groups:
+        # At least one to validate on, and at least one left to train on.
         count = min(max(1, round(fraction * len(group))), len(group) - 1)
         held[rng.permutation(group)[:count]] = True
     splits = {**listing.splits, "train": train.filter(~held), "val": train.filter(held)}
@@ -101,8 +104,10 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         config: the settings.
         scratch: a folder for the plans, one small file a shard.
     """
+    # All that shapes a shard: a change of any makes it anew.
     settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
     for split, table in listing.splits.items():
+        # Shuffled once here, so that every window of shards holds images of all classes.
         if split == "train":
             table = table.take(pa.array(_random_order(table, config.seed)))
         edges = _edges(table, config)
@@ -150,6 +155,7 @@ def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:
     rng = np.random.default_rng([seed, 1])
     if "group" not in table.column_names:
         return rng.permutation(table.num_rows)
+    # Rows of a tar or a row group are read together, see `sources.base`: they stay together.
     groups = table.column("group").to_numpy()
     place = rng.permutation(int(groups.max()) + 1)
     return np.argsort(place[groups], kind="stable")
@@ -160,6 +166,7 @@ def _edges(table: pa.Table, config: PrepareConfig) -> list[int]:
     rows = table.num_rows
     sizes = table.column("size").to_numpy()
     total = int(np.where(sizes < 0, _USUAL_SIZE, sizes).sum())
+    # Rounded up by both limits, so that neither is passed.
     count = max(-(-rows // config.shard_rows), -(-total // (config.shard_mb << 20)))
     edges: list[int] = np.linspace(0, rows, min(count, rows) + 1).astype(int).tolist()
     return edges

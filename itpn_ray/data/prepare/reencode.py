@@ -124,6 +124,7 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
     turn = orientation(image)
     shrink = rules.max_side is not None and max(width, height) > rules.max_side
     if turn == 1 and not shrink and image.mode in ("RGB", "L") and is_plain_jpeg(data):
+        # At an eighth of its size libjpeg reads all of the data, but transforms little of it.
         if not measured:
             image.draft(image.mode, (1, 1))
         image.load()
@@ -141,8 +142,10 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
     if max(target) > _LONGEST_SIDE:
         raise RejectedError(f"a side of {max(target)} pixels does not fit into a JPEG")
     if shrink:
+        # Twice the target, so that the bicubic filter still has pixels to average.
         image.draft(None, (2 * target[0], 2 * target[1]))
     upright = to_rgb(image)
+    # Shrunk before it is turned: turning moves the fewer pixels.
     if upright.size != target:
         upright = upright.resize(target, Image.Resampling.BICUBIC)
     if turn != 1:

@@ -59,6 +59,7 @@ class ShardCache:
         path = self.folder / f"{info.sha256}.arrow"
         with self._locked(f"{info.sha256}.lock"):
             if not self._touch(path):
+                # Two files: `part` holds the room that is reserved, `begun` what has come.
                 part, begun = path.with_suffix(".part"), path.with_suffix(".begun")
                 self._reserve(part, info.bytes)
                 try:
@@ -90,6 +91,7 @@ class ShardCache:
             for other in self.folder.glob("*.part"):
                 self._remove_if_abandoned(other)
             held = [(path.stat(), path) for path in self.folder.glob("*.arrow")]
+            # Reservations count in full, or two processes would fill the same room.
             used = sum(status.st_size for status, _ in held)
             used += sum(path.stat().st_size for path in self.folder.glob("*.part"))
             for status, path in sorted(held, key=lambda entry: entry[0].st_mtime_ns):
@@ -98,12 +100,14 @@ class ShardCache:
                 path.unlink()
                 used -= status.st_size
             with part.open("wb") as file:
+                # A sparse file: its size counts, and no block of the disk is used.
                 file.truncate(size)
 
     def _remove_if_abandoned(self, part: Path) -> None:
         """Remove what a process that was killed had begun to fetch."""
         with part.with_suffix(".lock").open("w") as lock:
             try:
+                # Whoever fetches holds this lock; a process that died has lost it.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return

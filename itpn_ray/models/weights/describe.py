@@ -28,6 +28,7 @@ from itpn_ray.models.config import (
 HEAD_WIDTH = 64  # channels of an attention head where nothing else is known
 LAYER_SCALE = 0.1  # the authors' first value; a file shows only that there are scales
 
+# x
 _PUBLISHED = {
     (size.trunk.family, size.trunk.width, size.trunk.depths): size.trunk.heads
     for size in SIZES.values()
