@@ -11,6 +11,7 @@ from itpn_ray.evaluation.plot import figure, save
 
 _MOST_NAMES = 40
 _MOST_NUMBERS = 12
+_LONGEST_NAME = 24
 
 
 def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) -> Path:
@@ -18,7 +19,8 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
 
     Args:
         confusion: (C, C) counts, [label, predicted].
-        names: class names; shown for up to 40 classes, numbers in the cells for up to 12.
+        names: class names; shown for up to 40 classes, cut to 24 characters; numbers in the cells
+            for up to 12.
         path: the PNG to write.
 
     Returns:
@@ -32,6 +34,8 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     image = axes.imshow(100 * fraction, cmap="Blues", vmin=0, vmax=100)
     axes.set(xlabel="predicted", ylabel="label")
     if classes <= _MOST_NAMES:
+        # Longer names would leave the matrix itself no room.
+        names = [n if len(n) <= _LONGEST_NAME else f"{n[: _LONGEST_NAME - 1]}…" for n in names]
         # A name with dollar signs is no formula.
         axes.set_xticks(range(classes), names, parse_math=False, rotation=45, ha="right")
         for tick in axes.get_xticklabels():

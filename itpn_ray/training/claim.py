@@ -8,8 +8,11 @@ from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.runs.folder import CHECKPOINTS, claim, epochs_of, settings_before
 from itpn_ray.runs.mirror import is_uri, run_place
 from itpn_ray.storage import join
+from itpn_ray.training.inputs import input_digests
 
 FREE_TO_CHANGE = (
+    "out",
+    "run",
     "workers",
     "gpus",
     "cpus_per_worker",
@@ -17,15 +20,15 @@ FREE_TO_CHANGE = (
     "early_stopping",
     "max_failures",
     "log_every",
-    "checkpoint.",
-    "tracking.",
-    "ray.",
-    "loader.",
+    "checkpoint",
+    "tracking",
+    "ray",
+    "loader",
     "optim.micro_batch",
     "model.compile",
     "model.checkpoint_activations",
 )
-"""Fields that change how a run is computed and not what: they may differ when it is resumed."""
+"""Fields that change where or how a run is computed and not what: they may differ on resuming."""
 
 
 def run_folder(config: ExperimentConfig) -> Path:
@@ -51,8 +54,16 @@ def claim_run(config: ExperimentConfig, command: str) -> bool:
 
     Raises:
         ConfigError: see `itpn_ray.runs.folder.claim`.
+        DataError: data, features or the folder cannot be read.
+        CheckpointError: weights cannot be read.
     """
-    before = claim(run_folder(config), to_dict(config), command=command, free=FREE_TO_CHANGE)
+    before = claim(
+        run_folder(config),
+        to_dict(config),
+        inputs=input_digests(config),
+        command=command,
+        free=FREE_TO_CHANGE,
+    )
     return before is not None
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
@@ -45,7 +46,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
     preflight(trial(config, str(folder), "trial", sample, init=""))
     preflight(pretraining(config, str(folder), config.feature_weight[0]))
-    claim(folder, sweep_to_dict(config), command=command, free=("ray.", "concurrent"))
+    claim_sweep(config, folder, command)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
     verbose = console.verbosity == "verbose"
@@ -65,6 +66,17 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             _tell_failures(rows)
     console.summary(folder, where={"tracking": tracker.where})
     return folder
+
+
+def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
+    """Make the sweep's folder, or take it up again; see `itpn_ray.runs.folder.claim`."""
+    claim(
+        folder,
+        sweep_to_dict(config),
+        inputs={"data": read_manifest(config.data).digest},
+        command=command,
+        free=("out", "run", "ray", "concurrent"),
+    )
 
 
 def with_slots(config: SweepConfig) -> RayConfig:

@@ -29,7 +29,7 @@ def write_val(run: Path, step: int) -> None:
         file.write(json.dumps({"split": "val", "step": step, "top1": 0.5}) + "\n")
 
 
-def wait_for(text: str, found, seconds: float = 20.0) -> None:
+def wait_for(text: str, found, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while text not in found():
         assert time.monotonic() < deadline, f"{text!r} not in {found()!r}"

@@ -244,9 +244,9 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
             for sample_id, one in zip(batch["sample_id"].tolist(), found, strict=True):
                 if len(self._shown) < SHOWN:
                     self._shown[sample_id] = one
-        found = average_precision.compute()
+        precision = average_precision.compute()
         evaluation = Evaluation(
-            split="val", metrics=found.metrics, details={"per_class": found.per_class}
+            split="val", metrics=precision.metrics, details={"per_class": precision.per_class}
         )
         return evaluation, average_precision.results
 
