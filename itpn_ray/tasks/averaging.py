@@ -26,6 +26,7 @@ class Averaging(nn.Module):
     def keep_average(self, source: nn.Module, decay: float) -> None:
         """Start the average of ``source``, with a decay that :func:`decay_at` warms up."""
         self.decay = decay
+        # Evaluated at all times: its drop paths must draw nothing, nor its norms move.
         setattr(self, self.kept_as, copy.deepcopy(source).requires_grad_(False).eval())
 
     def train(self, mode: bool = True) -> Averaging:
@@ -61,6 +62,7 @@ def first_share(decay: float, steps: int) -> float:
     """The share that the first weights still have in the average after ``steps`` steps."""
     share = 1.0
     for step in range(steps):
+        # From here on the decay is constant, and the rest a power.
         if decay_at(decay, step) == decay:
             return share * decay ** (steps - step)
         share *= decay_at(decay, step)
@@ -91,5 +93,6 @@ def update_average(average: nn.Module, source: nn.Module, momentum: float) -> No
             tensor.copy_(value)
     for pairs in (parameters, buffers):
         if pairs:
+            # All tensors in one call: a network has hundreds, each too small to keep a GPU busy.
             averages, values = zip(*pairs, strict=True)
             torch._foreach_lerp_(averages, values, 1.0 - momentum)

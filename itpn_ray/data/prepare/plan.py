@@ -65,7 +65,7 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
     """
     # All that shapes a shard: a change of any makes it anew.
     settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
-    told: list[Annotations] = []
+    listed: list[Annotations] = []
     for split, table in listing.splits.items():
         # Shuffled once here, so that every window of shards holds images of all classes.
         if split == "train":
@@ -73,8 +73,8 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         edges = _edges(table, config)
         # What is held out shares the annotations of train, whose problems are listed once.
         annotations = listing.annotations.get(split)
-        again = any(annotations is other for other in told)
-        told += [annotations] if annotations is not None else []
+        again = any(annotations is other for other in listed)
+        listed += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"

@@ -77,8 +77,10 @@ def save_model(
     path = Path(path)
     metadata = dict(extra or {})
     metadata[METADATA_KEY] = json.dumps(network_to_dict(module.config), sort_keys=True)
+    # safetensors refuses views; a state dict may hold some.
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
+    # With the process's number: two that write the same file must not share a half.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata=metadata)
@@ -256,6 +258,7 @@ def place(
             resized.append(name)
         fitting[name] = tensor
     wanted = [name for name in own if _is_wanted(module, name) and not name.startswith(left)]
+    # The other way round too: a file whose trunk has more than the module lost something.
     offered = [name for name in names if name.removeprefix(module.prefix).startswith(_TRUNK)]
     report = LoadReport(
         loaded=tuple(sorted(fitting)),
@@ -273,6 +276,7 @@ def place(
             "use the network that the file was made for, or allow a partial load "
             "(--model.partial-init)",
         )
+    # Last, so that a refused file leaves the module as it was.
     module.load_state_dict(fitting, strict=False)
     return report
 
@@ -305,6 +309,7 @@ def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor |
     last = name.rsplit(".", 1)[-1]
     if tensor.ndim != own.ndim or tensor.shape[-1] != own.shape[-1]:
         return None
+    # A table with a class token is no square, and belongs to another kind of network.
     if last == "position" and table_side(tensor) ** 2 == tensor.shape[1]:
         side = table_side(own)
         return resize_table(tensor.float(), (side, side), module.body.position_offset)
