@@ -20,7 +20,7 @@ THRESHOLD = 0.5  # probability from which a pixel belongs to a mask
 
 
 def in_image(detections: Detections, size: Tensor, original: Tensor) -> Detections:
-    """Detections in a view of the whole image, told in pixels of the image.
+    """Detections in a view of the whole image, given in pixels of the image.
 
     Args:
         detections: boxes in pixels of the view.

@@ -44,8 +44,8 @@ def task_class(settings: TaskConfig | type[TaskConfig]) -> type[AnyTask]:
 def task_of_file(path: str) -> type[AnyTask]:
     """The task that a weight file, or the file in a run's folder, was exported by.
 
-    Files of other origins, and of versions that did not name the task, are told by the kind of
-    network; what does not even say that is taken for a classifier, as the authors' files are.
+    Files of other origins, and of versions that did not name the task, are recognised by the kind
+    of network; what does not even say that is taken for a classifier, as the authors' files are.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.

@@ -40,7 +40,7 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
 
     Args:
         named: a file or a run's folder.
-        say: is told which checkpoint was taken.
+        say: called with which checkpoint was taken.
 
     Raises:
         CheckpointError: there is no such file, or the folder holds no weights.

@@ -109,7 +109,7 @@ def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, 
 
     Args:
         uri: the folder.
-        say: is told how much is left out that programs leave behind.
+        say: called with how much is left out that programs leave behind.
 
     Returns:
         Those that can be opened, sorted by path and numbered; path and problem of the others, such

@@ -77,7 +77,7 @@ def write_results(
 
 
 def without_objects(source: str, split: str, left_out: Sequence[tuple[str, str]]) -> DataError:
-    """What is told of a split of detection without one usable object."""
+    """The error for a split of detection without one usable object."""
     first = f"; {left_out[0][0]} {left_out[0][1]}" if left_out else ""
     return DataError(
         "prepare.source",

@@ -129,7 +129,7 @@ class ShardJob:
         """Make shards from their plans and record them, in this order; keep those that are there.
 
         While one is brought to the disk or into the bucket, the next one is being written, so each
-        is told of when the next one is. Stopping waits for the one that is on its way.
+        is reported when the next one is. Stopping waits for the one that is on its way.
 
         Raises:
             OSError: the source or the output fails; a single unreadable file does not raise.

@@ -95,7 +95,7 @@ def load_model(path: str | os.PathLike[str], *, key: str | None = None) -> Netwo
     Args:
         path: a file of `save_model`, a run's folder, a saved state dict of this package, or one of
             the authors' checkpoints.
-        key: see `read_weights`; which one was taken of several is told as a warning.
+        key: see `read_weights`; a warning says which one was taken of several.
 
     Raises:
         CheckpointError: no such file, no network of either, damaged, or not fitting.
@@ -257,7 +257,7 @@ def place(
         if tensor is not given:
             resized.append(name)
         fitting[name] = tensor
-    wanted = [name for name in own if _is_wanted(module, name) and not name.startswith(left)]
+    expected = [name for name in own if _is_expected(module, name) and not name.startswith(left)]
     # The other way round too: a file whose trunk has more than the module lost something.
     offered = [name for name in names if name.removeprefix(module.prefix).startswith(_TRUNK)]
     report = LoadReport(
@@ -266,7 +266,7 @@ def place(
         unexpected=tuple(names[name] for name in names if name not in own),
         resized=tuple(sorted(resized)),
         mismatched=tuple(sorted(mismatched)),
-        fraction=min(_fraction(wanted, fitting), _fraction(offered, fitting)),
+        fraction=min(_fraction(expected, fitting), _fraction(offered, fitting)),
     )
     if report.fraction < ENOUGH and not partial:
         raise CheckpointError(
@@ -291,7 +291,7 @@ def _names(module: Network, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return names
 
 
-def _is_wanted(module: Network, name: str) -> bool:
+def _is_expected(module: Network, name: str) -> bool:
     """Whether another network's file should have this tensor: fine-tuning does not make it anew."""
     bare = name.removeprefix(module.prefix)
     shared = name.startswith(module.prefix) and not bare.startswith(_NEW)

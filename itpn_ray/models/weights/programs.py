@@ -152,10 +152,10 @@ def read_inputs(
     return (torch.stack([network.preprocess(path) for path in paths]),)
 
 
-def metadata_of(network: Network, told: Mapping[str, str]) -> dict[str, str]:
-    """What an exported weight file says beside its weights: what `told`, and the crop."""
+def metadata_of(network: Network, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What an exported weight file says beside its weights: its `metadata`, and the crop."""
     crop = {} if isinstance(network, Detector) else {"crop_fraction": str(network.crop_fraction)}
-    return {**told, **crop}
+    return {**metadata, **crop}
 
 
 def input_description(program: Program, network: Network) -> str:
@@ -183,8 +183,8 @@ def resized(network: Network, image_size: int, metadata: Mapping[str, str]) -> N
     config: Any = replace(network.config, trunk=trunk)
     other = build(config).eval()
     load_weights(other, network.state_dict())
-    told = dict(metadata)
+    remembered = dict(metadata)
     if network.crop_fraction == crop_fraction(network.image_size):
-        told.pop("crop_fraction", None)
-    other.remember(told)
+        remembered.pop("crop_fraction", None)
+    other.remember(remembered)
     return other

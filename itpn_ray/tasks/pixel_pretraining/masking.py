@@ -57,7 +57,7 @@ def random_mask(
         seed: seed of the run.
         epoch: epoch of the draw.
         tokens: L, patches an image.
-        ratio: share of patches hidden.
+        ratio: fraction of patches hidden.
 
     Returns:
         ``visible`` (B, Nv) int64, ascending indices of visible patches, and ``mask`` (B, L) bool,
