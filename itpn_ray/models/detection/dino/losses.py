@@ -82,6 +82,8 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tenso
         targets: (n, 4).
         labels: (n,) int64.
     """
+    # The focal loss of the one class, with the object and without it; DINO matches by their
+    # difference.
     p = logits.sigmoid()
     found = ALPHA * (1 - p) ** GAMMA * -(p + 1e-8).log()
     missed = (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-8).log()
@@ -107,6 +109,7 @@ def set_losses(
     """
     layer, image, query = (assigned >= 0).nonzero(as_tuple=True)
     place = assigned[layer, image, query]
+    # Each class answers yes or no: a query for nothing has zeros only, and no class of its own.
     classes = torch.zeros_like(predictions.logits)
     classes[layer, image, query, labels[image, place]] = 1.0
     focal = sigmoid_focal_loss(predictions.logits, classes, alpha=ALPHA, gamma=GAMMA)
