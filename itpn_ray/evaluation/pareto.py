@@ -22,6 +22,7 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
     """
     front: list[int] = []
     best = -float("inf")
+    # From the fastest on, a point belongs to the front if it is better than all before it.
     for index in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1])):
         speed, accuracy = points[index]
         equal = front and points[front[-1]] == (speed, accuracy)

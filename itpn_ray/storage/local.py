@@ -134,6 +134,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _write_synced(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    # "x": a name that is taken already would be another process's file.
     with path.open("xb") as out:
         fill(out)
         out.flush()

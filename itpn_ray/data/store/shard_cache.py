@@ -191,6 +191,7 @@ class RemoteShards(Generic[S]):
         """Take the rows of each coming batch, and fetch the first shards they need."""
         self._first_use, self._last_use = [], {}
         for number, rows in enumerate(batches):
+            # Looked up for a whole batch at once: there are millions of rows in an epoch.
             shards = np.searchsorted(self._dataset.starts, rows, side="right") - 1
             for shard in np.unique(shards).tolist():
                 if shard not in self._last_use:
@@ -207,6 +208,7 @@ class RemoteShards(Generic[S]):
         while self._first_use:
             needed, shard = self._first_use[-1]
             size = self._dataset.shards[shard].bytes
+            # What the batch at hand needs is fetched in any case, or it would wait for ever.
             if needed > begun and held + size > self._budget:
                 break
             self._first_use.pop()
@@ -264,6 +266,7 @@ def needed_bytes(dataset: Sharded, config: LoaderConfig) -> int:
     Raises:
         ConfigError: the cache cannot hold them.
     """
+    # The largest ones, for any shards may be neighbours in some epoch.
     sizes = sorted((shard.bytes for shard in dataset.shards), reverse=True)
     needed = sum(sizes[: 2 * config.window] if config.window else sizes)
     if needed > config.cache_gb * 1e9:

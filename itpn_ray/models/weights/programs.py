@@ -114,6 +114,7 @@ def program_of(network: Network, image_size: int | None = None) -> Program:
 
 def _canvas(detector: Detector, image_size: int | None) -> int:
     """Side of the square that a detector's images are padded to: a multiple of 32, 64 at least."""
+    # As `padded_sides` pads a batch of one.
     return max(64, -(-(image_size or detector.view[1]) // 32) * 32)
 
 
@@ -145,6 +146,7 @@ def read_inputs(
     if isinstance(network, Detector):
         side = program.side
         views = [WholeView(short_side=min(network.view[0], side), long_side=side)(p) for p in paths]
+        # Zero is what a detector sees beyond a view, see `normalise_views`.
         images = torch.zeros(len(views), 3, side, side)
         for place, (view, _) in zip(images, views, strict=True):
             place[:, : view.shape[2], : view.shape[3]] = view[0]
