@@ -143,6 +143,7 @@ def _is_safetensors(path: Path) -> bool:
         return True
     if head.startswith(_PICKLES):
         return False
+    # A damaged one: the reader will say what is wrong with it.
     if path.suffix == ".safetensors":
         return True
     raise CheckpointError(
@@ -187,6 +188,7 @@ def _harmless() -> list[Any]:
     """What pickles of training scripts may name besides tensors: data types that run no code."""
     core: Any = np._core.multiarray  # type: ignore[attr-defined]
     found: list[Any] = [argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray]
+    # A NumPy scalar names the class of its dtype.
     found += [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     for home in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since NumPy 2
         found += [(getattr(core, name), f"{home}.{name}") for name in ("scalar", "_reconstruct")]

@@ -88,6 +88,7 @@ def read_weights(
             entry.
     """
     metadata, tree, subject = _raw(source)
+    # Taken out: what is left is what `save_model` was given as `extra`.
     entry = metadata.pop(METADATA_KEY, None)
     state, choice = _choose(tree, key, subject)
     dense = _dense_of(state)
@@ -103,6 +104,7 @@ def read_weights(
             subject=subject,
         )
         guess = "" if num_heads else _guess(config.trunk)
+    # A file may have our names and no description: a bare state dict.
     ours = is_ours(dense)
     return Weights(
         subject=subject,
