@@ -43,7 +43,7 @@ class OptimConfig:
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""
     lr_milestones: tuple[float, ...] = ()
-    """Shares of the run after which the rate falls to a tenth; with any there is no cosine."""
+    """Fractions of the run after which the rate falls to a tenth; with any there is no cosine."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices; vectors have none."""
     beta1: float = 0.9

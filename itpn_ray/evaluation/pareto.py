@@ -26,6 +26,7 @@ def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> l
     sign = 1 if higher_is_better else -1
     front: list[int] = []
     best = -float("inf")
+    # From the fastest on, a point belongs to the front if it is better than all before it.
     for index in sorted(range(len(points)), key=lambda i: (-points[i][0], -sign * points[i][1])):
         value = sign * points[index][1]
         equal = front and points[front[-1]] == points[index]

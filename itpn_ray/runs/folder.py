@@ -77,7 +77,7 @@ def claim(
     """Make the folder of a run, or take it up again where the same run left it.
 
     A run may be extended: asked for more epochs than before, it goes on from its last checkpoint.
-    The data and weights that it reads may have moved since: they are told by their content.
+    The data and weights that it reads may have moved since: they are recognised by their content.
 
     Args:
         folder: OUT/RUN.

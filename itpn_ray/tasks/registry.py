@@ -49,8 +49,8 @@ def task_of_file(path: str) -> type[AnyTask]:
 def settings_of_file(path: str) -> type[TaskConfig]:
     """The settings of the task that exported a weight file, or the one in a run's folder.
 
-    Files of other origins, and of versions that did not name the task, are told by the kind of
-    network; what does not even say that is taken for a classifier, as the authors' files are.
+    Files of other origins, and of versions that did not name the task, are recognised by the kind
+    of network; what does not even say that is taken for a classifier, as the authors' files are.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.

@@ -87,10 +87,10 @@ class ShardRecord:
         if image.histogram is not None:
             # Each image counts the same, large or small, as training shows one crop of each.
             values = np.arange(256) / 255
-            shares = image.histogram / image.histogram.sum(axis=1, keepdims=True)
+            fractions = image.histogram / image.histogram.sum(axis=1, keepdims=True)
             self.measured += 1
-            self.means = (self.means + shares @ values).tolist()
-            self.squares = (self.squares + shares @ values**2).tolist()
+            self.means = (self.means + fractions @ values).tolist()
+            self.squares = (self.squares + fractions @ values**2).tolist()
 
 
 ShardPlace = tuple[str, int, str]
@@ -116,6 +116,7 @@ class ShardJob:
             record = read_record(store.read_bytes(record_key(split, index)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or another version's
             return None
+        # The plan was another: other images, settings or order.
         if record.digest != digest:
             return None
         if record.shard is not None:
@@ -129,7 +130,7 @@ class ShardJob:
         """Make shards from their plans and record them, in this order; keep those that are there.
 
         While one is brought to the disk or into the bucket, the next one is being written, so each
-        is told of when the next one is. Stopping waits for the one that is on its way.
+        is reported when the next one is. Stopping waits for the one that is on its way.
 
         Raises:
             OSError: the source or the output fails; a single unreadable file does not raise.
@@ -183,6 +184,7 @@ class ShardJob:
         """Bring a written shard to its place, then record it."""
         try:
             if record.shard is not None:
+                # Before the rename: after a power cut a name must not stand for missing bytes.
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
                 store.put_file(path, f"{split}/{record.shard.file}", move=True)
@@ -197,12 +199,14 @@ class ShardJob:
         """The shard's rows and their images; what cannot be used goes to the quarantine."""
         files = self.source.read(rows)
         for number, (row, data) in enumerate(zip(_each(rows), files, strict=True)):
+            # By place in the shard, so that any number of workers measures the same images.
             measured = split == "train" and number % STATISTICS_EVERY == 0
             try:
                 if isinstance(data, OSError):
                     raise RejectedError(data.strerror)
                 image = reencode(data, self.rules, measured=measured)
                 if self.kind == "detection":
+                    # Faults are looked for in the image as annotated, before it moves.
                     row, faults = leave_out_faulty(row, image)
                     record.leave_out(row["path"], faults)
                     row = follow(row, image)
@@ -215,6 +219,7 @@ class ShardJob:
 
 def _each(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows of a listing as dictionaries, a few at a time."""
+    # Python rows take far more memory than the table: never all at once.
     for batch in table.to_batches(max_chunksize=64):
         yield from batch.to_pylist()
 

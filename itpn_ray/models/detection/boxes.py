@@ -82,6 +82,8 @@ def match(
         highest = iou.amax(dim=1, keepdim=True)
         closest = (iou == highest) & (highest >= rescue)
         number = torch.arange(len(objects), device=boxes.device)[:, None]
+        # An object that no box overlaps well would otherwise teach nothing; of several it is the
+        # last.
         rescued = torch.where(closest, number, NOTHING).amax(dim=0)
         matched = torch.where(rescued >= 0, rescued, matched)
     return matched
@@ -104,6 +106,7 @@ def sample(
         Indices of boxes, int64: those that stand for objects, then those that stand for nothing.
     """
     keys = uniform_torch(0, turn, seed, stream, len(matched), torch.float64)[0]
+    # Those with the smallest of random keys are a random choice.
     positives = _smallest(keys, matched >= 0, int(count * share))
     negatives = _smallest(keys, matched == NOTHING, count - len(positives))
     return torch.cat([positives, negatives])

@@ -114,6 +114,7 @@ def program_of(network: Network, image_size: int | None = None) -> Program:
 
 def _canvas(detector: Detector, image_size: int | None) -> int:
     """Side of the square that a detector's images are padded to: a multiple of 32, 64 at least."""
+    # As `padded_sides` pads a batch of one.
     return max(64, -(-(image_size or detector.view[1]) // 32) * 32)
 
 
@@ -145,6 +146,7 @@ def read_inputs(
     if isinstance(network, Detector):
         side = program.side
         views = [WholeView(short_side=min(network.view[0], side), long_side=side)(p) for p in paths]
+        # Zero is what a detector sees beyond a view, see `normalise_views`.
         images = torch.zeros(len(views), 3, side, side)
         for place, (view, _) in zip(images, views, strict=True):
             place[:, : view.shape[2], : view.shape[3]] = view[0]
@@ -152,10 +154,10 @@ def read_inputs(
     return (torch.stack([network.preprocess(path) for path in paths]),)
 
 
-def metadata_of(network: Network, told: Mapping[str, str]) -> dict[str, str]:
-    """What an exported weight file says beside its weights: what `told`, and the crop."""
+def metadata_of(network: Network, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What an exported weight file says beside its weights: its `metadata`, and the crop."""
     crop = {} if isinstance(network, Detector) else {"crop_fraction": str(network.crop_fraction)}
-    return {**told, **crop}
+    return {**metadata, **crop}
 
 
 def input_description(program: Program, network: Network) -> str:
@@ -183,8 +185,8 @@ def resized(network: Network, image_size: int, metadata: Mapping[str, str]) -> N
     config: Any = replace(network.config, trunk=trunk)
     other = build(config).eval()
     load_weights(other, network.state_dict())
-    told = dict(metadata)
+    remembered = dict(metadata)
     if network.crop_fraction == crop_fraction(network.image_size):
-        told.pop("crop_fraction", None)
-    other.remember(told)
+        remembered.pop("crop_fraction", None)
+    other.remember(remembered)
     return other

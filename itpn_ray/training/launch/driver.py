@@ -57,6 +57,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
         task = make_task(config, train_split.classes)
         task.build()
         report = task.load_report
+    # After what costs nothing, for this writes to the store.
     check_writable(config.out)
     if config.checkpoint.uri:
         check_writable(config.checkpoint.uri)
@@ -128,6 +129,7 @@ def _train(
         with console.follow(folder), TrackingFollower(tracker, folder):
             _launch(config, folder, journal, console.verbosity == "verbose")
         lease.check()
+        # Only with the lease: another driver may have taken over the run meanwhile.
         export(config, folder)
 
 

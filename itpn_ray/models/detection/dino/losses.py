@@ -87,6 +87,8 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tenso
         targets: (n, 4).
         labels: (n,) int64.
     """
+    # The focal loss of the one class, with the object and without it; DINO matches by their
+    # difference.
     p = logits.sigmoid()
     found = ALPHA * (1 - p) ** GAMMA * -(p + 1e-8).log()
     missed = (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-8).log()
@@ -115,6 +117,7 @@ def set_losses(
     place = assigned.clamp(min=0)
     # All places are computed, also those that stand for nothing, and count nothing then: picking
     # out the others would have the host wait for the device.
+    # Each class answers yes or no: a query for nothing has zeros only, and no class of its own.
     classes = torch.zeros_like(predictions.logits)
     own = labels[image, place].clamp(min=0)[..., None]  # (K, B, Q, 1)
     classes.scatter_(-1, own, matched[..., None].to(classes.dtype))

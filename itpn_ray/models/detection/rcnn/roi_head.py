@@ -103,6 +103,7 @@ class RoiHead(nn.Module):
         return losses
 
     def _sample(self, proposals: Tensor, objects: Objects, stage: int) -> Sampled:
+        # Objects are proposals too, or the first steps would have nothing to learn from.
         boxes = torch.cat([objects.boxes, proposals])
         matched = match(boxes, objects.boxes, positive=IOU[stage], negative=IOU[stage])
         index = sample(
@@ -190,6 +191,7 @@ class RoiHead(nn.Module):
     ) -> list[Tensor]:
         """Where the sampled boxes move, for the next stage; the objects' own are left out."""
         labels = torch.cat([part.labels for part in sampled])
+        # Boxes of nothing move as the likeliest class would have them, as in a test.
         guess = logits[:, :-1].argmax(dim=1)
         labels = torch.where(labels < self.num_classes, labels, guess)
         boxes = _move([part.boxes for part in sampled], deltas, labels, sizes, stage)
