@@ -7,7 +7,7 @@ its own in its settings (`itpn_ray.tasks.config.TaskConfig.metrics`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
@@ -132,7 +132,14 @@ def declare(*metrics: Metric) -> None:
 
 
 def find(name: str) -> Metric:
-    """The declaration of a metric; one that nobody declared is a plain number."""
+    """The declaration of a metric; one that nobody declared is a plain number.
+
+    ``top1_r0.2`` is ``top1`` at r = 0.2.
+    """
+    plain, _, ratio = name.rpartition("_r")
+    if name not in _KNOWN and plain in _KNOWN and ratio[:1].isdigit():
+        known = _KNOWN[plain]
+        return replace(known, name=name, label=f"{known.label} at r = {ratio}", headline=False)
     return _KNOWN.get(name) or Metric(name=name)
 
 

@@ -82,6 +82,12 @@ class SweepConfig:
     noise: float | None = None
     """Difference of the headline metric within which trials count as equal. None: one standard
     error where it counts images, otherwise 0.01."""
+    repeat_best: int = 0
+    """How many of the best trials are trained again with other seeds."""
+    seeds: int = 3
+    """Seeds of each of those, with its own."""
+    apply: str = ""
+    """Copy the settings and weights of a trial, or of "best", to OUT/RUN/best: a run's folder."""
     seed: int = 0
     """Seed of the draws from the space."""
     pretrain: ExperimentConfig = field(default_factory=ExperimentConfig)
@@ -92,9 +98,9 @@ class SweepConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
-        for name in ("trials", "concurrent", "grace_epochs", "speed_batch"):
+        for name in ("trials", "concurrent", "grace_epochs", "speed_batch", "seeds"):
             checks.positive(name, getattr(self, name))
-        for name in ("quasi", "extend", "at_least", "at_most_ms", "noise"):
+        for name in ("quasi", "extend", "repeat_best", "at_least", "at_most_ms", "noise"):
             checks.not_negative(name, getattr(self, name) or 0)
         checks.one_of("search", self.search, SEARCHES)
         checks.in_range("reduction", self.reduction, 2, 100)

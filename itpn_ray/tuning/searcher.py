@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -12,7 +13,7 @@ from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.tuning.config import SweepConfig
 from itpn_ray.tuning.scheduler import DominanceHalving, Offer
-from itpn_ray.tuning.speed import Timings, timing_at
+from itpn_ray.tuning.speed import Timings, scores, timings_at
 from itpn_ray.tuning.study import SweepStudy
 
 TRIAL = "trial"
@@ -32,8 +33,20 @@ def offers(
     """The speeds that a trial offers, and how good it is at each; more is better."""
     metric = config.finetune.task.headline()
     sign = 1.0 if metric.higher_is_better else -1.0
-    speed = timing_at(config, timed, point).throughput.images_per_s
-    return ((speed, sign * float(figures[metric.name])),)
+    speeds = timings_at(config, timed, point)
+    found = scores(config, point, figures)
+    return tuple((speeds[r].throughput.images_per_s, sign * found[r]) for r in speeds)
+
+
+def objectives(
+    config: SweepConfig, timed: Timings, point: dict[str, Any], figures: dict[str, Any]
+) -> tuple[float, float]:
+    """What the search improves: the headline metric and images/s, means over the r served."""
+    speeds = timings_at(config, timed, point).values()
+    return (
+        fmean(scores(config, point, figures).values()),
+        fmean(one.throughput.images_per_s for one in speeds),
+    )
 
 
 def was_pruned(folder: Path, name: str) -> bool:
@@ -42,9 +55,9 @@ def was_pruned(folder: Path, name: str) -> bool:
     return any(event["event"] == PRUNED for event in events)
 
 
-def evaluations(folder: Path, name: str, metric: Metric) -> list[dict[str, Any]]:
-    """The evaluations of a trial by its run's folder, in order."""
-    records = read_lines(trial_folder(folder, name) / METRICS)
+def evaluations(folder: Path, metric: Metric) -> list[dict[str, Any]]:
+    """The evaluations of the run in a folder, in order."""
+    records = read_lines(folder / METRICS)
     return [one for one in records if metric.name in one and one["split"] != "train"]
 
 
@@ -91,8 +104,7 @@ class StudySearcher(Searcher):
         elif was_pruned(self._folder, name):
             self._study.prune(name)
         else:
-            speed = timing_at(self._config, self._timed, point).throughput.images_per_s
-            self._study.complete(name, (float(result[metric.name]), speed))
+            self._study.complete(name, objectives(self._config, self._timed, point, result))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The scheduler looks at what is between."""
@@ -126,7 +138,7 @@ class DominanceScheduler(FIFOScheduler):
         """Note what trials, by name and point, have reached in earlier processes."""
         metric = self._config.finetune.task.headline()
         for name, point in points.items():
-            for found in evaluations(self._folder, name, metric):
+            for found in evaluations(trial_folder(self._folder, name), metric):
                 self._halving.record(name, found["epoch"], self._offers(point, found))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

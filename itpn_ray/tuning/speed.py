@@ -18,6 +18,7 @@ from itpn_ray.evaluation.speed import Speed
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.ray_runtime.tasks import run_on_ray
 from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.elastic import metric_at
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.tasks.trained import EvaluationPlace
 from itpn_ray.training.launch.context import TrainContext
@@ -75,9 +76,21 @@ def networks(config: SweepConfig) -> list[ExperimentConfig]:
     """Settings of fine-tuning for each network that trials can ask for, without initial weights."""
     start = {one.name: one.values[0] for one in config.dimensions}
     return [
-        trial(config, "", "speed", {**start, **point}, init="")
+        dataclasses.replace(one, model=model)
         for point in combinations(shaping(config.dimensions))
+        for one in [trial(config, "", "speed", {**start, **point}, init="")]
+        for model in served(one.model).values()
     ]
+
+
+def served(model: ModelConfig) -> dict[float, ModelConfig]:
+    """The networks that one weight file serves, by their r: with elastic r several."""
+    if not model.elastic_migration:
+        return {model.migration: model}
+    return {
+        ratio: dataclasses.replace(model, migration=ratio, elastic_migration=())
+        for ratio in model.elastic_migration
+    }
 
 
 def timings(config: SweepConfig, folder: Path, *, gpu: bool) -> dict[str, Timing]:
@@ -121,13 +134,24 @@ def broken_constraints(config: SweepConfig, timing: Timing) -> dict[str, float]:
 
 
 def judge_point(config: SweepConfig, known: Timings, point: Point) -> dict[str, float]:
-    """`broken_constraints` of the network that a point asks for."""
-    return broken_constraints(config, timing_at(config, known, point))
+    """`broken_constraints` of that network of a point which comes nearest to keeping them."""
+    found = [broken_constraints(config, one) for one in timings_at(config, known, point).values()]
+    return min(found, key=lambda broken: max(broken.values(), default=0.0))
 
 
-def timing_at(config: SweepConfig, known: Timings, point: Point) -> Timing:
-    """The timing of the network that a point asks for."""
-    return known[key_of(trial(config, "", "speed", point, init="").model)]
+def timings_at(config: SweepConfig, known: Timings, point: Point) -> dict[float, Timing]:
+    """The timings of the networks that a trial at a point serves, by their r."""
+    model = trial(config, "", "speed", point, init="").model
+    return {ratio: known[key_of(one)] for ratio, one in served(model).items()}
+
+
+def scores(config: SweepConfig, point: Point, figures: Mapping[str, Any]) -> dict[float, float]:
+    """The headline metric of a trial, by the r of the networks that it serves."""
+    model = trial(config, "", "speed", point, init="").model
+    name = config.finetune.task.headline().name
+    if not model.elastic_migration:
+        return {model.migration: float(figures[name])}
+    return {ratio: float(figures[metric_at(name, ratio)]) for ratio in model.elastic_migration}
 
 
 def check_reachable(config: SweepConfig, known: Timings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.experiment import absolute
-from itpn_ray.formatting import with_certainty
+from itpn_ray.formatting import label, with_certainty
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.runs.folder import EXPORT, claim
@@ -24,6 +25,7 @@ from itpn_ray.training.devices import with_devices
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
+from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
 from itpn_ray.tuning.space import Point, combinations, stage_of
 from itpn_ray.tuning.speed import (
@@ -36,7 +38,7 @@ from itpn_ray.tuning.speed import (
 )
 from itpn_ray.tuning.study import SweepStudy, warm_start
 
-FREE = ("ray.", "concurrent", "trials", "extend")
+FREE = ("ray.", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
 """Settings that may differ when a sweep goes on."""
 
 
@@ -91,11 +93,27 @@ def _run(
         console.say(f"{taken} trials of {config.warm_start} are known to the search")
     weights = _pretrained(config, study, command, console) if config.pretrains else {}
     rows = _trials(config, folder, weights, timed, study, console)
-    if any(config.finetune.task.headline().name in row for row in rows):
+    metric = config.finetune.task.headline().name
+    if done := [row for row in rows if metric in row]:
         results = _compare(config, rows, folder)
+        values = repeated(config, folder, done, study, weights, command, console)
+        results |= conclude(config, done, values, study)
         journal.result(**results)
         console.table([with_certainty(row, results["images"]) for row in results["trials"]])
-    _tell_failures(rows, config.finetune.task.headline().name)
+        console.say(results.get("importance_refused") or _importance_line(results["importance"]))
+        console.say(results["answer"])
+        if config.apply:
+            console.say(f"applied: {apply_trial(folder, config.apply, results['best'])}")
+    _tell_failures(rows, metric)
+
+
+def _importance_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Settings by how much of the metric's variance they explain, in one line."""
+    shown = [
+        f"{label(row['setting'])} {row['importance']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+        for row in rows
+    ]
+    return f"importance: {', '.join(shown)}"
 
 
 def _timings(config: SweepConfig, folder: Path, console: Console) -> Timings:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -27,7 +26,7 @@ from itpn_ray.tuning.searcher import (
     evaluations,
     trial_folder,
 )
-from itpn_ray.tuning.speed import Timings, timing_at
+from itpn_ray.tuning.speed import Timings, scores, timings_at
 from itpn_ray.tuning.study import SweepStudy, name_of
 
 DRIVER_CPUS = 0.01
@@ -95,7 +94,7 @@ def run_trials(
         for result in (results[i] for i in range(len(results)))
         if result.error is not None
     }
-    return [_row(config, folder, timed, one, errors) for one in study.trials()]
+    return rows_of(config, folder, timed, study, errors)
 
 
 def halving(config: SweepConfig) -> DominanceHalving:
@@ -129,24 +128,31 @@ def _name(trial: Any) -> str:
     return str(trial.config[TRIAL])
 
 
-def _row(
+def rows_of(
     config: SweepConfig,
     folder: Path,
     timed: Timings,
-    frozen: FrozenTrial,
+    study: SweepStudy,
     errors: dict[str, str],
-) -> dict[str, Any]:
-    """A trial: its point, the metrics of its last evaluation, its speed, its error."""
-    name = name_of(frozen)
-    names = [metric.name for metric in config.finetune.task.metrics if not metric.detail]
-    found = evaluations(folder, name, config.finetune.task.headline())
-    figures = found[-1] if found else {}
-    row = {"trial": name, **frozen.params}
-    row |= {key: figures[key] for key in ("epoch", *names, "loss") if key in figures}
-    if name in errors:
-        row["error"] = errors[name]
-    timing = timing_at(config, timed, frozen.params)
-    return row | timing.throughput.figures() | {"ms": round(timing.latency_ms, 3)}
+) -> list[dict[str, Any]]:
+    """A row for each network that trials serve: point, last evaluation, speed, error."""
+    metric = config.finetune.task.headline()
+    names = ["epoch", *(one.name for one in config.finetune.task.metrics if not one.detail), "loss"]
+    rows = []
+    for frozen in study.trials():
+        name = name_of(frozen)
+        found = evaluations(trial_folder(folder, name), metric)
+        figures = {key: found[-1][key] for key in names if key in found[-1]} if found else {}
+        told = {"error": errors[name]} if name in errors else {}
+        speeds = timings_at(config, timed, frozen.params)
+        served = scores(config, frozen.params, found[-1]) if found else {}
+        for ratio, timing in speeds.items():
+            at = {"migration": ratio} if len(speeds) > 1 else {}
+            score = {metric.name: served[ratio]} if served else {}
+            other = figures if ratio == next(iter(speeds)) else {"epoch": figures.get("epoch")}
+            speed = timing.throughput.figures() | {"ms": round(timing.latency_ms, 3)}
+            rows.append({"trial": name, **frozen.params, **at, **other, **score, **told, **speed})
+    return rows
 
 
 class TrackTrials(tune.Callback):

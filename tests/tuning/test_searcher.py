@@ -18,18 +18,27 @@ from itpn_ray.recipes import tune
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tuning.config import SweepConfig
 from itpn_ray.tuning.scheduler import DominanceHalving
-from itpn_ray.tuning.searcher import DominanceScheduler, StudySearcher, trial_folder, was_pruned
+from itpn_ray.tuning.searcher import (
+    DominanceScheduler,
+    StudySearcher,
+    objectives,
+    offers,
+    trial_folder,
+    was_pruned,
+)
 from itpn_ray.tuning.speed import (
     FILE,
     Timing,
     broken_constraints,
     check_reachable,
+    judge_point,
     key_of,
     networks,
     read_timings,
     shaping,
 )
 from itpn_ray.tuning.sweep import open_study
+from itpn_ray.tuning.trials import rows_of
 
 
 def config(**changes) -> SweepConfig:
@@ -123,3 +132,27 @@ def test_timings_are_kept(tmp_path: Path) -> None:
     plain = {key: dataclasses.asdict(one) for key, one in known.items()}
     (tmp_path / FILE).write_text(json.dumps(plain))
     assert read_timings(tmp_path / FILE) == known
+
+
+def test_an_elastic_trial_offers_every_ratio(tmp_path: Path) -> None:
+    plain = config()
+    model = dataclasses.replace(plain.finetune.model, elastic_migration=(0.0, 0.2))
+    sweep = dataclasses.replace(
+        plain,
+        space=("optim.layer_decay uniform 0.6 1",),
+        finetune=dataclasses.replace(plain.finetune, model=model),
+        at_least=120.0,
+    )
+    known = timed(sweep)
+    figures = {"top1": 0.6, "top1_r0.2": 0.5}
+    point = {"layer_decay": 0.8}
+    assert len(known) == 2
+    assert offers(sweep, known, point, figures) == ((100.0, 0.6), (150.0, 0.5))
+    assert objectives(sweep, known, point, figures) == pytest.approx((0.55, 125.0))
+    assert judge_point(sweep, known, point) == {"images/s": -30.0}  # kept by one of the two
+    study = open_study(sweep, tmp_path, known)
+    name, point = study.take()
+    FileJournal(trial_folder(tmp_path, name)).metrics("val", 8, 2.0, figures)
+    rows = rows_of(sweep, tmp_path, known, study, {})
+    told = [(row["migration"], row["top1"], row["images_per_s"]) for row in rows]
+    assert told == [(0.0, 0.6, 100.0), (0.2, 0.5, 150.0)]

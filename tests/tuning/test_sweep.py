@@ -103,7 +103,14 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
 
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/metrics.jsonl")}
-    sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    again = dataclasses.replace(settings, apply="best")
+    sweep(again, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    results = json.loads((folder / "results.json").read_text())
+    assert results["answer"].startswith(results["best"])
+    assert "are needed" in results["importance_refused"]
+    config_of_best = json.loads((folder / "best/config.json").read_text())
+    assert config_of_best["run"] == results["best"]
+    assert (folder / "best/exported/model.safetensors").is_file()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
 
