@@ -15,6 +15,7 @@ from itpn_ray.commands import (
     prepare,
     preview,
     report,
+    runs,
     submit,
     synthesize,
     train,
@@ -64,9 +65,9 @@ def run(arguments: list[str]) -> int:
     except ItpnError as error:
         return _refuse(verb, error)
     except OSError as error:
-        if (told := of_machine(error)) is None:
+        if (known := of_machine(error)) is None:
             raise
-        return _refuse(verb, told)
+        return _refuse(verb, known)
     except KeyboardInterrupt as asked:
         print(f"itpn-ray {verb}: interrupted; repeat the command to go on", file=sys.stderr)
         return asked.exit_code if isinstance(asked, Interrupted) else 130
@@ -112,6 +113,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "visualize": (visualize.run, visualize.HELP),
     "doctor": (doctor.run, doctor.HELP),
     "preview": (preview.run, preview.HELP),
+    "runs": (runs.run, runs.HELP),
     "report": (report.run, report.HELP),
     "verify-resume": (verify_resume.run, verify_resume.HELP),
     "chaos": (chaos.run, chaos.HELP),

@@ -134,8 +134,9 @@ def declare(*metrics: Metric) -> None:
 def find(name: str) -> Metric:
     """The declaration of a metric; one that nobody declared is a plain number.
 
-    ``top1_r0.2`` is ``top1`` at r = 0.2.
+    Trackers have the split before the name, as in ``val/top1``; ``top1_r0.2`` is ``top1`` at an r.
     """
+    name = name.rpartition("/")[2]
     plain, _, ratio = name.rpartition("_r")
     if name not in _KNOWN and plain in _KNOWN and ratio[:1].isdigit():
         known = _KNOWN[plain]

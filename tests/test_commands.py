@@ -17,7 +17,7 @@ from itpn_ray.arguments import options, parse
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "clusters/README.md"]
 SOURCES = [*sorted((ROOT / "itpn_ray").rglob("*.py")), *sorted((ROOT / "jobs").rglob("*.py"))]
-OTHERS = {"--backend-store-uri", "--blr", "--help", "--verbose"}
+OTHERS = {"--sort", "--backend-store-uri", "--blr", "--help", "--verbose"}
 """Options of other programs, and those of every verb."""
 
 
@@ -125,11 +125,11 @@ def known_options(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The options of all verbs and recipes."""
     known = set(OTHERS)
 
-    def note(cls: Any, arguments: list[str], prog: str, default: object = None) -> None:
+    def note(cls: Any, words: list[str], prog: str, default: object = None) -> None:
         known.update(f"--{name}" for name, _ in options(cls, default))
         raise Parsed
 
-    monkeypatch.setattr(cli, "parse", note)
+    monkeypatch.setattr(arguments, "parse", note)
     for verb, (run, _) in cli.VERBS.items():
         named = {
             "detect": ["nano", "nano_dino"],

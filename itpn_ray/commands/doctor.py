@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from itpn_ray import arguments
 from itpn_ray.commands.shared import console_for
 
@@ -13,15 +15,16 @@ def run(words: list[str], verbose: bool) -> int:
     from itpn_ray.data.doctor.config import DoctorConfig
 
     config = arguments.parse(DoctorConfig, words, "doctor")
-    from itpn_ray.data.doctor.annotations import is_annotated, source_doctor
+    from itpn_ray.data.doctor.annotations import annotated, source_doctor
     from itpn_ray.data.doctor.fault_list import FaultList
     from itpn_ray.data.doctor.prepared import doctor
     from itpn_ray.terminal.item_progress import progress_bar
 
     console = console_for(verbose)
-    examine = source_doctor if is_annotated(config.data) else doctor
+    source = annotated(config.data, config.format)
+    examine = partial(doctor, config.data) if source is None else partial(source_doctor, source)
     with FaultList(config.out) as faults, progress_bar(console, "examining images") as count:
-        health = examine(config.data, faults, threads=config.threads, count=count)
+        health = examine(faults, threads=config.threads, count=count)
     for line in health.lines():
         console.say(line)
     return 0 if health.sound else 1

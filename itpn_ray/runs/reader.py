@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.errors import DataError
 from itpn_ray.runs.folder import CONFIG
-from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, read_lines
+from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, parse_record, read_lines
 
 STAMPS = ("step", "epoch", "split", "time")
 _MOST_QUARANTINED = 200
@@ -62,20 +60,20 @@ class RunRecord:
             "tune": "trials" in self.config,
             "evaluate": "weights" in self.config,
         }
-        return next((kind for kind, seen in signs.items() if seen), "")
+        return next((kind for kind, found in signs.items() if found), "")
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``interrupted`` or ``unfinished``; empty: not told."""
-        told = [event for event in self.events if event["event"] in ("start", "restart", "end")]
-        if not told:
+        """``finished``, ``failed``, ``interrupted`` or ``unfinished``; empty: not recorded."""
+        marks = [event for event in self.events if event["event"] in ("start", "restart", "end")]
+        if not marks:
             return ""
-        if told[-1]["event"] != "end":
+        if marks[-1]["event"] != "end":
             return "unfinished"
-        return str(told[-1].get("status", "finished")).lower()
+        return str(marks[-1].get("status", "finished")).lower()
 
     def series(self, split: str, name: str) -> Points:
-        """(step, value) of a figure of a split."""
+        """(step, value) of a metric of a split."""
         return [
             (float(record["step"]), float(record[name]))
             for record in self.metrics
@@ -83,7 +81,7 @@ class RunRecord:
         ]
 
     def names(self, split: str) -> list[str]:
-        """The figures that a split has, in the order in which they first came."""
+        """The metrics that a split has, in the order in which they first came."""
         found = (record for record in self.metrics if record["split"] == split)
         return list(dict.fromkeys(n for record in found for n in record if n not in STAMPS))
 
@@ -115,22 +113,7 @@ def read_run(folder: str | Path) -> RunRecord:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _record(path, 1, path.read_text()) if path.exists() else {}
-
-
-def _record(path: Path, line: int, text: str) -> dict[str, Any]:
-    """A JSON object that stands at a line of a file.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        record = json.loads(text.rstrip())
-    except json.JSONDecodeError as error:
-        line, record = line + error.lineno - 1, None
-    if not isinstance(record, dict):
-        raise DataError(f"{path}:{line}", None, "is no JSON object", "Fix or remove it")
-    return record
+    return parse_record(path, 1, path.read_text()) if path.exists() else {}
 
 
 def _quarantine(path: Path) -> list[tuple[str, str]]:

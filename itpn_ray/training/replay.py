@@ -13,14 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import RunError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import Journal
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.elastic import fixed_at
 from itpn_ray.training.launch.setup import make_task
-from itpn_ray.training.sharding import whole
+from itpn_ray.training.sharding import gather_full
 
 BATCH = "batch."
 NETWORK = "network."
@@ -44,12 +44,14 @@ def stop_with_replay(
     tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
     tensors |= {
         f"{NETWORK}{name}": value.clone().cpu()
-        for name, value in whole(network.state_dict()).items()
+        for name, value in gather_full(network.state_dict()).items()
     }
     name = f"replay-step{step}-rank{rank}.safetensors"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        save_file(tensors, path, metadata={"config": json.dumps(to_dict(config))})
+        classes = read_manifest(config.data).classes
+        known = {"config": json.dumps(to_dict(config)), "classes": json.dumps(classes)}
+        save_file(tensors, path, metadata=known)
         journal.file(name, path.read_bytes())
     journal.event("diverged", step=step, rank=rank, replay=name)
     raise RunError(
@@ -64,12 +66,16 @@ def stop_with_replay(
 
 @torch.no_grad()
 def replay(path: str | Path) -> dict[str, Tensor]:
-    """Loss terms of a kept step, computed again on this machine's CPU in float32."""
+    """Loss terms of a kept step, computed again on this machine's CPU in float32.
+
+    The file holds all that is needed: neither the data nor the initial weights are read.
+    """
     with safe_open(path, framework="pt") as file:
-        config = from_dict(json.loads(file.metadata()["config"]))
+        metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    classes = open_dataset(config.data, "train").classes
-    network = make_task(config, classes).build()
+    config = from_dict(json.loads(metadata["config"]))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, init=""))
+    network = make_task(config, json.loads(metadata["classes"])).build()
     network.load_state_dict(
         {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
     )

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
@@ -16,7 +17,7 @@ from itpn_ray.experiment import absolute
 from itpn_ray.formatting import label, with_certainty
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim
+from itpn_ray.runs.folder import EXPORT, claim, folder_of
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
@@ -38,7 +39,7 @@ from itpn_ray.tuning.speed import (
 )
 from itpn_ray.tuning.study import SweepStudy, warm_start
 
-FREE = ("ray.", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
+FREE = ("out", "run", "ray", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
 """Settings that may differ when a sweep goes on."""
 
 
@@ -54,9 +55,9 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
-    folder = Path(config.out) / config.run
+    folder = folder_of(config.out, config.run)
     _preflight(config, folder)
-    claim(folder, sweep_to_dict(config), command=command, free=FREE)
+    claim_sweep(config, folder, command)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
     verbose = console.verbosity == "verbose"
@@ -80,6 +81,17 @@ def _preflight(config: SweepConfig, folder: Path) -> None:
     preflight(trial(config, str(folder), "trial", first, init=config.finetune.model.init))
     if config.pretrains:
         preflight(pretraining(config, first))
+
+
+def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
+    """Make the sweep's folder, or take it up again; see `itpn_ray.runs.folder.claim`."""
+    claim(
+        folder,
+        sweep_to_dict(config),
+        inputs={"data": read_manifest(config.data).digest},
+        command=command,
+        free=FREE,
+    )
 
 
 def _run(

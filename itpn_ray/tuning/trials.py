@@ -14,7 +14,7 @@ from itpn_ray.ray_runtime.start import environment
 from itpn_ray.runs.folder import EXPORT
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.tracking.base import RunStatus
-from itpn_ray.training.claim import claim_run
+from itpn_ray.training.claim import claim_run, run_folder
 from itpn_ray.training.exporting import export
 from itpn_ray.training.launch.ray_trainer import launch
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
@@ -118,7 +118,8 @@ def _trial(
     name = point.pop(TRIAL)
     init = weights[pretraining(sweep, point).run] if weights else sweep.finetune.model.init
     config = trial(sweep, str(folder), name, point, init)
-    place, _ = claim_run(config, f"{name} of {sweep.run}")
+    claim_run(config, f"{name} of {sweep.run}")
+    place = run_folder(config)
     launch(config, place, callbacks=[TuneReportCallback()])
     if not (place / EXPORT).exists():
         export(config, place)
@@ -150,7 +151,7 @@ def rows_of(
             at = {"migration": ratio} if len(speeds) > 1 else {}
             score = {metric.name: served[ratio]} if served else {}
             other = figures if ratio == next(iter(speeds)) else {"epoch": figures.get("epoch")}
-            speed = timing.throughput.figures() | {"ms": round(timing.latency_ms, 3)}
+            speed = timing.throughput.as_row() | {"ms": round(timing.latency_ms, 3)}
             rows.append({"trial": name, **frozen.params, **at, **other, **score, **told, **speed})
     return rows
 

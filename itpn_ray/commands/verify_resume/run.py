@@ -14,11 +14,12 @@ from typing import Any
 
 from itpn_ray.commands.chaos.faults import kill
 from itpn_ray.commands.verify_resume.config import VerifyConfig
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, from_dict
+from itpn_ray.experiment import ExperimentConfig, absolute, from_dict
 from itpn_ray.ray_runtime.start import start_ray
-from itpn_ray.runs.folder import CHECKPOINTS, CONFIG
+from itpn_ray.runs.folder import CHECKPOINTS, CONFIG, read_inputs
 from itpn_ray.runs.journal import METRICS, STATUS, FileJournal, read_lines
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training.checkpoint.state_files import state_digest
@@ -64,7 +65,7 @@ def verify_resume(config: VerifyConfig) -> Verdict:
         whole = run_short(dataclasses.replace(base, run="whole"))
         killer = Killer(base, config.kills, seed=config.seed)
         killed = run_short(dataclasses.replace(base, run="killed"), killer)
-    steps = [r["step"] for r in killer.seen]
+    steps = [r["step"] for r in killer.records]
     return Verdict(
         whole=whole,
         killed=killed,
@@ -114,7 +115,7 @@ class Killer:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._folder = Path()
         self.kills: list[tuple[int, int]] = []
-        self.seen: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
         self._times: list[float] = []
 
     def start(self, folder: Path) -> None:
@@ -131,7 +132,7 @@ class Killer:
         """Seconds from each kill to the next step's record."""
         found = []
         for moment in self._times:
-            after = [r["time"] for r in self.seen if r["time"] > moment + 1.0]
+            after = [r["time"] for r in self.records if r["time"] > moment + 1.0]
             found += [min(after) - moment] if after else []
         return found
 
@@ -142,7 +143,7 @@ class Killer:
             for record in read_lines(self._folder / METRICS):
                 if record["split"] == "train" and record["time"] not in known:
                     known.add(record["time"])
-                    self.seen.append(record)
+                    self.records.append(record)
                     if waiting and record["step"] >= waiting[0]:
                         waiting.pop(0)
                         self._kill(record["step"])
@@ -167,7 +168,11 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         )
     plain = json.loads(path.read_text())
     plain.pop("command")
+    plain["data"] = absolute(config.data) or plain["data"]
     base = from_dict(plain)
+    known = read_inputs(path.parent).get("data")
+    if known not in (None, read_manifest(base.data).digest):
+        raise ConfigError("data", base.data, "is not the run's data", "Give those with --data")
     per_epoch = _steps_per_epoch(base)
     return dataclasses.replace(
         base,

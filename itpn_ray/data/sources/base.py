@@ -28,7 +28,7 @@ LISTING_SCHEMA = pa.schema(
 )
 """Columns that the listing of a split has at least."""
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
     *(".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm"),
 )
@@ -51,6 +51,10 @@ def silent(text: str) -> None:
 
 class Annotations(Protocol):
     """Objects of the images of a split, too many for the listing."""
+
+    def shown(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """(rows,) whether each image of a listing has an object that can be used."""
+        ...
 
     def join(
         self, rows: pa.Table, edges: Sequence[int], scratch: Path
@@ -119,7 +123,7 @@ def why_not(entry: Entry) -> str:
     suffix = splitext(entry.name)[1].lower()
     if not suffix and entry.name.lower() in _DOCUMENTS:
         return "not taken for an image: documents are called so"
-    if suffix in ("", *PICTURE_SUFFIXES):
+    if suffix in ("", *IMAGE_SUFFIXES):
         return ""
     return "not taken for an image: its name has another suffix"
 
