@@ -151,10 +151,15 @@ def remember(declared: Iterable[Mapping[str, Any]]) -> None:
 def find(name: str) -> Metric:
     """The declaration of a metric; one that nobody declared is a plain number.
 
-    Trackers have the split before the name, as in ``val/top1``.
+    Trackers have the split before the name, as in ``val/top1``; ``top1_r0.2`` is ``top1`` at an r.
     """
-    plain = name.rpartition("/")[2]
-    return _KNOWN.get(plain) or _REMEMBERED.get(plain) or Metric(name=name)
+    name = name.rpartition("/")[2]
+    plain, _, ratio = name.rpartition("_r")
+    declared = _KNOWN.get(plain) or _REMEMBERED.get(plain)
+    if name not in _KNOWN and declared and ratio[:1].isdigit():
+        label = f"{declared.label} at r = {ratio}"
+        return dataclasses.replace(declared, name=name, label=label, headline=False)
+    return _KNOWN.get(name) or _REMEMBERED.get(name) or Metric(name=name)
 
 
 def headline(names: Iterable[str]) -> str:

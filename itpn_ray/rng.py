@@ -45,6 +45,8 @@ class Stream(IntEnum):
     DENOISING = 13
     REDUCTION = 14
     IMAGE = 15
+    SWEEP = 16
+    MIGRATION = 17
 
 
 def uniform(

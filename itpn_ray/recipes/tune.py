@@ -1,4 +1,4 @@
-"""Sweeps over λ, layer decay and r (paper, Table 9 and Fig. 5)."""
+"""Sweeps, by default over λ, layer decay and r (paper, Table 9 and Fig. 5)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ def nano() -> SweepConfig:
     before, after = pretrain.nano(), finetune.nano()
     return SweepConfig(
         run="tune",
-        feature_weight=(0.0, 0.3),
-        layer_decay=(0.8, 1.0),
+        space=(
+            "task.feature_weight choice 0 0.3",
+            "optim.layer_decay uniform 0.8 1",
+            "model.migration choice 0 0.1 0.2 0.3 0.4",
+        ),
         grace_epochs=2,
         # In the sweep's own process: starting Ray's workers would take longer than the training.
         pretrain=dataclasses.replace(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from itpn_ray.errors import DataError
 from itpn_ray.report import sections
+from itpn_ray.report.answer import answer
 from itpn_ray.report.curves import accuracy_charts, learning_charts
 from itpn_ray.report.html import details, esc, tiles
 from itpn_ray.report.style import CSS
@@ -67,6 +68,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.header(record),
         sections.comparison(record),
         sections.stages(record, summaries),
+        answer(record),
         sections.speed(record),
         sections.sweep(record),
         sections.migration(record),
@@ -124,6 +126,7 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
         *sections.speed_charts(record),
     ]
     tables = [
+        answer(record),
         sections.sweep(record),
         sections.migration(record),
         sections.per_class(record),

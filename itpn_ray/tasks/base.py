@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
@@ -16,10 +16,12 @@ from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.metrics import Metric
 from itpn_ray.models import LoadReport
+from itpn_ray.models.acceleration.config import Accelerated
 from itpn_ray.models.weights.files import build_network
 from itpn_ray.models.weights.read import read_weights
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
+from itpn_ray.tasks.elastic import metric_at, ratio_of_step
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 C = TypeVar("C", bound=TaskConfig)
@@ -153,12 +155,48 @@ class Task(ABC, Generic[C, N, T]):
     def no_weight_decay(self, network: N) -> set[str]:
         """Names of the parameters that weight decay leaves alone."""
 
+    def migrating(self, network: N) -> tuple[Accelerated, ...]:
+        """The networks whose r changes with each step of elastic training: trained, evaluated."""
+        del network
+        return ()
+
+    def set_ratio(self, network: N, ratio: float) -> None:
+        """Give the trained and the evaluated network another r."""
+        for each in self.migrating(network):
+            each.set_migration(ratio)
+
+    def before_step(self, network: N, step: int) -> None:
+        """Called before each step, 0 being the run's first: elastic r is that of the step."""
+        if ratios := self.model.elastic_migration:
+            self.set_ratio(network, ratio_of_step(ratios, self.seed, step))
+
     def after_step(self, network: N, step: int) -> None:
         """Called after each optimiser step, 0 being the run's first, e.g. to move averages."""
 
     @abstractmethod
     def evaluate(self, network: N, batches: Iterable[Batch], reduce: Reduce) -> list[Evaluation]:
         """Evaluate this worker's share of the val split; metrics are over all workers."""
+
+    def evaluate_ratios(
+        self, network: N, batches: Callable[[], Iterable[Batch]], reduce: Reduce
+    ) -> list[Evaluation]:
+        """`evaluate`; with elastic r at 0, and its headline metric at every other r too.
+
+        Args:
+            network: what `build` returned.
+            batches: opens this worker's share of the val split.
+            reduce: sums over all workers.
+        """
+        ratios, name = self.model.elastic_migration, self.headline.name
+        others = {}
+        for ratio in ratios[1:]:
+            self.set_ratio(network, ratio)
+            found = self.evaluate(network, batches(), reduce)
+            others[metric_at(name, ratio)] = found[0].metrics[name]
+        if ratios:
+            self.set_ratio(network, 0.0)  # last, so that what is drawn is of r = 0
+        first, *rest = self.evaluate(network, batches(), reduce)
+        return [replace(first, metrics=first.metrics | others), *rest]
 
     def draw(self, network: N, folder: Path) -> list[Path]:
         """Write images of the last evaluation; called on rank 0 only."""

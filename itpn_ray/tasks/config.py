@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,9 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import LOSS, Metric
 from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.config import crop_fraction
+
+MOST_COMPILED = 7
+"""Graphs of one network beyond which torch.compile silently gives up: its limit of 8, less one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,9 @@ class ModelConfig:
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
     migration: float = 0.0
     """r, the share of stage-3 tokens that has migrated by the last block (paper, 4.1)."""
+    elastic_migration: tuple[float, ...] = ()
+    """Values of r, 0 the first, of which each training step has another one, so that one weight
+    file serves all; evaluations find the headline metric at each. Empty: ``migration`` always."""
     window: int = 0
     """Largest side of an attention window in stage 3, tokens; 0: the whole map (paper, 4.2)."""
     gathering: bool = False
@@ -69,6 +76,7 @@ class ModelConfig:
             checks.in_range("model.crop_fraction", self.crop_fraction, 0.1, 1.0)
         checks.in_range("model.drop_path", self.drop_path, 0.0, 1.0, open_high=True)
         checks.in_range("model.migration", self.migration, 0.0, 0.9)
+        self._check_elastic()
         checks.not_negative("model.window", self.window)
         if self.gathering and not self.window:
             raise ConfigError(
@@ -79,6 +87,34 @@ class ModelConfig:
             )
         if self.layer_scale is not None:
             checks.positive("model.layer_scale", self.layer_scale)
+
+    def _check_elastic(self) -> None:
+        ratios = self.elastic_migration
+        for ratio in ratios:
+            checks.in_range("model.elastic_migration", ratio, 0.0, 0.9)
+        if not ratios:
+            return
+        if ratios[0] != 0 or any(a >= b for a, b in itertools.pairwise(ratios)):
+            raise ConfigError(
+                "model.elastic_migration",
+                ratios,
+                "does not rise from 0",
+                "Write such as 0 0.1 0.2 0.3 0.4",
+            )
+        if self.migration:
+            raise ConfigError(
+                "model.migration",
+                self.migration,
+                "is one r, and model.elastic_migration names those of the steps",
+                "Leave one of the two out",
+            )
+        if self.compile and len(ratios) > MOST_COMPILED:
+            raise ConfigError(
+                "model.elastic_migration",
+                ratios,
+                f"has more than {MOST_COMPILED} values, each a graph of its own to compile",
+                "Name fewer, or leave out --model.compile",
+            )
 
     @property
     def evaluation_crop(self) -> float:

@@ -12,7 +12,7 @@ def refuse_acceleration(model: ModelConfig) -> None:
     Raises:
         ConfigError: the network migrates tokens or has windows.
     """
-    for name in ("migration", "window"):
+    for name in ("migration", "elastic_migration", "window"):
         if getattr(model, name):
             raise ConfigError(
                 f"model.{name}",

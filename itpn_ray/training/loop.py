@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -119,6 +120,7 @@ def train(parts: TrainingParts) -> nn.Module:
             with meter.time("computing"):
                 batch = parts.task.prepare(batch, epoch)
                 buffers.keep()
+                parts.task.before_step(network, step)
                 loss = _gradients(model, network, batch, parts, meter)
                 norm, finite, leaving = _agree(network, loss, buffers, parts)
             if finite:
@@ -257,9 +259,9 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
         Whether it is the best so far.
     """
     trained, network = network, _gathered(parts, network).eval()
-    batches = prefetch(parts.val, parts.worker.device)
+    batches = partial(prefetch, parts.val, parts.worker.device)
     with torch.no_grad(), parts.worker.autocast():
-        found = parts.task.evaluate(network, batches, parts.worker.reduce)
+        found = parts.task.evaluate_ratios(network, batches, parts.worker.reduce)
         figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
         best = _is_best(parts, figures, step)
         if parts.worker.is_main:

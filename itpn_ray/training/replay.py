@@ -18,6 +18,7 @@ from itpn_ray.errors import RunError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import Journal
 from itpn_ray.tasks.batches import Batch
+from itpn_ray.tasks.elastic import fixed_at
 from itpn_ray.training.launch.setup import make_task
 from itpn_ray.training.sharding import gather_full
 
@@ -39,6 +40,7 @@ def stop_with_replay(
     Raises:
         RunError: always; names the file and how to replay it.
     """
+    config = dataclasses.replace(config, model=fixed_at(config.model, config.seed, step))
     tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
     tensors |= {
         # Cloned, for safetensors refuses tensors that share memory.

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, as_saved_today, from_dict, to_dict
+from itpn_ray.experiment import ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tracking import tracking_uri
+from itpn_ray.tracking.base import flatten
 from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.training.claim import FREE_TO_CHANGE
+from itpn_ray.tuning.space import (
+    Dimension,
+    Point,
+    applied,
+    check_corners,
+    parse_space,
+    stage_of,
+)
+
+DEFAULT_SPACE = (
+    "task.feature_weight choice 0 0.3 1",
+    "optim.layer_decay uniform 0.6 1",
+    "model.migration choice 0 0.1 0.2 0.3 0.4",
+)
+"""λ of pre-training (paper, eq. 4), layer decay and r of fine-tuning (4.1)."""
+SEARCHES = ("tpe", "quasi", "random", "grid")
+PRETRAINED = "pretrained"
+"""Folder in OUT of the pre-trainings that sweeps share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A sweep: one pre-training for each λ, then trials of fine-tuning over layer decay and r.
+    """A sweep: fine-tuning trials over a space, each from the pre-training that its point names.
 
     Raises:
         ConfigError: a value lies outside its range, or two contradict each other.
@@ -33,16 +55,39 @@ class SweepConfig:
     """Fine-tuning trials."""
     concurrent: int = 2
     """Trials that run at the same time."""
-    feature_weight: tuple[float, ...] = (0.0, 0.3, 1.0)
-    """Values of λ, the weight of the feature loss in pre-training (paper, eq. 4)."""
-    layer_decay: tuple[float, float] = (0.6, 1.0)
-    """Lowest and highest layer decay."""
-    migration: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
-    """Values of r, the share of tokens that migrate (paper, 4.1)."""
+    space: tuple[str, ...] = DEFAULT_SPACE
+    """What varies: PATH KIND VALUES of each field, such as "optim.lr log 1e-4 3e-3". KIND is
+    choice, uniform or log. Also written --space.optim.lr log 1e-4 3e-3; what is given takes the
+    place of the whole default. A path is one of fine-tuning where that has it, otherwise of
+    pre-training; pretrain. or finetune. before it decides."""
+    search: str = "tpe"
+    """How points are chosen: tpe (quasi-random ones first, then by results), quasi, random, or grid
+    (every combination of choices)."""
+    quasi: int = 0
+    """Quasi-random trials before TPE goes by results; 0: half of them, at least 10."""
+    warm_start: str = ""
+    """Folder of an earlier sweep over the same space, whose results TPE starts with."""
+    extend: int = 0
+    """Trials beyond ``trials``: repeat the command of a sweep that has ended, and add this."""
+    at_least: float = 0.0
+    """Images/s that a network must do to be trained, as timed before the trials; 0: any."""
+    at_most_ms: float = 0.0
+    """Milliseconds that a network may take for one image alone; 0: any."""
+    speed_batch: int = 32
+    """Images a forward pass when images/s are timed."""
     grace_epochs: int = 2
-    """Epochs before ASHA may stop a trial."""
+    """Epochs before a trial may be stopped."""
     reduction: int = 3
-    """ASHA keeps one trial in this many at each rung."""
+    """One trial in this many goes on at each rung, and any that is the best at some speed."""
+    noise: float | None = None
+    """Difference of the headline metric within which trials count as equal. None: one standard
+    error where it counts images, otherwise 0.01."""
+    repeat_best: int = 0
+    """How many of the best trials are trained again with other seeds."""
+    seeds: int = 3
+    """Seeds of each of those, with its own."""
+    apply: str = ""
+    """Copy the settings and weights of a trial, or of "best", to OUT/RUN/best: a run's folder."""
     seed: int = 0
     """Seed of the draws from the space."""
     pretrain: ExperimentConfig = field(default_factory=ExperimentConfig)
@@ -53,26 +98,45 @@ class SweepConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
-        for name in ("trials", "concurrent", "grace_epochs"):
+        for name in ("trials", "concurrent", "grace_epochs", "speed_batch", "seeds"):
             checks.positive(name, getattr(self, name))
+        for name in ("quasi", "extend", "repeat_best", "at_least", "at_most_ms", "noise"):
+            checks.not_negative(name, getattr(self, name) or 0)
+        checks.one_of("search", self.search, SEARCHES)
         checks.in_range("reduction", self.reduction, 2, 100)
-        for value in self.feature_weight:
-            checks.not_negative("feature_weight", value)
-        for r in self.migration:
-            checks.in_range("migration", r, 0.0, 0.9)
-        low, high = self.layer_decay
-        checks.in_range("layer_decay", low, 0.01, high)
-        checks.in_range("layer_decay", high, low, 1.0)
-        for name in ("feature_weight", "migration"):
-            if not getattr(self, name):
-                raise ConfigError(name, (), "is empty", "Give at least one value")
-        if not hasattr(self.pretrain.task, "feature_weight"):
+        dimensions = self.dimensions
+        if not dimensions:
+            raise ConfigError("space", (), "is empty", "Name at least one field that varies")
+        before = stage_of(dimensions, "pretrain")
+        if before and self.finetune.model.init:
             raise ConfigError(
-                "pretrain.task",
-                self.pretrain.task.name,
-                "has no λ to sweep",
-                "Use a recipe of pre-training on pixels",
+                "finetune.model.init",
+                self.finetune.model.init,
+                f"leaves no pre-training, of which {before[0].path} would be a setting",
+                "Leave it out, or the field out of the space",
             )
+        check_corners(self.pretrain, before)
+        check_corners(self.finetune, stage_of(dimensions, "finetune"))
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The space."""
+        return parse_space(self.space, self.pretrain, self.finetune)
+
+    @property
+    def total_trials(self) -> int:
+        """With those by which the sweep is extended."""
+        return self.trials + self.extend
+
+    @property
+    def quasi_trials(self) -> int:
+        """How many trials are quasi-random."""
+        return min(self.trials, self.quasi or max(10, self.trials // 2))
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether trials start from weights that the sweep pre-trains."""
+        return not self.finetune.model.init
 
 
 def sweep_to_dict(config: SweepConfig) -> dict[str, Any]:
@@ -99,32 +163,47 @@ def sweep_as_saved_today(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, **runs}
 
 
-def pretraining(config: SweepConfig, folder: str, weight: float) -> ExperimentConfig:
-    """The pre-training with λ = ``weight``."""
-    plain = to_dict(config.pretrain)
-    plain |= {"run": f"lambda-{weight:g}", "out": f"{folder}/pretrain", "data": config.data}
-    plain["task"]["feature_weight"] = weight
+def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
+    """The pre-training that a trial at this point starts from.
+
+    It is named by the digest of its settings, so that all trials and sweeps of one OUT that would
+    repeat it share it.
+    """
+    own = applied(config.pretrain, stage_of(config.dimensions, "pretrain"), point)
+    own = dataclasses.replace(own, data=config.data)
     # All runs of the sweep in one place: the embedded database lies in the sweep's own out.
     uri = tracking_uri(config.tracking, config.out)
-    plain["tracking"] = dataclasses.asdict(dataclasses.replace(config.tracking, uri=uri))
-    return from_dict(plain)
+    return dataclasses.replace(
+        own,
+        run=f"pretrain-{settings_digest(own)}",
+        out=f"{config.out}/{PRETRAINED}",
+        tracking=dataclasses.replace(config.tracking, uri=uri),
+    )
 
 
-def trial(
-    config: SweepConfig, folder: str, trial_id: str, choice: dict[str, float], init: str
-) -> ExperimentConfig:
+def settings_digest(config: ExperimentConfig) -> str:
+    """Twelve hexadecimal digits of what a run computes, whatever its name, place and workers."""
+    named = ("run", "out", *FREE_TO_CHANGE)
+    plain = {k: v for k, v in flatten(to_dict(config)).items() if not k.startswith(named)}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def trial(config: SweepConfig, folder: str, name: str, point: Point, init: str) -> ExperimentConfig:
     """The fine-tuning of one trial.
 
     Args:
         config: the sweep.
         folder: the sweep's folder.
-        trial_id: name of the trial.
-        choice: ``layer_decay`` and ``migration``.
-        init: weights pre-trained with the trial's λ.
+        name: of the trial.
+        point: of the space.
+        init: weights to start from.
     """
-    plain = to_dict(config.finetune)
-    plain |= {"run": trial_id, "out": f"{folder}/trials", "data": config.data}
-    plain["model"] |= {"init": init, "migration": choice["migration"]}
-    plain["optim"]["layer_decay"] = choice["layer_decay"]
-    plain["tracking"] = {"kind": "none"}
-    return from_dict(plain)
+    own = applied(config.finetune, stage_of(config.dimensions, "finetune"), point)
+    return dataclasses.replace(
+        own,
+        run=name,
+        out=f"{folder}/trials",
+        data=config.data,
+        model=dataclasses.replace(own.model, init=init),
+        tracking=dataclasses.replace(own.tracking, kind="none"),
+    )

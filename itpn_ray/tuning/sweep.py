@@ -1,9 +1,11 @@
-"""A sweep from the driver's side: pre-train for each λ, run the trials, measure speed, compare."""
+"""A sweep from the driver's side: time networks, pre-train, run the trials, compare."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,9 @@ from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
-from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
-from itpn_ray.formatting import with_certainty
+from itpn_ray.formatting import label, with_certainty
 from itpn_ray.metrics import Metric
-from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.runs.folder import EXPORT, claim, folder_of, write_about
@@ -23,9 +23,11 @@ from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
+from itpn_ray.training.devices import with_devices
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
+from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
     SweepConfig,
     pretraining,
@@ -33,8 +35,19 @@ from itpn_ray.tuning.config import (
     sweep_to_dict,
     trial,
 )
+from itpn_ray.tuning.space import Point, combinations, stage_of
+from itpn_ray.tuning.speed import (
+    Timings,
+    check_reachable,
+    judge_point,
+    networks,
+    shaping,
+    timings,
+)
+from itpn_ray.tuning.study import SweepStudy, warm_start
 
-SPEED_BATCH = 32
+FREE = ("out", "run", "ray", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
+"""Settings that may differ when a sweep goes on."""
 
 
 def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
@@ -50,9 +63,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
     folder = folder_of(config.out, config.run)
-    sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
-    preflight(trial(config, str(folder), "trial", sample, init=""))
-    preflight(pretraining(config, str(folder), config.feature_weight[0]))
+    _preflight(config, folder)
     claim_sweep(config, folder, command)
     write_about(folder, "Sweep", config.finetune.task.metrics)
     journal = FileJournal(folder)
@@ -60,20 +71,24 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     verbose = console.verbosity == "verbose"
     with Lease(str(folder), name=config.run), start_ray(with_slots(config), verbose=verbose):
         tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
-        journal.event("start", trials=config.trials)
+        journal.event("start", trials=config.total_trials)
         with recorded_end(journal, folder, tracker, console):
-            weights = {
-                weight: str(_pretrained(config, folder, weight, command, console))
-                for weight in dict.fromkeys(config.feature_weight)
-            }
-            rows = _trials(config, folder, weights, console)
-            if any(config.finetune.task.headline().name in row for row in rows):
-                results = _compare(config, rows, folder)
-                journal.result(**results)
-                console.table([with_certainty(row, results["images"]) for row in results["trials"]])
-            _tell_failures(rows, config.finetune.task.headline())
+            _run(config, folder, command, journal, console)
     console.summary(folder, where={"tracking": tracker.where})
     return folder
+
+
+def _preflight(config: SweepConfig, folder: Path) -> None:
+    """Find in seconds what would end the sweep later: `preflight` of its first runs.
+
+    Raises:
+        ItpnError: see `preflight`, and a dimension that decides speeds but cannot be timed.
+    """
+    shaping(config.dimensions)
+    first = {one.name: one.values[0] for one in config.dimensions}
+    preflight(trial(config, str(folder), "trial", first, init=config.finetune.model.init))
+    if config.pretrains:
+        preflight(pretraining(config, first))
 
 
 def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
@@ -83,50 +98,126 @@ def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
         sweep_to_dict(config),
         inputs={"data": read_manifest(config.data).digest},
         command=command,
-        free=("out", "run", "ray", "concurrent"),
+        free=FREE,
         as_saved_today=sweep_as_saved_today,
+    )
+
+
+def _run(
+    config: SweepConfig, folder: Path, command: str, journal: FileJournal, console: Console
+) -> None:
+    """Time, pre-train, run the trials, compare them."""
+    timed = _timings(config, folder, console)
+    study = open_study(config, folder, timed)
+    if config.warm_start:
+        taken = warm_start(study, Path(absolute(config.warm_start)))
+        console.say(f"{taken} trials of {config.warm_start} are known to the search")
+    weights = _pretrained(config, study, command, console) if config.pretrains else {}
+    rows = _trials(config, folder, weights, timed, study, console)
+    metric = config.finetune.task.headline().name
+    if done := [row for row in rows if metric in row]:
+        results = _compare(config, rows, folder)
+        values = repeated(config, folder, done, study, weights, command, console)
+        results |= conclude(config, done, values, study)
+        journal.result(**results)
+        console.table([with_certainty(row, results["images"]) for row in results["trials"]])
+        console.say(results.get("importance_refused") or _importance_line(results["importance"]))
+        console.say(results["answer"])
+        if config.apply:
+            console.say(f"applied: {apply_trial(folder, config.apply, results['best'])}")
+    _tell_failures(rows, metric)
+
+
+def _importance_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Settings by how much of the metric's variance they explain, in one line."""
+    shown = [
+        f"{label(row['setting'])} {row['importance']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+        for row in rows
+    ]
+    return f"importance: {', '.join(shown)}"
+
+
+def _timings(config: SweepConfig, folder: Path, console: Console) -> Timings:
+    """Time the networks of the space as trials will have them.
+
+    Raises:
+        ConfigError: none of them is as fast as is asked for.
+    """
+    from itpn_ray.training.launch.ray_trainer import cluster_gpus
+
+    gpu = bool(with_devices(config.finetune, cluster_gpus()).gpus)
+    console.say(f"timing {len(networks(config))} networks on a worker's {'GPU' if gpu else 'CPU'}")
+    timed = timings(config, folder, gpu=gpu)
+    check_reachable(config, timed)
+    return timed
+
+
+def open_study(config: SweepConfig, folder: Path, timed: Timings) -> SweepStudy:
+    """The sweep's study, new or as an earlier driver left it."""
+    return SweepStudy(
+        folder,
+        config.dimensions,
+        higher_is_better=config.finetune.task.headline().higher_is_better,
+        search=config.search,
+        trials=config.total_trials,
+        planned=config.quasi_trials,
+        seed=config.seed,
+        judge=partial(judge_point, config, timed),
     )
 
 
 def with_slots(config: SweepConfig) -> RayConfig:
     """Ray with a CPU slot for each trial, where it is our own.
 
-    Ray gives the slot of a trial that ASHA stopped back late; without spare ones the next trials
+    Ray gives the slot of a trial that was stopped back late; without spare ones the next trials
     wait. ``concurrent`` decides how many compute at once.
     """
     if config.ray.address or config.ray.num_cpus is not None:
         return config.ray
-    slots = (config.trials + config.concurrent) * config.finetune.worker_range[1]
+    slots = (config.total_trials + config.concurrent) * config.finetune.worker_range[1]
     return dataclasses.replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
 
 
 def _pretrained(
-    config: SweepConfig, folder: Path, weight: float, command: str, console: Console
-) -> Path:
-    return (
-        train(pretraining(config, str(folder), weight), command=command, console=console) / EXPORT
-    )
+    config: SweepConfig, study: SweepStudy, command: str, console: Console
+) -> dict[str, str]:
+    """Run every pre-training that trials can ask for, in the order in which the first ones do.
+
+    Returns:
+        Its weights by its name.
+    """
+    points: list[Point] = [*study.design]
+    if config.search == "tpe":
+        points += combinations(stage_of(config.dimensions, "pretrain"))
+    runs = {one.run: one for one in (pretraining(config, point) for point in points)}
+    return {
+        name: str(train(one, command=command, console=console) / EXPORT)
+        for name, one in runs.items()
+    }
 
 
 def _trials(
-    config: SweepConfig, folder: Path, weights: dict[float, str], console: Console
+    config: SweepConfig,
+    folder: Path,
+    weights: dict[str, str],
+    timed: Timings,
+    study: SweepStudy,
+    console: Console,
 ) -> list[dict[str, Any]]:
     from itpn_ray.tuning.trials import run_trials
 
-    console.say(f"{config.trials} trials, {config.concurrent} at a time")
+    console.say(f"{config.total_trials} trials, {config.concurrent} at a time")
     with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
-        rows = run_trials(config, folder, weights)
-
-    return rows
+        return run_trials(config, folder, weights, timed, study)
 
 
-def _tell_failures(rows: list[dict[str, Any]], judged: Metric) -> None:
-    """Refuse to call a sweep done of which trials failed; those that ASHA stopped did not.
+def _tell_failures(rows: list[dict[str, Any]], metric: str) -> None:
+    """Refuse to call a sweep done of which trials failed; those that others stopped did not.
 
     Raises:
         TrialsError: some did.
     """
-    failed = [row for row in rows if "error" in row or judged.name not in row]
+    failed = [row for row in rows if "error" in row or metric not in row]
     if failed:
         first = failed[0]
         raise TrialsError(
@@ -139,16 +230,7 @@ def _tell_failures(rows: list[dict[str, Any]], judged: Metric) -> None:
 
 
 def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """Add images/s at each trial's r, measured in turn on this machine, and find the front."""
-    model = config.finetune.model
-    ratios = sorted({row["migration"] for row in rows})
-    networks = {
-        r: create_model(model.name, num_classes=2, image_size=model.image_size, migration=r).eval()
-        for r in ratios
-    }
-    speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)
-    for row in rows:
-        row |= speeds[row["migration"]].as_row()
+    """Order the trials and find the front."""
     metric = config.finetune.task.headline()
     done = [row for row in rows if metric.name in row]
     points = [(row["images_per_s"], row[metric.name]) for row in done]

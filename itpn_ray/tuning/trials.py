@@ -1,82 +1,87 @@
-"""Trials under Ray Tune: each is a Ray Train run, and ASHA stops the weak ones."""
+"""Trials under Ray Tune: each is a Ray Train run, and those that others beat are stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.ray_runtime.start import environment
+from itpn_ray.runs.folder import EXPORT
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.tracking.base import RunStatus
 from itpn_ray.training.claim import claim_run, run_folder
+from itpn_ray.training.exporting import export
 from itpn_ray.training.launch.ray_trainer import launch
-from itpn_ray.tuning.config import SweepConfig, trial
+from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.scheduler import DominanceHalving, rungs, share_noise
+from itpn_ray.tuning.searcher import (
+    TRIAL,
+    DominanceScheduler,
+    StudySearcher,
+    evaluations,
+    trial_folder,
+)
+from itpn_ray.tuning.speed import Timings, scores, timings_at
+from itpn_ray.tuning.study import SweepStudy, name_of
 
 DRIVER_CPUS = 0.01
 """What Ray reserves for a trial's driver, which only waits; 0 is refused."""
+PLAIN_NOISE = 0.01
+"""Difference within which trials count as equal by a metric that counts no images."""
 
 
 def run_trials(
-    config: SweepConfig, folder: Path, weights: dict[float, str]
+    config: SweepConfig,
+    folder: Path,
+    weights: dict[str, str],
+    timed: Timings,
+    study: SweepStudy,
 ) -> list[dict[str, Any]]:
-    """Run the trials, or take up those that a killed driver left.
+    """Run the trials that the study asks for, first those that a killed driver left.
 
     Args:
         config: the sweep.
         folder: the sweep's folder.
-        weights: λ -> file of weights pre-trained with it.
+        weights: name of a pre-training -> file of its weights.
+        timed: how fast networks are.
+        study: asks for points and is told what became of them.
 
     Returns:
-        A dict a trial: ``trial``, ``feature_weight``, ``layer_decay``, ``migration``, ``epoch``,
-        the figures of its last evaluation, and ``error`` where it failed.
+        A dict a trial: ``trial``, its point, ``epoch``, the metrics of its last evaluation, its
+        speed, and ``error`` where it failed.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the same call takes up the trials that have begun.
     """
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
-        {"CPU": DRIVER_CPUS},
+    scheduler = DominanceScheduler(config, folder, timed, halving(config))
+    scheduler.recall({name_of(one): one.params for one in study.trials()})
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
+            {"CPU": DRIVER_CPUS},
+        ),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,  # the searcher says when there are enough
+            max_concurrent_trials=config.concurrent,
+            search_alg=StudySearcher(config, folder, timed, study),
+            scheduler=scheduler,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            # Tune's own records of this start alone: the study and the trials' folders are the
+            # sweep's state.
+            name=f"{time.time():.0f}",
+            storage_path=str(folder / "ray"),
+            verbose=0,
+            callbacks=[TrackTrials(config, folder)],
+        ),
     )
-    metric = config.finetune.task.headline()
-    storage = folder / "ray"
-    place = str(storage / "tune")
-    if tune.Tuner.can_restore(place):
-        tuner = tune.Tuner.restore(
-            place, trainable=trainable, resume_unfinished=True, restart_errored=True
-        )
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={
-                "feature_weight": tune.choice(list(config.feature_weight)),
-                "layer_decay": tune.uniform(*config.layer_decay),
-                "migration": tune.choice(list(config.migration)),
-            },
-            tune_config=tune.TuneConfig(
-                metric=metric.name,
-                mode="max" if metric.higher_is_better else "min",
-                num_samples=config.trials,
-                # Seeded, so that a sweep killed before Tune's first snapshot draws the same trials.
-                search_alg=BasicVariantGenerator(
-                    random_state=config.seed, max_concurrent=config.concurrent
-                ),
-                scheduler=_scheduler(config),
-                trial_name_creator=_name,
-                trial_dirname_creator=_name,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(storage),
-                verbose=0,
-                callbacks=[TrackTrials(config, folder)],
-            ),
-        )
     try:
         # Tune's own handler would return as if all trials had come to their end.
         with environment({"TUNE_DISABLE_SIGINT_HANDLER": "1"}):
@@ -84,44 +89,71 @@ def run_trials(
     except KeyboardInterrupt:
         TrackTrials.close_all("INTERRUPTED")
         raise
-    names = [metric.name for metric in config.finetune.task.metrics if not metric.detail]
-    return [_row(results[i], names) for i in range(len(results))]
+    errors = {
+        str((result.config or {})[TRIAL]): str(result.error).strip().splitlines()[-1]
+        for result in (results[i] for i in range(len(results)))
+        if result.error is not None
+    }
+    return rows_of(config, folder, timed, study, errors)
 
 
-def _trial(
-    choice: dict[str, float], sweep: SweepConfig, folder: Path, weights: dict[float, str]
-) -> None:
-    """One trial: a Ray Train run whose evaluations Tune sees."""
-    name = tune.get_context().get_trial_name()
-    init = weights[choice["feature_weight"]]
-    config = trial(sweep, str(folder), name, choice, init)
-    claim_run(config, f"trial {name} of {sweep.run}")
-    launch(config, run_folder(config), callbacks=[TuneReportCallback()])
-
-
-def _scheduler(config: SweepConfig) -> ASHAScheduler:
-    """ASHA over epochs of ours: Tune's own count of iterations restarts when a trial does."""
-    longest = max(1, round(config.finetune.optim.epochs))
-    return ASHAScheduler(
-        time_attr="epoch",
-        max_t=longest,
-        grace_period=min(config.grace_epochs, longest),
-        reduction_factor=config.reduction,
+def halving(config: SweepConfig) -> DominanceHalving:
+    """When trials are compared, and what counts as a difference."""
+    metric = config.finetune.task.headline()
+    noise = config.noise
+    if noise is None and metric.counted:
+        noise = share_noise(0.5, len(open_dataset(config.data, "val")))
+    return DominanceHalving(
+        rungs=rungs(config.grace_epochs, config.finetune.optim.epochs, config.reduction),
+        reduction=config.reduction,
+        noise=PLAIN_NOISE if noise is None else noise,
     )
 
 
+def _trial(
+    choice: dict[str, Any], sweep: SweepConfig, folder: Path, weights: dict[str, str]
+) -> None:
+    """One trial: a Ray Train run whose evaluations Tune sees."""
+    point = dict(choice)
+    name = point.pop(TRIAL)
+    init = weights[pretraining(sweep, point).run] if weights else sweep.finetune.model.init
+    config = trial(sweep, str(folder), name, point, init)
+    claim_run(config, f"{name} of {sweep.run}")
+    place = run_folder(config)
+    launch(config, place, callbacks=[TuneReportCallback()])
+    if not (place / EXPORT).exists():
+        export(config, place)
+
+
 def _name(trial: Any) -> str:
-    return f"trial-{trial.trial_id.rsplit('_', 1)[-1]}"
+    return str(trial.config[TRIAL])
 
 
-def _row(result: Any, names: Sequence[str]) -> dict[str, Any]:
-    """A trial: what was chosen, the named metrics of its last evaluation, its error."""
-    figures = result.metrics or {}
-    row = {"trial": Path(result.path).name, **(result.config or {})}
-    row |= {name: figures[name] for name in ("epoch", *names, "loss") if name in figures}
-    if result.error is not None:
-        row["error"] = str(result.error).strip().splitlines()[-1]
-    return row
+def rows_of(
+    config: SweepConfig,
+    folder: Path,
+    timed: Timings,
+    study: SweepStudy,
+    errors: dict[str, str],
+) -> list[dict[str, Any]]:
+    """A row for each network that trials serve: point, last evaluation, speed, error."""
+    metric = config.finetune.task.headline()
+    names = ["epoch", *(one.name for one in config.finetune.task.metrics if not one.detail), "loss"]
+    rows = []
+    for frozen in study.trials():
+        name = name_of(frozen)
+        found = evaluations(trial_folder(folder, name), metric)
+        figures = {key: found[-1][key] for key in names if key in found[-1]} if found else {}
+        told = {"error": errors[name]} if name in errors else {}
+        speeds = timings_at(config, timed, frozen.params)
+        served = scores(config, frozen.params, found[-1]) if found else {}
+        for ratio, timing in speeds.items():
+            at = {"migration": ratio} if len(speeds) > 1 else {}
+            score = {metric.name: served[ratio]} if served else {}
+            other = figures if ratio == next(iter(speeds)) else {"epoch": figures.get("epoch")}
+            speed = timing.throughput.as_row() | {"ms": round(timing.latency_ms, 3)}
+            rows.append({"trial": name, **frozen.params, **at, **other, **score, **told, **speed})
+    return rows
 
 
 class TrackTrials(tune.Callback):
@@ -148,14 +180,14 @@ class TrackTrials(tune.Callback):
         tracker.start(
             f"{self.config.run}/{_name(trial)}",
             trial.config,
-            key=str(self.folder / "trials" / _name(trial)),
+            key=str(trial_folder(self.folder, _name(trial))),
             parent=str(self.folder),
         )
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Log the figures of an evaluation."""
+        """Log the metrics of an evaluation."""
         names = {metric.name for metric in self.config.finetune.task.metrics}
         figures = {
             f"val/{name}": float(value)

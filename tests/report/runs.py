@@ -233,7 +233,12 @@ def sweep(folder: Path) -> Path:
         {"trial": "trial-00008", "layer_decay": 0.91, "migration": 0.2, "error": "worker died"}
     )
     plot_front(points, [t["trial"] for t in trials[:8]], folder / "plots" / "front.png")
-    write_json(folder / "results.json", {"trials": trials})
+    answered = {
+        "answer": "trial-00003 with r = 0.2: top-1 79.0 ± 0.6 % at 435 images/s",
+        "repeats": [{"trial": "trial-00003", "top1": 0.79, "half": 0.006, "seeds": 3}],
+        "importance": [{"setting": "migration", "importance": 0.7, "low": 0.5, "high": 0.9}],
+    }
+    write_json(folder / "results.json", {"trials": trials, **answered})
     write_json(
         folder / "config.json", config(folder.name, "itpn-ray tune demo --trials 9", trials=9)
     )

@@ -135,7 +135,9 @@ def test_a_sweep_shows_its_front_and_its_failures(tmp_path: Path) -> None:
     text = write_report(folder).read_text()
     page = Page(text)
     trials = json.loads((folder / "results.json").read_text())["trials"]
-    assert page.headings == ["tune", "Accuracy against speed", "Trials", "How it ran"]
+    assert page.headings == ["tune", "Answer", "Accuracy against speed", "Trials", "How it ran"]
+    assert "79.0 ± 0.6 %" in page.text
+    assert "50% to 90%" in page.text
     front = [trial["trial"] for trial in trials if trial.get("front")]
     assert text.count('<tr class="marked">') == len(front)
     assert all(text.count(name) >= 3 for name in front)  # table, dot and its name

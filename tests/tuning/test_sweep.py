@@ -14,7 +14,6 @@ import pytest
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError, TrialsError
-from itpn_ray.metrics import find
 from itpn_ray.runs.journal import read_lines
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
@@ -34,8 +33,11 @@ def config(prepared: str, out: Path) -> SweepConfig:
         data=prepared,
         trials=2,
         concurrent=2,
-        feature_weight=(0.0,),
-        migration=(0.0, 0.3),
+        space=(
+            "task.feature_weight choice 0",
+            "optim.layer_decay uniform 0.6 1",
+            "model.migration choice 0 0.3",
+        ),
         grace_epochs=1,
         pretrain=dataclasses.replace(before, optim=dataclasses.replace(before.optim, epochs=0.5)),
         finetune=after,
@@ -45,11 +47,11 @@ def config(prepared: str, out: Path) -> SweepConfig:
 
 def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:
     sweep = config(prepared, tmp_path)
-    before = pretraining(sweep, str(tmp_path / "tune"), 0.7)
-    assert (before.task.feature_weight, before.run) == (0.7, "lambda-0.7")
+    point = {"feature_weight": 0.0, "layer_decay": 0.8, "migration": 0.3}
+    before = pretraining(sweep, point)
+    assert (before.task.feature_weight, before.out) == (0.0, str(tmp_path / "pretrained"))
     assert before.tracking.uri == tracking_uri(sweep.tracking, tmp_path)
-    choice = {"layer_decay": 0.8, "migration": 0.3}
-    after = trial(sweep, str(tmp_path / "tune"), "trial-1", choice, "weights")
+    after = trial(sweep, str(tmp_path / "tune"), "trial-1", point, "weights")
     assert (after.optim.layer_decay, after.model.migration, after.model.init) == (
         0.8,
         0.3,
@@ -59,12 +61,12 @@ def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:
 
 def test_failed_trials_are_counted_and_those_that_were_stopped_early_are_not() -> None:
     done, stopped = {"trial": "a", "top1": 0.9}, {"trial": "b", "top1": 0.1, "epoch": 1}
-    _tell_failures([done, stopped], find("top1"))
+    _tell_failures([done, stopped], "top1")
     failed = [{"trial": "c", "error": "boom"}, {"trial": "d"}]
     with pytest.raises(
         TrialsError, match=r"trials = 2: of 4 failed, the first, c, with: boom\."
     ) as e:
-        _tell_failures([done, stopped, *failed], find("top1"))
+        _tell_failures([done, stopped, *failed], "top1")
     assert e.value.exit_code == 1
 
 
@@ -72,9 +74,11 @@ def test_failed_trials_are_counted_and_those_that_were_stopped_early_are_not() -
     ("changes", "field"),
     [
         ({"trials": 0}, "trials"),
-        ({"layer_decay": (0.9, 0.5)}, "layer_decay"),
-        ({"migration": ()}, "migration"),
-        ({"migration": (0.95,)}, "migration"),
+        ({"space": ("optim.layer_decay uniform 0.9 0.5",)}, "layer_decay"),
+        ({"space": ()}, "space"),
+        ({"space": ("model.migration choice 0.95",)}, "migration"),
+        ({"search": "genetic"}, "search"),
+        ({"at_least": -1.0}, "at_least"),
     ],
 )
 def test_bad_settings(prepared: str, tmp_path: Path, changes: dict, field: str) -> None:
@@ -91,14 +95,22 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     rows = json.loads((folder / "results.json").read_text())["trials"]
     assert len(rows) == 2
     assert all(
-        {"top1", "images_per_s", "layer_decay", "feature_weight"} <= row.keys() for row in rows
+        {"top1", "images_per_s", "ms", "layer_decay", "feature_weight"} <= row.keys()
+        for row in rows
     )
     assert any(row["front"] for row in rows)
     assert (folder / "plots/front.png").stat().st_size > 0
     assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
 
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/metrics.jsonl")}
-    sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    again = dataclasses.replace(settings, apply="best")
+    sweep(again, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    results = json.loads((folder / "results.json").read_text())
+    assert results["answer"].startswith(results["best"])
+    assert "are needed" in results["importance_refused"]
+    config_of_best = json.loads((folder / "best/config.json").read_text())
+    assert config_of_best["run"] == results["best"]
+    assert (folder / "best/exported/model.safetensors").is_file()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
 
@@ -109,7 +121,9 @@ def test_a_killed_sweep_goes_on(prepared: str, tmp_path: Path, after_s: float) -
     """Two times: before and after Tune's first snapshot of its own state."""
     command = [
         sys.executable, "-m", "itpn_ray.cli", "tune", "nano", f"--data={prepared}",
-        f"--out={tmp_path}", "--trials=3", "--feature-weight", "0.3", "--grace-epochs=40",
+        f"--out={tmp_path}", "--trials=3", "--grace-epochs=40",
+        "--space.task.feature-weight", "choice", "0.3", "--space.model.migration", "choice", "0",
+        "0.3", "--space.optim.layer-decay", "uniform", "0.6", "1",
         "--pretrain.optim.global-batch=16", "--pretrain.optim.epochs=1",
         "--finetune.optim.global-batch=16", "--finetune.optim.epochs=40",
         "--finetune.checkpoint.every-steps=4",

@@ -33,6 +33,7 @@ from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
+from itpn_ray.tasks.elastic import check_ratios, mean_cost
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 
@@ -115,6 +116,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 key=self.model.init_key,
                 partial=self.model.partial_init,
             )
+        check_ratios(classifier, self.model.elastic_migration)
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
         return ClassificationNetwork(classifier, self.config.ema_decay)
@@ -157,6 +159,10 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
         """Vectors and position tables."""
         classifier = network.classifier
         return {f"classifier.{name}" for name in no_weight_decay(classifier)}
+
+    def migrating(self, network: ClassificationNetwork) -> tuple[Classifier, ...]:
+        """See `Task.migrating`: the classifier and its average."""
+        return network.classifier, network.evaluated
 
     def after_step(self, network: ClassificationNetwork, step: int) -> None:
         """Move the average."""
@@ -205,7 +211,13 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
     def multiply_adds(self, network: ClassificationNetwork) -> dict[str, int]:
         """Of the classifier."""
         classifier = network.classifier
-        return {"classifier": multiply_adds(classifier, self.model.image_size)}
+        return {
+            "classifier": mean_cost(
+                classifier,
+                self.model.elastic_migration,
+                lambda: multiply_adds(classifier, self.model.image_size),
+            )
+        }
 
     def export(self, network: ClassificationNetwork, path: Path) -> None:
         """Write the evaluated classifier, with its class names."""

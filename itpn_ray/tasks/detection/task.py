@@ -38,6 +38,7 @@ from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.detection.config import Detection
+from itpn_ray.tasks.elastic import check_ratios, mean_cost
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 SHOWN = 6
@@ -171,6 +172,7 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )
+        check_ratios(detector, self.model.elastic_migration)
         detector.set_grad_checkpointing(self.model.checkpoint_activations)
         return DetectionNetwork(detector, self.config.ema_decay)
 
@@ -204,6 +206,10 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
         """Vectors and position tables."""
         detector = network.detector
         return {f"detector.{name}" for name in no_weight_decay(detector)}
+
+    def migrating(self, network: DetectionNetwork) -> tuple[Detector, ...]:
+        """See `Task.migrating`: the detector and its average."""
+        return network.detector, network.evaluated
 
     def after_step(self, network: DetectionNetwork, step: int) -> None:
         """Move the average."""
@@ -272,7 +278,13 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
         sides = sorted(self.augment.short_sides)
         height = max(64, sides[len(sides) // 2] // 32 * 32)
         width = height * 4 // 3 // 32 * 32
-        return {"detector": multiply_adds(detector, (height, width))}
+        return {
+            "detector": mean_cost(
+                detector,
+                self.model.elastic_migration,
+                lambda: multiply_adds(detector, (height, width)),
+            )
+        }
 
     def export(self, network: DetectionNetwork, path: Path) -> None:
         """Write the evaluated detector, with its classes and the size it was evaluated at."""

@@ -52,8 +52,8 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     train_split, val_split = open_splits(config)
     check_fit(config, train_split, val_split)
     report = None
-    if config.model.init:
-        # Building once on the driver tells sizes that do not fit, in this process, in seconds.
+    if config.model.init or config.model.elastic_migration:
+        # Building once on the driver tells sizes and ratios that do not fit, here, in seconds.
         task = make_task(config, train_split.classes)
         task.build()
         report = task.load_report

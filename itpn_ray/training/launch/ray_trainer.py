@@ -121,15 +121,19 @@ def _placed(config: ExperimentConfig, journal: Journal) -> ExperimentConfig:
     Raises:
         ConfigError: the cluster has not, and cannot get, what the workers need.
     """
-    gpus = round(ray.cluster_resources().get("GPU", 0))
-    if is_private():
-        gpus = min(gpus, torch.cuda.device_count())
+    gpus = cluster_gpus()
     config = with_devices(config, gpus)
     journal.event("device", message=device_line(config, gpus))
     missing = missing_places(_resources(config), config.worker_range[0])
     if missing:
         journal.event("waiting", message=missing)
     return config
+
+
+def cluster_gpus() -> int:
+    """GPUs of the Ray that this process is connected to, as far as PyTorch can use them."""
+    gpus = round(ray.cluster_resources().get("GPU", 0))
+    return min(gpus, torch.cuda.device_count()) if is_private() else gpus
 
 
 def _resources(config: ExperimentConfig) -> dict[str, float]:

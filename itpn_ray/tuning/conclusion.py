@@ -1,0 +1,158 @@
+"""The end of a sweep: best trials with other seeds, the answer, importances, the winner's files."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.errors import ConfigError
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.metrics import Metric
+from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.terminal.console import Console
+from itpn_ray.training.claim import run_folder
+from itpn_ray.training.launch.driver import run as train
+from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
+from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.importance import importances, refusal, usable
+from itpn_ray.tuning.searcher import evaluations, trial_folder
+from itpn_ray.tuning.speed import scores
+from itpn_ray.tuning.study import DESIGN, SweepStudy, name_of
+
+Rows = Sequence[Mapping[str, Any]]
+BEST = "best"
+"""Folder of the winner's files, and what `--apply` takes for its name."""
+
+
+def repeated(
+    config: SweepConfig,
+    folder: Path,
+    rows: Rows,
+    study: SweepStudy,
+    weights: Mapping[str, str],
+    command: str,
+    console: Console,
+) -> dict[str, list[float]]:
+    """Train the best trials again with other seeds, one after the other.
+
+    Returns:
+        The headline metric of every run of a row, its own first, by `row_key`.
+    """
+    metric = config.finetune.task.headline()
+    points = {name_of(one): one.params for one in study.trials()}
+    found = {row_key(row): [float(row[metric.name])] for row in rows}
+    fast = fitting(rows, at_least=config.at_least, at_most_ms=config.at_most_ms)
+    whole = ended(fast, study)
+    names = dict.fromkeys(row["trial"] for row in best_rows(whole, metric, len(whole)))
+    for name in list(names)[: config.repeat_best]:
+        for number in range(1, config.seeds):
+            again = repeat(config, folder, name, points[name], weights, number)
+            console.say(f"{name} once more, with seed {again.seed}")
+            train(again, command=command, console=console)
+            figures = evaluations(run_folder(again), metric)[-1]
+            served = scores(config, points[name], figures)
+            for row in (row for row in rows if row["trial"] == name):
+                ratio = row["migration"] if len(served) > 1 else next(iter(served))
+                found[row_key(row)].append(served[ratio])
+    return found
+
+
+def repeat(
+    config: SweepConfig,
+    folder: Path,
+    name: str,
+    point: Mapping[str, Any],
+    weights: Mapping[str, str],
+    number: int,
+) -> ExperimentConfig:
+    """A trial with the seed that is ``number`` above its own."""
+    init = weights[pretraining(config, point).run] if weights else config.finetune.model.init
+    own = trial(config, str(folder), f"{name}-repeat-{number}", point, init)
+    return dataclasses.replace(own, out=f"{folder}/repeats", seed=own.seed + number)
+
+
+def conclude(
+    config: SweepConfig, rows: Rows, values: Mapping[str, Sequence[float]], study: SweepStudy
+) -> dict[str, Any]:
+    """``best``, the trial to use, and ``answer``, a sentence on it; ``repeats``, its interval and
+    others; ``importance``, a list, or ``importance_refused``, the reason.
+    """
+    metric = config.finetune.task.headline()
+    images = len(open_dataset(config.data, "val"))
+    told = {row_key(row): Score.of(values[row_key(row)], metric, images) for row in rows}
+    limits = {"at_least": config.at_least, "at_most_ms": config.at_most_ms}
+    settings = list(dict.fromkeys([one.name for one in config.dimensions]))
+    if config.finetune.model.elastic_migration:
+        settings.append("migration")
+    whole = ended(fitting(rows, **limits), study)
+    planned = usable(study.trials(), DESIGN)
+    refused = refusal(len(planned))
+    return {
+        **_answer(whole, rows, told, metric, settings, limits),
+        "repeats": [
+            {"trial": row["trial"], metric.name: one.value, "half": one.half, "seeds": one.seeds}
+            for row in rows
+            for one in [told[row_key(row)]]
+            if one.seeds > 1
+        ],
+        **(
+            {"importance_refused": refused}
+            if refused
+            else {"importance": importances(planned, config.seed)}
+        ),
+    }
+
+
+def ended(rows: Rows, study: SweepStudy) -> list[Mapping[str, Any]]:
+    """The rows of trials that came to their end: no others stopped them."""
+    names = {name_of(one) for one in study.trials() if one.state == TrialState.COMPLETE}
+    return [row for row in rows if row["trial"] in names]
+
+
+def _answer(
+    whole: Rows,
+    rows: Rows,
+    told: Mapping[str, Score],
+    metric: Metric,
+    settings: Sequence[str],
+    limits: Mapping[str, float],
+) -> dict[str, str]:
+    if not whole:
+        return {"best": "", "answer": "no trial came to its end, so there is none to use"}
+    choice = recommended(whole, told, metric)
+    return {
+        "best": str(choice["trial"]),
+        "answer": sentence(choice, rows, told, metric, settings, **limits),
+    }
+
+
+def apply_trial(folder: Path, named: str, best: str) -> Path:
+    """Copy a trial's settings and weights to `BEST`, a run's folder that every verb takes.
+
+    Args:
+        folder: the sweep's folder.
+        named: the trial, or `BEST`.
+        best: the trial that the sweep recommends.
+
+    Raises:
+        ConfigError: there is no such trial, or it was not trained to its end.
+    """
+    source = trial_folder(folder, best if named == BEST else named)
+    if not best or not (source / EXPORT).is_file():
+        raise ConfigError(
+            "apply",
+            named,
+            f"means {source.name}, which was not trained to its end",
+            f"Write {BEST}, or the name of a trial that was",
+        )
+    place = folder / BEST
+    (place / EXPORT).parent.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, EXPORT):
+        shutil.copyfile(source / name, place / name)
+    return place

@@ -1,0 +1,34 @@
+"""Networks of a space are timed as their task times them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from itpn_ray.recipes import detect, tune
+from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tuning.speed import key_of, networks, time_networks
+
+
+def test_each_network_has_a_throughput_and_a_latency(prepared: str) -> None:
+    space = ("model.migration choice 0 0.3", "model.image_size choice 32 48")
+    sweep = dataclasses.replace(tune.nano(), data=prepared, space=space)
+    found = time_networks(networks(sweep), batch=2, gpu=False)
+    assert len(found) == 4
+    for one in found.values():
+        assert one.throughput.low <= one.throughput.images_per_s <= one.throughput.high
+        assert one.latency_ms > 0
+
+
+def test_detectors_are_timed_too(scenes: str) -> None:
+    config = dataclasses.replace(detect.RECIPES["nano"](), data=scenes)
+    small = dataclasses.replace(
+        config, task=dataclasses.replace(config.task, short_side=64, long_side=64)
+    )
+    found = time_networks([small], batch=2, gpu=False)
+    assert found.keys() == {key_of(small.model)}
+
+
+def test_keys_tell_networks_apart_by_what_changes_their_speed() -> None:
+    plain = ModelConfig()
+    assert key_of(dataclasses.replace(plain, drop_path=0.3)) == key_of(plain)
+    assert key_of(dataclasses.replace(plain, migration=0.3)) != key_of(plain)
