@@ -181,7 +181,7 @@ def test_without_images_nothing_is_compared(files, tmp_path):
 
 def test_a_difference_is_seen(files, tmp_path, monkeypatch):
     """The comparison is with the file, not with the network that wrote it."""
-    from itpn_ray.models.weights.read import export as module
+    from itpn_ray.models.weights import export as module
 
     write, read = module._FORMATS[".safetensors"]
 
