@@ -14,6 +14,7 @@ RECIPE_OF = {
     "pretrain": "nano",
     "finetune": "nano",
     "detect": "nano",
+    "segment": "nano",
     "plan": "nano",
     "tune": "nano",
     "cache-teacher": "clip_nano",

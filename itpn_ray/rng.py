@@ -45,6 +45,8 @@ class Stream(IntEnum):
     DENOISING = 13
     REDUCTION = 14
     PICTURE = 15
+    COLOUR = 16
+    DROPOUT = 17
 
 
 def uniform(

@@ -102,6 +102,7 @@ def test_libraries_stay_in_their_packages(path: Path) -> None:
         ("itpn_ray.tasks.pixel_pretraining.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.classification.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.detection.task", ("ray", "mlflow")),
+        ("itpn_ray.tasks.segmentation.task", ("ray", "mlflow")),
         ("itpn_ray.cli", ("torch", "ray", "timm", "mlflow", "rich", "tyro")),
         ("itpn_ray.experiment", ("torch", "ray", "timm", "mlflow")),
         ("itpn_ray.tuning.config", ("torch", "ray", "timm", "mlflow")),

@@ -15,11 +15,14 @@ def run(words: list[str], verbose: bool) -> int:
     config = arguments.parse(DoctorConfig, words, "doctor")
     from itpn_ray.data.doctor.annotations import is_annotated, source_doctor
     from itpn_ray.data.doctor.fault_list import FaultList
+    from itpn_ray.data.doctor.masks import is_masked, mask_doctor
     from itpn_ray.data.doctor.prepared import doctor
     from itpn_ray.terminal.item_progress import progress_bar
 
     console = console_for(verbose)
-    examine = source_doctor if is_annotated(config.data) else doctor
+    masked = is_masked(config.data)
+    annotated = not masked and is_annotated(config.data)
+    examine = mask_doctor if masked else source_doctor if annotated else doctor
     with FaultList(config.out) as faults, progress_bar(console, "examining images") as count:
         health = examine(config.data, faults, threads=config.threads, count=count)
     for line in health.lines():

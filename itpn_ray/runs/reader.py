@@ -58,6 +58,7 @@ class RunRecord:
             "prepare": bool(self.manifest),
             "pretrain": task.endswith("pretraining"),
             "detect": task == "detection",
+            "segment": task == "segmentation",
             "finetune": bool(task),
             "tune": "trials" in self.config,
             "evaluate": "weights" in self.config,

@@ -19,7 +19,8 @@ class DoctorConfig:
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE_OR_DATA")]
-    """Prepared data, or raw images with COCO or Objects365 annotations: a folder or URI."""
+    """Prepared data, or raw images with COCO or Objects365 annotations or with masks: a folder or
+    URI."""
     out: str = "doctor.csv"
     """File for the list of faults, replaced whole."""
     threads: int = 4

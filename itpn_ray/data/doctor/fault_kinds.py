@@ -13,6 +13,8 @@ BOX_WITHOUT_AREA = "box without area"
 BOX_OUTSIDE = "box outside of the image"
 NO_MASK = "empty or degenerate mask"
 RUN_LENGTHS = "bad run lengths"
+MASK = "unusable mask"
+WITHOUT_PARTNER = "left out"
 ENTRY = "malformed entry"
 SHARD = "broken shard"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,7 +101,8 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         config: the settings.
         scratch: a folder for the plans, one small file a shard.
     """
-    settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
+    shaping = [SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)]
+    settings = json.dumps(shaping + ([asdict(listing.masks)] if listing.masks else []))
     for split, table in listing.splits.items():
         if split == "train":
             table = table.take(pa.array(_random_order(table, config.seed)))

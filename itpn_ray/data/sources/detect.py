@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from posixpath import splitext
 
 from pyarrow.fs import FileSystem, FileType
 
-from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.sources.base import Say, Source, silent
 from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
+from itpn_ray.data.sources.masks import mask_format, open_masks
 from itpn_ray.data.sources.parquet import ParquetSource
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import children, files_below
@@ -29,6 +31,7 @@ SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "csv": lambda c: CsvList(c.source, c.unlabelled, c.classes, _splits(c)),
     "coco": lambda c: CocoSource(c.source, _splits(c)),
     "objects365": lambda c: CocoSource(c.source, _splits(c)),
+    **{form: partial(open_masks, form) for form in MASK_FORMATS},
 }
 
 
@@ -67,9 +70,10 @@ _MANY = 3
 
 _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
-    "classes": ("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
+    "classes": ("folders", "imagenet-tars", "webdataset", "parquet", "csv", *MASK_FORMATS[:3]),
+    "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
-    "splits": ("folders", "webdataset", "parquet", "csv", "coco", "objects365"),
+    "splits": ("folders", "webdataset", "parquet", "csv", "coco", "objects365", *MASK_FORMATS),
 }
 
 
@@ -93,6 +97,8 @@ def detect(uri: str, say: Say = silent) -> str:
     names = {entry.name for entry in found}
     if TRAIN in names:
         return "imagenet-tars"
+    if form := mask_format(fs, root):
+        return form
     if "annotations" in names:
         listed = [entry.name for entry in files_below(fs, f"{root}/annotations")]
         if any(name.startswith("zhiyuan_objv2_") for name in listed):
