@@ -34,7 +34,7 @@ lint: $(VENV)/.ready ## ruff and mypy
 docs: $(VENV)/.ready ## the documentation, in build/site
 	$(BIN)/mkdocs build --strict --quiet
 
-format: $(VENV)/.ready ## rewrite the sources in the house style
+format: $(VENV)/.ready ## format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -174,15 +174,14 @@ def missed(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def into_docs(stem: Path) -> None:
-    """Put the table between its marks in docs/explanation/acceleration.md, the plot beside it."""
-    page, plots = ROOT / "docs" / "acceleration.md", ROOT / "docs" / "plots"
+    """Put the table between its marks in docs/benchmarks/acceleration.md, the plot in images/."""
+    page, images = ROOT / "docs" / "benchmarks" / "acceleration.md", ROOT / "docs" / "images"
     before, rest = page.read_text().split(f"<!-- {stem.name} -->\n", 1)
     after = rest.split("<!-- end -->", 1)[1]
-    image = f"![Speed-up by variant](plots/{stem.name}.png)\n"
+    image = f"![Speed-up by variant](../images/{stem.name}.png)\n"
     middle = f"<!-- {stem.name} -->\n{stem.with_suffix('.md').read_text()}\n{image}<!-- end -->"
     page.write_text(before + middle + after)
-    plots.mkdir(exist_ok=True)
-    (plots / f"{stem.name}.png").write_bytes(stem.with_suffix(".png").read_bytes())
+    (images / f"{stem.name}.png").write_bytes(stem.with_suffix(".png").read_bytes())
 
 
 def main() -> int:
@@ -192,7 +191,7 @@ def main() -> int:
     parser.add_argument("--variants", nargs="+", default=[""], help="parts of variants' names")
     parser.add_argument("--batch", type=int, help="images a batch")
     parser.add_argument(
-        "--docs", action="store_true", help="also write docs/explanation/acceleration.md"
+        "--docs", action="store_true", help="also write docs/benchmarks/acceleration.md"
     )
     options = parse(parser)
     networks = ["fast_itpn_tiny"] if options.quick else ["fast_itpn_base", "fast_itpn_tiny"]

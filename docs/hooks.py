@@ -7,6 +7,7 @@ import io
 import os
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 COMMANDS = "reference/commands.md"
@@ -17,7 +18,7 @@ RECIPE_OF = {
     "segment": "nano",
     "plan": "nano",
     "tune": "nano",
-    "cache-teacher": "clip_nano",
+    "cache-teacher": "nano_clip",
     "preview": "DATA",
 }
 """Verbs whose options belong to a recipe or follow a data set, and one to show them by."""
@@ -51,11 +52,20 @@ def commands_page() -> str:
 
 
 def help_of(arguments: list[str]) -> str:
-    """What a command prints about itself, 100 columns wide and without colours."""
+    """What a command prints about itself, 80 columns wide and without colours.
+
+    Raises:
+        PluginError: it prints no help.
+    """
     from itpn_ray import cli
 
-    os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
+    os.environ.update(COLUMNS="80", NO_COLOR="1", TERM="dumb")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        cli.run(arguments)
+    try:
+        with contextlib.redirect_stdout(printed):
+            code = cli.run(arguments)
+    except SystemExit as leaving:
+        code = leaving.code
+    if code:
+        raise PluginError(f"itpn-ray {' '.join(arguments)} ends with exit code {code}")
     return printed.getvalue().rstrip()

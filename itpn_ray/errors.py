@@ -34,7 +34,8 @@ class ItpnError(Exception):
 
     def __str__(self) -> str:
         shown = self.subject if self.value is None else f"{self.subject} = {_shown(self.value)}"
-        return f"{shown}: {self.cause}. {self.hint}."
+        # Libraries' messages, of which some causes are made, may have several lines.
+        return " ".join(f"{shown}: {self.cause}. {self.hint}.".splitlines())
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""One experiment, composed of the settings that each room owns; to and from a plain dict."""
+"""One experiment, composed of the settings that each package owns; to and from a plain dict."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OptimConfig:
     """
 
     global_batch: int = 4096
-    """Images a step over all workers; shares and accumulation follow from it."""
+    """Images per step over all workers; shares and accumulation follow from it."""
     micro_batch: int = 0
     """Most images a worker passes through the network at once; 0: its whole share."""
     epochs: float = 400.0
@@ -161,7 +161,7 @@ class ExperimentConfig:
     data: str = ""
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
     workers: str = "1"
-    """Training workers: 4, or 2..8 to go on with as many as there are. 0: in this process."""
+    """Training workers: 4, or 2..8 to continue with as many as there are. 0: in this process."""
     gpus: bool | None = None
     """Give each worker a GPU (nccl, bf16), or none (CPU, gloo, float32). None: where there is a GPU
     for each worker."""
@@ -172,7 +172,7 @@ class ExperimentConfig:
     max_failures: int = 3
     """Restarts after a lost worker before the run fails; -1: no limit."""
     hang_timeout_s: float = 600.0
-    """Seconds after which a worker that the others wait for is taken for hung, and the run
+    """Seconds after which a worker that the others wait for counts as hung, and the run
     restarts. It must outlast what one worker does alone: draw, look for a checkpoint."""
     seed: int = 0
     """Seed of every random draw."""

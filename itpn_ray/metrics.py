@@ -148,8 +148,11 @@ def declare(*metrics: Metric) -> None:
 
 
 def find(name: str) -> Metric:
-    """The declaration of a metric; one that nobody declared is a plain number."""
-    return _KNOWN.get(name) or Metric(name=name)
+    """The declaration of a metric; one that nobody declared is a plain number.
+
+    Trackers have the split before the name, as in ``val/top1``.
+    """
+    return _KNOWN.get(name.rpartition("/")[2]) or Metric(name=name)
 
 
 def headline(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from itertools import product
 from typing import Any
 
@@ -48,7 +49,11 @@ def test_every_word_in_any_case(word, case) -> None:
 
 @pytest.mark.parametrize("default", [DETECT, named(finetune.RECIPES, "nano")])
 def test_every_switch_of_a_run(default: ExperimentConfig) -> None:
-    names = [name for name, kind in options(ExperimentConfig, default) if kind is bool]
+    names = [
+        name
+        for name, kind in options(ExperimentConfig, default)
+        if bool in (kind, *typing.get_args(kind))
+    ]
     assert {"gpus", "model.partial-init", "ray.dashboard"} <= set(names)
     for name in names:
         for words in ([f"--no-{name}"], [f"--{name}", "false"]):

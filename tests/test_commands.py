@@ -125,11 +125,11 @@ def known_options(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The options of all verbs and recipes."""
     known = set(OTHERS)
 
-    def note(cls: Any, arguments: list[str], prog: str, default: object = None) -> None:
+    def note(cls: Any, words: list[str], prog: str, default: object = None) -> None:
         known.update(f"--{name}" for name, _ in options(cls, default))
         raise Parsed
 
-    monkeypatch.setattr(cli, "parse", note)
+    monkeypatch.setattr(arguments, "parse", note)
     for verb, (run, _) in cli.VERBS.items():
         named = {
             "detect": ["nano", "nano_dino"],

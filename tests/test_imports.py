@@ -24,8 +24,8 @@ LEVELS: list[set[str]] = [
     {"training"},
     {"tuning"},
     {"recipes"},
-    {"commands"},
-    {"arguments", "cli", "__main__"},
+    {"arguments", "commands"},
+    {"cli", "__main__"},
 ]
 """Packages from the bottom up: each imports from its own level and from those below it."""
 

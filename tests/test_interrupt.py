@@ -27,7 +27,7 @@ def test_a_verb_that_is_interrupted(
         time.sleep(60)
         return 0
 
-    monkeypatch.setitem(cli.VERBS, "look", (wait, "waits"))
+    monkeypatch.setitem(cli.VERBS, "preview", (wait, "waits"))
     assert cli.run(["preview"]) == code
     assert capsys.readouterr().err == "itpn-ray preview: interrupted; repeat the command to go on\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -82,7 +82,7 @@ def test_what_the_machine_refuses_is_one_line(
     def write(arguments: list[str], verbose: bool) -> int:
         raise OSError(number, os.strerror(number), "/data/out")
 
-    monkeypatch.setitem(cli.VERBS, "look", (write, "writes"))
+    monkeypatch.setitem(cli.VERBS, "preview", (write, "writes"))
     assert cli.run(["preview"]) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"itpn-ray preview: /data/out: {os.strerror(number)}. ")

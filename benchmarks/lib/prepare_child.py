@@ -18,7 +18,8 @@ from pathlib import Path
 from PIL import Image
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.driver import PrepareProgress, prepare
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.prepare.tally import PrepareProgress
 
 
 def limit(source: Path, max_side: int | None) -> None:

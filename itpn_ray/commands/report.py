@@ -14,6 +14,12 @@ def run(words: list[str], verbose: bool) -> int:
 
     config = arguments.parse(ReportConfig, words, "report")
     from itpn_ray.report import report_again
+    from itpn_ray.runs.folder import REPORT
+    from itpn_ray.runs.mirror import fetched, is_uri
+    from itpn_ray.storage import open_store
 
-    console_for(verbose).say(f"the report: {report_again(config.run)}")
+    written = report_again(str(fetched(config.run)) if is_uri(config.run) else config.run)
+    if is_uri(config.run):
+        open_store(config.run).put_file(written, REPORT)
+    console_for(verbose).say(f"the report: {written}")
     return 0

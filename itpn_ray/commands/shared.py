@@ -37,7 +37,7 @@ def of_run(config: F, console: Console) -> F:
     """The settings with a weight file in the place of the run's folder that they name."""
     from pathlib import Path
 
-    if not Path(config.file).is_dir():
+    if not Path(config.file).is_dir() and "://" not in config.file:
         return config
     from itpn_ray.training.exporting import weight_file
 

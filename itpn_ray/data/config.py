@@ -28,7 +28,7 @@ class LoaderConfig:
     window: int = 0
     """Shards shuffled together; 0: all. For remote data larger than the cache, e.g. 16."""
     cache_gb: float = 20.0
-    """Most disk space for shards fetched from remote storage, GB a machine."""
+    """Most disk space for shards fetched from remote storage, GB per machine."""
     cache_dir: str = ""
     """Folder of fetched shards; empty: itpn_ray_cache in the system's folder for scratch files."""
 

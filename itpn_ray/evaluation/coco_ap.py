@@ -126,8 +126,9 @@ def coco_figures(
     """Evaluate COCO results against COCO annotations; neither is changed.
 
     Args:
-        truth: ``images``, ``annotations`` and ``categories``. An annotation without a
-            ``segmentation`` does not count where masks are compared.
+        truth: ``images``, ``annotations`` and ``categories``. Where masks are compared, an
+            annotation without a ``segmentation`` is a crowd that fills its box: it need not be
+            found, and masks of its class that lie in it count neither as right nor as wrong.
         results: entries of a results file.
         kinds: of `KINDS`.
     """
@@ -156,10 +157,9 @@ def _run(
     from faster_coco_eval import COCO, COCOeval_faster
 
     masks = kind == "mask"
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     # Number 0 would stand for "no match" in the evaluation, so annotations are numbered anew.
     annotations = [
-        _comparable(entry, sizes, masks) | {"id": number}
+        _comparable(entry, masks) | {"id": number}
         for number, entry in enumerate(truth["annotations"], 1)
     ]
     # Given both, it would take the sizes of masks from their boxes.
@@ -171,13 +171,13 @@ def _run(
     return [float(value) for value in evaluation.stats], evaluation.eval["precision"]
 
 
-def _comparable(entry: Entry, sizes: dict[int, tuple[int, int]], masks: bool) -> dict[str, Any]:
-    """An annotation as the evaluation takes it: without a mask it is an empty crowd."""
+def _comparable(entry: Entry, masks: bool) -> dict[str, Any]:
+    """An annotation as the evaluation takes it: without a mask it is a crowd that fills its box."""
     if not masks or entry.get("segmentation"):
         return dict(entry)
-    height, width = sizes[entry["image_id"]]
-    empty = {"size": [height, width], "counts": [height * width]}
-    return {**entry, "segmentation": empty, "iscrowd": 1}
+    x, y, width, height = entry["bbox"]
+    x2, y2 = x + width, y + height
+    return {**entry, "segmentation": [[x, y, x2, y, x2, y2, x, y2]], "iscrowd": 1}
 
 
 def _of_class(precision: NDArray[np.float64], kind: str) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ HIDDEN = 75
 def _clip(
     run: str, model: ModelConfig, teacher: str, epochs: int, loss: str = "smooth_l1"
 ) -> ExperimentConfig:
-    """The paper's batch and warm-up, all else from the authors' scripts (docs/recipes.md)."""
+    """The paper's batch and warm-up, all else the authors' scripts (docs/reference/recipes.md)."""
     patches = (model.image_size // 16) ** 2
     return ExperimentConfig(
         run=run,

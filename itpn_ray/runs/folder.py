@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
 from itpn_ray.tracking.base import flatten
 
@@ -17,6 +17,8 @@ REPORT = "report.html"
 EXPORT = "exported/model.safetensors"
 """The trained weights; there once the run has come to its end."""
 CHECKPOINTS = "checkpoints"
+INPUTS = "inputs.json"
+"""Digests of what the run reads, see `claim`."""
 EVALUATED = (
     *(METRICS, EVENTS, RESULTS, REPORT, LOG, "detections_r*.json"),
     *(f"{PLOTS}/*", f"{STATUS}/*"),
@@ -25,7 +27,15 @@ EVALUATED = (
 
 
 def folder_of(out: str, run: str) -> Path:
-    """OUT/RUN, absolute."""
+    """OUT/RUN, absolute.
+
+    Raises:
+        ConfigError: OUT is a URI, which the command does not write to.
+    """
+    if "://" in out:
+        raise ConfigError(
+            "out", out, "is no folder of this machine", "Give a folder that all machines share"
+        )
     return Path(out).expanduser().absolute() / run
 
 
@@ -35,24 +45,48 @@ def settings_before(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def read_inputs(folder: Path) -> dict[str, str]:
+    """The digests that a folder was claimed with; none in that of an older version.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / INPUTS
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found
+
+
 def claim(
-    folder: Path, settings: Mapping[str, Any], *, command: str, free: Sequence[str] = ()
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, str],
+    command: str,
+    free: Sequence[str],
 ) -> dict[str, Any] | None:
     """Make the folder of a run, or take it up again where the same run left it.
 
     A run may be extended: asked for more epochs than before, it goes on from its last checkpoint.
+    The data and weights that it reads may have moved since: they are told by their content.
 
     Args:
         folder: OUT/RUN.
         settings: of the run, a dict of JSON values.
+        inputs: setting that names a file or folder -> SHA-256 of what lies there.
         command: the command line.
-        free: beginnings of the names of settings that may differ from the run before.
+        free: settings, or groups of them, that may differ from the run before.
 
     Returns:
         The settings that the run began with; None where it is new.
 
     Raises:
-        ConfigError: the folder cannot be written, or holds a run with other settings.
+        ConfigError: the folder cannot be written, or holds a run with other settings or inputs.
+        DataError: the folder is damaged.
     """
     # As JSON has them: what is a tuple here is a list there.
     plain = json.loads(json.dumps({**settings, "command": command}))
@@ -60,9 +94,13 @@ def claim(
         folder.mkdir(parents=True, exist_ok=True)
         before = settings_before(folder)
         if before is not None:
-            _refuse_other_settings(folder.name, before, plain, ("command", *free))
+            known = {name: was for name, was in read_inputs(folder).items() if name in inputs}
+            changed = [f"{name} (other content)" for name in known if known[name] != inputs[name]]
+            changed += _changed_settings(before, plain, ("command", *free, *known))
+            _refuse_changes(folder.name, changed)
             if longer(before, plain):
                 _make_way(folder, epochs_of(before))
+        (folder / INPUTS).write_text(json.dumps(dict(inputs), indent=1))
         (folder / CONFIG).write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -114,25 +152,34 @@ def _make_way(folder: Path, epochs: float) -> None:
         path.rename(path.with_name(f"model-{epochs:g}-epochs.safetensors"))
 
 
-def _refuse_other_settings(
-    name: str, before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...]
-) -> None:
+def _changed_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str]
+) -> list[str]:
+    """What differs in settings that must stay, in words."""
     old, new = flatten(before), flatten(now)
-    changed = [
-        field
-        for field in sorted(old.keys() | new.keys())
-        if old.get(field) != new.get(field)
-        and not (field == "optim.epochs" and longer(before, now))
-        and not field.startswith(free)
+    return [
+        f"{name} (was {old.get(name)!r}, now {new.get(name)!r})"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+        and not (name == "optim.epochs" and longer(before, now))
+        and not any(name == one or name.startswith(f"{one}.") for one in free)
     ]
+
+
+def _refuse_changes(name: str, changed: Sequence[str]) -> None:
     if changed:
-        shown = ", ".join(f"{n} (was {old.get(n)!r}, now {new.get(n)!r})" for n in changed[:3])
         raise ConfigError(
             "run",
             name,
-            f"is in use by a run with other settings: {shown}",
+            f"is in use by a run with other settings: {', '.join(changed[:3])}",
             "Choose another --run, or repeat the command of the first run to resume it",
         )
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(
+        str(path), None, "is damaged", "Delete it if the data and weights are the run's own"
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:

@@ -17,6 +17,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.errors import DataError
+
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 RESULTS = "results.json"
@@ -149,12 +151,31 @@ class RemoteJournal(Journal):
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a .jsonl file; a last line that a killed driver cut short is left out."""
+    """Records of a .jsonl file; a last line that a killed driver cut short is left out.
+
+    Raises:
+        DataError: a line holds something else.
+    """
     if not path.exists():
         return []
-    records = []
     lines = path.read_text().splitlines(keepends=True)
-    for line in lines:
-        if line.endswith("\n"):
-            records.append(json.loads(line))
-    return records
+    return [
+        parse_record(path, number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.endswith("\n")
+    ]
+
+
+def parse_record(path: Path, line: int, text: str) -> dict[str, Any]:
+    """A JSON object that stands at a line of a file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        record = json.loads(text.rstrip())
+    except json.JSONDecodeError as error:
+        line, record = line + error.lineno - 1, None
+    if not isinstance(record, dict):
+        raise DataError(f"{path}:{line}", None, "is no JSON object", "Fix or remove it")
+    return record

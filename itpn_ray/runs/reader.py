@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.errors import DataError
 from itpn_ray.runs.folder import CONFIG
-from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, read_lines
+from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, parse_record, read_lines
 
 STAMPS = ("step", "epoch", "split", "time")
 _MOST_QUARANTINED = 200
@@ -116,22 +114,7 @@ def read_run(folder: str | Path) -> RunRecord:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _record(path, 1, path.read_text()) if path.exists() else {}
-
-
-def _record(path: Path, line: int, text: str) -> dict[str, Any]:
-    """A JSON object that stands at a line of a file.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        record = json.loads(text.rstrip())
-    except json.JSONDecodeError as error:
-        line, record = line + error.lineno - 1, None
-    if not isinstance(record, dict):
-        raise DataError(f"{path}:{line}", None, "is no JSON object", "Fix or remove it")
-    return record
+    return parse_record(path, 1, path.read_text()) if path.exists() else {}
 
 
 def _quarantine(path: Path) -> list[tuple[str, str]]:

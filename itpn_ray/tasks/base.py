@@ -116,6 +116,15 @@ class Task(ABC, Generic[C, N, T]):
             DataError: data of another kind than the task needs.
         """
 
+    def input_digests(self) -> dict[str, str]:
+        """SHA-256 (hex) of what it reads beside data and initial weights, by configuration field.
+
+        Raises:
+            DataError: what it reads is missing or damaged.
+            CheckpointError: a weight file is missing.
+        """
+        return {}
+
     @abstractmethod
     def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
         """A worker's shares of the training images."""

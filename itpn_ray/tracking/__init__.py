@@ -24,7 +24,18 @@ __all__ = [
 
 
 def tracking_uri(config: TrackingConfig, out: str | Path) -> str:
-    """The address that a config means: its own, or the embedded database under ``out``."""
+    """The address that a config means: its own, or the embedded database under ``out``.
+
+    Raises:
+        ConfigError: runs are kept under a URI, where the embedded database cannot lie.
+    """
+    if not config.uri and "://" in str(out):
+        raise ConfigError(
+            "tracking.uri",
+            None,
+            f"has no folder for the embedded database, as runs are kept under {out}",
+            "Give --tracking.uri http://HOST:PORT of an MLflow server, or --tracking.kind none",
+        )
     return config.uri or f"sqlite:///{Path(out).absolute() / 'mlflow.db'}"
 
 

@@ -20,7 +20,7 @@ GOOD_STEPS = 50
 LEAST_BATCH = 16
 PAYING_TOKENS = 1024
 """Tokens an image from which migration was measured to gain more than its bookkeeping costs, see
-docs/acceleration.md: at 512 px."""
+docs/benchmarks/acceleration.md: at 512 px."""
 LONGEST_TIMING_S = 600.0
 _STEP = 2 * PATCH  # pixels between the sizes that are advised
 _SIDE, _ROUNDS = 512, 3

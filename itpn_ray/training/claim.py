@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from itpn_ray.experiment import ExperimentConfig, to_dict
-from itpn_ray.runs.folder import claim, epochs_of, folder_of, settings_before
+from itpn_ray.runs.folder import CHECKPOINTS, claim, epochs_of, settings_before
+from itpn_ray.runs.mirror import is_uri, run_place
+from itpn_ray.storage import join
+from itpn_ray.training.inputs import input_digests
 
 FREE_TO_CHANGE = (
+    "out",
+    "run",
     "workers",
     "gpus",
     "cpus_per_worker",
@@ -15,34 +20,51 @@ FREE_TO_CHANGE = (
     "early_stopping",
     "max_failures",
     "log_every",
-    "checkpoint.",
-    "tracking.",
-    "ray.",
-    "loader.",
+    "checkpoint",
+    "tracking",
+    "ray",
+    "loader",
     "optim.micro_batch",
     "model.compile",
     "model.checkpoint_activations",
 )
-"""Fields that change how a run is computed and not what: they may differ when it is resumed."""
+"""Fields that change where or how a run is computed and not what: they may differ on resuming."""
 
 
 def run_folder(config: ExperimentConfig) -> Path:
-    """OUT/RUN, absolute."""
-    return folder_of(config.out, config.run)
+    """OUT/RUN, absolute; where OUT is a URI, the folder in which the run is worked on here."""
+    return run_place(config.out, config.run)
 
 
-def claim_run(config: ExperimentConfig, command: str) -> tuple[Path, bool]:
+def run_uri(config: ExperimentConfig) -> str:
+    """Where the run is kept: a path of this machine, or a URI that all machines reach."""
+    return join(config.out, config.run) if is_uri(config.out) else str(run_folder(config))
+
+
+def checkpoint_uri(config: ExperimentConfig) -> str:
+    """Where the run's checkpoints lie: where the configuration says, or with the run."""
+    return config.checkpoint.uri or join(run_uri(config), CHECKPOINTS)
+
+
+def claim_run(config: ExperimentConfig, command: str) -> bool:
     """Make the run's folder, or take it up again where the same run left it.
 
     Returns:
-        The folder, and whether the run has begun before.
+        Whether the run has begun before.
 
     Raises:
         ConfigError: see `itpn_ray.runs.folder.claim`.
+        DataError: data, features or the folder cannot be read.
+        CheckpointError: weights cannot be read.
     """
-    folder = run_folder(config)
-    before = claim(folder, to_dict(config), command=command, free=FREE_TO_CHANGE)
-    return folder, before is not None
+    before = claim(
+        run_folder(config),
+        to_dict(config),
+        inputs=input_digests(config),
+        command=command,
+        free=FREE_TO_CHANGE,
+    )
+    return before is not None
 
 
 def earlier_epochs(config: ExperimentConfig) -> float | None:

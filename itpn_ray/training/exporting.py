@@ -10,6 +10,8 @@ from pathlib import Path
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict
 from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.runs.mirror import fetched, is_uri
+from itpn_ray.storage import local_copy
 from itpn_ray.training.checkpoint.writer import Checkpoint
 from itpn_ray.training.launch.process import open_checkpoints
 from itpn_ray.training.launch.setup import make_task, open_splits
@@ -44,7 +46,7 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
         CheckpointError: there is no such file, or the folder holds no weights.
         DataError: the data of a run that has not ended cannot be read.
     """
-    path = Path(named).expanduser().absolute()
+    path = _here(named)
     if not path.is_dir():
         return path
     if (path / EXPORT).is_file() or not (path / CONFIG).is_file():
@@ -63,6 +65,22 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
     return file
 
 
+def _here(named: str) -> Path:
+    """The file or folder that is meant, on this machine; remote ones are fetched.
+
+    Raises:
+        CheckpointError: there is nothing under the URI.
+    """
+    if not is_uri(named):
+        return Path(named).expanduser().absolute()
+    try:
+        return local_copy(named) if Path(named).suffix else fetched(named)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            named, None, "does not exist", "Check the address of the run or the file"
+        ) from error
+
+
 def _config_of(folder: Path) -> ExperimentConfig:
     """The configuration of a run, wherever its folder lies by now."""
     plain = json.loads((folder / CONFIG).read_text())
@@ -76,6 +94,8 @@ def _config_of(folder: Path) -> ExperimentConfig:
             "is not the configuration of a training run",
             "Give the folder of a pre-training, fine-tuning or detection run, or a weight file",
         ) from error
+    if is_uri(config.out):  # fetched: the checkpoints lie where the run is kept
+        return config
     return dataclasses.replace(config, run=folder.name, out=str(folder.parent))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import RunError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import Journal
@@ -46,7 +47,9 @@ def stop_with_replay(
     name = f"replay-step{step}-rank{rank}.safetensors"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        save_file(tensors, path, metadata={"config": json.dumps(to_dict(config))})
+        classes = read_manifest(config.data).classes
+        known = {"config": json.dumps(to_dict(config)), "classes": json.dumps(classes)}
+        save_file(tensors, path, metadata=known)
         journal.file(name, path.read_bytes())
     journal.event("diverged", step=step, rank=rank, replay=name)
     raise RunError(
@@ -61,12 +64,16 @@ def stop_with_replay(
 
 @torch.no_grad()
 def replay(path: str | Path) -> dict[str, Tensor]:
-    """Loss terms of a kept step, computed again on this machine's CPU in float32."""
+    """Loss terms of a kept step, computed again on this machine's CPU in float32.
+
+    The file holds all that is needed: neither the data nor the initial weights are read.
+    """
     with safe_open(path, framework="pt") as file:
-        config = from_dict(json.loads(file.metadata()["config"]))
+        metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    classes = open_dataset(config.data, "train").classes
-    network = make_task(config, classes).build()
+    config = from_dict(json.loads(metadata["config"]))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, init=""))
+    network = make_task(config, json.loads(metadata["classes"])).build()
     network.load_state_dict(
         {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
     )

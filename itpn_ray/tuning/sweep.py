@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
@@ -16,7 +17,7 @@ from itpn_ray.formatting import with_certainty
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim
+from itpn_ray.runs.folder import EXPORT, claim, folder_of
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
@@ -41,11 +42,11 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
-    folder = Path(config.out) / config.run
+    folder = folder_of(config.out, config.run)
     sample = {"layer_decay": config.layer_decay[1], "migration": config.migration[0]}
     preflight(trial(config, str(folder), "trial", sample, init=""))
     preflight(pretraining(config, str(folder), config.feature_weight[0]))
-    claim(folder, sweep_to_dict(config), command=command, free=("ray.", "concurrent"))
+    claim_sweep(config, folder, command)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
     verbose = console.verbosity == "verbose"
@@ -65,6 +66,17 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             _tell_failures(rows)
     console.summary(folder, where={"tracking": tracker.where})
     return folder
+
+
+def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
+    """Make the sweep's folder, or take it up again; see `itpn_ray.runs.folder.claim`."""
+    claim(
+        folder,
+        sweep_to_dict(config),
+        inputs={"data": read_manifest(config.data).digest},
+        command=command,
+        free=("out", "run", "ray", "concurrent"),
+    )
 
 
 def with_slots(config: SweepConfig) -> RayConfig:

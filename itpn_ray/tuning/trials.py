@@ -14,7 +14,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from itpn_ray.ray_runtime.start import environment
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.tracking.base import RunStatus
-from itpn_ray.training.claim import claim_run
+from itpn_ray.training.claim import claim_run, run_folder
 from itpn_ray.training.launch.ray_trainer import launch
 from itpn_ray.tuning.config import SweepConfig, trial
 
@@ -95,8 +95,8 @@ def _trial(
     name = tune.get_context().get_trial_name()
     init = weights[choice["feature_weight"]]
     config = trial(sweep, str(folder), name, choice, init)
-    place, _ = claim_run(config, f"trial {name} of {sweep.run}")
-    launch(config, place, callbacks=[TuneReportCallback()])
+    claim_run(config, f"trial {name} of {sweep.run}")
+    launch(config, run_folder(config), callbacks=[TuneReportCallback()])
 
 
 def _scheduler(config: SweepConfig) -> ASHAScheduler:

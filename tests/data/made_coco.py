@@ -16,7 +16,7 @@ def write_coco(
     listed: list[dict[str, Any]] | None = None,
     **top: Any,
 ) -> Path:
-    """Two equal splits of small images, numbered from 10, with these annotations."""
+    """Two splits of small images, numbered from 10, with these annotations in each."""
     if listed is None:
         listed = [
             {"id": 10 + n, "file_name": f"{n}.jpg", "width": 40, "height": 32}
@@ -28,10 +28,10 @@ def write_coco(
         "categories": [{"id": 7, "name": " Wild Bird "}, {"id": 3, "name": "Moniter/TV"}],
         **top,
     }
-    for split in ("train", "val"):
+    for split, first in (("train", 0), ("val", 100)):
         (root / f"{split}2017").mkdir(parents=True, exist_ok=True)
         for number in range(images):
-            (root / f"{split}2017/{number}.jpg").write_bytes(image_bytes(number))
+            (root / f"{split}2017/{number}.jpg").write_bytes(image_bytes(first + number))
     (root / "annotations").mkdir(exist_ok=True)
     for split in ("train", "val"):
         path = root / f"annotations/instances_{split}2017.json"

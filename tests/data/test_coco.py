@@ -191,12 +191,12 @@ def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
         2: {"bbox": [1, 2, float("nan"), 4]},
         3: {"image_id": 99},
         4: {"category_id": 5},
-        5: {"segmentation": {"counts": [5, 5], "size": [32, 40]}},
-        6: {"bbox": []},
+        5: {"bbox": [1, 2, 3]},
+        6: {"bbox": [], "segmentation": None},
         7: {"image_id": "ten"},
     }
     items = [item(number, **fields) for number, fields in bad.items()] + [item(8)]
-    rows = prepared(write_coco(tmp_path / "raw", items), tmp_path / "out")
+    rows = prepared(write_coco(tmp_path / "raw", items), tmp_path / "out", max_broken=1.0)
     assert [row["object_ids"] for row in rows["val"]] == [[8], [], [], []]
     listed = (tmp_path / "out/quarantine.csv").read_text().splitlines()[1:]
     assert len(listed) == 2 * len(bad)
@@ -269,7 +269,7 @@ def test_objects365_paths(tmp_path: Path) -> None:
     ("change", "cause"),
     [
         ("no images there", "is in none of the usual folders"),
-        ("no annotations", "names its split"),
+        ("no split", "several annotation files, none of which names its split"),
         ("not JSON", "cannot be read"),
         ("cut off", "cannot be read"),
         ("no categories", "lists no categories"),
@@ -296,9 +296,9 @@ def test_a_bad_data_set_is_told(tmp_path: Path, change: str, cause: str) -> None
     if change == "cut off":
         text = text[: len(text) // 2]
     path.write_text("<html>" if change == "not JSON" else text)
-    if change == "no annotations":
+    if change == "no split":
         path.rename(raw / "annotations/all.json")
-        (raw / "annotations/instances_val2017.json").unlink()
+        (raw / "annotations/instances_val2017.json").rename(raw / "annotations/more.json")
     with pytest.raises(DataError, match=cause):
         prepare(config(raw, tmp_path / "out"))
 
@@ -309,7 +309,7 @@ import json, resource, tempfile
 from pathlib import Path
 import numpy as np
 import pyarrow as pa
-from itpn_ray.data.sources.objects import CocoObjects
+from itpn_ray.data.sources.annotated.objects import CocoObjects
 ids = np.arange(500)
 def peak(boxes):
     with tempfile.TemporaryDirectory() as folder:
@@ -322,7 +322,7 @@ def peak(boxes):
             out.write("]}")
         frames = np.full((500, 2), 9, np.int32)
         objects = CocoObjects(
-            uri=str(path), class_ids=(1,), image_ids=ids, frames=frames, masked=False
+            uri=str(path), labels={1: 0}, image_ids=ids, frames=frames
         )
         pieces = objects.join(pa.table({"image_id": ids}), list(range(0, 501, 5)), Path(folder))
         seen = 0

@@ -70,7 +70,7 @@ def test_prediction_leaves_them_out(tmp_path: Path) -> None:
     written = write_folders(tmp_path, {"": 2, "more": 2})
     count = leave_behind(tmp_path) + leave_behind(tmp_path / "more")
     said: list[str] = []
-    found = list_images(str(tmp_path), said.append)
+    found, _ = list_images(str(tmp_path), said.append)
     assert found.column("path").to_pylist() == sorted(written)
     assert len(said) == 1
     assert f"{count} files and folders" in said[0]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from itpn_ray.data.annotations.class_masks import decode_mask, encode_mask
 from itpn_ray.data.doctor.fault_list import FaultList
-from itpn_ray.data.doctor.masks import is_masked, mask_doctor
+from itpn_ray.data.doctor.masks import mask_doctor, mask_source
 from itpn_ray.data.doctor.prepared import doctor
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.driver import prepare
@@ -110,7 +110,9 @@ def test_voc_palette_entries(tmp_path: Path) -> None:
     lists.mkdir(parents=True)
     for split, names in (("train", "012"), ("val", "3"), ("trainval", "0123")):
         (lists / f"{split}.txt").write_text("\n".join(names))
-    uri = prepared(root, tmp_path / "data")
+    (root / "Annotations").mkdir()  # boxes, which are taken where nobody says otherwise
+    assert mask_source(str(root)) is None
+    uri = prepared(root, tmp_path / "data", format="voc-masks")
     assert open_dataset(uri, "train").classes == VOC
     assert set(stored(uri, "val")) == {"JPEGImages/3.jpg"}
     found = values(0, (0, 20, 255)).astype(int)
@@ -183,9 +185,10 @@ def test_faults_are_told_and_left_out(tmp_path: Path) -> None:
 
 def test_the_doctor_finds_what_preparation_leaves_out(tmp_path: Path) -> None:
     root = planted(tmp_path / "raw")
-    assert is_masked(str(root))
+    source = mask_source(str(root))
+    assert source is not None
     with FaultList(tmp_path / "faults.csv") as faults:
-        health = mask_doctor(str(root), faults, threads=2)
+        health = mask_doctor(source, faults, threads=2)
     assert not health.sound
     assert "of pixels a class has" in "\n".join(health.lines())
     with (tmp_path / "faults.csv").open() as file:

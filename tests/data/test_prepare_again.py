@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.data.prepare.driver import PrepareProgress, prepare
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.prepare.tally import PrepareProgress
 from itpn_ray.data.store.shards import ShardWriter, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from tests.data.made_files import FOLDERS, config, files, write_folders

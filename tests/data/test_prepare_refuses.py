@@ -98,7 +98,7 @@ def test_a_bad_output_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        {"format": "voc"},
+        {"format": "tfrecord"},
         {"holdout": 0.0},
         {"holdout": 1.0},
         {"max_side": 4},

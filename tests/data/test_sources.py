@@ -293,7 +293,7 @@ def test_webdataset_on_s3(tmp_path: Path, s3_uri: str) -> None:
 
 def test_images_beside_masks_are_not_two_classes(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", {"images/training": 2, "annotations/training": 2})
-    with pytest.raises(DataError, match="no COCO JSON"):
+    with pytest.raises(DataError, match="no annotations of a known layout"):
         detect(str(tmp_path / "raw"))
 
 

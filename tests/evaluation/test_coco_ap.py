@@ -205,6 +205,20 @@ def test_objects_without_a_mask_do_not_count_as_masks() -> None:
     assert coco_figures(small_truth(), [], ["mask"]).metrics == {}
 
 
+def test_a_mask_found_where_an_object_has_none_is_neither_right_nor_wrong() -> None:
+    def mask(x: int) -> dict[str, Any]:
+        pixels = np.zeros((30, 40), np.uint8, order="F")
+        pixels[4:10, x : x + 6] = 1
+        return {**HIT, "segmentation": encode(pixels)}
+
+    truth = small_truth()
+    outline = {"segmentation": [[20, 4, 26, 4, 26, 10, 20, 10]], "bbox": [20, 4, 6, 6]}
+    truth["annotations"].append({**truth["annotations"][0], **outline, "id": 1})
+    inside, right, beside = {**mask(3), "score": 0.9}, mask(20), {**mask(30), "score": 0.9}
+    assert coco_figures(truth, [inside, right], ["mask"]).metrics["mask_AP50"] == 1.0
+    assert coco_figures(truth, [beside, right], ["mask"]).metrics["mask_AP50"] < 0.6
+
+
 def test_data_without_objects_is_refused(tmp_path: Path) -> None:
     data = open_dataset(write_dataset(tmp_path / "set", {"val": [2]}), "val")
     with pytest.raises(DataError, match="prepared for classification, but boxes are needed"):

@@ -32,7 +32,7 @@ def test_the_sheet_shows_images_and_statistics(uri: str, tmp_path: Path) -> None
     assert "mean 0.500, 0.500, 0.500" in page
     assert "<td>a</td>" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert [p.name for p in tmp_path.glob("*look*")] == ["preview.html"]
+    assert [p.name for p in tmp_path.glob("*preview*")] == ["preview.html"]
 
 
 def test_names_are_escaped(uri: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.training.launch.context import TrainContext
-from itpn_ray.training.launch.setup import make_loaders, make_task
+from itpn_ray.training.launch.setup import make_task, share_of
 
 
 @pytest.mark.parametrize("task", [Classification(), PixelPretraining(), ClipPretraining()])
@@ -37,7 +37,8 @@ def test_a_run_evaluates_at_its_crop_and_writes_it(
         loader=LoaderConfig(transport="threads", threads=1),
     )
     train, val = (open_dataset(prepared, split) for split in ("train", "val"))
-    _, batches = make_loaders(config, train, val, TrainContext.alone(gpu=False, threads=1))
+    share = share_of(config, TrainContext.alone(gpu=False, threads=1))
+    batches = make_task(config, train.classes).eval_loader(val, share)
     batch = next(iter(batches))
     pixels = decode_rgb(np.frombuffer(val[0]["image"], np.uint8))
     assert torch.equal(batch["image"][0], centre_crop(pixels, 32, crop or 0.875))

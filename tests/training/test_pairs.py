@@ -55,7 +55,8 @@ def test_a_task_on_data_of_another_kind(
     code = run([*command, "--data", data[kind], "--out", str(out)])
     line = capsys.readouterr().err
     assert code == 2, line
-    assert f"was prepared for {kind}, but {cause}" in line
+    how = "without labels" if kind == "unlabelled" else f"for {kind}"
+    assert f"was prepared {how}, but {cause}" in line
     assert line.count("\n") == 1
     assert not out.exists()
 
@@ -64,10 +65,10 @@ def test_a_task_on_data_of_another_kind(
     ("network", "kind", "cause"),
     [
         ("classifier", "detection", "prepared for detection, but a class of each image"),
-        ("classifier", "unlabelled", "prepared for unlabelled, but a class of each image"),
+        ("classifier", "unlabelled", "prepared without labels, but a class of each image"),
         ("detector", "classification", "prepared for classification, but boxes are needed"),
-        ("detector", "unlabelled", "prepared for unlabelled, but boxes are needed"),
-        ("dense", "classification", "is no classifier or detector with class names"),
+        ("detector", "unlabelled", "prepared without labels, but boxes are needed"),
+        ("dense", "classification", "is no classifier or detector with classes"),
     ],
 )
 def test_evaluating_a_network_on_data_of_another_kind(

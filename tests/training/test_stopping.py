@@ -16,7 +16,7 @@ from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import CheckpointConfig
 from itpn_ray.interrupt import Interrupted
 from itpn_ray.models import load_model
-from itpn_ray.models.weights.files import read_file
+from itpn_ray.models.weights.raw_files import read_safetensors
 from itpn_ray.runs.folder import EXPORT
 from itpn_ray.runs.journal import EVENTS, STOP, FileJournal, read_lines
 from itpn_ray.terminal.console import Console
@@ -109,7 +109,7 @@ def test_weights_of_a_run_that_has_not_ended_are_the_average_of_its_checkpoint(
     here = dataclasses.replace(config, run="moved")
     network = open_checkpoints(here).load(3).load("network")["network"]
     average = {n.removeprefix("average."): t for n, t in network.items() if n.startswith("average")}
-    found = read_file(path)[1]
+    found = read_safetensors(path)[1]
     assert found.keys() == average.keys()
     assert all(torch.equal(found[name], average[name]) for name in found)
     assert weight_file(str(moved), said.append) == path

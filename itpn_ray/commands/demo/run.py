@@ -26,7 +26,7 @@ from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import dashboard_address, start_ray
 from itpn_ray.recipes import finetune, pretrain, tune
 from itpn_ray.report import REPORT
-from itpn_ray.runs.folder import EXPORT
+from itpn_ray.runs.folder import EXPORT, folder_of
 from itpn_ray.runs.journal import RESULTS, FileJournal
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
@@ -53,7 +53,7 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
     Raises:
         ItpnError: a stage failed.
     """
-    folder = Path(config.out).expanduser().absolute() / "demo"
+    folder = folder_of(config.out, "demo")
     journal = FileJournal(folder)
     journal.event("start")
     with recorded_end(journal, folder, NoopTracker(), console):

@@ -14,8 +14,9 @@ from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError
 from itpn_ray.formatting import label, show_interval, show_metric, show_spread
-from itpn_ray.runs.folder import LOG, folder_of, renew
+from itpn_ray.runs.folder import LOG, renew
 from itpn_ray.runs.journal import PLOTS, FileJournal
+from itpn_ray.runs.mirror import kept, run_place
 from itpn_ray.storage import check_writable
 from itpn_ray.tasks.base import AnyTask
 from itpn_ray.tasks.registry import task_of_file
@@ -54,7 +55,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
             f"has other classes than {config.weights}, which knows {classes[:5]}",
             "Evaluate on data prepared from the same classes",
         )
-    folder = folder_of(config.out, config.run)
+    folder = run_place(config.out, config.run)
     worker = TrainContext.alone(gpu=use_gpu("gpu", config.gpu), threads=config.threads)
     place = EvaluationPlace(
         dataset=dataset,
@@ -65,15 +66,16 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
         folder=folder,
     )
     evaluator = task.evaluator(network, classes, place)
-    before = renew(folder, dataclasses.asdict(config), command=command)
-    journal = FileJournal(folder)
-    console.log_to(folder / LOG)
-    if before:
-        console.say(f"{folder} held an evaluation of {before}, which this one replaces")
-    journal.event("start")
-    with recorded_end(journal, folder, NoopTracker(), console):
-        _measure(config, evaluator, journal, console, images=len(dataset))
-    console.summary(folder)
+    with kept(config.out, config.run):
+        before = renew(folder, dataclasses.asdict(config), command=command)
+        journal = FileJournal(folder)
+        console.log_to(folder / LOG)
+        if before:
+            console.say(f"{folder} held an evaluation of {before}, which this one replaces")
+        journal.event("start")
+        with recorded_end(journal, folder, NoopTracker(), console):
+            _measure(config, evaluator, journal, console, images=len(dataset))
+        console.summary(folder)
     return folder
 
 

@@ -21,6 +21,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.formatting import show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
+from itpn_ray.runs.mirror import is_uri
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import Count, progress_bar
 from itpn_ray.training.advice import find_advice, refuse_long_timing
@@ -228,8 +229,10 @@ def measure(
     worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
     if worker.device.type == "cpu":
         refuse_long_timing(sum(size.multiply_adds.values()), size.share, steps + 1)
-    Path(config.out).expanduser().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=Path(config.out).expanduser(), prefix="plan-") as out:
+    place = None if is_uri(config.out) else Path(config.out).expanduser()
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix="plan-") as out:
         train, _ = open_splits(config)
         trial = _trial(config, size, steps + 1, len(train), out)
         folder = Path(out) / trial.run

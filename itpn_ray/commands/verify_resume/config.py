@@ -20,6 +20,8 @@ class VerifyConfig:
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, out/RUN; its configuration is what is tested."""
+    data: str = ""
+    """The run's prepared data where they have moved since; empty: where the run had them."""
     steps: int = 30
     """Steps of the test."""
     every_steps: int = 5

@@ -14,11 +14,12 @@ from typing import Any
 
 from itpn_ray.commands.chaos.faults import kill
 from itpn_ray.commands.verify_resume.config import VerifyConfig
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, from_dict
+from itpn_ray.experiment import ExperimentConfig, absolute, from_dict
 from itpn_ray.ray_runtime.start import start_ray
-from itpn_ray.runs.folder import CHECKPOINTS, CONFIG
+from itpn_ray.runs.folder import CHECKPOINTS, CONFIG, read_inputs
 from itpn_ray.runs.journal import METRICS, STATUS, FileJournal, read_lines
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training.checkpoint.state_files import state_digest
@@ -167,7 +168,11 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         )
     plain = json.loads(path.read_text())
     plain.pop("command")
+    plain["data"] = absolute(config.data) or plain["data"]
     base = from_dict(plain)
+    known = read_inputs(path.parent).get("data")
+    if known not in (None, read_manifest(base.data).digest):
+        raise ConfigError("data", base.data, "is not the run's data", "Give those with --data")
     per_epoch = _steps_per_epoch(base)
     return dataclasses.replace(
         base,

@@ -50,15 +50,8 @@ def check_box(box: Sequence[float]) -> None:
         raise FaultError(kinds.BOX_WITHOUT_AREA, f"has a box without area: {where}")
 
 
-def check_in_image(
-    box: Sequence[float],
-    outlines: Sequence[Outline],
-    runs: Sequence[int],
-    *,
-    width: int,
-    height: int,
-) -> None:
-    """Refuse an object of which the image shows nothing, or whose mask is of another size.
+def check_box_in_image(box: Sequence[float], *, width: int, height: int) -> None:
+    """Refuse a box of which the image shows nothing.
 
     Raises:
         FaultError: as said.
@@ -69,6 +62,16 @@ def check_in_image(
             kinds.BOX_OUTSIDE,
             f"has a box outside of the image: {corners} in {width} x {height} pixels",
         )
+
+
+def check_mask_in_image(
+    outlines: Sequence[Outline], runs: Sequence[int], *, width: int, height: int
+) -> None:
+    """Refuse a mask of which the image shows nothing, or that is of another size.
+
+    Raises:
+        FaultError: as said.
+    """
     if outlines and not any(_reaches_into(o[0::2], o[1::2], width, height) for o in outlines):
         raise FaultError(kinds.NO_MASK, "has its outline outside of the image")
     if runs and sum(runs) != width * height:
@@ -79,7 +82,7 @@ def check_in_image(
 
 
 def check_mask(outlines: Sequence[Outline], runs: Sequence[int]) -> None:
-    """Refuse an object without a mask, for a set whose other objects have one.
+    """Refuse a mask that marks nothing.
 
     Args:
         outlines: those that have an area.
@@ -91,16 +94,15 @@ def check_mask(outlines: Sequence[Outline], runs: Sequence[int]) -> None:
     if runs and min(runs) < 0:
         raise FaultError(kinds.RUN_LENGTHS, "has run lengths below zero")
     if not outlines and not any(runs[1::2]):
-        raise FaultError(kinds.NO_MASK, "has a mask without area, or none at all")
+        raise FaultError(kinds.NO_MASK, "has a mask without area")
 
 
-def faults_of(objects: Objects, classes: int, *, masked: bool) -> Iterator[tuple[int, FaultError]]:
+def faults_of(objects: Objects, classes: int) -> Iterator[tuple[int, FaultError]]:
     """The objects of a stored image that cannot be used: number and fault of each.
 
     Args:
         objects: of the image.
         classes: how many there are.
-        masked: whether all must have a mask.
     """
     height, width = objects.size
     shapes = zip(objects.boxes.tolist(), objects.polygons, objects.runs, strict=True)
@@ -109,9 +111,10 @@ def faults_of(objects: Objects, classes: int, *, masked: bool) -> Iterator[tuple
             if not 0 <= objects.classes[number] < classes:
                 raise FaultError(kinds.CATEGORY, f"is of a class beyond the {classes}")
             check_box(box)
-            check_in_image(box, outlines, runs, width=width, height=height)
-            if masked:
+            check_box_in_image(box, width=width, height=height)
+            if outlines or runs:
                 check_mask([outline for outline in outlines if has_area(outline)], runs)
+                check_mask_in_image(outlines, runs, width=width, height=height)
         except FaultError as fault:
             yield int(objects.ids[number]), fault
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itpn_ray.data.annotations import run_lengths
-from itpn_ray.data.annotations.faults import FaultError, check_in_image
+from itpn_ray.data.annotations.faults import FaultError, check_box_in_image, check_mask_in_image
 from itpn_ray.data.prepare.reencode import EncodedImage, RejectedError
 from itpn_ray.data.schema import OBJECT_COLUMNS
 
@@ -71,20 +71,32 @@ def leave_out_faulty(
 ) -> tuple[dict[str, Any], list[tuple[int, FaultError]]]:
     """A row without the objects of which its image shows nothing, and these: number and fault.
 
+    Of an object whose mask does not fit the image the box is kept.
+
     Raises:
         RejectedError: as `framed`.
     """
     (width, height), _ = framed(row, image)
-    faults = {}
-    for n, shape in enumerate(zip(row["boxes"], row["polygons"], row["runs"], strict=True)):
+    faults: dict[int, FaultError] = {}
+    unfit: set[int] = set()
+    for n, (box, *mask) in enumerate(zip(row["boxes"], row["polygons"], row["runs"], strict=True)):
         try:
-            check_in_image(*shape, width=width, height=height)
+            check_box_in_image(box, width=width, height=height)
         except FaultError as fault:
             faults[n] = fault
-    if not faults:
+        try:
+            check_mask_in_image(*mask, width=width, height=height)
+        except FaultError:
+            unfit.add(n)
+    if not faults and not unfit:
         return row, []
+    masks = {
+        name: [[] if n in unfit else mask for n, mask in enumerate(row[name])]
+        for name in ("polygons", "runs")
+    }
     left = {
-        name: [v for n, v in enumerate(row[name]) if n not in faults] for name in OBJECT_COLUMNS
+        name: [v for n, v in enumerate(masks.get(name, row[name])) if n not in faults]
+        for name in OBJECT_COLUMNS
     }
     return {**row, **left}, [(row["object_ids"][n], fault) for n, fault in faults.items()]
 

@@ -23,7 +23,7 @@ class Readable(Protocol):
 
 
 def stream_object(stream: Readable) -> Iterator[tuple[str, Any]]:
-    """Walk a JSON object without holding it.
+    """Walk a JSON object without holding it, in UTF-8, UTF-16 or UTF-32.
 
     Yields:
         (key, value) for each key; for a key with an array, (key, element) for each element.

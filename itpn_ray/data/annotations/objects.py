@@ -103,16 +103,22 @@ def check_detection(dataset: ShardedDataset) -> None:
     """Refuse data that has no objects.
 
     Raises:
-        DataError: it is no split of detection.
+        DataError: it is no split of detection, or one without an object.
     """
     kind = dataset.manifest.kind
     if kind != "detection":
-        prepared = "without labels" if kind == "unlabelled" else f"for {kind}"
         raise DataError(
             "data",
             dataset.uri,
-            f"was prepared {prepared}, but boxes are needed",
-            "Prepare a folder with COCO or Objects365 annotations",
+            f"was prepared {_prepared(kind)}, but boxes are needed",
+            "Prepare a folder with boxes: COCO, YOLO, Pascal VOC, ... (docs/reference/data.md)",
+        )
+    if not any(dataset.manifest.splits[dataset.split].class_counts):
+        raise DataError(
+            "data",
+            dataset.uri,
+            f"its {dataset.split} has not one object",
+            "Prepare images with objects; its quarantine.csv says what was left out",
         )
 
 
@@ -124,30 +130,33 @@ def check_classification(dataset: ShardedDataset) -> None:
     """
     kind = dataset.manifest.kind
     if kind != "classification":
-        verb = "itpn-ray detect" if kind == "detection" else "itpn-ray pretrain"
+        verb = "`itpn-ray detect`" if kind == "detection" else "`itpn-ray pretrain`"
         raise DataError(
             "data",
             dataset.uri,
-            f"was prepared for {kind}, but a class of each image is needed",
+            f"was prepared {_prepared(kind)}, but a class of each image is needed",
             f"Train on it with {verb}, or prepare a folder with one subfolder a class",
         )
 
 
+def _prepared(kind: str) -> str:
+    return "without labels" if kind == "unlabelled" else f"for {kind}"
+
+
 def check_masks(dataset: ShardedDataset) -> None:
-    """Refuse data whose first shard has an object without a mask, crowds excepted.
+    """Refuse data none of whose objects has a mask.
 
     Raises:
-        DataError: there is one; it carries its image's path and its id.
+        DataError: as said.
     """
-    shard = dataset.shard(0)
-    for row in range(len(shard)):
-        objects = read_objects(shard, row)
-        outlines = zip(objects.polygons, objects.runs, objects.crowds.tolist(), strict=True)
-        for number, (polygons, runs, crowd) in enumerate(outlines):
-            if not (polygons or runs or crowd):
-                raise DataError(
-                    objects.path,
-                    None,
-                    f"its object {objects.ids[number]} has no mask",
-                    "Train on boxes alone with --task.masks false",
-                )
+    for number in range(len(dataset.shards)):
+        table = dataset.shard(number).table(["polygons", "runs"])
+        chunks = [chunk for column in table.columns for chunk in column.chunks]
+        if any(np.any(chunk.flatten().value_lengths()) for chunk in chunks):
+            return
+    raise DataError(
+        "data",
+        dataset.uri,
+        f"no object of its {dataset.split} has a mask",
+        "Train on boxes alone with --task.masks false",
+    )

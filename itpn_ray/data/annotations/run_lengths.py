@@ -40,6 +40,17 @@ def encode(mask: NDArray[np.bool_]) -> list[int]:
     return [0, *runs] if flat[0] else runs
 
 
+def bounds(runs: Sequence[int], height: int) -> list[float]:
+    """x1, y1, x2, y2 around what run lengths mark, in pixels; they must mark something."""
+    ends = np.cumsum(np.asarray(runs, dtype=np.int64))[1::2]
+    lengths = np.asarray(runs[1::2], dtype=np.int64)
+    first, last = (ends - lengths)[lengths > 0], (ends - 1)[lengths > 0]  # pixels, columns first
+    top, bottom = (first % height).min(), (last % height).max() + 1
+    if (first // height < last // height).any():  # a run that goes on in the next column
+        top, bottom = 0, height
+    return [float(first[0] // height), float(top), float(last[-1] // height + 1), float(bottom)]
+
+
 def from_text(text: str) -> list[int]:
     """Run lengths from their text form.
 

@@ -1,4 +1,4 @@
-"""Looks a raw data set with COCO annotations over, before it is prepared and trained on.
+"""Looks a raw data set with annotated objects over, before it is prepared and trained on.
 
 What it finds is what preparation leaves out: both read annotations and images by the same code.
 
@@ -13,28 +13,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pyarrow.fs import FileType
 
+from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_files
-from itpn_ray.data.sources.coco import CocoSource
-from itpn_ray.data.sources.coco_file import CocoFile
-from itpn_ray.data.sources.detect import detect
-from itpn_ray.data.sources.objects import CocoObjects
-from itpn_ray.storage import filesystem
-
-_FORMATS = ("coco", "objects365")
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.objects import ObjectSet
+from itpn_ray.data.sources.detect import open_source
+from itpn_ray.data.store.manifest import MANIFEST
+from itpn_ray.storage import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitContent:
-    """One split: its annotation file, images and objects listed there, and classes."""
+    """One split: its annotation file, images, objects, classes, and usable masks."""
 
     file: str
     images: int
     objects: int
     classes: int
-    masked: bool
+    masks: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ class SourceHealth:
         """The findings in words."""
         yield self.uri
         for name, split in self.splits.items():
-            masks = "with masks" if split.masked else "without masks"
+            masks = f"{split.masks:,} with masks" if split.masks else "without masks"
             yield (
                 f"{name}: {split.file}, {split.images:,} images, {split.objects:,} objects of "
                 f"{split.classes} classes, {masks}"
@@ -69,20 +68,29 @@ class SourceHealth:
         yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
 
 
-def is_annotated(uri: str) -> bool:
-    """Whether a place holds raw images with annotations, to be examined by `source_doctor`."""
-    fs, root = filesystem(uri)
-    there = fs.get_file_info(f"{root}/annotations").type == FileType.Directory
-    return there and detect(uri) in _FORMATS
+def annotated(uri: str, format: str = "auto") -> AnnotatedSource | None:
+    """What reads the raw images with objects at a place; ``None`` for anything else there.
+
+    Raises:
+        DataError: nothing is there, or what is there cannot be read.
+    """
+    if format == "auto" and open_store(uri).exists(MANIFEST):
+        return None
+    _, source = open_source(PrepareConfig(source=uri, out="", format=format))
+    return source if isinstance(source, AnnotatedSource) else None
 
 
 def source_doctor(
-    uri: str, faults: FaultList, *, threads: int = 4, count: Count = lambda done, total: None
+    source: AnnotatedSource,
+    faults: FaultList,
+    *,
+    threads: int = 4,
+    count: Count = lambda done, total: None,
 ) -> SourceHealth:
     """Read every annotation and decode every image of a raw data set.
 
     Args:
-        uri: a folder with ``annotations/``, local or remote.
+        source: the data set, local or remote.
         faults: takes what is found.
         threads: images decoded at once.
         count: told how many images are done.
@@ -90,7 +98,6 @@ def source_doctor(
     Raises:
         DataError: an annotation file cannot be read, or its images are nowhere.
     """
-    source = CocoSource(uri)
     files = dict(source.files())
     total = sum(len(file.rows) for file in files.values())
     done = 0
@@ -107,21 +114,22 @@ def source_doctor(
                     frames[row] = found
                 done += 1
                 count(done, total)
+            objects, masks = _check_objects(split, _framed(file, frames), faults)
             splits[split] = SplitContent(
                 file=file.name,
                 images=len(file.rows),
-                objects=_check_objects(split, _framed(file, frames), faults),
+                objects=objects,
                 classes=len(file.categories),
-                masked=file.objects.masked,
+                masks=masks,
             )
-    return SourceHealth(uri=uri, splits=splits, faults=faults)
+    return SourceHealth(uri=source.uri, splits=splits, faults=faults)
 
 
-def _framed(file: CocoFile, frames: NDArray[np.int32]) -> CocoObjects:
-    """The objects of a file, with the sizes of images that only the images themselves tell.
+def _framed(file: AnnotatedSplit, frames: NDArray[np.int32]) -> ObjectSet:
+    """The objects of a split, with the sizes of images that only the images themselves tell.
 
     Args:
-        file: the annotation file.
+        file: the split.
         frames: (rows, 2) width and height of its images, 0 where an image cannot be used.
     """
     objects = file.objects
@@ -131,11 +139,19 @@ def _framed(file: CocoFile, frames: NDArray[np.int32]) -> CocoObjects:
     return replace(objects, frames=whole)
 
 
-def _check_objects(split: str, objects: CocoObjects, faults: FaultList) -> int:
-    """Look at every object; how many there are."""
-    number = 0
+def _check_objects(split: str, objects: ObjectSet, faults: FaultList) -> tuple[int, int]:
+    """Look at every object; how many there are, and how many masks can be used."""
+    number = usable = masks = 0
     for found in objects.examine():
         number += 1
-        for fault in (found,) if isinstance(found, Fault) else found.remarks:
-            faults.add(split, fault)
-    return number
+        if isinstance(found, Fault):
+            faults.add(split, found)
+            continue
+        usable += 1
+        masks += bool(found.values["polygons"] or found.values["runs"])
+        for remark in found.remarks:
+            faults.add(split, remark)
+    if not usable:
+        reason = f"{split} has not one usable object"
+        faults.add(split, Fault(file=objects.uri, entry="", kind=kinds.NO_OBJECT, reason=reason))
+    return number, masks

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from itpn_ray import checks
+from itpn_ray.data.prepare.config import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,14 @@ class DoctorConfig:
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE_OR_DATA")]
-    """Prepared data, or raw images with COCO or Objects365 annotations or with masks: a folder or
-    URI."""
+    """Prepared data, or raw images with annotated objects or masks: a folder or URI."""
+    format: str = "auto"
+    """How raw images are laid out, as ``itpn-ray prepare --format``."""
     out: str = "doctor.csv"
     """File for the list of faults, replaced whole."""
     threads: int = 4
     """Images, or shards of prepared data, examined at once."""
 
     def __post_init__(self) -> None:
+        checks.one_of("format", self.format, FORMATS)
         checks.positive("threads", self.threads)

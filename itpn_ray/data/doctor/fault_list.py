@@ -15,8 +15,15 @@ from itpn_ray.errors import ConfigError
 
 Count = Callable[[int, int], None]
 """Takes the images done and in all."""
-REMARKS = (kinds.BOX_CUT, kinds.PART_LEFT_OUT)
-"""Kinds that are told but harm nothing: what is used is cut to the image."""
+REMARKS = (
+    kinds.BOX_CUT,
+    kinds.PART_LEFT_OUT,
+    kinds.MASK_IGNORED,
+    kinds.AREA_MADE,
+    kinds.ID_MADE,
+    kinds.CORNERS,
+)
+"""Kinds that are told but harm nothing: the object is used, as far as it can be understood."""
 
 
 @dataclass(frozen=True, kw_only=True)

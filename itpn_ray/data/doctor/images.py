@@ -15,8 +15,8 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
+from itpn_ray.data.sources.annotated.coco_entries import Frame
 from itpn_ray.data.sources.base import Source
-from itpn_ray.data.sources.coco_entries import Frame
 from itpn_ray.data.store.shards import Shard
 
 _CHUNK = 64  # images whose bytes are in memory

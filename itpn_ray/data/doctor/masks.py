@@ -22,7 +22,7 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.balance import balance
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.loading.segmentation_loader import checked_mask
-from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.prepare.masks import mask_files, mask_of
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 from itpn_ray.data.sources.masks import MaskSource, mask_format
@@ -69,19 +69,26 @@ class MaskHealth:
         yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
 
 
-def is_masked(uri: str) -> bool:
-    """Whether a place holds raw images with masks, to be examined by `mask_doctor`."""
-    fs, root = filesystem(uri)
-    return fs.get_file_info(root).type == FileType.Directory and bool(mask_format(fs, root))
+def mask_source(uri: str, format: str = "auto") -> MaskSource | None:
+    """What reads the raw images with masks at a place; ``None`` for anything else there."""
+    if format == "auto":
+        fs, root = filesystem(uri)
+        is_folder = fs.get_file_info(root).type == FileType.Directory
+        format = mask_format(fs, root) if is_folder else ""
+    return MaskSource(uri, format) if format in MASK_FORMATS else None
 
 
 def mask_doctor(
-    uri: str, faults: FaultList, *, threads: int = 4, count: Count = lambda done, total: None
+    source: MaskSource,
+    faults: FaultList,
+    *,
+    threads: int = 4,
+    count: Count = lambda done, total: None,
 ) -> MaskHealth:
     """Decode every image and every mask of a raw data set.
 
     Args:
-        uri: a folder that `itpn_ray.data.sources.masks.mask_format` knows, local or remote.
+        source: the data set, local or remote.
         faults: takes what is found.
         threads: images decoded at once.
         count: told how many images are done.
@@ -89,7 +96,6 @@ def mask_doctor(
     Raises:
         DataError: the layout is not understood.
     """
-    source = MaskSource(uri, mask_format(*filesystem(uri)))
     listing = source.listing()
     assert listing.masks is not None
     for path, reason in listing.skipped:
@@ -111,7 +117,9 @@ def mask_doctor(
                     done += 1
                     count(done, total)
     images = {split: len(rows) for split, rows in listing.splits.items()}
-    return MaskHealth(uri=uri, classes=listing.classes, images=images, pixels=pixels, faults=faults)
+    return MaskHealth(
+        uri=source.uri, classes=listing.classes, images=images, pixels=pixels, faults=faults
+    )
 
 
 def _examine(

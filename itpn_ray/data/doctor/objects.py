@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from itpn_ray.data.annotations.faults import faults_of
 from itpn_ray.data.annotations.id_set import IdBook
 from itpn_ray.data.annotations.objects import read_objects
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
+from itpn_ray.data.sources.annotated.ids import object_entry
 from itpn_ray.data.store.shards import Shard
 
 
@@ -27,28 +26,19 @@ class Numbers:
 def check_objects_of(shard: Shard, classes: int) -> tuple[list[Numbers], list[Fault]]:
     """The numbers in a shard, and what is wrong with single objects.
 
-    Where one object of a shard has a mask, all must have.
-
     Args:
         shard: of detection.
         classes: how many there are.
     """
-    masked = any(_holds_any(shard, column) for column in ("polygons", "runs"))
     numbers, faults = [], []
     for row in range(len(shard)):
         objects = read_objects(shard, row)
         path, ids = objects.path, objects.ids.tolist()
         numbers.append(Numbers(path=path, image=objects.image_id, objects=ids))
-        for number, fault in faults_of(objects, classes, masked=masked):
-            entry = f"annotation {number}"
+        for number, fault in faults_of(objects, classes):
+            entry = object_entry(number)
             faults.append(Fault(file=path, entry=entry, kind=fault.kind, reason=fault.reason))
     return numbers, faults
-
-
-def _holds_any(shard: Shard, column: str) -> bool:
-    """Whether any object of a shard has something in a column of lists."""
-    chunks = shard.table([column]).column(column).chunks
-    return any(np.any(chunk.flatten().value_lengths()) for chunk in chunks)
 
 
 class Repeats:
@@ -66,6 +56,6 @@ class Repeats:
             yield Fault(file=numbers.path, entry=entry, kind=kinds.PICTURE_TWICE, reason=reason)
         for number in numbers.objects:
             if not self._objects.add(number):
-                entry = f"annotation {number}"
+                entry = object_entry(number)
                 reason = "has the id of an earlier annotation"
                 yield Fault(file=numbers.path, entry=entry, kind=kinds.OBJECT_TWICE, reason=reason)

@@ -27,11 +27,13 @@ from itpn_ray.data.doctor.objects import Numbers, Repeats, check_objects_of
 from itpn_ray.data.store.manifest import QUARANTINE, Manifest, ShardInfo, read_manifest
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
-from itpn_ray.storage import ObjectStore, open_store
+from itpn_ray.storage import ObjectStore, join, open_store
 
 _SHOWN = 10
 _CHANGED = "its content has changed since it was written"
 
+Sample = tuple[str, int]
+"""Split and sample id."""
 Digests = NDArray[np.uint64]
 """The first 8 bytes of each image's SHA-256."""
 
@@ -65,7 +67,7 @@ class Health:
         splits: by name.
         duplicates: groups of images with the same bytes, as ``split/path``; the first ten.
         duplicate_images: images in such groups, beyond the first of each.
-        leaked: images of other splits that are in train too.
+        leaked: images of val and test that an earlier split has too; each is a fault.
         quarantine: reason -> images and objects.
         faults: images and objects that cannot be used.
     """
@@ -81,7 +83,7 @@ class Health:
 
     @property
     def sound(self) -> bool:
-        """Whether it is whole and everything in it can be used."""
+        """Whether it is whole, everything in it can be used, and its splits share no image."""
         return self.whole and not self.faults.faults
 
     @property
@@ -111,7 +113,7 @@ class Health:
         for group in self.duplicates:
             yield f"  {' = '.join(group)}"
         if self.leaked:
-            yield f"LEAK: {self.leaked} images of other splits are in train too"
+            yield f"LEAK: {self.leaked} images of other splits are in an earlier split too"
         yield from self.faults.table()
         if not self.whole:
             yield "NOT WHOLE: remove the folder and prepare the data again"
@@ -154,6 +156,9 @@ def doctor(
                     faults.add(name, fault)
                 done += shard.rows
                 count(done, total)
+            if manifest.kind == "detection" and not any(split.class_counts):
+                reason = f"{name} has not one object"
+                faults.add(name, Fault(file=name, entry="", kind=kinds.NO_OBJECT, reason=reason))
             digests[name] = np.concatenate(parts)
             splits[name] = SplitHealth(
                 count=split.count,
@@ -162,14 +167,21 @@ def doctor(
                 class_counts=split.class_counts,
                 broken=tuple(broken),
             )
-    groups, duplicates, leaked = _duplicates(digests)
+    groups = equal_images(digests)
+    paths = _Paths(uri, manifest)
+    leaks = [(group[0], at) for group in groups for at in leaked(group)]
+    for original, at in sorted(leaks, key=lambda leak: leak[1]):
+        reason = f"is {paths[original]} of {original[0]} too"
+        faults.add(at[0], Fault(file=paths[at], entry="", kind=kinds.LEAK, reason=reason))
     return Health(
         uri=uri,
         manifest=manifest,
         splits=splits,
-        duplicates=tuple(_named(store, manifest, group) for group in groups),
-        duplicate_images=duplicates,
-        leaked=leaked,
+        duplicates=tuple(
+            tuple(f"{at[0]}: {paths[at]}" for at in group[:_SHOWN]) for group in groups[:_SHOWN]
+        ),
+        duplicate_images=sum(len(group) - 1 for group in groups),
+        leaked=len(leaks),
         quarantine=_quarantine(store),
         faults=faults,
     )
@@ -199,7 +211,11 @@ def _examine(store: ObjectStore, split: str, manifest: Manifest, info: ShardInfo
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != info.sha256:
                 raise DataError(key, None, _CHANGED, "Prepare the data again")
-            return _examine_rows(Shard(path), manifest)
+            shard = Shard(path)
+            if len(shard) != info.rows:
+                cause = f"has {len(shard)} rows, not {info.rows}"
+                raise DataError(key, None, cause, "Prepare the data again")
+            return _examine_rows(shard, manifest)
     except (OSError, DataError) as error:
         reason = error.cause if isinstance(error, DataError) else str(error)
         return _ShardFindings(
@@ -239,8 +255,8 @@ def _local(store: ObjectStore, key: str) -> Iterator[Path]:
         os.unlink(name)
 
 
-def _duplicates(digests: dict[str, Digests]) -> tuple[list[list[tuple[str, int]]], int, int]:
-    """Groups of equal images as (split, sample id), images too many, images leaked."""
+def equal_images(digests: dict[str, Digests]) -> list[list[Sample]]:
+    """Groups of samples with equal bytes, in the order of the splits and samples."""
     names = list(digests)
     every = np.concatenate(list(digests.values()))
     split = np.repeat(np.arange(len(names)), [len(part) for part in digests.values()])
@@ -249,23 +265,30 @@ def _duplicates(digests: dict[str, Digests]) -> tuple[list[list[tuple[str, int]]
     order = order[every[order] > 0]
     edges = np.flatnonzero(np.diff(every[order])) + 1
     groups = [group for group in np.split(order, edges) if len(group) > 1]
-    train = names.index("train") if "train" in names else -1
-    leaked = sum(
-        int((split[group] != train).sum()) for group in groups if (split[group] == train).any()
-    )
-    shown = [[(names[split[at]], int(row[at])) for at in group] for group in groups[:_SHOWN]]
-    return shown, sum(len(group) - 1 for group in groups), leaked
+    return [[(names[split[at]], int(row[at])) for at in group] for group in groups]
 
 
-def _named(store: ObjectStore, manifest: Manifest, group: list[tuple[str, int]]) -> tuple[str, ...]:
-    """The paths of a group of samples, as ``split/path``."""
-    names = []
-    for split, sample_id in group[:_SHOWN]:
-        dataset = ShardedDataset(store.uri, split, manifest)
+def leaked(group: list[Sample]) -> list[Sample]:
+    """The samples of a group of equal images that are of another split than its first."""
+    return [sample for sample in group if sample[0] != group[0][0]]
+
+
+class _Paths:
+    """Finds the paths of samples; keeps those of the shards that it was asked for."""
+
+    def __init__(self, uri: str, manifest: Manifest) -> None:
+        self._datasets = {name: ShardedDataset(uri, name, manifest) for name in manifest.splits}
+        self._found: dict[tuple[str, int], list[str]] = {}
+
+    def __getitem__(self, sample: Sample) -> str:
+        split, sample_id = sample
+        dataset = self._datasets[split]
         shard, row = dataset.locate(sample_id)
-        with _local(store, f"{split}/{dataset.shards[shard].file}") as path:
-            names.append(f"{split}: {Shard(path).row(row)['path']}")
-    return tuple(names)
+        if (split, shard) not in self._found:
+            key = f"{split}/{dataset.shards[shard].file}"
+            with _local(open_store(dataset.uri), key) as path:
+                self._found[split, shard] = Shard(path).table(["path"]).column(0).to_pylist()
+        return self._found[split, shard][row]
 
 
 def _sides(dataset: ShardedDataset) -> tuple[int, int, int]:
@@ -275,5 +298,11 @@ def _sides(dataset: ShardedDataset) -> tuple[int, int, int]:
 
 
 def _quarantine(store: ObjectStore) -> dict[str, int]:
-    text = store.read_bytes(QUARANTINE).decode()
-    return dict(Counter(row["reason"] for row in csv.DictReader(io.StringIO(text, newline=""))))
+    try:
+        text = store.read_bytes(QUARANTINE).decode()
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return dict(Counter(row["reason"] for row in rows))
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+        where = join(store.uri, QUARANTINE)
+        cause = f"is missing or damaged: {error}"
+        raise DataError(where, None, cause, "Prepare the data again") from error

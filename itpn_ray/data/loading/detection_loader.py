@@ -12,6 +12,8 @@ A host batch is a dict of B images with M places for objects, M that of the imag
 | masks | uint8 | (B, M, 112, 112) | 0 or 1, cut to the box; only where masks are asked for |
 | sample_id | int64 | (B,) | row of the split |
 
+The mask of an object that has none is 255 all over, which losses leave out.
+
 H and W are the largest of the batch, rounded up to multiples of 32; `trim` takes a micro-batch out
 of a worker's share so that they are those of the micro-batch. A view of 800 x 1333 takes
 3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.

@@ -8,7 +8,7 @@ from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
 LAYOUTS = ("imagenet", "coco", "ade")
-MASK_FORMATS = ("ade20k", "masks", "voc", "cityscapes")
+MASK_FORMATS = ("ade20k", "masks", "voc-masks", "cityscapes")
 FORMATS = (
     "auto",
     "folders",
@@ -18,6 +18,11 @@ FORMATS = (
     "csv",
     "coco",
     "objects365",
+    "yolo",
+    "voc",
+    "labelme",
+    "metadata",
+    "metadata-labels",
     *MASK_FORMATS,
 )
 # Above this Pillow itself refuses an image (twice its MAX_IMAGE_PIXELS).
@@ -73,19 +78,20 @@ class PrepareConfig:
     format: str = "auto"
     """How the source is laid out; ``auto`` looks and says what it found."""
     unlabelled: bool = False
-    """Ignore folder names and labels: a heap of images to pre-train on."""
+    """Ignore folder names and labels: images without labels, to pre-train on."""
     classes: str = ""
     """File with the class names in the order of the labels, one a line; empty: sorted names."""
     palette: str = ""
     """File with the colours of masks and their classes, one a line: ``R G B NAME``. Pixels of a
     colour named ``ignore`` count as no class."""
     labels: str = ""
-    """File with the labels of ImageNet's validation images, where no folders tell them."""
+    """File with the labels of ImageNet's validation images, where no folders give them."""
     splits: tuple[str, ...] = ()
-    """What each split is called in the source, where its names do not tell:
+    """What each split is called in the source, where its names are not the usual ones:
     ``train=Training val=Testing``. What is not named is left out."""
     holdout: float = 0.1
-    """Share of each class set aside as ``val`` where the source has no validation images."""
+    """Share of each class set aside as ``val`` where the source has no validation images; copies
+    of a file stay on one side."""
     seed: int = 0
     """Decides the held-out images and the order of the rows."""
     max_side: int | None = None
@@ -100,9 +106,9 @@ class PrepareConfig:
     shard_mb: int = 128
     """Most megabytes of source files in a shard."""
     strict: bool = False
-    """Stop at the first image that cannot be used."""
+    """Stop at the first image or object that cannot be used."""
     max_broken: float = 0.1
-    """Stop when more than this share of the images cannot be used."""
+    """Stop when more than this share of the images, or of their objects, cannot be used."""
     num_workers: int | None = None
     """Shards in work at once; all CPUs of the cluster if not given, 0 works in this process."""
 

@@ -12,18 +12,19 @@ and up to 64 images or 32 MB encoded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pyarrow.fs import FileType
 
+from itpn_ray.data.holdout import hold_out
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.merge import write_results
-from itpn_ray.data.prepare.plan import ShardPlan, hold_out, plan_shards
+from itpn_ray.data.prepare.merge import without_objects, write_results
+from itpn_ray.data.prepare.plan import ShardPlan, plan_shards
 from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
     WORK,
@@ -34,6 +35,7 @@ from itpn_ray.data.prepare.shard_job import (
     plan_key,
     remove_work,
 )
+from itpn_ray.data.prepare.tally import ProgressCallback, Tally
 from itpn_ray.data.sources.base import Listing, Say, silent
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words, is_leftover
@@ -44,20 +46,6 @@ from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.ray_runtime.tasks import run_on_ray
 from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open_store
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareProgress:
-    """How far a preparation is: images and shards done and in all, images in quarantine."""
-
-    images: int
-    total_images: int
-    shards: int
-    total_shards: int
-    quarantined: int
-
-
-ProgressCallback = Callable[[PrepareProgress], None]
 
 
 def prepare(
@@ -81,17 +69,18 @@ def prepare(
 
     Raises:
         ConfigError: the output cannot be written or holds something else.
-        DataError: the source cannot be used, or too many images are broken.
+        DataError: the source cannot be used, or too many images or objects cannot.
         RunError: Ray has lost what became of a shard.
     """
     form, source = open_source(config, say)
     store = open_store(config.out)
     _check_places(config, store)
-    listing = hold_out(source.listing(), config.holdout, config.seed)
+    listing = hold_out(source, source.listing(), config.holdout, config.seed)
     _tell(form, listing, say)
     listing = replace(listing, skipped=counted(listing.skipped))
     with TemporaryDirectory(prefix="itpn_ray-") as scratch:
         plans = list(plan_shards(listing, config, Path(scratch)))
+        _check_objects(listing, plans, config)
         digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
         if store.exists(MANIFEST):
             manifest = _finished(config, digest)
@@ -127,6 +116,15 @@ def _tell(form: str, listing: Listing, say: Say) -> None:
         say(in_words(leftovers))
 
 
+def _check_objects(listing: Listing, plans: Sequence[ShardPlan], config: PrepareConfig) -> None:
+    """Refuse, before an image is decoded, a split of detection without one usable object."""
+    for split in listing.splits if listing.kind == "detection" else ():
+        ours = [plan for plan in plans if plan.split == split]
+        if not any(plan.objects for plan in ours):
+            problems = [problem for plan in plans for problem in plan.problems]
+            raise without_objects(config.source, split, problems)
+
+
 def _make_shards(
     job: ShardJob,
     plans: Sequence[ShardPlan],
@@ -136,7 +134,7 @@ def _make_shards(
 ) -> dict[tuple[str, int], ShardRecord]:
     """Records of all shards, making those that are not there yet."""
     store = open_store(job.out)
-    tally = _Tally(config, plans, progress)
+    tally = Tally(config, plans, progress)
     waiting: list[Place] = []
     for plan in plans:
         place = plan.split, plan.index, plan.digest
@@ -168,57 +166,6 @@ def _make_shards(
             "Repeat the command; finished shards are kept",
         )
     return tally.records
-
-
-class _Tally:
-    """Gathers records, tells the progress, and stops when too many images are broken."""
-
-    def __init__(
-        self,
-        config: PrepareConfig,
-        plans: Sequence[ShardPlan],
-        progress: ProgressCallback | None,
-    ) -> None:
-        self.records: dict[tuple[str, int], ShardRecord] = {}
-        self._config = config
-        self._shards = len(plans)
-        self._images = sum(plan.images for plan in plans)
-        self._progress = progress
-        self._done = 0
-        self._broken = 0
-
-    def add(self, split: str, index: int, record: ShardRecord) -> None:
-        """Count a finished shard.
-
-        Raises:
-            DataError: strict and an image is broken, or more than ``max_broken`` are.
-        """
-        self.records[split, index] = record
-        self._broken += len(record.quarantine)
-        self._done += len(record.labels) + len(record.quarantine)
-        limit = 0 if self._config.strict else self._config.max_broken * self._images
-        if self._broken > limit:
-            path, reason = record.quarantine[0]
-            strict = self._config.strict
-            allowed = "--strict allows none" if strict else f"{limit:.0f} are allowed"
-            hint = "leave out --strict" if strict else "raise --max-broken"
-            raise DataError(
-                "prepare.source",
-                self._config.source,
-                f"{self._broken} of {self._images} images cannot be used and {allowed}; "
-                f"one is {path}: {reason}",
-                f"Fix or remove them, or {hint}",
-            )
-        if self._progress is not None:
-            self._progress(
-                PrepareProgress(
-                    images=self._done,
-                    total_images=self._images,
-                    shards=len(self.records),
-                    total_shards=self._shards,
-                    quarantined=self._broken,
-                )
-            )
 
 
 def _make_on_ray(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ def write_results(
     ``problems`` are objects that were left out, for the quarantine table.
 
     Raises:
-        DataError: a split has no usable image at all.
+        DataError: a split has no usable image at all, or one of detection no usable object.
     """
     ordered = {
         split: [records[key] for key in sorted(records) if key[0] == split]
@@ -50,9 +50,11 @@ def write_results(
                 f"{split} has no usable image; {path}: {reason}",
                 "Check the images",
             )
-        quarantine += [row for part in parts for row in (*part.quarantine, *part.left_out)]
+        told = [row for part in parts for row in (*part.quarantine, *part.left_out)]
+        if listing.kind == "detection" and not any(part.class_counts for part in parts):
+            raise without_objects(config.source, split, [*problems, *told])
+        quarantine += told
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
-    quarantine = list(dict.fromkeys(quarantine))
     mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))
     manifest = Manifest(
         kind=listing.kind,
@@ -71,6 +73,17 @@ def write_results(
     store.write_bytes(QUARANTINE, _csv(quarantine))
     store.write_bytes(MANIFEST, manifest.to_json().encode())
     return manifest
+
+
+def without_objects(source: str, split: str, left_out: Sequence[tuple[str, str]]) -> DataError:
+    """What is told of a split of detection without one usable object."""
+    first = f"; {left_out[0][0]} {left_out[0][1]}" if left_out else ""
+    return DataError(
+        "prepare.source",
+        source,
+        f"{split} has not one usable object{first}",
+        "Check its annotations, leave this split out, or hold out more with --holdout",
+    )
 
 
 def _split_info(parts: list[ShardRecord], classes: int, origin: str) -> SplitInfo:
@@ -94,12 +107,12 @@ def _index(parts: list[ShardRecord]) -> bytes:
 
 
 def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of R, G, B over the images measured; empty without any."""
-    pixels = sum(part.pixels for part in parts)
-    if not pixels:
+    """Mean and standard deviation of R, G, B, each measured image with equal weight."""
+    measured = sum(part.measured for part in parts)
+    if not measured:
         return (), ()
-    mean = np.sum([part.sums for part in parts], axis=0) / pixels
-    square = np.sum([part.squares for part in parts], axis=0) / pixels
+    mean = np.sum([part.means for part in parts], axis=0) / measured
+    square = np.sum([part.squares for part in parts], axis=0) / measured
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
 

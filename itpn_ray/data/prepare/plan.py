@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.schema import SCHEMA_VERSION
-from itpn_ray.data.sources.base import Listing
-from itpn_ray.errors import DataError
+from itpn_ray.data.sources.base import Annotations, Listing
 
 # Bytes taken for an image whose size the listing does not know.
 _USUAL_SIZE = 200_000
@@ -38,6 +37,7 @@ class ShardPlan:
         images: rows of the listing in it.
         path: file with these rows.
         digest: SHA-256 of the rows and the settings.
+        objects: in its images.
         problems: (path, reason) of objects that were left out.
     """
 
@@ -46,51 +46,13 @@ class ShardPlan:
     images: int
     path: Path
     digest: str
+    objects: int
     problems: tuple[tuple[str, str], ...]
 
 
 def settings_of(config: PrepareConfig) -> dict[str, object]:
     """The settings that shape shards."""
     return {name: getattr(config, name) for name in _SHAPING}
-
-
-def hold_out(listing: Listing, share: float, seed: int) -> Listing:
-    """The listing with a ``val`` split: set aside from train, class by class, where there is none.
-
-    A class of one image stays in train; where all are, any images are set aside.
-
-    Raises:
-        DataError: there is one image only.
-    """
-    if "val" in listing.splits or "train" not in listing.splits:
-        return listing
-    train = listing.splits["train"]
-    if train.num_rows < 2:
-        path = train.column("path")[0].as_py()
-        raise DataError(
-            "prepare.source", path, "is the only image", "Give at least one for validation too"
-        )
-    labels = train.column("label").to_numpy()
-    rng = np.random.default_rng([seed, 0])
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    if max(map(len, groups)) < 2:
-        groups = [np.arange(len(labels))]
-    held = np.zeros(len(labels), dtype=bool)
-    for group in groups:
-        count = min(max(1, round(share * len(group))), len(group) - 1)
-        held[rng.permutation(group)[:count]] = True
-    splits = {**listing.splits, "train": train.filter(~held), "val": train.filter(held)}
-    what = "of each class of" if listing.kind == "classification" else "of the images of"
-    origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
-    annotations = dict(listing.annotations)
-    if "train" in annotations:
-        annotations["val"] = annotations["train"]
-    return replace(
-        listing,
-        splits={name: splits[name] for name in ("train", "val", "test") if name in splits},
-        origins={**listing.origins, "val": origin},
-        annotations=annotations,
-    )
 
 
 def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Iterator[ShardPlan]:
@@ -103,10 +65,15 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
     """
     shaping = [SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)]
     settings = json.dumps(shaping + ([asdict(listing.masks)] if listing.masks else []))
+    told: list[Annotations] = []
     for split, table in listing.splits.items():
         if split == "train":
             table = table.take(pa.array(_random_order(table, config.seed)))
         edges = _edges(table, config)
+        # What is held out shares the annotations of train, whose problems are listed once.
+        annotations = listing.annotations.get(split)
+        again = any(annotations is other for other in told)
+        told += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"
@@ -118,7 +85,8 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
                 images=rows.num_rows,
                 path=path,
                 digest=digest.hexdigest(),
-                problems=tuple(problems),
+                objects=_count_objects(rows),
+                problems=() if again else tuple(problems),
             )
 
 
@@ -144,6 +112,12 @@ def _pieces(
     else:
         for start, stop in pairwise(edges):
             yield table.slice(start, stop - start), []
+
+
+def _count_objects(rows: pa.Table) -> int:
+    if "classes" not in rows.column_names:
+        return 0
+    return sum(len(chunk.flatten()) for chunk in rows.column("classes").chunks)
 
 
 def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:

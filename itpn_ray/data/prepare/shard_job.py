@@ -30,6 +30,7 @@ from itpn_ray.data.prepare.masks import mask_files, mask_of
 from itpn_ray.data.prepare.plan import from_bytes
 from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
 from itpn_ray.data.schema import shard_schema
+from itpn_ray.data.sources.annotated.ids import object_entry
 from itpn_ray.data.sources.base import Source
 from itpn_ray.data.store.manifest import ShardInfo
 from itpn_ray.data.store.shards import ShardWriter
@@ -38,8 +39,6 @@ from itpn_ray.storage import ObjectStore, open_store
 WORK = "_work"
 # One image in so many gives the channel statistics.
 STATISTICS_EVERY = 32
-# Objects left out that the record of a shard names: where nearly all are faulty, some tell why.
-_MOST_LEFT_OUT = 1000
 
 
 @dataclass(kw_only=True)
@@ -54,8 +53,8 @@ class ShardRecord:
         quarantine: [path, reason] of images left out.
         left_out: [path and number, reason] of objects left out of the other images.
         kept: images stored with the file's own bytes.
-        pixels: pixels in the channel statistics.
-        sums, squares: of R, G, B over these, 0..1.
+        measured: images in the channel statistics.
+        means, squares: sums over these of the means of R, G, B and of their squares, 0..1.
     """
 
     digest: str
@@ -67,8 +66,8 @@ class ShardRecord:
     quarantine: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     kept: int = 0
-    pixels: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 3)
+    measured: int = 0
+    means: list[float] = field(default_factory=lambda: [0.0] * 3)
     squares: list[float] = field(default_factory=lambda: [0.0] * 3)
 
     def to_json(self) -> bytes:
@@ -77,10 +76,8 @@ class ShardRecord:
         return json.dumps({**vars(self), "shard": shard}).encode()
 
     def leave_out(self, path: str, faults: Sequence[tuple[int, FaultError]]) -> None:
-        """Note objects of an image that are left out; of very many only the first."""
-        room = _MOST_LEFT_OUT - len(self.left_out)
-        told = [(f"{path}#annotation {number}", fault.reason) for number, fault in faults[:room]]
-        self.left_out += told
+        """Note objects of an image that are left out."""
+        self.left_out += [(f"{path}#{object_entry(n)}", fault.reason) for n, fault in faults]
 
     def count(self, row: Mapping[str, Any], image: EncodedImage) -> None:
         """Add a stored image and its row."""
@@ -93,10 +90,12 @@ class ShardRecord:
             if label >= 0:
                 self.class_counts[label] = self.class_counts.get(label, 0) + number
         if image.histogram is not None:
+            # Each image counts the same, large or small, as training shows one crop of each.
             values = np.arange(256) / 255
-            self.pixels += int(image.histogram[0].sum())
-            self.sums = (self.sums + image.histogram @ values).tolist()
-            self.squares = (self.squares + image.histogram @ values**2).tolist()
+            shares = image.histogram / image.histogram.sum(axis=1, keepdims=True)
+            self.measured += 1
+            self.means = (self.means + shares @ values).tolist()
+            self.squares = (self.squares + shares @ values**2).tolist()
 
 
 Place = tuple[str, int, str]

@@ -53,6 +53,10 @@ def silent(text: str) -> None:
 class Annotations(Protocol):
     """Objects of the images of a split, too many for the listing."""
 
+    def shown(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """(rows,) whether each image of a listing has an object that can be used."""
+        ...
+
     def join(
         self, rows: pa.Table, edges: Sequence[int], scratch: Path
     ) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:

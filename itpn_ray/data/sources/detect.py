@@ -9,19 +9,25 @@ from posixpath import splitext
 from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
+from itpn_ray.data.sources.annotated.coco import CocoSource
+from itpn_ray.data.sources.annotated.metadata import MetadataSource
+from itpn_ray.data.sources.annotated.near import annotated_folders
+from itpn_ray.data.sources.annotated.recognise import annotated_format
+from itpn_ray.data.sources.annotated.voc_folder import LabelmeSource, VocSource
+from itpn_ray.data.sources.annotated.yolo import YoloSource
 from itpn_ray.data.sources.base import Say, Source, silent
-from itpn_ray.data.sources.coco import CocoSource
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
 from itpn_ray.data.sources.masks import mask_format, open_masks
+from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.parquet import ParquetSource
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
-from itpn_ray.data.sources.walk import children, files_below
+from itpn_ray.data.sources.walk import Entry, children
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.errors import ConfigError, DataError
-from itpn_ray.storage import filesystem
+from itpn_ray.storage import filesystem, join
 
 SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "folders": lambda c: FolderSource(c.source, c.unlabelled, c.classes, c.labels, _splits(c)),
@@ -31,6 +37,11 @@ SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "csv": lambda c: CsvList(c.source, c.unlabelled, c.classes, _splits(c)),
     "coco": lambda c: CocoSource(c.source, _splits(c)),
     "objects365": lambda c: CocoSource(c.source, _splits(c)),
+    "yolo": lambda c: YoloSource(c.source, c.classes, _splits(c)),
+    "voc": lambda c: VocSource(c.source, c.classes, _splits(c)),
+    "labelme": lambda c: LabelmeSource(c.source, c.classes, _splits(c)),
+    "metadata": lambda c: MetadataSource(c.source, c.classes, _splits(c)),
+    "metadata-labels": lambda c: MetadataLabels(c.source, c.classes, _splits(c)),
     **{form: partial(open_masks, form) for form in MASK_FORMATS},
 }
 
@@ -50,7 +61,9 @@ def open_source(config: PrepareConfig, say: Say = silent) -> tuple[str, Source]:
         DataError: nothing is there.
         ConfigError: the format does not take a field that was given.
     """
-    name = detect(config.source, say) if config.format == "auto" else config.format
+    name = config.format
+    if name == "auto":
+        name = detect(config.source, say, unlabelled=config.unlabelled)
     for field, takers in _TAKERS.items():
         if getattr(config, field) and name not in takers:
             raise ConfigError(
@@ -70,22 +83,26 @@ _MANY = 3
 
 _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
-    "classes": ("folders", "imagenet-tars", "webdataset", "parquet", "csv", *MASK_FORMATS[:3]),
+    "classes": (
+        *("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
+        *("yolo", "voc", "labelme", "metadata", "metadata-labels", *MASK_FORMATS[:3]),
+    ),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
-    "splits": ("folders", "webdataset", "parquet", "csv", "coco", "objects365", *MASK_FORMATS),
+    "splits": tuple(name for name in SOURCES if name != "imagenet-tars"),
 }
 
 
-def detect(uri: str, say: Say = silent) -> str:
-    """The format of a source, by the names of the files that lie in it.
+def detect(uri: str, say: Say = silent, *, unlabelled: bool = False) -> str:
+    """The format of a source, by the files that lie in it.
 
     Args:
         uri: the source.
         say: takes what was guessed, in a sentence, where something speaks against it.
+        unlabelled: folders mean nothing, so that none can be taken for a class by mistake.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, or annotations that cannot be read.
     """
     fs, root = filesystem(uri)
     suffix = splitext(root)[1].lower()
@@ -99,20 +116,13 @@ def detect(uri: str, say: Say = silent) -> str:
         return "imagenet-tars"
     if form := mask_format(fs, root):
         return form
-    if "annotations" in names:
-        listed = [entry.name for entry in files_below(fs, f"{root}/annotations")]
-        if any(name.startswith("zhiyuan_objv2_") for name in listed):
-            return "objects365"
-        if any(name.endswith(".json") for name in listed):
-            return "coco"
-        if "images" in names:
-            raise DataError(
-                "prepare.source",
-                uri,
-                "has images/ and annotations/, but no COCO JSON in the latter",
-                "Name the format: --format coco, or folders if these are two classes",
-            )
-    return _shards_or_folders(fs, root, say)
+    annotated = annotated_format(fs, root)
+    if annotated is not None:
+        return annotated
+    form = _shards_or_folders(fs, root, say)
+    if form == "folders" and not unlabelled:
+        _check_for_annotations(fs, root, found, uri)
+    return form
 
 
 def _shards_or_folders(fs: FileSystem, root: str, say: Say) -> str:
@@ -140,6 +150,26 @@ _IN_WORDS = {
     "webdataset": "tars with stray images (--format webdataset)",
     "parquet": "Parquet files with stray images (--format parquet)",
 }
+
+
+def _check_for_annotations(fs: FileSystem, root: str, found: list[Entry], uri: str) -> None:
+    """Refuse to take for classes what are images beside annotations, or a folder around them.
+
+    Raises:
+        DataError: as said.
+    """
+    for images, beside in annotated_folders(fs, root):
+        raise DataError(
+            "prepare.source",
+            uri,
+            f"has {images}/ with {beside} beside it, but no annotations of a known layout",
+            "Give a list as --source, export boxes as COCO or YOLO, or pass --format folders if "
+            "these are classes",
+        )
+    folders = [entry for entry in found if entry.is_folder]
+    if len(folders) == 1 and annotated_format(fs, folders[0].path) is not None:
+        inner = join(uri, folders[0].name)
+        raise DataError("prepare.source", uri, "holds one folder", f"Give --source {inner}")
 
 
 def _shard_names(fs: FileSystem, folder: str, depth: int) -> set[str]:

@@ -30,7 +30,7 @@ from itpn_ray.data.sources.walk import Entry, children, walk
 from itpn_ray.errors import DataError
 
 _ALL_CLASSES = "; where all are classes, --splits train=. says so"
-_PICTURE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "images", "photos"))
+_PICTURE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos"))
 _MOST_SPLITS = 4
 _LISTS = (".txt", ".csv", ".tsv")
 

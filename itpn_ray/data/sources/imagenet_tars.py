@@ -6,6 +6,7 @@ The labels of the validation images come from a list or from the development kit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import basename
 
@@ -21,7 +22,7 @@ from itpn_ray.data.sources.base import (
 )
 from itpn_ray.data.sources.labels import label_numbers
 from itpn_ray.data.sources.lists import read_classes, read_labels
-from itpn_ray.data.sources.tars import members
+from itpn_ray.data.sources.tars import Member, members
 from itpn_ray.data.sources.walk import children
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
@@ -49,16 +50,26 @@ class ImageNetTars(Source):
         """See `Source.listing`; train by class and file, val by file."""
         fs, root = filesystem(self.uri)
         names = {entry.name for entry in children(fs, root)}
-        train, classes = self._train(fs, f"{root}/{TRAIN}")
+        skipped: list[tuple[str, str]] = []
+        train, classes = self._train(fs, f"{root}/{TRAIN}", skipped)
         splits, origins = {"train": train}, {"train": TRAIN}
         if VAL in names:
             labels = self.labels or (join(self.uri, DEVKIT) if DEVKIT in names else "")
-            splits["val"], origins["val"] = self._val(fs, f"{root}/{VAL}", labels, classes), VAL
-        return Listing(kind="classification", classes=classes, splits=splits, origins=origins)
+            splits["val"] = self._val(fs, f"{root}/{VAL}", labels, classes, skipped)
+            origins["val"] = VAL
+        return Listing(
+            kind="classification",
+            classes=classes,
+            splits=splits,
+            origins=origins,
+            skipped=tuple(skipped),
+        )
 
-    def _train(self, fs: FileSystem, path: str) -> tuple[pa.Table, tuple[str, ...]]:
+    def _train(
+        self, fs: FileSystem, path: str, skipped: list[tuple[str, str]]
+    ) -> tuple[pa.Table, tuple[str, ...]]:
         rows, wnids = Rows(), []
-        for member in members(fs, path):
+        for member in _files(fs, path, skipped):
             if "/" not in member.name:
                 raise DataError(
                     path, member.name, "lies in no tar or folder of a class", "Download it again"
@@ -70,7 +81,14 @@ class ImageNetTars(Source):
         table = with_labels(rows.table(), label_numbers(wnids, classes, self.uri)[1])
         return table.sort_by([("label", "ascending"), ("path", "ascending")]), classes
 
-    def _val(self, fs: FileSystem, path: str, labels: str, classes: tuple[str, ...]) -> pa.Table:
+    def _val(
+        self,
+        fs: FileSystem,
+        path: str,
+        labels: str,
+        classes: tuple[str, ...],
+        skipped: list[tuple[str, str]],
+    ) -> pa.Table:
         if not labels:
             raise DataError(
                 "prepare.source",
@@ -79,8 +97,17 @@ class ImageNetTars(Source):
                 f"Put {DEVKIT} beside it, or name a list with --labels",
             )
         rows = Rows()
-        for member in members(fs, path):
+        for member in _files(fs, path, skipped):
             rows.add(member.name, path, offset=member.offset, size=member.size)
         table = rows.table().sort_by("path")
         found = read_labels(labels, table.column("path").to_pylist())
         return with_labels(table, label_numbers(found, classes, labels)[1])
+
+
+def _files(fs: FileSystem, path: str, skipped: list[tuple[str, str]]) -> Iterator[Member]:
+    """The plain files of a tar; what else is in it is added to ``skipped``."""
+    for member in members(fs, path):
+        if member.problem:
+            skipped.append((f"{basename(path)}/{member.name}", member.problem))
+        else:
+            yield member

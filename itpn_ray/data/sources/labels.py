@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from itpn_ray.data.sources.base import with_labels
+from itpn_ray.data.sources.base import check_classes, with_labels
+from itpn_ray.data.sources.label_values import Label
 from itpn_ray.errors import DataError
 
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 
 
 def label_numbers(
-    found: Sequence[str | int], names: Sequence[str], uri: str, places: Sequence[str] = ()
+    found: Sequence[Label], names: Sequence[str], uri: str, places: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Class names and the label of each row.
 
@@ -56,6 +57,28 @@ def label_numbers(
     return classes, np.array(labels, dtype=np.int32)
 
 
+def label_splits(
+    splits: Mapping[str, pa.Table], labels: Sequence[Label], names: Sequence[str], uri: str
+) -> tuple[tuple[str, ...], dict[str, pa.Table]]:
+    """Class names, and the listings with their labels.
+
+    Args:
+        splits: listings.
+        labels: of the rows of all listings, one after another.
+        names: see `label_numbers`.
+        uri: the source, for the error.
+
+    Raises:
+        DataError: see `label_numbers`; or there are fewer than two classes.
+    """
+    classes, numbers = label_numbers(labels, names, uri)
+    check_classes(classes, uri)
+    ends = np.cumsum([table.num_rows for table in splits.values()])
+    parts = np.split(numbers, ends[:-1])
+    tables = zip(splits.items(), parts, strict=True)
+    return classes, {split: with_labels(table, part) for (split, table), part in tables}
+
+
 def without_empty(
     classes: tuple[str, ...], splits: Mapping[str, pa.Table]
 ) -> tuple[tuple[str, ...], dict[str, pa.Table], list[str]]:
@@ -77,7 +100,7 @@ def without_empty(
     return tuple(classes[label] for label in there.tolist()), renumbered, empty
 
 
-def _numbers(found: Sequence[str | int]) -> list[int] | None:
+def _numbers(found: Sequence[Label]) -> list[int] | None:
     """The labels as whole numbers, where all are ("1.0" is what tables make of 1)."""
     if all(
         not isinstance(label, bool) and _WHOLE.fullmatch(str(label)) is not None for label in found

@@ -4,11 +4,11 @@
 |---|---|---|---|
 | ade20k | ``images/SPLIT/`` | ``annotations/SPLIT/*.png`` | classes from 1, 0 ignored |
 | masks | ``images/[SPLIT/]`` | ``masks/[SPLIT/]*.png`` | classes from 0, 255 ignored; or colours |
-| voc | ``JPEGImages/`` | ``SegmentationClass/*.png`` | palette entries, 255 ignored |
+| voc-masks | ``JPEGImages/`` | ``SegmentationClass/*.png`` | palette entries, 255 ignored |
 | cityscapes | ``leftImg8bit/SPLIT/`` | ``gtFine/SPLIT/`` | label ids, or train ids |
 
 A mask has its image's path and name, but for the suffix. The lists in ``ImageSets/Segmentation``
-tell the splits of voc. Where there are more than 255 classes from 0, 65,535 is ignored.
+tell the splits of voc-masks. Where there are more than 255 classes from 0, 65,535 is ignored.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MaskSource(Source):
 
     Attributes:
         uri: its folder.
-        form: ade20k, masks, voc or cityscapes.
+        form: ade20k, masks, voc-masks or cityscapes.
         classes: URI of a list of the classes in the order of their values; empty: the data set's.
         palette: URI of a list of colours, see `mask_classes.read_palette`; empty: numbers.
         splits: names of the splits.
@@ -123,7 +123,7 @@ class MaskSource(Source):
         tables = [name for name in tables if name.endswith(".txt")]
         if self.form == "ade20k" and tables:
             return mask_classes.read_object_info(join(self.uri, tables[0]))
-        if self.form == "voc":
+        if self.form == "voc-masks":
             return mask_classes.VOC
         if "classes.txt" in beside:
             return read_classes(join(self.uri, "classes.txt"))
@@ -234,20 +234,26 @@ _Folders = dict[str, MaskFolders]
 _FOLDERS = {
     "ade20k": lambda source, fs, root: _beside("images", "annotations", source, fs, root),
     "masks": lambda source, fs, root: _beside("images", "masks", source, fs, root),
-    "voc": _voc,
+    "voc-masks": _voc,
     "cityscapes": _cityscapes,
 }
+_OBJECTS = {"Annotations", "annotations"}
 _SIGNS = {
     "cityscapes": {"leftImg8bit", "gtFine"},
-    "voc": {"JPEGImages", "SegmentationClass"},
+    "voc-masks": {"JPEGImages", "SegmentationClass"},
     "masks": {"images", "masks"},
 }
 
 
 def mask_format(fs: FileSystem, root: str) -> str:
-    """The format of a folder of images with masks, by the folders in it; empty if it is none."""
+    """The format of a folder of images with masks, by the folders in it; empty if it is none.
+
+    Pascal VOC's folder and others have objects as well as masks: they are taken for objects.
+    """
     names = {entry.name for entry in children(fs, root) if entry.is_folder}
     found = next((form for form, signs in _SIGNS.items() if signs <= names), "")
+    if found and names & _OBJECTS:
+        return ""
     if found or not {"images", "annotations"} <= names:
         return found
     listed = [entry.name.lower() for entry in files_below(fs, f"{root}/annotations")]

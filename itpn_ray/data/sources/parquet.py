@@ -6,8 +6,8 @@ published as Parquet are shuffled already.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENODATA
 from itertools import compress, groupby
@@ -17,29 +17,32 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.sources.base import (
     LISTING_SCHEMA,
     Listing,
     Source,
-    check_classes,
-    with_labels,
 )
-from itpn_ray.data.sources.labels import label_numbers
+from itpn_ray.data.sources.label_values import Label
+from itpn_ray.data.sources.labels import label_splits
 from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.parquet_columns import (
+    check_images,
+    class_names,
+    column_labels,
+    find_column,
+)
 from itpn_ray.data.sources.parquet_splits import (
-    all_rows,
-    row_splits,
+    rows_by_split,
     sort_parquet,
-    split_column,
 )
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames, shown
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "image", "bytes")
+IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 _BATCH = 16
 
@@ -63,57 +66,42 @@ class ParquetSource(Source):
 
     def listing(self) -> Listing:
         """See `Source.listing`; files sorted by path, rows in their order."""
-        fs, root = filesystem(self.uri)
-        found = files_below(fs, root)
-        skipped = [(relpath(entry.path, root), entry.problem) for entry in found if entry.problem]
-        files = [e.path for e in found if not e.problem and e.path.lower().endswith(".parquet")]
-        if root.lower().endswith(".parquet"):
-            files, root = [root], root.rpartition("/")[0]
+        fs, root, files, skipped = self._files()
+        with self._open(fs, f"{root}/{files[0]}") as first:
+            split_of, left_out = sort_parquet(first, self.splits, files, self.uri)
+        skipped += left_out
         parts: dict[str, list[pa.Table]] = {}
-        labels: dict[str, list[Any]] = {}
+        labels: dict[str, list[Label | None]] = {}
         names: tuple[str, ...] = ()
         group = 0
-        if not files:
-            raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
-        with self._open(fs, files[0]) as first:
-            listed = [relpath(path, root) for path in files]
-            split_of, left_out = sort_parquet(first, self.splits, listed, self.uri)
-        skipped += left_out
         for name, split in split_of.items():
             path = f"{root}/{name}"
             with self._open(fs, path) as file:
+                check_images(file, find_column(file, IMAGE_COLUMNS, path, "Rename it"), path)
                 table, group = _rows(file, path, name, group)
-                values: list[Any] = [None] * len(table)
+                if not table.num_rows:
+                    skipped.append((name, "holds no rows"))
+                    continue
+                values: list[Label | None] = [None] * len(table)
                 if not self.unlabelled:
-                    column = _column(file, LABEL_COLUMNS, path, "--unlabelled takes none")
-                    values = file.read(columns=[column]).column(column).to_pylist()
-                    names = names or _names(file, column)
-                told = split_column(file)
-                by_row = row_splits(file, told, self.splits, path) if told else None
-                for part, rows in (by_row or all_rows(file, split)).items():
+                    column = find_column(file, LABEL_COLUMNS, path, "--unlabelled takes none")
+                    values = column_labels(file, column, path)
+                    names = _same_names(names, class_names(file, column), path)
+                for part, rows in rows_by_split(file, split, self.splits, path).items():
                     parts.setdefault(part, []).append(table.filter(rows))
                     labels.setdefault(part, []).extend(compress(values, rows))
+        if not parts:
+            cause = "holds no Parquet files with rows"
+            raise DataError("prepare.source", self.uri, cause, "Check the path")
         splits = {split: pa.concat_tables(parts[split]) for split in SPLITS if split in parts}
-        labels = {} if self.unlabelled else labels
-        if labels and set(labels.get("test", ())) & {-1, None}:
+        if not self.unlabelled and set(labels.get("test", ())) & {-1, None}:
             reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
             skipped.append(("test", reason))
         classes: tuple[str, ...] = ()
-        if labels:
+        if not self.unlabelled:
             given = read_classes(self.classes) if self.classes else names
-            every = [label for split in splits for label in labels[split]]
-            if None in every:
-                raise DataError(
-                    "prepare.source",
-                    self.uri,
-                    f"{every.count(None)} of {len(every)} images have no label",
-                    "Pass --unlabelled to prepare them without labels",
-                )
-            classes, numbers = label_numbers(every, given, self.uri)
-            check_classes(classes, self.uri)
-            for split, table in splits.items():
-                splits[split] = with_labels(table, numbers[: table.num_rows])
-                numbers = numbers[table.num_rows :]
+            every = self._labelled([label for split in splits for label in labels[split]])
+            classes, splits = label_splits(splits, every, given, self.uri)
         return Listing(
             kind="classification" if classes else "unlabelled",
             classes=classes,
@@ -122,22 +110,65 @@ class ParquetSource(Source):
             skipped=tuple(skipped),
         )
 
+    def _files(self) -> tuple[FileSystem, str, list[str], list[tuple[str, str]]]:
+        """Filesystem and folder; the Parquet files in it, and (path, reason) of others."""
+        fs, root = filesystem(self.uri)
+        if fs.get_file_info(root).type == FileType.File:
+            folder, _, name = root.rpartition("/")
+            return fs, folder, [name], []
+        files, others = [], []
+        for entry in files_below(fs, root):
+            path = relpath(entry.path, root)
+            if not entry.problem and path.lower().endswith(".parquet"):
+                files.append(path)
+            else:
+                others.append((path, entry.problem or "not Parquet, by its name"))
+        if not files:
+            raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
+        return fs, root, files, others
+
+    def _labelled(self, labels: list[Label | None]) -> list[Label]:
+        known = [label for label in labels if label is not None]
+        kinds = {type(label) for label in known}
+        cause = ""
+        if len(known) < len(labels):
+            cause = f"{len(labels) - len(known)} of {len(labels)} images have no label"
+        elif len(kinds) > 1:
+            cause = "some of its files have class numbers as labels, others class names"
+        if cause:
+            hint = "Make them alike, or pass --unlabelled to prepare them without labels"
+            raise DataError("prepare.source", self.uri, cause, hint)
+        return known
+
     def read(self, rows: pa.Table) -> Iterator[bytes | OSError]:
-        """See `Source.read`; each row group is read once for a run of its rows, a few at a time."""
+        """See `Source.read`; each row group is read once for a run of its rows, a few at a time.
+
+        Raises:
+            DataError: a row group is damaged.
+        """
         fs, _ = filesystem(self.uri)
         wanted = rows.select(["file", "row_group", "offset"]).to_pylist()
         for (path, group), run in groupby(wanted, key=lambda row: (row["file"], row["row_group"])):
             numbers = [row["offset"] for row in run]
             with self._open(fs, path) as file:
-                column = _column(file, IMAGE_COLUMNS, path, "Rename it")
+                column = find_column(file, IMAGE_COLUMNS, path, "Rename it")
                 yield from _images(file, column, group, numbers)
 
-    def _open(self, fs: FileSystem, path: str) -> pq.ParquetFile:
+    @staticmethod
+    @contextmanager
+    def _open(fs: FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+        """An open file; whatever is wrong with it while it is read is told as one error.
+
+        Raises:
+            DataError: it is missing, damaged, or cut off.
+        """
         try:
-            return pq.ParquetFile(path, filesystem=fs, memory_map=False)
-        except (pa.ArrowInvalid, OSError) as error:
+            with pq.ParquetFile(path, filesystem=fs, memory_map=False) as file:
+                yield file
+        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+            cause = str(error) or type(error).__name__
             raise DataError(
-                path, None, f"is not a whole Parquet file: {error}", "Download it again"
+                path, None, f"is not a whole Parquet file: {cause}", "Download it again"
             ) from error
 
 
@@ -146,18 +177,31 @@ def _origin(split_of: dict[str, str], split: str) -> str:
     return shown(named, 4) if named else f"rows of {split} in {shown(list(split_of), 4)}"
 
 
+def _same_names(before: tuple[str, ...], now: tuple[str, ...], path: str) -> tuple[str, ...]:
+    """The names of the classes, which all files that have some must list alike."""
+    if before and now and before != now:
+        raise DataError(
+            path,
+            list(now[:5]),
+            f"its metadata list other classes than the files before, which begin {before[:5]}",
+            "Give the names of the classes with --classes",
+        )
+    return before or now
+
+
 def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Table, int]:
     """Listing of one file, without labels; ``group`` numbers row groups over all files."""
     parts = []
-    for number in range(file.num_row_groups):
-        meta = file.metadata.row_group(number)
-        count = meta.num_rows
-        sizes = np.full(count, meta.total_byte_size // max(count, 1), dtype=np.int64)
+    counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != file.metadata.num_rows:
+        raise pa.ArrowInvalid(f"it counts {file.metadata.num_rows} rows, its row groups {counts}")
+    for number, count in enumerate(counts):
+        size = file.metadata.row_group(number).total_byte_size // max(count, 1)
         columns = {
             "path": [f"{name}#{number}.{row}" for row in range(count)],
             "file": [path] * count,
             "offset": np.arange(count),
-            "size": sizes,
+            "size": np.full(count, size, dtype=np.int64),
             "label": np.full(count, -1, dtype=np.int32),
             "row_group": np.full(count, number, dtype=np.int32),
             "group": np.full(count, group, dtype=np.int32),
@@ -178,30 +222,20 @@ def _images(
     number = next(waiting)
     for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[column]):
         while start <= number < start + batch.num_rows:
-            value = batch.column(0)[number - start].as_py()
-            data = value.get("bytes") if isinstance(value, dict) else value
-            yield data if data is not None else OSError(ENODATA, "the row has no image in it")
+            yield _image(batch.column(0)[number - start].as_py())
             number = next(waiting)
         start += batch.num_rows
+    if number >= 0:
+        raise pa.ArrowInvalid(f"row group {group} ends at row {start}, before row {number}")
 
 
-def _column(file: pq.ParquetFile, known: tuple[str, ...], path: str, hint: str) -> str:
-    names = file.schema_arrow.names
-    for name in known:
-        if name in names:
-            return name
-    raise DataError(
-        path,
-        ", ".join(names),
-        f"has no column named {', '.join(known[:-1])} or {known[-1]}",
-        hint,
-    )
-
-
-def _names(file: pq.ParquetFile, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's library wrote into the file's metadata."""
-    written = (file.schema_arrow.metadata or {}).get(b"huggingface")
-    if written is None:
-        return ()
-    feature = json.loads(written).get("info", {}).get("features", {}).get(column, {})
-    return tuple(feature.get("names", ()))
+def _image(value: Any) -> bytes | OSError:
+    """The bytes in a cell, which `check_images` has found to hold bytes or a struct of them."""
+    path = None
+    if isinstance(value, dict):
+        value, path = value["bytes"], value.get("path")
+    if value is None:
+        what = f"only the path {path}, not the image" if path else "no image in it"
+        return OSError(ENODATA, f"the row has {what}")
+    assert isinstance(value, bytes)
+    return value

@@ -18,14 +18,23 @@ def split_column(file: pq.ParquetFile) -> str | None:
     return next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
 
 
-def row_splits(
-    file: pq.ParquetFile, column: str, names: SplitNames, path: str
+def rows_by_split(
+    file: pq.ParquetFile, split: str, names: SplitNames, path: str
 ) -> dict[str, NDArray[np.bool_]]:
     """Which rows of a file are of which split; in none are those that ``--splits`` leaves out.
+
+    Args:
+        file: the file.
+        split: of all rows, where no column tells it.
+        names: the names of the splits.
+        path: of the file, for the error.
 
     Raises:
         DataError: a row's cell names no split.
     """
+    column = split_column(file)
+    if column is None:
+        return {split: np.ones(file.metadata.num_rows, dtype=bool)}
     cells = [str(cell) for cell in file.read(columns=[column]).column(0).to_pylist()]
     meant = {cell: names.of_name(cell) for cell in dict.fromkeys(cells)}
     unknown = [cell for cell, split in meant.items() if split is None]
@@ -34,11 +43,6 @@ def row_splits(
         raise unclear(path, list(meant), cause)
     found = np.array([meant[cell] or "" for cell in cells])
     return {split: found == split for split in SPLITS if (found == split).any()}
-
-
-def all_rows(file: pq.ParquetFile, split: str) -> dict[str, NDArray[np.bool_]]:
-    """The same where all rows of the file are of one split."""
-    return {split: np.ones(file.metadata.num_rows, dtype=bool)}
 
 
 def sort_parquet(

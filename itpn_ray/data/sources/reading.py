@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import pyarrow as pa
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.storage import filesystem, is_s3
 
@@ -51,7 +51,13 @@ def _read(fs: FileSystem, file: str, offset: int, size: int) -> bytes | OSError:
             if wanted > LARGEST_FILE:
                 return OSError(errno.EFBIG, f"a file of {wanted >> 20} MB")
             return stream.read_at(wanted, offset)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return OSError(errno.ENOENT, "the file is gone")
     except PermissionError:
         return OSError(errno.EACCES, "the file must not be read")
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return OSError(error.errno, "its path is too long")
+        if fs.get_file_info(file).type == FileType.Directory:
+            return OSError(errno.EISDIR, "a folder, not a file")
+        raise

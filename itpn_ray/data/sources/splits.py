@@ -27,7 +27,7 @@ _WORDS = {
     "test": ("test", "testing", "testdev", "tst"),
 }
 _MEANS = {word: split for split, words in _WORDS.items() for word in words}
-_FILLING = "(?:data|dataset|set|split|images?|imgs?|images?|photos?|folder|files?|subset|part)*"
+_FILLING = "(?:data|dataset|set|split|images?|imgs?|pictures?|photos?|folder|files?|subset|part)*"
 _WHOLE = re.compile(f"{_FILLING}({'|'.join(sorted(_MEANS, key=len, reverse=True))}){_FILLING}")
 # Two words that mean one split together.
 _JOINED = re.compile(r"(?<![a-z])(train[^a-z]?val|test[^a-z]?dev|(?:held|hold)[^a-z]?out)(?![a-z])")

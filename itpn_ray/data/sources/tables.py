@@ -14,8 +14,8 @@ from itpn_ray.data.sources.text import read_text
 from itpn_ray.errors import DataError
 
 PATH_COLUMNS = (
-    *("path", "filepath", "imagepath", "imgpath", "imagepath", "file", "filename"),
-    *("imagefile", "imagefilename", "imagename", "imgname", "image", "img", "image", "photo"),
+    *("path", "filepath", "imagepath", "imgpath", "picturepath", "file", "filename"),
+    *("imagefile", "imagefilename", "imagename", "imgname", "image", "img", "picture", "photo"),
     *("imageid", "fname", "fn"),
 )
 LABEL_COLUMNS = (

@@ -55,6 +55,16 @@ def read_text(uri: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def decode(data: bytes) -> str:
+    """Text in UTF-8, UTF-16 or UTF-32, without its byte order mark.
+
+    Raises:
+        ValueError: it is in none of these.
+    """
+    encoding, mark = encoding_of(data)
+    return data[mark:].decode(encoding)
+
+
 def read_lines(uri: str) -> list[str]:
     """The lines of a small text file that are not blank, stripped.
 

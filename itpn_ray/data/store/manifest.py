@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from itpn_ray.data.schema import KINDS, SCHEMA_VERSION
+from itpn_ray.data.typed_json import build, read_json
 from itpn_ray.errors import DataError
 from itpn_ray.storage import join, open_store
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 INDEX = "index.arrow"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,12 @@ class ShardInfo:
     rows: int
     bytes: int
     sha256: str
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the numbers and the digest can be those of a shard."""
+        counted = 0 < self.rows < 2**31 and 0 < self.bytes < 2**63
+        return counted and _SHA256.fullmatch(self.sha256) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,8 @@ class Manifest:
         classes: names; a label is an index into them. Empty for unlabelled images.
         class_ids: the annotation files' own numbers of the classes; empty where they have none.
         splits: by name: ``train``, ``val``, ``test``.
-        channel_mean: mean of R, G, B over a sample of the training images, 0..1.
+        channel_mean: mean of R, G, B, 0..1, over every 32nd training image of each shard; each
+            image counts the same, whatever its size, as training shows one crop of each.
         channel_std: standard deviation likewise.
         quarantined: images and objects listed in quarantine.csv.
         settings: what shaped the images (max_side, quality, ...).
@@ -71,6 +82,13 @@ class Manifest:
     settings: Mapping[str, Any]
     plan: str
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of kind, classes and all shards: what the data are, wherever they lie."""
+        shards = {split: [s.sha256 for s in info.shards] for split, info in self.splits.items()}
+        content = [self.kind, self.classes, self.class_ids, shards]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The manifest as it is stored."""
@@ -97,17 +115,17 @@ def read_manifest(uri: str) -> Manifest:
             "data", uri, f"cannot be read: {error}", "Check the address and your rights"
         ) from error
     try:
-        manifest = _parse(json.loads(text))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(uri, f"{type(error).__name__}: {error}") from error
+        found = read_json(text)
+        if isinstance(found, dict):
+            _check_version(found.get("schema_version"))
+        manifest = build(Manifest, found)
+    except ValueError as error:
+        raise _damaged(uri, str(error)) from error
     _check(manifest, uri)
     return manifest
 
 
-def _parse(found: Any) -> Manifest:
-    if not isinstance(found, dict):
-        raise TypeError("it is not an object")
-    version = found.get("schema_version")
+def _check_version(version: object) -> None:
     if version != SCHEMA_VERSION:
         raise DataError(
             "schema_version",
@@ -115,19 +133,6 @@ def _parse(found: Any) -> Manifest:
             f"this program reads version {SCHEMA_VERSION}",
             "Prepare the data again",
         )
-    splits = {
-        name: SplitInfo(
-            count=split["count"],
-            class_counts=tuple(split["class_counts"]),
-            shards=tuple(ShardInfo(**shard) for shard in split["shards"]),
-            origin=split["origin"],
-        )
-        for name, split in found["splits"].items()
-    }
-    tuples = {
-        name: tuple(found[name]) for name in ("classes", "class_ids", "channel_mean", "channel_std")
-    }
-    return Manifest(**{**found, **tuples, "splits": splits})
 
 
 def _check(manifest: Manifest, uri: str) -> None:
@@ -138,8 +143,15 @@ def _check(manifest: Manifest, uri: str) -> None:
             raise _damaged(uri, f"the shards of {name} do not add up to {split.count} images")
         if len(split.class_counts) != len(manifest.classes):
             raise _damaged(uri, f"{name} counts {len(split.class_counts)} classes")
-        if any("/" in shard.file or shard.file.startswith(".") for shard in split.shards):
+        if any(is_outside(part) for part in (name, *(shard.file for shard in split.shards))):
             raise _damaged(uri, f"a shard of {name} lies outside its folder")
+        if not all(shard.is_possible for shard in split.shards):
+            raise _damaged(uri, f"a shard of {name} has no possible size or digest")
+
+
+def is_outside(name: str) -> bool:
+    """Whether a file or folder of this name would not lie in the folder at hand."""
+    return not name or name.startswith(".") or not set(name).isdisjoint("/\\\0")
 
 
 def _damaged(uri: str, cause: str) -> DataError:

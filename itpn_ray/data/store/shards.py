@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from itpn_ray.data.schema import INDEX_SCHEMA, KINDS, shard_schema
 from itpn_ray.data.store.manifest import INDEX, Manifest, ShardInfo, read_manifest
 from itpn_ray.errors import DataError
 from itpn_ray.storage import is_s3, join, open_store
@@ -21,6 +22,8 @@ from itpn_ray.storage import is_s3, join, open_store
 # Held in memory while a shard is written, whichever is reached first.
 BATCH_ROWS = 64
 BATCH_BYTES = 32 << 20
+
+_SCHEMAS = [shard_schema(kind) for kind in KINDS]
 
 LocalPath = Callable[[str, ShardInfo], Path]
 """From a shard's URI and description to a copy of it on this machine."""
@@ -113,7 +116,8 @@ class Shard:
                 # Batches keep the mapping alive after the file is closed, so that a data set of
                 # thousands of shards holds no file descriptors.
                 self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (OSError, pa.ArrowInvalid) as error:
+            _check_batches(reader.schema, self._batches)
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise DataError(
                 str(path), None, f"not a whole shard: {error}", "Prepare the data again"
             ) from error
@@ -228,11 +232,18 @@ class ShardedDataset:
             return self._open[index]
         uri = self.shard_uri(index)
         if self._local_path is not None:
-            return Shard(self._local_path(uri, self.shards[index]))
+            return self._checked(Shard(self._local_path(uri, self.shards[index])), index)
         path = open_store(self.uri).local_path(f"{self.split}/{self.shards[index].file}")
         if path is None:
             raise DataError(uri, None, "is remote", "Read it through the loader, which caches it")
-        return self._open.setdefault(index, Shard(path))
+        return self._open.setdefault(index, self._checked(Shard(path), index))
+
+    def _checked(self, shard: Shard, index: int) -> Shard:
+        rows = self.shards[index].rows
+        if len(shard) != rows:
+            cause = f"should have {rows} rows"
+            raise DataError(self.shard_uri(index), len(shard), cause, "Prepare the data again")
+        return shard
 
     @cached_property
     def index(self) -> pa.Table:
@@ -245,7 +256,10 @@ class ShardedDataset:
         try:
             data = open_store(self.uri).read_bytes(f"{self.split}/{INDEX}")
             table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
+            table.validate(full=True)
+            if not table.schema.equals(INDEX_SCHEMA) or any(c.null_count for c in table.columns):
+                raise pa.ArrowInvalid(f"its columns are {table.schema.names}")
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise DataError(where, None, f"damaged: {error}", "Prepare the data again") from error
         if table.num_rows != len(self):
             raise DataError(
@@ -291,6 +305,20 @@ def _check_files(dataset: ShardedDataset) -> None:
         if found != shard.bytes:
             cause = "is missing" if found is None else f"should have {shard.bytes} bytes"
             raise DataError(str(path), found, cause, "Remove the folder and prepare the data again")
+
+
+def _check_batches(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
+    """Refuse what would give other rows, or read beyond the file: damage need not stop Arrow.
+
+    Raises:
+        pyarrow.ArrowInvalid: as said.
+    """
+    if not any(schema.equals(known) for known in _SCHEMAS):
+        raise pa.ArrowInvalid(f"its columns are {', '.join(schema.names)}")
+    for batch in batches:
+        batch.validate(full=True)
+        if any(column.null_count for column in batch.columns):
+            raise pa.ArrowInvalid("it has rows without a value")
 
 
 def _binary_array(values: list[bytes]) -> pa.BinaryArray:

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.loading.order import Ids
-from itpn_ray.data.store.manifest import MANIFEST, ShardInfo
+from itpn_ray.data.store.manifest import MANIFEST, ShardInfo, is_outside
 from itpn_ray.data.store.shard_cache import RemoteShards
 from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.data.typed_json import build, read_json
 from itpn_ray.errors import DataError
 from itpn_ray.storage import is_s3, join, open_store
 
@@ -75,6 +76,12 @@ class FeatureManifest:
     splits: Mapping[str, FeatureSplit]
     schema_version: int = FEATURES_VERSION
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything in it: what the features are, wherever they lie."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def to_json(self) -> str:
         """The manifest as it is stored."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -87,20 +94,10 @@ def read_features(uri: str) -> FeatureManifest:
         DataError: there is none, it is of another version, or it is damaged.
     """
     try:
-        found = json.loads(open_store(uri).read_bytes(MANIFEST))
-        if found["schema_version"] != FEATURES_VERSION:
-            raise ValueError(f"version {found['schema_version']}, not {FEATURES_VERSION}")
-        settings = found["settings"]
-        settings["augment"] = AugmentConfig(**settings["augment"])
-        splits = {
-            name: FeatureSplit(
-                images=split["images"],
-                views=tuple(tuple(ShardInfo(**s) for s in view) for view in split["views"]),
-            )
-            for name, split in found["splits"].items()
-        }
-        built = {"settings": FeatureSettings(**settings), "splits": splits}
-        return FeatureManifest(**{**found, **built})
+        manifest = build(FeatureManifest, read_json(open_store(uri).read_bytes(MANIFEST)))
+        if manifest.schema_version != FEATURES_VERSION:
+            raise ValueError(f"version {manifest.schema_version}, not {FEATURES_VERSION}")
+        _check(manifest)
     except FileNotFoundError as error:
         raise DataError(
             "features",
@@ -109,10 +106,27 @@ def read_features(uri: str) -> FeatureManifest:
             "Write them: `itpn-ray cache-teacher RECIPE --data DATA --task.teacher FILE "
             f"--features {uri}`",
         ) from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             join(uri, MANIFEST), None, f"damaged: {error}", "Write the features again"
         ) from error
+    return manifest
+
+
+def _check(manifest: FeatureManifest) -> None:
+    """Refuse a manifest that contradicts itself.
+
+    Raises:
+        ValueError: as said.
+    """
+    if min(manifest.tokens, manifest.width) < 1:
+        raise ValueError(f"features of {manifest.tokens} tokens of {manifest.width}")
+    for name, split in manifest.splits.items():
+        shards = [shard for view in split.views for shard in view]
+        if not split.views or is_outside(name):
+            raise ValueError(f"{name} has no views")
+        if not all(shard.is_possible and not is_outside(shard.file) for shard in shards):
+            raise ValueError(f"a shard of {name} has no possible name, size or digest")
 
 
 def images_digest(dataset: ShardedDataset) -> str:
@@ -154,9 +168,11 @@ class FeatureShard:
             with pa.memory_map(str(path)) as source:
                 reader = pa.ipc.open_file(source)
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            for batch in batches:
+                batch.validate(full=True)
             # (rows, L, T) of each batch, without a copy
             self._batches: list[Tokens] = [b.column("tokens").to_numpy_ndarray() for b in batches]
-        except (OSError, KeyError, pa.ArrowInvalid) as error:
+        except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
             raise DataError(
                 str(path), None, f"not a whole shard of features: {error}", "Write them again"
             ) from error

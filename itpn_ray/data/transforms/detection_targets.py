@@ -25,7 +25,8 @@ class ViewObjects:
     Attributes:
         boxes: (n, 4) float32 x1, y1, x2, y2 in pixels of the view, within it.
         labels: (n,) int64 classes.
-        masks: (n, 112, 112) uint8 of 0 and 1, each cut to its box; None where none were asked for.
+        masks: (n, 112, 112) uint8 of 0 and 1, each cut to its box, or all `UNKNOWN` where an object
+            has none; None where none were asked for.
     """
 
     boxes: Tensor
@@ -37,11 +38,7 @@ class ViewObjects:
 
 
 def view_objects(objects: Objects, view: View, *, masks: bool) -> ViewObjects:
-    """The objects that a view shows, without crowds and without those that it cuts away.
-
-    Raises:
-        DataError: masks are asked for and an object has none; it carries the image's path.
-    """
+    """The objects that a view shows, without crowds and without those that it cuts away."""
     moved, _ = view.boxes(torch.from_numpy(objects.boxes))
     boxes = moved.float()
     shown = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1).numpy() & ~objects.crowds
@@ -70,7 +67,7 @@ def check_objects(objects: Objects, classes: int) -> None:
             another size, or a class does not exist; it carries the image's path and the object's
             id.
     """
-    for number, fault in faults_of(objects, classes, masked=False):
+    for number, fault in faults_of(objects, classes):
         raise DataError(
             objects.path,
             None,

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from itpn_ray.data.annotations import polygons, run_lengths
 from itpn_ray.data.annotations.objects import Objects
-from itpn_ray.errors import DataError
 
 MASK_SIDE = 112
 """Side of a mask, as `itpn_ray.models.detection.base.MASK_SIDE`: its box has 112 x 112 cells."""
+UNKNOWN = 255
+"""Fills the mask of an object that has none, as `itpn_ray.models.detection.base.UNKNOWN`."""
 
 
 def box_masks(
@@ -29,22 +30,13 @@ def box_masks(
         side: of the squares.
 
     Returns:
-        (n, side, side) uint8, 0 or 1.
-
-    Raises:
-        DataError: an object has no mask; it carries the image's path.
+        (n, side, side) uint8: 0 or 1, or `UNKNOWN` all over where an object has no mask.
     """
-    masks = np.zeros((len(chosen), side, side), dtype=np.bool_)
+    masks = np.full((len(chosen), side, side), UNKNOWN, dtype=np.uint8)
     for mask, number, box in zip(masks, chosen.tolist(), boxes, strict=True):
-        if not has_mask(objects, number):
-            raise DataError(
-                objects.path,
-                None,
-                f"its object {objects.ids[number]} has no mask",
-                "Train a detector of boxes, or prepare data with masks",
-            )
-        mask[:] = part_mask(objects, number, box, side, side)
-    return torch.from_numpy(masks).to(torch.uint8)
+        if has_mask(objects, number):
+            mask[:] = part_mask(objects, number, box, side, side)
+    return torch.from_numpy(masks)
 
 
 def has_mask(objects: Objects, number: int) -> bool:

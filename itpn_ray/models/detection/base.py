@@ -17,6 +17,7 @@ from itpn_ray.models.config import DetectorConfig
 from itpn_ray.models.networks.dense_head import DenseHead
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
+UNKNOWN = 255  # fills the ground-truth mask of an object that has none
 MAX_DETECTIONS = 100  # an image: what COCO's evaluation looks at
 
 USUAL_VIEW = (800, 1333)
@@ -35,7 +36,8 @@ class Targets:
     labels: Tensor
     """(B, M) int64: a class from 0, or -1 where there is no object."""
     masks: Tensor | None
-    """(B, M, 112, 112) uint8, 0 or 1: each object's mask, cut to its own box and resized."""
+    """(B, M, 112, 112) uint8, 0 or 1: each object's mask, cut to its own box and resized; `UNKNOWN`
+    all over where an object has none."""
     seeds: Tensor
     """(B,) int64: every draw for an image is a function of its seed alone."""
 

@@ -1,4 +1,4 @@
-"""What the commands on weight files can be told; no torch here, so that help is quick."""
+"""Settings of the commands on weight files; no torch here, so that help is quick."""
 
 from __future__ import annotations
 

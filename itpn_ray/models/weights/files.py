@@ -270,7 +270,8 @@ def place(
             subject,
             f"{report.share:.0%} of the tensors fit",
             f"at least {ENOUGH:.0%} must ({report})",
-            "use the network that the file was made for, or allow a partial load (--partial)",
+            "use the network that the file was made for, or allow a partial load "
+            "(--model.partial-init)",
         )
     module.load_state_dict(fitting, strict=False)
     return report

@@ -24,6 +24,7 @@ from torch import Tensor
 from itpn_ray.errors import CheckpointError
 from itpn_ray.models.weights.torchscript import is_torchscript, read_torchscript
 from itpn_ray.runs.folder import EXPORT
+from itpn_ray.storage import join, local_copy
 
 _PICKLES = (b"PK", b"\x80")  # torch.save's zip archives, and its older bare pickles
 _HEADER = 8  # bytes of a safetensors file that hold the length of the JSON behind them
@@ -33,9 +34,13 @@ _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 def locate(path: str | PathLike[str]) -> Path:
     """The weight file at `path`; of a run's folder, the one that it exported.
 
+    A remote file is copied to this machine first.
+
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it cannot be fetched.
     """
+    if "://" in str(path):
+        return _fetched(str(path))
     place = Path(path).expanduser()
     if place.is_dir():
         place = place / EXPORT
@@ -49,6 +54,21 @@ def locate(path: str | PathLike[str]) -> Path:
     if not place.is_file():
         raise CheckpointError(str(path), None, "does not exist", "Check the path")
     return place
+
+
+def _fetched(uri: str) -> Path:
+    """A copy on this machine of a remote weight file, or of the one that a remote run exported."""
+    named = uri if Path(uri).suffix else join(uri, EXPORT)
+    try:
+        return local_copy(named)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            uri, None, "does not exist", "Check the address; a run must have finished"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            uri, None, f"cannot be fetched: {error}", "Check the address and your rights"
+        ) from error
 
 
 def read_raw(path: str | PathLike[str]) -> tuple[dict[str, str], Any]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itpn_ray.data.store.shards import ShardedDataset
-from itpn_ray.data.store.teacher_features import Features
+from itpn_ray.data.store.teacher_features import Features, read_features
 from itpn_ray.data.transforms.on_device import normalise
 from itpn_ray.models import (
     ClipDistiller,
@@ -28,7 +28,12 @@ from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.clip_pretraining.block_mask import block_mask, masked_count
 from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.features import open_features
-from itpn_ray.tasks.clip_pretraining.teacher import ClipTeacher, load_teacher, teacher_multiply_adds
+from itpn_ray.tasks.clip_pretraining.teacher import (
+    ClipTeacher,
+    load_teacher,
+    teacher_digest,
+    teacher_multiply_adds,
+)
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
 from itpn_ray.tasks.pretraining_evaluation import PretrainingNetwork, evaluate_pretraining
 
@@ -95,6 +100,12 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork, nn.Module])
                 self._features(dataset)
         else:
             load_teacher(self.config.teacher, self.config.teacher_model, self.model.image_size)
+
+    def input_digests(self) -> dict[str, str]:
+        """Of the features, or of the teacher that is asked instead."""
+        if self.config.features:
+            return {"task.features": read_features(self.config.features).digest}
+        return {"task.teacher": teacher_digest(self.config.teacher)}
 
     def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
         """Random crops, with the teacher's features where they are stored."""

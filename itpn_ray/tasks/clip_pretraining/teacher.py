@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.models.layers.position import resize_table
 from itpn_ray.models.weights.raw_files import named_tensors, read_raw
 from itpn_ray.models.weights.torchscript import is_torchscript
-from itpn_ray.storage import is_s3, open_store
+from itpn_ray.storage import local_copy
 from itpn_ray.tasks.clip_pretraining.config import TEACHERS, teacher_input
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -124,7 +123,7 @@ def teacher_digest(path: str) -> str:
     Raises:
         CheckpointError: no such file.
     """
-    with _local(path) as local, local.open("rb") as file:
+    with _local(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -141,15 +140,15 @@ def _empty(model: str, image_size: int) -> Any:
 
 def _read(path: str, model: str) -> Mapping[str, Tensor]:
     """The teacher's tensors, out of whatever entry and behind whatever prefix they stand."""
-    with _local(path) as local:
-        if is_torchscript(local) and "quickgelu" not in TEACHERS[model].base:
-            raise ConfigError(
-                "task.teacher_model",
-                model,
-                "uses GELU, but OpenAI's weights were trained with QuickGELU",
-                f"Use {model.replace('clip_224', 'clip_quickgelu_224')}",
-            )
-        _, found = read_raw(local)
+    local = _local(path)
+    if is_torchscript(local) and "quickgelu" not in TEACHERS[model].base:
+        raise ConfigError(
+            "task.teacher_model",
+            model,
+            "uses GELU, but OpenAI's weights were trained with QuickGELU",
+            f"Use {model.replace('clip_224', 'clip_quickgelu_224')}",
+        )
+    _, found = read_raw(local)
     if not isinstance(found, Mapping):
         raise _foreign(path, model, f"it holds a {type(found).__name__}, no named tensors")
     for entry in _ENTRIES:
@@ -161,9 +160,8 @@ def _read(path: str, model: str) -> Mapping[str, Tensor]:
     return tensors
 
 
-@contextmanager
-def _local(path: str) -> Iterator[Path]:
-    """The file, or a copy of a remote one for the length of a ``with`` block."""
+def _local(path: str) -> Path:
+    """The teacher's file, or a copy of a remote one on this machine."""
     if not path:
         raise ConfigError(
             "task.teacher",
@@ -172,24 +170,17 @@ def _local(path: str) -> Iterator[Path]:
             "Give --task.teacher FILE (timm's or OpenAI's CLIP weights), or --task.features "
             "written by `itpn-ray cache-teacher`",
         )
-    if not is_s3(path):
-        local = Path(path).expanduser()
-        if not local.is_file():
-            raise CheckpointError(
-                path, None, "there is no such teacher file", "Check the path; nothing is fetched"
-            )
-        yield local
-        return
-    folder, _, name = path.rpartition("/")
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / name
-        try:
-            open_store(folder).get_file(name, copy)
-        except OSError as error:
-            raise CheckpointError(
-                path, None, f"cannot be fetched: {error}", "Check the address and your rights"
-            ) from error
-        yield copy
+    try:
+        copy = local_copy(path)
+    except OSError as error:
+        raise CheckpointError(
+            path, None, f"cannot be fetched: {error}", "Check the address and your rights"
+        ) from error
+    if not copy.is_file():
+        raise CheckpointError(
+            path, None, "there is no such teacher file", "Check the path; nothing is fetched"
+        )
+    return copy
 
 
 def _in_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,13 +14,14 @@ from itpn_ray.runs.folder import EXPORT, LOG
 from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.runs.lease import Lease
-from itpn_ray.storage import check_writable
+from itpn_ray.runs.mirror import is_uri, kept
+from itpn_ray.storage import check_writable, join
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
 from itpn_ray.tracking.base import flatten
 from itpn_ray.training.averaging import describe_average
-from itpn_ray.training.claim import claim_run, earlier_epochs, run_folder
+from itpn_ray.training.claim import claim_run, earlier_epochs, run_folder, run_uri
 from itpn_ray.training.devices import use_gpu, use_gpus
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.exporting import export
@@ -73,9 +74,13 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     """
     config = with_absolute_paths(config)
     report = preflight(config)
-    with Lease(config.checkpoint.uri or str(run_folder(config)), name=config.run) as lease:
+    folder = run_folder(config)
+    with (
+        Lease(config.checkpoint.uri or run_uri(config), name=config.run) as lease,
+        kept(config.out, config.run),
+    ):
         earlier = earlier_epochs(config)
-        folder, began = claim_run(config, command)
+        began = claim_run(config, command)
         console.log_to(folder / LOG)
         if earlier is not None and earlier < config.optim.epochs:
             console.say(_extension_line(config, earlier))
@@ -88,7 +93,8 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease)
     tracker = create_tracker(config.tracking, config.out)
-    console.summary(folder, load_lines(config, folder), where={"tracking": tracker.where})
+    kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
+    console.summary(folder, load_lines(config), where={"tracking": tracker.where, **kept_at})
     return folder
 
 
@@ -110,11 +116,11 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
     )
 
 
-def load_lines(config: ExperimentConfig, folder: Path) -> list[str]:
+def load_lines(config: ExperimentConfig) -> list[str]:
     """The Python that loads what a run has trained."""
     return [
         "from itpn_ray.models import load_model",
-        f'model = load_model("{folder / EXPORT}")',
+        f'model = load_model("{join(run_uri(config), EXPORT)}")',
         task_class(config.task).usage,
     ]
 
@@ -123,7 +129,7 @@ def _train(
     config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=str(folder))
+    tracker.start(config.run, flatten(to_dict(config)), key=run_uri(config))
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     with recorded_end(journal, folder, tracker, console):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import CHECKPOINTS
 from itpn_ray.runs.journal import Journal
 from itpn_ray.training.best import Best
 from itpn_ray.training.checkpoint.writer import CheckpointStore
-from itpn_ray.training.claim import run_folder
+from itpn_ray.training.claim import checkpoint_uri
 from itpn_ray.training.determinism import deterministic
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
@@ -22,7 +21,7 @@ Reporter = Callable[[dict[str, float]], None]
 def open_checkpoints(config: ExperimentConfig) -> CheckpointStore:
     """The run's checkpoints: where the configuration says, or in the run's folder."""
     return CheckpointStore(
-        config.checkpoint.uri or str(run_folder(config) / CHECKPOINTS),
+        checkpoint_uri(config),
         keep_last=config.checkpoint.keep_last,
         keep_every=config.checkpoint.keep_every,
     )

@@ -29,6 +29,8 @@ from itpn_ray.ray_runtime.places import missing_places
 from itpn_ray.ray_runtime.start import environment, is_private
 from itpn_ray.runs.journal import FileJournal, Journal, RemoteJournal
 from itpn_ray.training.devices import device_line, with_devices
+from itpn_ray.training.launch.network import RayAddressConfig
+from itpn_ray.training.launch.places import check_shared, ship, unpack
 
 UNWATCHED = {
     # Nobody drains the node of a private Ray, or reads what Ray Train measures.
@@ -111,14 +113,17 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
     fewest, most = config.worker_range
     journal = _journal(folder)
     config = _placed(config, journal)
+    check_shared(config)
+    torch_config = TorchConfig if is_private() else RayAddressConfig
     trainer = Trainer(
         _worker,
         train_loop_config={
             "config": to_dict(config),
             "journal": journal,
+            "files": ship(config),
             "reports": bool(callbacks),
         },
-        torch_config=TorchConfig(
+        torch_config=torch_config(
             backend="nccl" if config.gpus else "gloo", timeout_s=round(config.hang_timeout_s)
         ),
         scaling_config=ScalingConfig(
@@ -184,7 +189,7 @@ def _worker(payload: dict[str, Any]) -> None:
     from itpn_ray.training.launch.context import TrainContext
     from itpn_ray.training.launch.process import work
 
-    config = from_dict(payload["config"])
+    config = unpack(from_dict(payload["config"]), payload["files"])
     worker = TrainContext.in_group(config)
     report = ray.train.report if payload["reports"] else _ignore
     work(config, worker, payload["journal"], report)

@@ -17,7 +17,7 @@ from itpn_ray.cli import run
 from itpn_ray.data.annotations.id_set import IdBook
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.doctor.annotations import SourceHealth, source_doctor
+from itpn_ray.data.doctor.annotations import SourceHealth, annotated, source_doctor
 from itpn_ray.data.doctor.fault_list import REMARKS, FaultList
 from itpn_ray.data.doctor.prepared import Health, doctor
 from itpn_ray.data.loading.detection_loader import DetectionTrainLoader
@@ -44,28 +44,12 @@ OBJECTS: dict[int, tuple[dict[str, Any], str]] = {
     6: ({"bbox": [1, 2, 3, 0]}, kinds.BOX_WITHOUT_AREA),
     7: ({"bbox": [40, 2, 3, 4]}, kinds.BOX_OUTSIDE),
     8: ({"bbox": [-9, -9, 5, 5]}, kinds.BOX_OUTSIDE),
-    9: ({"segmentation": []}, kinds.NO_MASK),
-    10: ({"segmentation": [[]]}, kinds.NO_MASK),
-    11: ({"segmentation": [[1, 2, 3, 4]]}, kinds.NO_MASK),
-    12: ({"segmentation": LINE}, kinds.NO_MASK),
-    13: ({"segmentation": [[1, 2, NAN, 2, 4, 6]]}, kinds.NO_MASK),
-    14: ({"segmentation": [[41, 2, 44, 2, 44, 6]]}, kinds.NO_MASK),
-    15: ({"segmentation": {"counts": [1280], "size": [32, 40]}}, kinds.NO_MASK),
-    16: ({"segmentation": {"counts": [5, 5], "size": [32, 40]}}, kinds.RUN_LENGTHS),
-    17: ({"segmentation": {"counts": [0, 1280], "size": [40, 32]}}, kinds.RUN_LENGTHS),
-    18: ({"segmentation": {"counts": "P", "size": [32, 40]}}, kinds.RUN_LENGTHS),
-    19: ({"segmentation": {"counts": [-5, 1285], "size": [32, 40]}}, kinds.RUN_LENGTHS),
-    20: ({"segmentation": {"counts": [1.5, 2.5], "size": [2, 2]}}, kinds.RUN_LENGTHS),
-    21: ({"segmentation": {"size": [32, 40]}}, kinds.RUN_LENGTHS),
-    22: ({"segmentation": "none"}, kinds.NO_MASK),
     23: ({"bbox": [1, 2, 3]}, kinds.ENTRY),
-    24: ({"bbox": None}, kinds.ENTRY),
-    25: ({"image_id": "ten"}, kinds.ENTRY),
-    26: ({"area": NAN}, kinds.ENTRY),
+    24: ({"bbox": None, "segmentation": None}, kinds.ENTRY),
+    25: ({"image_id": "ten"}, kinds.PICTURE),
+    26: ({"iscrowd": "perhaps"}, kinds.ENTRY),
     # The image alone tells its size.
     27: ({"image_id": 16, "bbox": [40, 2, 3, 4]}, kinds.BOX_OUTSIDE),
-    28: ({"image_id": 16, "segmentation": {"counts": [0, 4], "size": [2, 2]}}, kinds.RUN_LENGTHS),
-    30: ({}, kinds.OBJECT_TWICE),
 }
 IMAGES = {
     11: kinds.FILE_MISSING,
@@ -102,7 +86,9 @@ def plant(root: Path) -> Path:
 def examined(uri: Path, out: Path) -> tuple[SourceHealth, set[tuple[str, str]]]:
     """What doctor says of a source, and the (entry, kind) of each fault of val."""
     with FaultList(out) as faults:
-        health = source_doctor(str(uri), faults)
+        source = annotated(str(uri))
+        assert source is not None
+        health = source_doctor(source, faults)
     rows = list(csv.DictReader(out.open()))
     assert all(row["file"] and row["reason"] for row in rows)
     return health, {(row["entry"], row["kind"]) for row in rows if row["split"] == "val"}
@@ -125,7 +111,7 @@ def test_doctor_finds_every_fault(planted: Path, tmp_path: Path) -> None:
     assert health.splits["val"].images == 6
     assert health.splits["val"].objects == len(OBJECTS) + len(SOUND) + len(IMAGES)
     text = "\n".join(health.lines())
-    assert "2 classes, with masks" in text
+    assert "2 classes, 9 with masks" in text
     for kind in {*IMAGES.values(), *(kind for _, kind in OBJECTS.values())}:
         assert f"\n{kind} " in text
     assert f"{planted}/annotations/instances_train2017.json#annotation 1 is of image 99" in text
@@ -178,6 +164,47 @@ def test_remarks_are_no_faults(tmp_path: Path) -> None:
     assert row["object_ids"] == [1, 2, 3]
     assert row["boxes"][0] == [-4.0, 2.0, 5.0, 6.0]
     assert row["polygons"][2] == [[1.0, 2.0, 4.0, 2.0, 4.0, 6.0]]
+
+
+# Masks that cannot be used, in images of 40 x 32 pixels, beside a box that can.
+MASKS: list[Any] = [
+    None,
+    [],
+    [[]],
+    [[1, 2, 3, 4]],
+    LINE,
+    [[1, 2, NAN, 2, 4, 6]],
+    [[41, 2, 44, 2, 44, 6]],
+    {"counts": [1280], "size": [32, 40]},
+    {"counts": [5, 5], "size": [32, 40]},
+    {"counts": [0, 1280], "size": [40, 32]},
+    {"counts": "P", "size": [32, 40]},
+    {"counts": [-5, 1285], "size": [32, 40]},
+    {"counts": [1.5, 2.5], "size": [2, 2]},
+    {"size": [32, 40]},
+    "none",
+]
+
+
+def test_an_object_without_a_usable_mask_keeps_its_box(tmp_path: Path) -> None:
+    items = [item(number, segmentation=mask) for number, mask in enumerate(MASKS)]
+    items += [item(50), item(51, image_id=16, segmentation={"counts": [0, 4], "size": [2, 2]})]
+    listed = [{"id": 10, "file_name": "0.jpg", "width": 40, "height": 32}]
+    raw = write_coco(tmp_path / "raw", items, listed=[*listed, {"id": 16, "file_name": "1.jpg"}])
+    health, found = examined(raw, tmp_path / "list.csv")
+    told = (*range(3, len(MASKS)), 51)
+    assert found == {(f"annotation {number}", kinds.MASK_IGNORED) for number in told}
+    assert health.sound
+    assert health.splits["val"].masks == 1
+    rows = prepared(raw, tmp_path / "out")["val"]
+    assert [row["object_ids"] for row in rows] == [[*range(len(MASKS)), 50], [51]]
+    usable = [
+        number
+        for row in rows
+        for number, *mask in zip(row["object_ids"], row["polygons"], row["runs"], strict=True)
+        if any(mask)
+    ]
+    assert usable == [50]
 
 
 def test_a_set_of_boxes_alone_needs_no_masks(tmp_path: Path) -> None:
@@ -251,7 +278,7 @@ def health_of(data: str, out: Path) -> tuple[Health, list[dict[str, str]]]:
         ({"boxes": [[44.0, 2.0, 48.0, 6.0]]}, kinds.BOX_OUTSIDE, "outside of the image"),
         ({"classes": [2]}, kinds.CATEGORY, "beyond the 2"),
         ({"polygons": [[]], "runs": [[7, 3]]}, kinds.RUN_LENGTHS, "of 10 pixels"),
-        ({"polygons": [[]]}, kinds.NO_MASK, "has no mask"),
+        ({"polygons": [[[1.0, 1.0, 9.0, 9.0]]]}, kinds.NO_MASK, "mask without area"),
         ({"image": b"none"}, kinds.UNREADABLE, "cannot be decoded"),
         ({"object_ids": [1]}, kinds.OBJECT_TWICE, ""),
         ({"image_id": 12}, kinds.PICTURE_TWICE, ""),

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
 import pytest
 
+from itpn_ray.cli import run
+from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import FaultList
 from itpn_ray.data.doctor.prepared import Health
 from itpn_ray.data.doctor.prepared import doctor as examine
@@ -33,7 +36,7 @@ def data(tmp_path: Path) -> Path:
 def test_counts_duplicates_and_leaks(data: Path) -> None:
     found = doctor(str(data))
     assert found.whole
-    assert found.sound
+    assert not found.sound
     assert {name: split.count for name, split in found.splits.items()} == {"train": 17, "val": 6}
     assert found.splits["train"].class_counts == (13, 4)
     assert found.splits["val"].sides == (40, 40, 40)
@@ -43,6 +46,11 @@ def test_counts_duplicates_and_leaks(data: Path) -> None:
         ("train: train/dog/000.jpg", "val: val/dog/leak.jpg"),
     }
     assert found.leaked == 1
+    rows = list(csv.DictReader((data.parent / "doctor.csv").open()))
+    assert [(row["split"], row["file"], row["kind"]) for row in rows] == [
+        ("val", "val/dog/leak.jpg", kinds.LEAK)
+    ]
+    assert rows[0]["reason"] == "is train/dog/000.jpg of train too"
     assert found.quarantine == {"the file is empty": 1}
 
 
@@ -58,7 +66,21 @@ def test_the_findings_in_words(data: Path) -> None:
         "LEAK: 1 images",
     ):
         assert words in text
-    assert text.endswith("whole")
+    assert "whole" not in text
+    assert text.endswith("1 FAULTS: fix them and prepare the data again")
+
+
+def test_a_leak_between_val_and_test_is_a_fault_too(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_folders(
+        raw, {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in "ab"}
+    )
+    prepare(config(raw, tmp_path / "sound"))
+    out = ["--out", str(tmp_path / "doctor.csv")]
+    assert run(["doctor", str(tmp_path / "sound"), *out]) == 0
+    shutil.copy(raw / "val/a/000.jpg", raw / "test/a/leak.jpg")
+    prepare(config(raw, tmp_path / "leaking"))
+    assert run(["doctor", str(tmp_path / "leaking"), *out]) == 1
 
 
 def test_a_changed_byte_is_found(data: Path) -> None:

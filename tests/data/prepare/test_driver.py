@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,14 +18,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.driver import PrepareProgress, prepare, task_sizes
-from itpn_ray.data.prepare.shard_job import read_record
+from itpn_ray.data.prepare.driver import prepare, task_sizes
+from itpn_ray.data.prepare.merge import _channels
+from itpn_ray.data.prepare.reencode import ImageRules, reencode
+from itpn_ray.data.prepare.shard_job import ShardRecord, read_record
+from itpn_ray.data.prepare.tally import PrepareProgress
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError, ItpnError
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import start_ray
 from tests.data.made_files import FOLDERS, config, files, image_bytes, prepared, write_folders
+
+RULES = ImageRules(max_side=None, quality=90, max_pixels=2**20)
 
 
 def test_every_image_arrives_with_its_label(tmp_path: Path) -> None:
@@ -53,11 +60,23 @@ def test_channel_statistics_are_those_of_the_images(tmp_path: Path) -> None:
         for number in range(4):
             path = tmp_path / "raw" / name / f"{number}.png"
             image = Image.new("RGB", (16, 16), colour)
-            image.paste((0, 0, 51), (0, 0, 16, 4))
+            image.paste((0, 0, 51), (0, 4 * number, 16, 4 * number + 4))
+            image = image if name == "a" else image.transpose(Image.Transpose.TRANSPOSE)
             image.save(path)
     manifest = prepare(config(tmp_path / "raw", tmp_path / "out"))
     assert manifest.channel_mean == pytest.approx((0.75, 0, 0.2), abs=0.01)
     assert manifest.channel_std == pytest.approx((0.75**0.5 / 2, 0, 0), abs=0.02)
+
+
+def test_each_image_counts_the_same_in_the_channel_statistics() -> None:
+    record = ShardRecord(digest="")
+    for side, value in ((2, 255), (400, 0)):
+        data = io.BytesIO()
+        Image.new("RGB", (side, side), (value, value, value)).save(data, "PNG")
+        image = reencode(data.getvalue(), RULES, measured=True)
+        record.count({"label": 0}, image)
+    assert record.measured == 2
+    assert _channels([record]) == ((0.5,) * 3, (0.5,) * 3)
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -86,6 +105,30 @@ def test_a_held_out_share_of_each_class_becomes_val(tmp_path: Path) -> None:
     assert "0.2 of each class" in manifest.splits["val"].origin
     rows = prepared(tmp_path / "raw", tmp_path / "out", holdout=0.2)
     assert sorted(row["path"] for part in rows.values() for row in part) == sorted(written)
+
+
+def test_copies_of_an_image_are_held_out_together(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_folders(raw, {"cat": 12, "dog": 12, "emu": 1, "fox": 1})
+    for number in range(12):  # copies within a class, in another class, and under other names
+        for name in ("cat/copy", "cat/x", "dog/copy"):
+            shutil.copy(raw / f"cat/{number:03d}.jpg", raw / f"{name}{number}.jpg")
+    for number in range(4):  # a class of copies only stays in train
+        shutil.copy(raw / "emu/000.jpg", raw / f"emu/{number}.jpg")
+    rows = prepared(raw, tmp_path / "out", holdout=0.25)
+    sides = {split: {row["image"] for row in part} for split, part in rows.items()}
+    assert not sides["train"] & sides["val"]
+    assert sum(map(len, rows.values())) == 66
+    manifest = read_manifest(str(tmp_path / "out"))
+    assert manifest.splits["val"].class_counts == (9, 6, 0, 0)
+
+
+def test_copies_of_one_image_cannot_be_held_out(tmp_path: Path) -> None:
+    write_folders(tmp_path / "raw", {"": 1})
+    for number in range(3):
+        shutil.copy(tmp_path / "raw/000.jpg", tmp_path / f"raw/copy{number}.jpg")
+    with pytest.raises(DataError, match="has the bytes of all others"):
+        prepare(config(tmp_path / "raw", tmp_path / "out"))
 
 
 def test_a_heap_of_images_needs_no_labels(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from itpn_ray.data.annotations.objects import Objects
 from itpn_ray.data.config import DetectionAugmentConfig
 from itpn_ray.data.transforms.detection_targets import check_objects, view_objects
 from itpn_ray.data.transforms.detection_views import View, training_views, whole_view
-from itpn_ray.data.transforms.object_masks import MASK_SIDE, box_masks
+from itpn_ray.data.transforms.object_masks import MASK_SIDE, UNKNOWN, box_masks
 from itpn_ray.errors import DataError
 from itpn_ray.models.detection import base
 
@@ -71,7 +71,7 @@ def overlap(first: Tensor, second: Tensor) -> float:
 
 
 def test_a_mask_has_the_side_that_detectors_expect() -> None:
-    assert MASK_SIDE == base.MASK_SIDE
+    assert (MASK_SIDE, UNKNOWN) == (base.MASK_SIDE, base.UNKNOWN)
 
 
 @pytest.mark.parametrize("form", [lambda o: o, as_runs], ids=["polygons", "runs"])
@@ -170,12 +170,15 @@ def test_classes_that_do_not_exist_are_refused() -> None:
         check_objects(three(), 2)
 
 
-def test_objects_without_masks_are_refused_where_masks_are_asked_for() -> None:
+def test_the_mask_of_an_object_without_one_is_unknown() -> None:
     bare = three(polygons=[OUTLINES[0], [], OUTLINES[2]])
     view = whole_view(WIDTH, HEIGHT, 120, 160)
-    with pytest.raises(DataError, match=r"a/b\.jpg: its object 32 has no mask"):
-        view_objects(bare, view, masks=True)
-    assert len(view_objects(bare, view, masks=False)) == 3
+    found, whole = view_objects(bare, view, masks=True), view_objects(three(), view, masks=True)
+    assert found.masks is not None
+    assert whole.masks is not None
+    assert torch.equal(found.boxes, whole.boxes)
+    assert found.masks[1].eq(UNKNOWN).all()
+    assert torch.equal(found.masks[[0, 2]], whole.masks[[0, 2]])
 
 
 def test_polygons_are_clipped_to_boxes() -> None:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, padded_sides
+from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, load_model, save_model
 from itpn_ray.models.detection.base import Detections, Detector
-from itpn_ray.models.weights.files import read_metadata
+from itpn_ray.models.weights.raw_files import read_metadata
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection import task as detection_task
@@ -25,6 +27,8 @@ from itpn_ray.tasks.detection.task import DetectionNetwork
 from itpn_ray.tasks.trained import LOADER
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import preflight
+from tests.data.made_coco import item, write_coco
+from tests.data.made_files import config as preparation
 from tests.tasks.detection_runs import AUGMENT, CLASSES, detection, task
 from tests.training.runs import final_digest, losses, train_alone, train_and_stop
 
@@ -347,19 +351,28 @@ def test_data_without_boxes_are_refused(prepared: str, tmp_path: Path) -> None:
         preflight(detection(prepared, tmp_path))
 
 
-def test_data_without_masks_are_refused_where_masks_are_learned(
-    scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from itpn_ray.data.annotations import objects
+def boxes_alone(folder: Path, **first: Any) -> str:
+    """Prepared images with a box each and no mask, but for what is said of the first one."""
+    items = [item(n, image_id=10 + n, segmentation=None) for n in range(8)]
+    items[0] |= first
+    prepare(preparation(write_coco(folder / "raw", items, images=8), folder / "set"))
+    return str(folder / "set")
 
-    read = objects.read_objects
 
-    def bare(*where: Any) -> Any:
-        found = read(*where)
-        nothing = [[] for _ in found.ids]
-        return dataclasses.replace(found, polygons=nothing, runs=nothing)
+def test_data_without_any_mask_are_refused_where_masks_are_learned(tmp_path: Path) -> None:
+    bare = boxes_alone(tmp_path / "bare")
+    with pytest.raises(DataError, match=r"no object of its train has a mask.*--task\.masks false"):
+        preflight(detection(bare, tmp_path))
+    preflight(detection(bare, tmp_path, "dino"))
+    one = boxes_alone(tmp_path / "one", segmentation=[[1.0, 2.0, 4.0, 2.0, 4.0, 6.0]])
+    preflight(detection(one, tmp_path))
 
-    monkeypatch.setattr(objects, "read_objects", bare)
-    with pytest.raises(DataError, match=r"has no mask.*--task\.masks false"):
-        preflight(detection(scenes, tmp_path))
-    preflight(detection(scenes, tmp_path, "dino"))
+
+def test_data_without_objects_are_refused(tmp_path: Path) -> None:
+    data = boxes_alone(tmp_path)
+    path = Path(data, MANIFEST)
+    manifest = json.loads(path.read_text())
+    manifest["splits"]["val"]["class_counts"] = [0, 0]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="its val has not one object"):
+        preflight(detection(data, tmp_path, "dino"))

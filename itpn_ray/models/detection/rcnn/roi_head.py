@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss
 
 from itpn_ray.errors import DataError
-from itpn_ray.models.detection.base import MAX_DETECTIONS, Detections, Mean
+from itpn_ray.models.detection.base import MAX_DETECTIONS, UNKNOWN, Detections, Mean
 from itpn_ray.models.detection.boxes import Weights, decode, match, sample
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
@@ -158,20 +158,25 @@ class RoiHead(nn.Module):
         stage: int,
         mean: Mean,
     ) -> Tensor:
-        """Binary cross-entropy of the true class's masks, averaged over boxes of objects."""
-        boxes = [part.boxes[: len(part.matched)] for part in sampled]
-        labels = torch.cat([part.labels[: len(part.matched)] for part in sampled])
-        aims = []
-        for part, real, near in zip(sampled, objects, boxes, strict=True):
+        """Binary cross-entropy of the true class's masks, averaged over boxes of objects.
+
+        Boxes of objects whose mask is not known count neither in the sum nor in the number.
+        """
+        boxes, labels, aims = [], [], []
+        for part, real in zip(sampled, objects, strict=True):
             if real.masks is None:
                 raise DataError(
                     "masks", None, "the batch has none", "use data with masks, or masks=False"
                 )
-            masks, own = real.masks[part.matched], real.boxes[part.matched]
-            aims.append(mask_targets(masks, own, near, 2 * MASK_CELLS))
-        logits = self.masks[stage](pool_regions(maps, boxes, MASK_CELLS), labels)  # (P, 28, 28)
+            known = real.masks[part.matched, 0, 0] != UNKNOWN  # (p,)
+            own = part.matched[known]
+            boxes.append(part.boxes[: len(known)][known])
+            labels.append(part.labels[: len(known)][known])
+            aims.append(mask_targets(real.masks[own], real.boxes[own], boxes[-1], 2 * MASK_CELLS))
+        true = torch.cat(labels)
+        logits = self.masks[stage](pool_regions(maps, boxes, MASK_CELLS), true)  # (P, 28, 28)
         loss = F.binary_cross_entropy_with_logits(logits, torch.cat(aims), reduction="none")
-        norm = mean(logits.new_tensor(float(len(labels)))).clamp(min=1)
+        norm = mean(logits.new_tensor(float(len(true)))).clamp(min=1)
         return loss.mean(dim=(1, 2)).sum() / norm
 
     @torch.no_grad()

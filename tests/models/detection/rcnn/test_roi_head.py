@@ -9,6 +9,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from itpn_ray.errors import DataError
 from itpn_ray.models.config import PyramidConfig, find_size
+from itpn_ray.models.detection.base import UNKNOWN
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.regions import Objects, mask_targets, objects_of, pool_regions
 from itpn_ray.models.detection.rcnn.roi_head import RoiHead
@@ -74,6 +75,26 @@ def test_losses_are_those_of_decoded_boxes_classes_and_masks_of_the_true_class()
     assert 0.2 < truth.mean() < 0.95
     expected = F.binary_cross_entropy_with_logits(inside, truth)
     torch.testing.assert_close(found["mask"], expected)
+
+
+def test_objects_whose_mask_is_not_known_count_in_all_losses_but_that_of_masks():
+    net, features = head(), maps()
+    both = targets([[(1, OBJECT), (0, (2, 2, 30, 8))]])
+    whole = net.losses(features, [proposals(0.9, 0.1)], objects_of(both), [(64, 64)], alone)
+    both.masks[0, 1] = UNKNOWN
+    found = net.losses(features, [proposals(0.9, 0.1)], objects_of(both), [(64, 64)], alone)
+    first = targets([[(1, OBJECT)]])
+    lone = net.losses(features, [proposals(0.9, 0.1)], objects_of(first), [(64, 64)], alone)
+    torch.testing.assert_close(found["box"], whole["box"])
+    torch.testing.assert_close(found["class"], whole["class"])
+    torch.testing.assert_close(found["mask"], lone["mask"])
+    assert not torch.allclose(found["mask"], whole["mask"])
+    both.masks[0] = UNKNOWN
+    none = net.losses(features, [proposals(0.9)], objects_of(both), [(64, 64)], alone)
+    assert none["mask"] == 0
+    none["mask"].backward()
+    # Every worker has a gradient for every weight, whatever its images hold.
+    assert all(weight.grad is not None for weight in net.masks.parameters())
 
 
 def test_each_stage_asks_for_more_overlap_and_counts_less():

@@ -1,0 +1,1 @@
+"""Readers of images with objects: a layout of annotation files each."""

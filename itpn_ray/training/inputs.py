@@ -1,0 +1,32 @@
+"""What a run reads, told by its content: data, features and weights may move, but not change."""
+
+from __future__ import annotations
+
+import hashlib
+
+from itpn_ray.data.store.manifest import read_manifest
+from itpn_ray.errors import CheckpointError
+from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.training.launch.setup import make_task
+
+
+def input_digests(config: ExperimentConfig) -> dict[str, str]:
+    """SHA-256 (hex) of all that a run reads, by the field that names it.
+
+    Raises:
+        DataError: data or features are missing or damaged.
+        CheckpointError: a weight file is missing.
+    """
+    manifest = read_manifest(config.data)
+    found = {"data": manifest.digest}
+    if config.model.init and "://" not in config.model.init:
+        found["model.init"] = _file_digest(config.model.init)
+    return found | make_task(config, manifest.classes).input_digests()
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(path, None, f"cannot be read: {error}", "Check the path") from error
