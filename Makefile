@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs format bench lock lock-lowest clean
+.PHONY: help demo test test-kernels lint docs format bench bench-gpu lock lock-lowest clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,6 +26,10 @@ demo: $(VENV)/.ready ## images -> prepare -> pretrain -> finetune -> evaluate ->
 test: $(VENV)/.ready ## the test suite
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
+# Sums in another order, as on a processor without AVX: a test must not hang on the last bits.
+test-kernels: $(VENV)/.ready ## the tests that depend on rounding, with other kernels
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "rounding and not slow" tests/models tests/tasks tests/training
+
 lint: $(VENV)/.ready ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +44,9 @@ format: $(VENV)/.ready ## format the sources
 
 bench: $(VENV)/.ready ## the benchmarks that need no GPU
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+bench-gpu: $(VENV)/.ready ## what one GPU gives: correctness, speed, bars (docs/benchmarks/gpu.md)
+	$(BIN)/python -m benchmarks.gpu
 
 lock: $(VENV)/.ready ## recompile requirements.lock from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock

@@ -65,9 +65,9 @@ def run(arguments: list[str]) -> int:
     except ItpnError as error:
         return _refuse(verb, error)
     except OSError as error:
-        if (told := of_machine(error)) is None:
+        if (known := of_machine(error)) is None:
             raise
-        return _refuse(verb, told)
+        return _refuse(verb, known)
     except KeyboardInterrupt as asked:
         print(f"itpn-ray {verb}: interrupted; repeat the command to go on", file=sys.stderr)
         return asked.exit_code if isinstance(asked, Interrupted) else 130

@@ -109,8 +109,8 @@ class OptimConfig:
                 "does not go with lr_milestones or min_lr: the rate falls in a line to 0",
                 "Leave one of them out",
             )
-        for share in self.lr_milestones:
-            checks.in_range("optim.lr_milestones", share, 0.0, 1.0, open_high=True)
+        for fraction in self.lr_milestones:
+            checks.in_range("optim.lr_milestones", fraction, 0.0, 1.0, open_high=True)
         if self.lr_milestones and self.min_lr:
             raise ConfigError(
                 "optim.min_lr",

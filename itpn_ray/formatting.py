@@ -43,26 +43,26 @@ def show_metric(name: str, value: float) -> str:
     return f"{value:,.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's interval of 95 % of a share (Wilson, 1927), which holds for few trials too.
+def wilson(fraction: float, count: int) -> tuple[float, float]:
+    """Wilson's interval of 95 % of a fraction (Wilson, 1927), which holds for few trials too.
 
     Args:
-        share: of successes, in [0, 1].
+        fraction: of successes, in [0, 1].
         count: trials; with none the interval is all of [0, 1].
 
     Returns:
-        Lowest and highest share.
+        Lowest and highest fraction.
     """
     if count <= 0:
         return 0.0, 1.0
     spread = Z * Z / count
-    middle = (share + spread / 2) / (1 + spread)
-    reach = Z * math.sqrt((share * (1 - share) + spread / 4) / count) / (1 + spread)
+    middle = (fraction + spread / 2) / (1 + spread)
+    reach = Z * math.sqrt((fraction * (1 - fraction) + spread / 4) / count) / (1 + spread)
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def show_interval(name: str, value: float, images: int) -> str:
-    """The interval of a share of so many images: ``79.4 to 86.1 %``; empty of other metrics."""
+    """The interval of a fraction of so many images: ``79.4 to 86.1 %``; empty of other metrics."""
     if not (find(name).counted and images and 0 <= value <= 1):
         return ""
     low, high = wilson(value, images)
@@ -84,16 +84,16 @@ def with_certainty(row: Mapping[str, Any], images: int = 0) -> dict[str, Any]:
         row: metrics; a speed's lowest, highest and number of timings become one entry.
         images: how many its accuracies were counted on; 0: unknown.
     """
-    told: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for name, value in row.items():
         if name in ("images_per_s_low", "images_per_s_high", "timings"):
             continue
-        told[name] = value
+        shown[name] = value
         if name == "images_per_s" and (spread := show_spread(row)):
-            told["spread"] = spread
+            shown["spread"] = spread
         elif isinstance(value, float) and (interval := show_interval(name, value, images)):
-            told[f"{label(name)}, 95 %"] = interval
-    return told
+            shown[f"{label(name)}, 95 %"] = interval
+    return shown
 
 
 def show_duration(seconds: float) -> str:

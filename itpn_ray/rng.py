@@ -44,7 +44,7 @@ class Stream(IntEnum):
     REGIONS = 12
     DENOISING = 13
     REDUCTION = 14
-    PICTURE = 15
+    IMAGE = 15
     COLOUR = 16
     DROPOUT = 17
 
@@ -115,7 +115,7 @@ def image_seeds(seed: int, epoch: int, ids: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    draws = uniform_torch(seed, epoch, ids, Stream.PICTURE, 1, torch.float64)[:, 0]
+    draws = uniform_torch(seed, epoch, ids, Stream.IMAGE, 1, torch.float64)[:, 0]
     return (draws * 2.0**53).to(torch.int64)
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itpn_ray.errors import ConfigError, ItpnError
-from itpn_ray.ray_runtime.start import quiet, use_token
+from itpn_ray.ray_runtime.compat import use_token
+from itpn_ray.ray_runtime.start import quiet
 from jobs.config import SubmitConfig
 
 if TYPE_CHECKING:

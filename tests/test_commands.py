@@ -17,7 +17,7 @@ from itpn_ray.arguments import options, parse
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "clusters/README.md"]
 SOURCES = [*sorted((ROOT / "itpn_ray").rglob("*.py")), *sorted((ROOT / "jobs").rglob("*.py"))]
-OTHERS = {"--backend-store-uri", "--blr", "--help", "--verbose"}
+OTHERS = {"--sort", "--backend-store-uri", "--blr", "--help", "--verbose"}
 """Options of other programs, and those of every verb."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
-CARRIERS = ("ray", "threads")
+TRANSPORTS = ("ray", "threads")
 POLICIES = ("none", "rand_augment", "three_augment", "color_jitter")
 
 
@@ -33,7 +33,7 @@ class LoaderConfig:
     """Folder of fetched shards; empty: itpn_ray_cache in the system's folder for scratch files."""
 
     def __post_init__(self) -> None:
-        checks.one_of("loader.transport", self.transport, CARRIERS)
+        checks.one_of("loader.transport", self.transport, TRANSPORTS)
         checks.not_negative("loader.window", self.window)
         for name in ("threads", "prefetch", "cache_gb"):
             checks.positive(f"loader.{name}", getattr(self, name))
@@ -53,7 +53,7 @@ class AugmentConfig(Augmentation):
     """
 
     min_scale: float = 0.08
-    """Smallest area of the random crop, share of the image (paper: 0.2 for pixel targets)."""
+    """Smallest area of the random crop, fraction of the image (paper: 0.2 for pixel targets)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     policy: str = "none"
@@ -64,7 +64,7 @@ class AugmentConfig(Augmentation):
     num_ops: int = 2
     """Operations that rand_augment applies to an image."""
     jitter: float = 0.3
-    """Brightness, contrast and saturation of three_augment and color_jitter vary by this share."""
+    """Fraction by which brightness, contrast and saturation vary: three_augment, color_jitter."""
     repeats: int = 1
     """Times an image appears in one global batch, each differently augmented."""
 

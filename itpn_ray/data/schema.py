@@ -13,7 +13,7 @@ by what the annotations do; transforms clip.
 | label | int64 | (B,) | class, -1 where there is none |
 | sample_id | int64 | (B,) | row number in the split, in shard order |
 
-That of detection is told in `itpn_ray.data.loading.detection_loader`.
+That of detection is described in `itpn_ray.data.loading.detection_loader`.
 
 **Device batch**: the first after `itpn_ray.data.transforms.on_device`: image float32 (B, 3, S, S),
 normalised by the ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 KINDS = ("classification", "unlabelled", "detection", "segmentation", "rotated")
 
-_PICTURE = [
+_IMAGE = [
     pa.field("image", pa.binary(), nullable=False),  # JPEG, 8 bits, RGB or grey, upright
     pa.field("label", pa.int32(), nullable=False),  # class, -1 where there is none
     pa.field("width", pa.int32(), nullable=False),  # pixels
@@ -80,7 +80,7 @@ def shard_schema(kind: str) -> pa.Schema:
     Raises:
         KeyError: the kind is unknown.
     """
-    return pa.schema(_PICTURE + _EXTRA[kind])
+    return pa.schema(_IMAGE + _EXTRA[kind])
 
 
 INDEX_SCHEMA = pa.schema([(name, pa.int32()) for name in ("label", "width", "height")])

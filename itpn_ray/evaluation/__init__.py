@@ -1,1 +1,1 @@
-"""Evaluators, one a file: each is told batches or features and answers with figures or a plot."""
+"""Evaluators, one a file: each takes batches or features and answers with metrics or a plot."""

@@ -1,6 +1,6 @@
 """COCO's average precision and recall, of boxes and of masks.
 
-The figures are those of COCO's own evaluation (https://cocodataset.org/#detection-eval): averages
+The metrics are those of COCO's own evaluation (https://cocodataset.org/#detection-eval): averages
 over ten overlaps 0.50:0.05:0.95, at most 100 detections an image, crowds ignored; small objects
 have less than 32², large ones more than 96² square pixels. faster-coco-eval computes them.
 """
@@ -23,7 +23,7 @@ from itpn_ray.evaluation.coco_format import (
     result_entries,
     truth_entries,
 )
-from itpn_ray.evaluation.rank_zero import on_leader
+from itpn_ray.evaluation.rank_zero import on_rank_zero
 
 if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 KINDS = ("box", "mask")
 """What is compared."""
 _SIZES = ("small", "medium", "large")
-_FIGURES = (
+_METRICS = (
     *("AP", "AP50", "AP75", *(f"AP_{size}" for size in _SIZES)),
     *("AR1", "AR10", "AR100", *(f"AR_{size}" for size in _SIZES)),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoFigures:
-    """What an evaluation found; all figures are shares in [0, 1].
+class CocoMetrics:
+    """What an evaluation found; all metrics are fractions in [0, 1].
 
     Attributes:
-        metrics: COCO's twelve figures for each kind: ``box_AP``, ``box_AP50``, ``box_AP75``,
+        metrics: COCO's twelve metrics for each kind: ``box_AP``, ``box_AP50``, ``box_AP75``,
             ``box_AP_small``, ..., ``box_AR1``, ``box_AR10``, ``box_AR100``, ``box_AR_small``, ...,
             likewise ``mask_AP``, ...; one that no object counts for is left out.
         per_class: a row a class: ``name``, ``count`` of its objects without crowds, and for each
@@ -88,13 +88,13 @@ class CocoAP:
                 results=result_entries(found, objects.image_id, objects.size, self._class_ids),
             )
 
-    def compute(self) -> CocoFigures:
+    def compute(self) -> CocoMetrics:
         """Evaluate the images of all workers, each of which must call this; an image that
         several workers saw counts once.
         """
-        return on_leader(self._images, self._evaluate)
+        return on_rank_zero(self._images, self._evaluate)
 
-    def _evaluate(self, parts: list[dict[int, _Image]]) -> CocoFigures:
+    def _evaluate(self, parts: list[dict[int, _Image]]) -> CocoMetrics:
         images = {sample_id: image for part in parts for sample_id, image in part.items()}
         # In the order of the split, so that equal scores rank alike for any number of workers.
         ordered = [images[sample_id] for sample_id in sorted(images)]
@@ -108,7 +108,7 @@ class CocoAP:
             ],
         }
         self.results = [entry for image in ordered for entry in image.results]
-        return coco_figures(truth, self.results, self._kinds)
+        return coco_metrics(truth, self.results, self._kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +120,9 @@ class _Image:
     results: list[Entry]
 
 
-def coco_figures(
+def coco_metrics(
     truth: dict[str, list[Entry]], results: Sequence[Entry], kinds: Sequence[str]
-) -> CocoFigures:
+) -> CocoMetrics:
     """Evaluate COCO results against COCO annotations; neither is changed.
 
     Args:
@@ -141,19 +141,19 @@ def coco_figures(
         {"name": category["name"], "count": counts[category["id"]]} for category in categories
     ]
     for kind in kinds:
-        figures, precision = _run(truth, results, kind)
-        for name, value in zip(_FIGURES, figures, strict=True):
-            if value > -1:  # COCO's mark of a figure that no object counts for
+        values, precision = _run(truth, results, kind)
+        for name, value in zip(_METRICS, values, strict=True):
+            if value > -1:  # COCO's mark of a metric that no object counts for
                 metrics[f"{kind}_{name}"] = value
         for number, row in enumerate(rows):
             row |= _of_class(precision[:, :, number, :, -1], kind)
-    return CocoFigures(metrics=metrics, per_class=rows)
+    return CocoMetrics(metrics=metrics, per_class=rows)
 
 
 def _run(
     truth: dict[str, list[Entry]], results: Sequence[Entry], kind: str
 ) -> tuple[list[float], NDArray[np.float64]]:
-    """The twelve figures, and precisions (overlaps, recalls, classes, sizes, detections)."""
+    """The twelve metrics, and precisions (overlaps, recalls, classes, sizes, detections)."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     masks = kind == "mask"

@@ -11,7 +11,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def on_leader(part: P, work: Callable[[list[P]], R]) -> R:
+def on_rank_zero(part: P, work: Callable[[list[P]], R]) -> R:
     """Bring the parts of all workers to rank 0, work there, and give the result to all of them.
 
     Every worker of the process group must call it at the same point; alone, or where there is no
@@ -29,17 +29,17 @@ def on_leader(part: P, work: Callable[[list[P]], R]) -> R:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return work([part])
-    leads = dist.get_rank() == 0
-    parts: list[Any] | None = [None] * dist.get_world_size() if leads else None
+    is_main = dist.get_rank() == 0
+    parts: list[Any] | None = [None] * dist.get_world_size() if is_main else None
     dist.gather_object(part, parts)
-    told: list[Any] = [None, None]  # result, error
+    answer: list[Any] = [None, None]  # result, error
     if parts is not None:
         try:
-            told[0] = work(parts)
+            answer[0] = work(parts)
         except Exception as error:
-            told[1] = error
-    dist.broadcast_object_list(told)
-    result, failure = told
+            answer[1] = error
+    dist.broadcast_object_list(answer)
+    result, failure = answer
     if failure is not None:
         raise failure
     return result

@@ -47,7 +47,7 @@ class Speed:
             timings=len(seconds),
         )
 
-    def figures(self) -> dict[str, float]:
+    def as_row(self) -> dict[str, float]:
         """The speed as entries of a table's row."""
         speeds = {"": self.images_per_s, "_low": self.low, "_high": self.high}
         rounded = {f"images_per_s{end}": round(speed, 3) for end, speed in speeds.items()}
@@ -122,7 +122,7 @@ def compare_speed(
 def seconds_in_turn(
     calls: Mapping[Key, Callable[[], object]], *, repeats: int = REPEATS
 ) -> dict[Key, list[float]]:
-    """Seconds that each of several calls takes, one figure a repeat.
+    """Seconds that each of several calls takes, one value a repeat.
 
     Each repeat times every call once, so that whatever else the machine does falls on all of them
     alike; two untimed rounds come first.

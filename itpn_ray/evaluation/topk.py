@@ -1,6 +1,6 @@
-"""Top-k accuracy, per-class figures and the confusion matrix, summed as the images stream by.
+"""Top-k accuracy, per-class metrics and the confusion matrix, summed as the images stream by.
 
-Every sum is added up over the ranks, so the figures are exact however the images are split.
+Every sum is added up over the ranks, so the metrics are exact however the images are split.
 
 Shapes: B images, C classes.
 """
@@ -80,20 +80,20 @@ class TopK:
         self._packed = reduce(self._packed)
 
     def metrics(self) -> dict[str, float]:
-        """The figures of all that was seen.
+        """The metrics over all images.
 
         Returns:
-            ``top1`` and ``top5``: shares in [0, 1]; ``loss``: mean negative log-likelihood, nats;
-            ``mean_recall``: recall averaged over the classes seen; ``non_finite``, only where
-            there were any: how many images had no finite logits.
+            ``top1`` and ``top5``: fractions in [0, 1]; ``loss``: mean negative log-likelihood,
+            nats; ``mean_recall``: recall averaged over the classes that have images;
+            ``non_finite``, only where there were any: how many images had no finite logits.
         """
         sums = self._sums()
         count, non_finite = float(sums["count"]), float(sums["non_finite"])
-        seen = sums["support"] > 0
-        recall = (sums["hits"] / sums["support"].clamp(min=1))[seen]
-        shares = (sums["correct"] / max(count, 1)).tolist()
+        present = sums["support"] > 0
+        recall = (sums["hits"] / sums["support"].clamp(min=1))[present]
+        accuracies = (sums["correct"] / max(count, 1)).tolist()
         return {
-            **{f"top{k}": share for k, share in zip(self.ks, shares, strict=True)},
+            **{f"top{k}": accuracy for k, accuracy in zip(self.ks, accuracies, strict=True)},
             "loss": float(sums["loss"]) / max(count - non_finite, 1),
             "mean_recall": float(recall.mean()) if len(recall) else 0.0,
             **({"non_finite": non_finite} if non_finite else {}),
@@ -101,7 +101,7 @@ class TopK:
 
     @property
     def count(self) -> int:
-        """Images that were seen."""
+        """Images counted."""
         return int(self._sums()["count"])
 
     def per_class(self, names: Sequence[str]) -> list[dict[str, object]]:

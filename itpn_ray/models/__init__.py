@@ -1,15 +1,13 @@
 """The networks, in plain PyTorch: trunks, pyramids, heads, weights. Usable without Ray.
 
 Names are imported on first use, so that `itpn_ray.models.config` costs no torch. timm knows the
-networks by the names of `SIZES`, whichever of the two packages is imported first.
+networks by the names of `SIZES` once `itpn_ray.models.timm` is imported.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from itpn_ray.models.timm.hook import register_with_timm
 
 if TYPE_CHECKING:
     from itpn_ray.models.acceleration.config import Acceleration
@@ -100,6 +98,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-register_with_timm()

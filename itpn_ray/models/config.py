@@ -45,7 +45,7 @@ def check_image_size(size: int) -> None:
 def check_share(name: str, value: float) -> None:
     """Raise ConfigError unless `value` lies in [0, 1)."""
     if not 0.0 <= value < 1.0:
-        raise ConfigError(name, value, "it is a share", "use a number from 0 to below 1")
+        raise ConfigError(name, value, "it is a fraction", "use a number from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.ray_runtime.compat import max_resources
 from itpn_ray.ray_runtime.start import is_private
 
 Resources = Mapping[str, float]
@@ -49,12 +50,5 @@ def missing_places(need: Resources, workers: int) -> str:
 
 def _can_get(need: Resources, workers: int) -> bool:
     """Whether the cluster may grow so far; one without an autoscaler may, by hand."""
-    most = _most()
+    most = max_resources()
     return most is None or all(most.get(name, 0) >= n * workers for name, n in need.items())
-
-
-def _most() -> Resources | None:
-    """What the cluster's autoscaler may have in all, where there is one."""
-    from ray._private.state import state
-
-    return state.get_max_resources_from_cluster_config()

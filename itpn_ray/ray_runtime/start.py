@@ -16,23 +16,14 @@ from typing import Any, TypeVar
 
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.interrupt import keep_sigterm
+from itpn_ray.ray_runtime import compat
 from itpn_ray.ray_runtime.config import RayConfig
 
 _QUIET = {
-    # At "info" a node's agent writes a job's environment variables into its log.
-    "RAY_LOGGER_LEVEL": "warning",
     "RAY_AIR_NEW_OUTPUT": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-_UNSEEN = {
-    # Ray measures itself all the time; without a dashboard nobody of a private Ray's sees it.
-    "RAY_enable_metrics_collection": "0",
-    "RAY_event_stats": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "60000",
 }
 _PRIVATE = {"itpn-ray/private": "true"}
 _LEAST_CPUS = 4
@@ -47,7 +38,7 @@ def quiet() -> None:
 
     Call it before Ray Data is imported, which reads its progress-bar switch at import.
     """
-    os.environ.update(_QUIET)
+    os.environ.update(_QUIET | compat.QUIET)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
@@ -93,7 +84,8 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
     address = config.address or os.environ.get("RAY_ADDRESS", "")
     with ExitStack() as stack:
         if not address:
-            address = stack.enter_context(_private_head(config, verbose))
+            address, shape = stack.enter_context(_private_head(config, verbose))
+            options |= shape
         with keep_sigterm():
             _join(address, options)
         stack.callback(ray.shutdown)
@@ -125,9 +117,9 @@ def dashboard_address() -> str:
     Raises:
         ConfigError: if it has none.
     """
-    from ray._private.worker import get_dashboard_url
+    import ray
 
-    url = get_dashboard_url()
+    url = ray.init(ignore_reinit_error=True).dashboard_url
     if not url:
         raise ConfigError(
             "ray.dashboard", False, "this Ray has no dashboard", "Set ray.dashboard to true"
@@ -149,7 +141,7 @@ def _patiently(start: Callable[[], T]) -> T:
             for process in set(this.children(recursive=True)) - before:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-            if "timed out during startup" not in str(error):
+            if compat.SLOW_START not in str(error):
                 raise
     raise RunError(
         "ray",
@@ -160,107 +152,69 @@ def _patiently(start: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _private_head(config: RayConfig, verbose: bool) -> Iterator[str]:
+def _private_head(config: RayConfig, verbose: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """A Ray of this machine alone, beside whatever other Rays run on it.
 
     It has what a run needs and no more: every process of Ray's takes about a hundredth of a core
-    while nothing happens, and interrupts those that train or decode. ``ray.init`` would also give
-    the node's agent a fixed port, and without its agent a second Ray on a machine takes no jobs;
-    here the port is any that is free.
-    """
-    import psutil
-    from ray._private.authentication.authentication_token_setup import (
-        enable_token_auth_by_default,
-        ensure_token_if_auth_enabled,
-    )
-    from ray._private.node import Node
-    from ray._private.parameter import RayParams
+    while nothing happens, and interrupts those that train or decode.
 
+    Yields:
+        Its address and no options; where ``ray.init`` has to start it, "local" and what it is to
+        have.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)  # It warns that a token is used.
-    enable_token_auth_by_default()
-    ensure_token_if_auth_enabled(create_token_if_missing=True)
-    params = RayParams(
-        include_dashboard=config.dashboard,
-        # Brings what workers print to the driver.
-        include_log_monitor=verbose,  # type: ignore[arg-type]
-        no_monitor=True,  # there is nothing to scale
-        labels=_PRIVATE,
-        dashboard_host="127.0.0.1",
-        dashboard_agent_listen_port=0,
-        num_cpus=config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
-        num_gpus=config.num_gpus,
-        object_store_memory=int(config.object_store_gb * 1e9),
-    )
-    with environment({} if config.dashboard else _UNSEEN):
-        # Not at exit, by handlers that would end this process their way: it is ended below.
+    shape = {
+        "include_dashboard": config.dashboard,
+        "labels": _PRIVATE,
+        "dashboard_host": "127.0.0.1",
+        "num_cpus": config.num_cpus or max(_LEAST_CPUS, os.cpu_count() or 1),
+        "num_gpus": config.num_gpus,
+        "object_store_memory": int(config.object_store_gb * 1e9),
+    }
+    with environment({} if config.dashboard else compat.UNSEEN):
         try:
-            node = _patiently(
-                lambda: Node(params, head=True, shutdown_at_exit=False, spawn_reaper=True)
-            )
+            head = _patiently(lambda: compat.start_head(shape, log_workers=verbose))
         except OSError as error:
             raise _no_room(error) from error
+    if head is None:
+        yield "local", shape
+        return
     try:
-        yield node.gcs_address
+        yield head.gcs_address, {}
     finally:
-        workers = []
-        with suppress(psutil.NoSuchProcess):  # where the raylet itself was killed
-            workers = psutil.Process(node.all_processes["raylet"][0].process.pid).children()
-        node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
-        # A worker can hang in its own exit (Ray 2.60), and then outlives all who could end it.
-        for worker in workers:
-            with suppress(psutil.NoSuchProcess):
-                worker.kill()
+        compat.end_head(head)
 
 
 def _no_room(error: OSError) -> ConfigError:
     """What keeps Ray from writing where it has its sockets, logs and shared files."""
-    from ray._common.utils import get_default_system_temp_dir
-
+    # As Ray chooses between them.
+    place = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     # Of the errors that Ray raises itself, the one on the length of a socket's path has no number.
     cause = error.strerror or "its sockets would have paths of more than 107 bytes"
     return ConfigError(
-        "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR",
-        get_default_system_temp_dir(),
+        place,
+        os.environ.get(place, "/tmp"),
         f"Ray cannot keep its files there ({cause})",
         "Set RAY_TMPDIR to a folder with a short path that can be written and has room",
     )
 
 
-def use_token() -> None:
-    """Show this user's cluster token to clusters reached by address.
-
-    Ray does so by itself only for a cluster that it found or started on this machine. Does nothing
-    where ``RAY_AUTH_MODE`` is set or the user has no token.
-    """
-    from ray._private.authentication.authentication_token_setup import (
-        maybe_enable_token_auth_if_token_available,
-    )
-
-    logging.getLogger("ray").setLevel(logging.ERROR)  # It warns that a token is used.
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
 def _set_environment(config: RayConfig, verbose: bool) -> None:
     if not verbose:
         quiet()
+    os.environ.update(compat.ALWAYS)
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
-    # A worker for each CPU, started with the first driver: training workers have environments of
-    # their own and take none of them, and each costs 0.8 s of a core.
-    os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  Ray reads this case
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(config.health_check_interval_s)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.worker_start_timeout_s)
-    # Spot machines give 30 s or two minutes; Ray's own interval of 5 s is a good part of that.
-    os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "1"
-    # Reading small Parquet files takes 1.2 s with the first reader and 3 to 13 s with the second.
-    os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
     """Connect to a running cluster, and say in seconds why it cannot be: Ray itself takes 20 s."""
     import ray
 
-    use_token()
-    if address != "auto":
+    if address != "local":
+        compat.use_token()
+    if address not in ("auto", "local"):
         _check_head(address)
     try:
         ray.init(address=address, **options)
@@ -269,32 +223,19 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _check_head(address: str) -> None:
-    """Ask the head at ``host:port`` for its name, with the token that Ray would show."""
-    import grpc  # type: ignore[import-untyped]
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
-    headers = AuthenticationTokenLoader.instance().get_token_for_http_header()
+    """Ask the head at ``host:port`` whether it answers this machine and takes its token."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise _unreachable(address, str(error)) from error
-    with grpc.insecure_channel(address) as channel:
-        try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(
-                b"",
-                timeout=_CONNECT_TIMEOUT_S,
-                metadata=[(name.lower(), value) for name, value in headers.items()],
-            )
-        except grpc.RpcError as error:
-            # Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
-            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                raise ConfigError(
-                    "ray.address",
-                    address,
-                    "the cluster does not take this machine's token, or there is none",
-                    "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
-                ) from error
+    if compat.refuses_token(address, timeout_s=_CONNECT_TIMEOUT_S):
+        raise ConfigError(
+            "ray.address",
+            address,
+            "the cluster does not take this machine's token, or there is none",
+            "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
+        )
 
 
 def _unreachable(address: str, cause: str) -> ConfigError:

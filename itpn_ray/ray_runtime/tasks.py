@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from itpn_ray.errors import ItpnError
+from itpn_ray.ray_runtime.compat import rows_of
 from itpn_ray.ray_runtime.places import missing_places
 
 if TYPE_CHECKING:
@@ -116,20 +117,3 @@ def dataset_of(items: Sequence[dict[str, Any]], *, ordered: bool) -> Dataset:
     dataset.context.enable_progress_bars = False
     dataset.context.print_on_execution_start = False
     return dataset
-
-
-def rows_of(dataset: Dataset) -> Generator[dict[str, Any], None, None]:
-    """The rows of a Ray Dataset as they come; closing ends its execution and all its threads.
-
-    Those of iter_rows and iter_batches go on for a while, and end the whole process if they ask
-    Ray for something after it was shut down.
-    """
-    import ray
-
-    bundles = dataset.iter_internal_ref_bundles()
-    try:
-        for bundle in bundles:
-            for block in ray.get(list(bundle.block_refs)):
-                yield from block.to_pylist()
-    finally:
-        del bundles  # which ends the execution

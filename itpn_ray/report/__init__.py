@@ -49,7 +49,7 @@ def write_report(run_dir: str | Path) -> Path:
 
     A folder whose results.json has ``stages`` gets a report with a summary of each. A stage is
     the path of a run's folder, absolute or from this one, or a dict with ``folder`` and
-    optionally ``name`` and further figures.
+    optionally ``name`` and further metrics.
 
     Args:
         run_dir: the run's folder.
@@ -111,13 +111,13 @@ def _page(record: RunRecord, body: str) -> str:
 
 def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
     """The summary of one stage of a run that is made of runs."""
-    told = {"folder": stage} if isinstance(stage, str) else dict(stage)
-    folder = outer.folder / str(told.pop("folder", "."))
-    name = told.pop("name", None)
+    entry = {"folder": stage} if isinstance(stage, str) else dict(stage)
+    folder = outer.folder / str(entry.pop("folder", "."))
+    name = entry.pop("name", None)
     if folder == outer.folder / "." or not folder.is_dir():
-        return _stage_frame(str(name or folder.name), "", _told(told))
+        return _stage_frame(str(name or folder.name), "", _labelled(entry))
     record = read_run(folder)
-    figures = {**sections.main_figures(record), **_told(told)}
+    metrics = {**sections.summary_metrics(record), **_labelled(entry)}
     charts = [
         *learning_charts(record)[:1],
         *accuracy_charts(record),
@@ -138,20 +138,20 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
         link = f'<a href="{esc(os.path.relpath(folder / REPORT, outer.folder))}">full report</a>'
     over = sections.KINDS.get(record.kind, "")
     title = str(name or (f"{over}: {record.name}" if over else record.name))
-    return _stage_frame(title, link, figures, record.status, content)
+    return _stage_frame(title, link, metrics, record.status, content)
 
 
 def _stage_frame(
-    title: str, link: str, figures: Mapping[str, str], status: str = "", content: str = ""
+    title: str, link: str, metrics: Mapping[str, str], status: str = "", content: str = ""
 ) -> str:
     mark = f'<span class="status {esc(status)}">{esc(status)}</span>' if status else ""
     return (
         f'<section class="stage"><div class="head"><h2>{esc(title)}</h2>{mark}{link}</div>'
-        f"{tiles(figures)}{content}</section>"
+        f"{tiles(metrics)}{content}</section>"
     )
 
 
-def _told(values: Mapping[str, Any]) -> dict[str, str]:
+def _labelled(values: Mapping[str, Any]) -> dict[str, str]:
     from itpn_ray.formatting import label, show_value
 
     return {label(name): show_value(name, value) for name, value in values.items()}

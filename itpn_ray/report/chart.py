@@ -62,8 +62,8 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Where a value lies on the drawing."""
-        share = (value - self.low) / (self.high - self.low)
-        return self._begin + share * (self._end - self._begin)
+        fraction = (value - self.low) / (self.high - self.low)
+        return self._begin + fraction * (self._end - self._begin)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values inside the span, at most a few more than ``count`` of them."""
@@ -75,16 +75,16 @@ class Axis:
         return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
 
-def line_chart(title: str, series: Sequence[Series], *, figure: str = "", x: str = "step") -> str:
+def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str = "step") -> str:
     """A chart of lines over a common x, with a legend of their last values.
 
     Args:
         title: heading.
         series: the lines; those without a finite point are left out.
-        figure: the figure's name, which says how values are written; the title by default.
+        metric: the metric's name, which says how values are written; the title by default.
         x: what x counts.
     """
-    name = figure or title
+    name = metric or title
     drawn = [(i, s, _finite(s.points)) for i, s in enumerate(series)]
     drawn = [(i, s, points) for i, s, points in drawn if points]
     if not drawn:
@@ -117,8 +117,8 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
     Args:
         title: heading.
         marks: the dots; those without a finite place are left out.
-        x: the figure across, e.g. ``images_per_s``.
-        y: the figure upwards.
+        x: the metric across, e.g. ``images_per_s``.
+        y: the metric upwards.
         steps: join the front as steps, fastest last; otherwise straight, in the order given.
     """
     marks = [mark for mark in marks if _is_drawable(mark.x) and _is_drawable(mark.y)]
@@ -149,11 +149,11 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
     return _card(title, "", "".join(parts))
 
 
-def bar_chart(title: str, rows: Sequence[tuple[str, float]], *, figure: str) -> str:
-    """Named shares in [0, 1] as bars, written with their figures."""
+def bar_chart(title: str, rows: Sequence[tuple[str, float]], *, metric: str) -> str:
+    """Named fractions in [0, 1] as bars, written with their values."""
     cells = "".join(
         f'<div class="row"><span>{esc(name)}</span><i><b style="width:{width(value)}"></b></i>'
-        f"<span>{esc(show_metric(figure, value))}</span></div>"
+        f"<span>{esc(show_metric(metric, value))}</span></div>"
         for name, value in rows
     )
     return f'<figure class="bars"><figcaption>{esc(title)}</figcaption>{cells}</figure>'
@@ -167,41 +167,41 @@ def _card(title: str, legend: str, drawing: str) -> str:
     )
 
 
-def _frame(across: Axis, up: Axis, figure: str, x: str) -> str:
+def _frame(across: Axis, up: Axis, metric: str, x: str) -> str:
     parts = []
     ticks = up.ticks()
     for value in ticks:
         y = up.place(value)
         parts.append(f'<path class="rule" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        text = _tick(value, ticks, share=is_fraction(figure))
+        text = _tick(value, ticks, fraction=is_fraction(metric))
         parts.append(f'<text class="y" x="{LEFT - 6}" y="{y + 3.5:.1f}">{text}</text>')
     parts.append(f'<path class="rule base" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     ticks = across.ticks(4)
     for value in ticks:
         at = f'x="{across.place(value):.1f}" y="{HEIGHT - 7}"'
-        parts.append(f'<text class="x" {at}>{_tick(value, ticks, share=False)}</text>')
+        parts.append(f'<text class="x" {at}>{_tick(value, ticks, fraction=False)}</text>')
     parts.append(f'<text class="y" x="{LEFT - 6}" y="{HEIGHT - 7}">{_axis_name(x)}</text>')
     return "".join(parts)
 
 
-def _tick(value: float, ticks: Sequence[float], *, share: bool) -> str:
+def _tick(value: float, ticks: Sequence[float], *, fraction: bool) -> str:
     """A tick's label, with as many digits as tell it from its neighbours."""
-    scale = 100 if share else 1
+    scale = 100 if fraction else 1
     step = scale * (ticks[1] - ticks[0] if len(ticks) > 1 else abs(value) or 1)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if abs(round(step, digits) - step) > step * 1e-6:
         digits += 1
     value, largest = scale * value, scale * max(map(abs, ticks))
     if digits > 5 or largest >= 1e6:
-        figures = math.floor(math.log10(largest / step)) + 2 if largest else 1
-        text = f"{value:.{figures}g}"
+        digits = math.floor(math.log10(largest / step)) + 2 if largest else 1
+        text = f"{value:.{digits}g}"
     else:
         text = f"{value:,.{digits}f}"
-    return f"{text}{' %' if share else ''}"
+    return f"{text}{' %' if fraction else ''}"
 
 
-def _axis_name(figure: str) -> str:
-    return esc(figure.replace("_per_s", "/s").replace("_", " "))
+def _axis_name(metric: str) -> str:
+    return esc(metric.replace("_per_s", "/s").replace("_", " "))
 
 
 def _is_drawable(value: float) -> bool:
@@ -241,7 +241,7 @@ def _dot(x: float, y: float, kind: str, radius: float, label: str = "") -> str:
 
 
 def _hovers(
-    lines: Sequence[tuple[int, str, Points]], across: Axis, up: Axis, figure: str, x: str
+    lines: Sequence[tuple[int, str, Points]], across: Axis, up: Axis, metric: str, x: str
 ) -> list[str]:
     """Invisible columns that tell their values and show a dot when the pointer is over them."""
     longest = max((points for _, _, points in lines), key=len)
@@ -249,18 +249,18 @@ def _hovers(
     half = (WIDTH - LEFT - RIGHT) / max(len(stops), 2) / 2
     parts = []
     for at, _ in stops:
-        told, dots = [f"{x} {at:,.0f}"], []
+        lines_of_text, dots = [f"{x} {at:,.0f}"], []
         for i, name, points in lines:
             px, py = _nearest(points, at)
             if len(lines) > 1 and abs(across.place(px) - across.place(at)) > 2 * half:
                 continue
-            told.append(f"{name}: {show_metric(figure, py)}")
+            lines_of_text.append(f"{name}: {show_metric(metric, py)}")
             dots.append(_dot(across.place(px), up.place(py), f"dot c{i}", 3.2))
         left = across.place(at) - half
         parts.append(
             f'<g class="hover"><rect x="{left:.1f}" y="{TOP}" width="{2 * half:.1f}" '
             f'height="{HEIGHT - TOP - BOTTOM}"/>{"".join(dots)}'
-            f"<title>{esc(chr(10).join(told))}</title></g>"
+            f"<title>{esc(chr(10).join(lines_of_text))}</title></g>"
         )
     return parts
 

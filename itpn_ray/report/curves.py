@@ -29,7 +29,7 @@ def learning_charts(record: RunRecord) -> list[str]:
                 Series(name="train", points=record.series("train", name), noisy=True),
                 Series(name="val", points=record.series("val", name)),
             ],
-            figure=name,
+            metric=name,
         )
         for name in terms
     ]
@@ -46,7 +46,7 @@ def accuracy_charts(record: RunRecord) -> list[str]:
                 groups.setdefault(_chart_of(name, split), []).append(name)
         for title, names in groups.items():
             lines = [Series(name=label(name), points=record.series(split, name)) for name in names]
-            charts.append(line_chart(title, lines, figure="top1") if title else "")
+            charts.append(line_chart(title, lines, metric="top1") if title else "")
     return [chart for chart in charts if chart]
 
 
@@ -64,7 +64,7 @@ def pace_charts(record: RunRecord) -> list[str]:
 
     def one(name: str) -> str:
         line = Series(name="", points=record.series("train", name), noisy=name in _NOISY)
-        return line_chart(label(name), [line], figure=name)
+        return line_chart(label(name), [line], metric=name)
 
     phases = [
         Series(name=name.removesuffix("_s"), points=record.series("train", name), noisy=True)
@@ -73,7 +73,7 @@ def pace_charts(record: RunRecord) -> list[str]:
     ]
     charts = [
         *map(one, _PACE),
-        line_chart("seconds of a step", phases, figure="seconds"),
+        line_chart("seconds of a step", phases, metric="seconds"),
         *map(one, _OPTIMISER),
     ]
     return [chart for chart in charts if chart]

@@ -29,12 +29,12 @@ def image(path: Path, caption: str, *, plot: bool) -> str:
     )
 
 
-def tiles(figures: Mapping[str, str]) -> str:
-    """A row of large figures with their names."""
+def tiles(metrics: Mapping[str, str]) -> str:
+    """A row of large metrics with their names."""
     cells = (
-        f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in figures.items()
+        f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in metrics.items()
     )
-    return f'<dl class="tiles">{"".join(cells)}</dl>' if figures else ""
+    return f'<dl class="tiles">{"".join(cells)}</dl>' if metrics else ""
 
 
 def pairs(values: Mapping[str, object]) -> str:
@@ -58,7 +58,7 @@ def table(
     Args:
         rows: one dict a row.
         headings: columns to show, as name -> heading; None shows all under their names.
-        bars: shares that get a bar behind the figure.
+        bars: fractions that get a bar behind the value.
         marked: rows where this is true stand out.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -71,7 +71,7 @@ def preview(
 def _header(uri: str, manifest: Manifest) -> str:
     images = sum(split.count for split in manifest.splits.values())
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
-    figures = {
+    facts = {
         "images": f"{images:,}",
         "classes": f"{len(manifest.classes):,}",
         "size": _size(size),
@@ -83,29 +83,29 @@ def _header(uri: str, manifest: Manifest) -> str:
         f"Red, green and blue of the training images, 0 to 1: mean "
         f"{_channels(manifest.channel_mean)}, deviation {_channels(manifest.channel_std)}."
     )
-    return f"{over}<h1>{esc(uri)}</h1>{tiles(figures)}<p class='soft'>{note}</p>"
+    return f"{over}<h1>{esc(uri)}</h1>{tiles(facts)}<p class='soft'>{note}</p>"
 
 
 def _images(found: list[PreviewImage], config: PreviewConfig, manifest: Manifest) -> str:
-    told = (
+    text = (
         f"The first images of epoch {config.epoch} of {config.split} with seed {config.seed}: "
         "as they are stored, and as the network sees them."
     )
     if manifest.kind in ("classification", "unlabelled"):
-        told += " The frame is the crop."
+        text += " The frame is the crop."
     figures = "".join(map(_figure, found))
-    return section("Images", f"<p>{esc(told)}</p>", f'<div class="sheet">{figures}</div>')
+    return section("Images", f"<p>{esc(text)}</p>", f'<div class="sheet">{figures}</div>')
 
 
 def _figure(sight: PreviewImage) -> str:
-    images = {"stored": sight.stored, "seen": sight.seen, "masked": sight.masked}
+    images = {"stored": sight.stored, "seen": sight.augmented, "masked": sight.masked}
     shown = "".join(
         f'<img alt="{name}" title="{name}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
         for name, data in images.items()
         if data is not None
     )
-    caption = f"<b>{esc(sight.told)}</b> · {sight.sample_id} · {esc(sight.path)}"
+    caption = f"<b>{esc(sight.caption)}</b> · {sight.sample_id} · {esc(sight.path)}"
     return f'<figure class="image"><div>{shown}</div><figcaption>{caption}</figcaption></figure>'
 
 
@@ -114,7 +114,7 @@ def _split(uri: str, name: str, manifest: Manifest) -> str:
     index = ShardedDataset(uri, name, manifest).index
     longer = np.maximum(index.column("width").to_numpy(), index.column("height").to_numpy())
     low, middle, high = np.percentile(longer, [5, 50, 95])
-    figures = {
+    facts = {
         "images": f"{split.count:,}",
         "shards": f"{len(split.shards):,}",
         "size": _size(sum(shard.bytes for shard in split.shards)),
@@ -123,7 +123,7 @@ def _split(uri: str, name: str, manifest: Manifest) -> str:
     note = f"<p class='soft'>Longer side: 5 %, 50 % and 95 % of the images. {esc(split.origin)}</p>"
     return section(
         name,
-        tiles(figures),
+        tiles(facts),
         note,
         details("Classes", _classes(manifest.classes, split.class_counts)) if split.count else "",
         details("Shards", table([_shard(shard) for shard in split.shards])),

@@ -51,7 +51,7 @@ _MOST_TILES = 7
 
 
 def header(record: RunRecord) -> str:
-    """What ran, whether it ended well, its main figures and its command."""
+    """What ran, whether it ended well, its main metrics and its command."""
     began = record.events[0]["time"] if record.events else None
     over = [KINDS.get(record.kind, "Run")]
     if began is not None:
@@ -61,12 +61,12 @@ def header(record: RunRecord) -> str:
     return (
         f'<p class="over">{esc(" · ".join(over))}</p><div class="head">'
         f"<h1>{esc(record.name)}</h1>{status if record.status else ''}</div>"
-        f"{tiles(main_figures(record))}{_certainty(record)}{command}"
+        f"{tiles(summary_metrics(record))}{_certainty(record)}{command}"
     )
 
 
 def _certainty(record: RunRecord) -> str:
-    """How sure the main figures are: what they were counted on, and how far timings differ."""
+    """How sure the main metrics are: what they were counted on, and how far timings differ."""
     results, images = record.results, int(record.results.get("images", 0))
     intervals = {
         label(name): show_interval(name, results[name], images)
@@ -91,39 +91,39 @@ def _training_speeds(record: RunRecord) -> list[float]:
     return [speed for _, speed in record.series("train", "images_per_s")]
 
 
-def main_figures(record: RunRecord) -> dict[str, str]:
-    """The few figures that matter most for what ran."""
+def summary_metrics(record: RunRecord) -> dict[str, str]:
+    """The few metrics that matter most for what ran."""
     results = record.results
-    figures = {label(n): show_metric(n, results[n]) for n in _main_metrics(results)}
+    shown = {label(n): show_metric(n, results[n]) for n in _main_metrics(results)}
     if record.kind in ("pretrain", "finetune"):
-        figures = {("val loss" if name == "loss" else name): v for name, v in figures.items()}
-    figures |= _sweep_figures(results)
+        shown = {("val loss" if name == "loss" else name): v for name, v in shown.items()}
+    shown |= _sweep_metrics(results)
     if rows := results.get("migration"):
-        figures["images"] = show_value("images", results.get("images"))
-        figures["images/s"] = show_value("images_per_s", rows[0].get("images_per_s"))
+        shown["images"] = show_value("images", results.get("images"))
+        shown["images/s"] = show_value("images_per_s", rows[0].get("images_per_s"))
     if "stages" in results:
-        figures |= {label(n): show_value(n, v) for n, v in results.items() if _scalar(n, v)}
+        shown |= {label(n): show_value(n, v) for n, v in results.items() if _scalar(n, v)}
     if record.manifest:
-        figures |= _data_figures(record.manifest)
+        shown |= _data_metrics(record.manifest)
     train = [r for r in record.metrics if r["split"] == "train"]
     if train:
-        figures["epochs"] = f"{train[-1]['epoch']:g}"
+        shown["epochs"] = f"{train[-1]['epoch']:g}"
         if speeds := _training_speeds(record):
-            figures["images/s"] = show_metric("images_per_s", median(speeds))
+            shown["images/s"] = show_metric("images_per_s", median(speeds))
     spent = _timeline(record).seconds
     if spent:
-        figures["time"] = show_duration(spent)
-    return dict(list(figures.items())[:_MOST_TILES])
+        shown["time"] = show_duration(spent)
+    return dict(list(shown.items())[:_MOST_TILES])
 
 
 def comparison(record: RunRecord) -> str:
-    """Figures of several methods side by side: ``comparison`` in results.json."""
+    """Metrics of several methods side by side: ``comparison`` in results.json."""
     rows = record.results.get("comparison", [])
     if not rows:
         return ""
     name = headline(rows[0])
     bars = [(str(row["name"]), float(row[name])) for row in rows]
-    return section("Side by side", bar_chart(label(name), bars, figure=name))
+    return section("Side by side", bar_chart(label(name), bars, metric=name))
 
 
 def stages(record: RunRecord, summaries: Sequence[str]) -> str:
@@ -149,15 +149,15 @@ def speed_charts(record: RunRecord) -> list[str]:
         for front in [bool(t.get("front"))]
     ]
     rows = record.results.get("migration", [])
-    figure = _main_figure(rows)
+    metric = _headline_of(rows)
     ratios = [
         Mark(
-            x=r["images_per_s"], y=r[figure], name=f"r = {r['migration']:g}", front=True, named=True
+            x=r["images_per_s"], y=r[metric], name=f"r = {r['migration']:g}", front=True, named=True
         )
         for r in rows
-        if figure in r
+        if metric in r
     ]
-    charts = (("trials", trials, judged, True), ("migration ratios", ratios, figure, False))
+    charts = (("trials", trials, judged, True), ("migration ratios", ratios, metric, False))
     return [
         scatter_chart(title, marks, steps=steps, x="images_per_s", y=y)
         for title, marks, y, steps in charts
@@ -192,7 +192,7 @@ def migration(record: RunRecord) -> str:
         | {"speed-up": f"{row['images_per_s'] / base:.2f}x" if base else ""}
         for row in rows
     ]
-    return section("Token migration", table(shown, bars=(_main_figure(rows),)))
+    return section("Token migration", table(shown, bars=(_headline_of(rows),)))
 
 
 def curves(record: RunRecord) -> str:
@@ -214,8 +214,8 @@ def images(record: RunRecord) -> str:
 def gallery(record: RunRecord) -> str:
     """The images alone."""
     shown = [path for path in record.plots if path.name not in _DRAWN_ANEW]
-    figures = "".join(image(path, _caption(path), plot=path.name in _PLOTS) for path in shown)
-    return f'<div class="images">{figures}</div>' if figures else ""
+    images = "".join(image(path, _caption(path), plot=path.name in _PLOTS) for path in shown)
+    return f'<div class="images">{images}</div>' if images else ""
 
 
 def per_class(record: RunRecord) -> str:
@@ -334,7 +334,7 @@ def _config_groups(flat: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _sweep_figures(results: Mapping[str, Any]) -> dict[str, str]:
+def _sweep_metrics(results: Mapping[str, Any]) -> dict[str, str]:
     trials, judged = results.get("trials", []), _judged_by(results)
     done = [trial for trial in trials if judged in trial]
     if not done:
@@ -362,15 +362,15 @@ def _main_metrics(results: Mapping[str, Any]) -> list[str]:
     return sorted(shown, key=lambda name: not find(name).headline)
 
 
-def _data_figures(manifest: Mapping[str, Any]) -> dict[str, str]:
+def _data_metrics(manifest: Mapping[str, Any]) -> dict[str, str]:
     splits = manifest.get("splits", {}).values()
-    figures = {"images": f"{sum(split['count'] for split in splits):,}"}
+    shown = {"images": f"{sum(split['count'] for split in splits):,}"}
     if "classes" in manifest:
-        figures["classes"] = f"{len(manifest['classes']):,}"
-    return figures
+        shown["classes"] = f"{len(manifest['classes']):,}"
+    return shown
 
 
-def _main_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+def _headline_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """What networks of these rows are judged by."""
     return headline(rows[0]) if rows else ""
 
@@ -385,5 +385,5 @@ def _caption(path: Path) -> str:
 
 
 def _scalar(name: str, value: object) -> bool:
-    told = find(name).unit == "%" or name in ("loss", "seconds")
-    return not told and isinstance(value, int | float | str)
+    is_metric = find(name).unit == "%" or name in ("loss", "seconds")
+    return not is_metric and isinstance(value, int | float | str)

@@ -1,4 +1,4 @@
-"""Hands the figures that a run writes to its tracker, while it runs."""
+"""Hands the metrics that a run writes to its tracker, while it runs."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ class TrackingFollower:
             if step <= self._seen.get(split, -1):
                 continue
             self._seen[split] = step
-            figures = {f"{split}/{k}": v for k, v in record.items() if k not in STAMPS}
-            self._tracker.log_metrics(figures, step)
+            metrics = {f"{split}/{k}": v for k, v in record.items() if k not in STAMPS}
+            self._tracker.log_metrics(metrics, step)

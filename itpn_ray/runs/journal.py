@@ -38,7 +38,7 @@ class Journal(ABC):
         """Take one record; ``kind`` is one of metrics, event, status, file, rewind, result."""
 
     def metrics(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Figures of a split at a step."""
+        """Metrics of a split at a step."""
         stamp = {"step": step, "epoch": round(epoch, 4), "split": split, "time": time.time()}
         self.write("metrics", {**stamp, **values})
 
@@ -60,7 +60,7 @@ class Journal(ABC):
         self.write("rewind", {"step": step})
 
     def result(self, **fields: Any) -> None:
-        """Final figures, merged into results.json."""
+        """Final metrics, merged into results.json."""
         self.write("result", fields)
 
     @abstractmethod

@@ -159,5 +159,5 @@ class Mirror:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """What changes when a file is written."""
-    told = path.stat()
-    return told.st_mtime_ns, told.st_size
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

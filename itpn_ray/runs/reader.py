@@ -61,20 +61,20 @@ class RunRecord:
             "tune": "trials" in self.config,
             "evaluate": "weights" in self.config,
         }
-        return next((kind for kind, seen in signs.items() if seen), "")
+        return next((kind for kind, found in signs.items() if found), "")
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``interrupted`` or ``unfinished``; empty: not told."""
-        told = [event for event in self.events if event["event"] in ("start", "restart", "end")]
-        if not told:
+        """``finished``, ``failed``, ``interrupted`` or ``unfinished``; empty: not recorded."""
+        marks = [event for event in self.events if event["event"] in ("start", "restart", "end")]
+        if not marks:
             return ""
-        if told[-1]["event"] != "end":
+        if marks[-1]["event"] != "end":
             return "unfinished"
-        return str(told[-1].get("status", "finished")).lower()
+        return str(marks[-1].get("status", "finished")).lower()
 
     def series(self, split: str, name: str) -> Points:
-        """(step, value) of a figure of a split."""
+        """(step, value) of a metric of a split."""
         return [
             (float(record["step"]), float(record[name]))
             for record in self.metrics
@@ -82,7 +82,7 @@ class RunRecord:
         ]
 
     def names(self, split: str) -> list[str]:
-        """The figures that a split has, in the order in which they first came."""
+        """The metrics that a split has, in the order in which they first came."""
         found = (record for record in self.metrics if record["split"] == split)
         return list(dict.fromkeys(n for record in found for n in record if n not in STAMPS))
 

@@ -26,9 +26,9 @@ def local_copy(uri: str) -> Path:
     info = fs.get_file_info(path)
     if not info.is_file:
         raise FileNotFoundError(uri)
-    told = f"{uri}\0{info.size}\0{info.mtime_ns}"
+    identity = f"{uri}\0{info.size}\0{info.mtime_ns}"
     folder = Path(tempfile.gettempdir()) / f"itpn_ray_files_{getpass.getuser()}"
-    target = folder / hashlib.sha256(told.encode()).hexdigest()[:16] / path.rpartition("/")[2]
+    target = folder / hashlib.sha256(identity.encode()).hexdigest()[:16] / path.rpartition("/")[2]
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -158,7 +158,7 @@ class Task(ABC, Generic[C, N, T]):
 
     @abstractmethod
     def evaluate(self, network: N, batches: Iterable[Batch], reduce: Reduce) -> list[Evaluation]:
-        """Evaluate this worker's share of the val split; figures are over all workers."""
+        """Evaluate this worker's share of the val split; metrics are over all workers."""
 
     def draw(self, network: N, folder: Path) -> list[Path]:
         """Write images of the last evaluation; called on rank 0 only."""

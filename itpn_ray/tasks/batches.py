@@ -32,8 +32,8 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        split: the name its figures are logged under, ``val`` or ``probe``.
-        metrics: figure by name.
+        split: the name its metrics are logged under, ``val`` or ``probe``.
+        metrics: value by name.
         details: larger results for the report: tables as JSON values.
     """
 

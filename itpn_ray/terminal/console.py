@@ -115,7 +115,7 @@ class Console:
         run_dir: str | Path,
         lines: Sequence[str] = (),
         *,
-        figures: Mapping[str, str] | None = None,
+        metrics: Mapping[str, str] | None = None,
         where: Mapping[str, str] | None = None,
     ) -> None:
         """Say where the results are and how to load them; shown even when quiet.
@@ -123,12 +123,12 @@ class Console:
         Args:
             run_dir: the run's folder; of its usual files, those that exist are named.
             lines: the lines of Python that load the result.
-            figures: the result in a few figures, as text by name.
+            metrics: the result in a few metrics, as text by name.
             where: more places by name, e.g. the tracker's.
         """
         folder = Path(run_dir)
         places = {name: str(folder / file) for name, file in _THINGS if (folder / file).exists()}
-        rows = {**(figures or {}), **places, **{n: w for n, w in (where or {}).items() if w}}
+        rows = {**(metrics or {}), **places, **{n: w for n, w in (where or {}).items() if w}}
         width = max(map(len, rows), default=0)
         text = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
         code = ["", "Load it in Python:", *(f"    {line}" for line in lines)] if lines else []
@@ -192,7 +192,7 @@ class Console:
 
 
 def render(progress: RunProgress, title: str, elapsed: float) -> Group:
-    """The live display: a bar, the figures below it, and a line a worker."""
+    """The live display: a bar, the metrics below it, and a line a worker."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -33,13 +33,13 @@ def progress_bar(console: Console, title: str) -> Iterator[Count]:
 
 
 def _lines(console: Console, title: str, begin: float) -> Count:
-    told = begin
+    printed = begin
 
     def count(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal printed
         now = time.monotonic()
-        if done and now - told >= LINE_EVERY:
-            told = now
+        if done and now - printed >= LINE_EVERY:
+            printed = now
             rest = (now - begin) / done * (total - done)
             console.say(f"{title}: {done:,} of {total:,}, ETA {show_duration(rest)}")
 

@@ -111,26 +111,26 @@ class RunProgress:
 
 def metrics_line(record: Record) -> str:
     """One evaluation as a line: ``val at step 200: top1 81.2 %, loss 0.4123``."""
-    figures = ", ".join(
+    metrics = ", ".join(
         f"{name} {show_metric(name, value)}"
         for name, value in record.items()
         if name not in _STAMPS and isinstance(value, int | float) and not is_detail(name)
     )
-    return f"{record['split']} at step {record['step']}: {figures}"
+    return f"{record['split']} at step {record['step']}: {metrics}"
 
 
 def event_line(record: Record) -> str:
     """One event as a line: ``restart: step 120, cause killed``."""
-    told = {
+    shown = {
         name: value
         for name, value in record.items()
         if name not in {"time", "event"} and value is not None
     }
-    if "saved" in told:
-        told["saved"] = time.strftime("%H:%M:%S", time.localtime(told["saved"]))
+    if "saved" in shown:
+        shown["saved"] = time.strftime("%H:%M:%S", time.localtime(shown["saved"]))
     rest = ", ".join(
         str(value) if name == "message" else f"{name} {show_value(name, value)}"
-        for name, value in told.items()
+        for name, value in shown.items()
     )
     return f"{record['event']}: {rest}" if rest else str(record["event"])
 

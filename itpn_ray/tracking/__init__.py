@@ -1,4 +1,4 @@
-"""Tracking: what a run's parameters, figures and files are told to."""
+"""Tracking: what a run's parameters, metrics and files are recorded in."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record figures of one step. A step that a metric already has is not recorded again."""
+        """Record metrics of one step. A step that a metric already has is not recorded again."""
 
     @abstractmethod
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
@@ -122,7 +122,7 @@ class MemoryTracker(Tracker):
         self._run = run
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Remember each figure at its step, the first time."""
+        """Remember each metric at its step, the first time."""
         for name, value in metrics.items():
             self.run.metrics.setdefault(name, {}).setdefault(step, float(value))
 

@@ -42,7 +42,7 @@ _TEXT = {".json", ".jsonl", ".txt", ".log", ".csv", ".html", ".yaml", ".yml", ".
 class MlflowTracker(Tracker):
     """A run on an MLflow server or database.
 
-    A server that stops answering while the run goes on never stops the run: its figures wait in
+    A server that stops answering while the run goes on never stops the run: its metrics wait in
     memory, one warning is logged, and they are sent when it answers again.
 
     Args:
@@ -100,16 +100,16 @@ class MlflowTracker(Tracker):
         first: BaseException = error
         while first.__cause__ is not None:
             first = first.__cause__
-        told = (redact(str(first)) or type(first).__name__).splitlines()[0][:200]
+        cause = (redact(str(first)) or type(first).__name__).splitlines()[0][:200]
         return ConfigError(
             "tracking.uri",
             redact(self._uri),
-            f"MLflow cannot be used there ({told})",
-            _hint(told),
+            f"MLflow cannot be used there ({cause})",
+            _hint(cause),
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record figures; steps up to the last one recorded before are left as they are."""
+        """Record metrics; steps up to the last one recorded before are left as they are."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -148,7 +148,7 @@ class MlflowTracker(Tracker):
             self._send()
             if self._waiting:
                 _log.warning(
-                    "MLflow never took %d figures; they are in the run folder's metrics.jsonl",
+                    "MLflow never took %d metrics; they are in the run folder's metrics.jsonl",
                     len(self._waiting),
                 )
         try:
@@ -237,7 +237,7 @@ class MlflowTracker(Tracker):
                 if error.error_code == "INVALID_PARAMETER_VALUE":
                     raise
                 if self._retry_at == 0.0:
-                    _log.warning("MLflow does not answer, figures wait: %s", redact(str(error)))
+                    _log.warning("MLflow does not answer, metrics wait: %s", redact(str(error)))
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
                 return
             del self._waiting[: len(batch)]

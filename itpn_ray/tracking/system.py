@@ -46,7 +46,7 @@ def _gpu_metrics() -> dict[str, float]:
 
 
 def parse_gpu_table(table: str) -> dict[str, float]:
-    """The figures of ``nvidia-smi --format=csv,noheader,nounits``, one line a GPU.
+    """The values of ``nvidia-smi --format=csv,noheader,nounits``, one line a GPU.
 
     Fields that the device does not support (``[N/A]``) are left out.
     """

@@ -17,7 +17,7 @@ _REFUSED = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
+def deterministic(enabled: bool) -> Iterator[None]:
     """Let this process use deterministic algorithms alone meanwhile, or the fastest there are.
 
     It must begin before the process has used a GPU, for cuBLAS reads its setting once.
@@ -26,9 +26,9 @@ def deterministic(wanted: bool) -> Iterator[None]:
         ConfigError: an operation has no deterministic algorithm here; names it.
     """
     before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
+    if enabled:
         os.environ.setdefault(WORKSPACE, ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
+    torch.use_deterministic_algorithms(enabled)
     try:
         yield
     except RuntimeError as error:

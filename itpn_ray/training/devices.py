@@ -11,29 +11,29 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.ray_runtime.config import RayConfig
 
 
-def use_gpu(field: str, wanted: bool | None) -> bool:
+def use_gpu(field: str, asked: bool | None) -> bool:
     """Whether this machine's work runs on a GPU.
 
     Args:
         field: name of the setting, for the message.
-        wanted: its value; None: where there is one.
+        asked: its value; None: where there is one.
 
     Raises:
         ConfigError: one is asked for, and there is none.
     """
     there = torch.cuda.is_available()
-    if wanted and not there:
+    if asked and not there:
         raise ConfigError(field, True, "there is no GPU here", "Leave it out")
-    return there if wanted is None else wanted
+    return there if asked is None else asked
 
 
-def use_gpus(field: str, wanted: bool | None, ray: RayConfig) -> bool:
+def use_gpus(field: str, asked: bool | None, ray: RayConfig) -> bool:
     """Whether workers under Ray get a GPU each: on a cluster elsewhere only if asked for.
 
     Raises:
         ConfigError: one is asked for on this machine, and there is none.
     """
-    return bool(wanted) if ray.is_elsewhere else use_gpu(field, wanted)
+    return bool(asked) if ray.is_elsewhere else use_gpu(field, asked)
 
 
 def with_devices(config: ExperimentConfig, gpus: int) -> ExperimentConfig:

@@ -27,7 +27,7 @@ from itpn_ray.tasks.base import AnyTask
 from itpn_ray.tasks.batches import Batch, TrainBatches
 from itpn_ray.training.best import Best
 from itpn_ray.training.buffers import Buffers
-from itpn_ray.training.checkpoint.run_state import restore, whole_state
+from itpn_ray.training.checkpoint.run_state import full_state, restore
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.meters import Meter
@@ -35,7 +35,7 @@ from itpn_ray.training.mfu import peak_rate
 from itpn_ray.training.optimizer import make_optimizer, set_learning_rate
 from itpn_ray.training.replay import stop_with_replay
 from itpn_ray.training.schedule import learning_rate, total_steps
-from itpn_ray.training.sharding import whole
+from itpn_ray.training.sharding import gather_full
 
 
 class Leave(IntEnum):
@@ -47,7 +47,7 @@ class Leave(IntEnum):
 
 
 @dataclass(kw_only=True)
-class Parts:
+class TrainingParts:
     """What a run works with.
 
     Attributes:
@@ -75,7 +75,7 @@ class Parts:
     best: Best
 
 
-def train(parts: Parts) -> nn.Module:
+def train(parts: TrainingParts) -> nn.Module:
     """Train to the last epoch, from the newest good checkpoint where there is one.
 
     Where the driver asks the workers to stop, they save and return after the step at hand.
@@ -92,7 +92,7 @@ def train(parts: Parts) -> nn.Module:
     network = task.build().to(worker.device).train()
     full = peak_rate(task, network, worker.device)
     # Before the optimiser: sharding puts other parameters in the place of these.
-    model = worker.parallel(network, sharded=config.sharded, compile=config.model.compile)
+    model = worker.wrap_model(network, sharded=config.sharded, compile=config.model.compile)
     optimizer = make_optimizer(
         network, task.layer_ids(network), task.no_weight_decay(network), config.optim
     )
@@ -168,7 +168,7 @@ def _gradients(
     model: nn.Module,
     network: nn.Module,
     batch: Batch,
-    parts: Parts,
+    parts: TrainingParts,
     meter: Meter,
 ) -> Tensor:
     """Accumulate gradients over the micro-batches of this worker's share; its part of the loss.
@@ -204,12 +204,12 @@ def micro_batches(optim: OptimConfig, world: int) -> int:
 
 
 def _agree(
-    network: nn.Module, loss: Tensor, buffers: Buffers, parts: Parts
+    network: nn.Module, loss: Tensor, buffers: Buffers, parts: TrainingParts
 ) -> tuple[float, bool, Leave]:
     """Gradient norm, whether the step is finite on every rank, whether all are to leave."""
     worker, clip = parts.worker, parts.config.optim.clip_norm
     grads = [p.grad for p in network.parameters() if p.grad is not None]
-    norm = whole(torch.nn.utils.get_total_norm(grads))
+    norm = gather_full(torch.nn.utils.get_total_norm(grads))
     finite = torch.isfinite(norm) & torch.isfinite(loss) & buffers.finite()
     flags = torch.stack([~finite, torch.full_like(finite, _leave(parts), dtype=torch.int32)])
     bad, leaving = worker.reduce(flags, dist.ReduceOp.MAX).tolist()
@@ -218,11 +218,11 @@ def _agree(
     return norm.item(), not bad, Leave(leaving)
 
 
-def _leave(parts: Parts) -> Leave:
+def _leave(parts: TrainingParts) -> Leave:
     """What this rank knows: each of its machine, the first one what the driver asks."""
     if parts.preempted():
         return Leave.PREEMPTED
-    asked = parts.worker.leads and parts.journal.stop_asked()
+    asked = parts.worker.is_main and parts.journal.stop_asked()
     return Leave.ASKED if asked else Leave.NO
 
 
@@ -235,18 +235,18 @@ def _evaluates(config: ExperimentConfig, step: int, per_epoch: int, last: int) -
     return bool(config.eval_every) and inside == 0 and epoch % config.eval_every == 0
 
 
-def _stops_early(parts: Parts, step: int, last: int) -> bool:
+def _stops_early(parts: TrainingParts, step: int, last: int) -> bool:
     """Whether the run ends here, for its evaluations get no better."""
     patience, best = parts.config.early_stopping, parts.best
     if not patience or best.since < patience or step == last:
         return False
-    if parts.worker.leads:
+    if parts.worker.is_main:
         told = f"{best.headline.name} was best at step {best.step}: {best.value:.4g}"
         parts.journal.event("early_stop", step=step, message=told)
     return True
 
 
-def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> bool:
+def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float) -> bool:
     """Evaluate on all workers; rank 0 writes figures and images.
 
     With ``keep_best``, results and images are those of the best evaluation.
@@ -260,10 +260,10 @@ def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> bool
         found = parts.task.evaluate(network, batches, parts.worker.reduce)
         figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
         best = _is_best(parts, figures, step)
-        if parts.worker.leads:
+        if parts.worker.is_main:
             for evaluation in found:
                 parts.journal.metrics(evaluation.split, step, epoch, evaluation.metrics)
-        if parts.worker.leads and (best or not parts.config.checkpoint.keep_best):
+        if parts.worker.is_main and (best or not parts.config.checkpoint.keep_best):
             for evaluation in found:
                 parts.journal.result(**evaluation.metrics, **evaluation.details, step=step)
             with tempfile.TemporaryDirectory() as folder:
@@ -274,15 +274,15 @@ def _evaluate(parts: Parts, network: nn.Module, step: int, epoch: float) -> bool
     return best
 
 
-def _is_best(parts: Parts, figures: dict[str, float], step: int) -> bool:
+def _is_best(parts: TrainingParts, figures: dict[str, float], step: int) -> bool:
     """Whether an evaluation is the best so far; all ranks go by the first one's figures."""
     worker = parts.worker
-    told = figures.get(parts.task.headline.name, math.nan) if worker.leads else 0.0
+    told = figures.get(parts.task.headline.name, math.nan) if worker.is_main else 0.0
     value = worker.reduce(torch.tensor([told], dtype=torch.float64)).item()
     return parts.best.take(value, step)
 
 
-def _gathered(parts: Parts, network: nn.Module) -> nn.Module:
+def _gathered(parts: TrainingParts, network: nn.Module) -> nn.Module:
     """The network itself, or where it is sharded a whole copy.
 
     Held-out images do not divide evenly: sharded, a worker with one batch less would leave the
@@ -292,12 +292,12 @@ def _gathered(parts: Parts, network: nn.Module) -> nn.Module:
     if not isinstance(network, FSDPModule):
         return network
     copy = parts.task.build().to(parts.worker.device)
-    copy.load_state_dict(whole(network.state_dict()))
+    copy.load_state_dict(gather_full(network.state_dict()))
     return copy
 
 
 def _save(
-    parts: Parts,
+    parts: TrainingParts,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     step: int,
@@ -308,8 +308,8 @@ def _save(
 ) -> None:
     """Start saving the whole state on rank 0; training goes on once it is copied."""
     begin = time.perf_counter()
-    state = whole_state(network, optimizer, step, parts.config, parts.best)
-    if not parts.worker.leads:
+    state = full_state(network, optimizer, step, parts.config, parts.best)
+    if not parts.worker.is_main:
         return
     # Reading back takes time that a machine about to go has not; a resume verifies in any case.
     parts.store.save(step, state, epoch=epoch, verify=not hurry, best=best)

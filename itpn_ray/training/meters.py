@@ -91,7 +91,7 @@ class Meter:
             values["mfu"] = values["images_per_s"] / self.worker.world / self.peak_rate
         if self.worker.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        if self.worker.leads:
+        if self.worker.is_main:
             self.journal.metrics("train", step, epoch, values)
         self._last = {key: values[key] for key in ("loss", "images_per_s")}
         self._reset()

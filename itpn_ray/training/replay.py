@@ -19,7 +19,7 @@ from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import Journal
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.training.launch.setup import make_task
-from itpn_ray.training.sharding import whole
+from itpn_ray.training.sharding import gather_full
 
 BATCH = "batch."
 NETWORK = "network."
@@ -42,7 +42,7 @@ def stop_with_replay(
     tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
     tensors |= {
         f"{NETWORK}{name}": value.clone().cpu()
-        for name, value in whole(network.state_dict()).items()
+        for name, value in gather_full(network.state_dict()).items()
     }
     name = f"replay-step{step}-rank{rank}.safetensors"
     with tempfile.TemporaryDirectory() as folder:

@@ -39,14 +39,14 @@ def shard(network: nn.Module, device: torch.device, world: int) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def whole(value: Any) -> Any:
+def gather_full(value: Any) -> Any:
     """A tree with each sharded tensor gathered; every worker must call it on the same tree."""
     if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, Mapping):
-        return {key: whole(inner) for key, inner in value.items()}
+        return {key: gather_full(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [whole(inner) for inner in value]
+        return [gather_full(inner) for inner in value]
     return value
 
 

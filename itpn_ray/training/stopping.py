@@ -35,9 +35,9 @@ class StopRequest:
         self._journal.event("interrupt", message="saving a checkpoint; once more ends at once")
 
     def _training(self) -> bool:
-        """Whether a worker has told its status since the run was started."""
-        told = (self._journal.folder / STATUS).glob("rank-*.json")
-        return any(path.stat().st_mtime >= self._begin for path in told)
+        """Whether a worker has written its status since the run was started."""
+        written = (self._journal.folder / STATUS).glob("rank-*.json")
+        return any(path.stat().st_mtime >= self._begin for path in written)
 
     def check(self) -> None:
         """Call it once the workers have left.

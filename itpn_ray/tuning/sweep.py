@@ -139,7 +139,7 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     }
     speeds = compare_speed(networks, image_size=model.image_size, batch=SPEED_BATCH)
     for row in rows:
-        row |= speeds[row["migration"]].figures()
+        row |= speeds[row["migration"]].as_row()
     metric = config.finetune.task.headline()
     done = [row for row in rows if metric.name in row]
     points = [(row["images_per_s"], row[metric.name]) for row in done]

@@ -42,7 +42,7 @@ def write_ade(root: Path, train: int = 4, val: int = 2, classes: int = 3) -> Pat
                 root,
                 f"images/{split}/{name}.jpg",
                 f"annotations/{split}/{name}.png",
-                row + len(split),  # no image is in both splits
+                row + 10 * len(split),  # no image is in both splits
                 values(row, known),
             )
     lines = ["Idx\tRatio\tName", *(f"{n}\t0.1\tclass {n}" for n in known[1:])]

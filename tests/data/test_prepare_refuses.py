@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -68,11 +67,9 @@ def bad_source(tmp_path: Path, name: str) -> tuple[Path, str]:
 )
 def test_a_bad_source_is_told_in_one_line(tmp_path: Path, name: str) -> None:
     source, cause = bad_source(tmp_path, name)
-    start = time.monotonic()
     with pytest.raises(DataError, match=cause) as caught:
         prepare(config(source, tmp_path / "out", max_broken=1.0))
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 5
     assert not (tmp_path / "out/manifest.json").exists()
     if name != "all broken":
         assert not (tmp_path / "out").exists()

@@ -25,7 +25,13 @@ def labels_of(rows: dict[str, list[dict[str, Any]]], split: str) -> dict[str, in
 
 
 def parquet(
-    path: Path, count: int, first: int, *, form: str = "hugging face", group: int = 4
+    path: Path,
+    count: int,
+    first: int,
+    *,
+    form: str = "hugging face",
+    group: int = 4,
+    column: str = "image",
 ) -> None:
     data = [image_bytes(first + number) for number in range(count)]
     labels: list[Any] = [number % 3 for number in range(count)]
@@ -37,7 +43,7 @@ def parquet(
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     if form == "words":
         labels = [("tench", "goldfish", "shark")[label] for label in labels]
-    table = pa.table({"image": images, "label": labels}).replace_schema_metadata(metadata)
+    table = pa.table({column: images, "label": labels}).replace_schema_metadata(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=group)
 
@@ -65,6 +71,16 @@ def test_parquet(tmp_path: Path, form: str, classes: tuple[str, ...]) -> None:
     assert {row["image"]: classes[row["label"]] for row in rows["train"]} == {
         image: names[label] for image, label in expected.items()
     }
+
+
+@pytest.mark.parametrize("column", ["img", "jpg", "picture", "bytes"])
+def test_the_images_of_parquet_lie_in_a_column_of_any_usual_name(
+    tmp_path: Path, column: str
+) -> None:
+    parquet(tmp_path / "raw/train.parquet", 4, 0, column=column)
+    parquet(tmp_path / "raw/val.parquet", 2, 9, column=column)
+    rows = prepared(tmp_path / "raw", tmp_path / "out")
+    assert {split: len(found) for split, found in rows.items()} == {"train": 4, "val": 2}
 
 
 def test_parquet_holds_out_and_lists_empty_rows(tmp_path: Path) -> None:
@@ -127,6 +143,18 @@ def test_csv_list(tmp_path: Path) -> None:
     assert labels_of(rows, "train") == {
         path: n % 2 for n, path in enumerate(written) if path != "b/003.jpg"
     }
+
+
+@pytest.mark.parametrize(
+    "column", ["Image", "img", "picture", "photo", "picture_path", "file name"]
+)
+def test_the_images_of_a_table_lie_in_a_column_of_any_usual_name(
+    tmp_path: Path, column: str
+) -> None:
+    written = write_folders(tmp_path / "raw", {"a": 3, "b": 3})
+    path = write_list(tmp_path / "raw", f"class,{column}", [f"{p[0]},{p}" for p in written])
+    rows = prepared(path, tmp_path / "out", holdout=0.5)
+    assert sorted(row["path"] for found in rows.values() for row in found) == sorted(written)
 
 
 def test_csv_without_labels_and_with_missing_files(tmp_path: Path) -> None:

@@ -96,9 +96,10 @@ def test_other_places_of_splits(tmp_path: Path) -> None:
     found = listed(tmp_path / "wrapped", wrapped)
     assert (found.classes, counts(found)) == (("a", "b"), {"train": 4, "val": 4})
     assert "x/y" in found.notes[0]
-    images = [f"{s}/images/{c}" for c in ("a", "b") for s in ("train", "val")]
-    found = listed(tmp_path / "images", images)
-    assert (found.classes, counts(found)) == (("a", "b"), {"train": 4, "val": 4})
+    for name in ("images", "pictures", "JPEGImages"):
+        images = [f"{s}/{name}/{c}" for c in ("a", "b") for s in ("train", "val")]
+        found = listed(tmp_path / name, images)
+        assert (found.classes, counts(found)) == (("a", "b"), {"train": 4, "val": 4})
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), (".",)])

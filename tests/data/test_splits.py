@@ -18,8 +18,10 @@ from tests.data.made_coco import item, write_coco
 from tests.data.made_files import config, image_bytes, write_folders
 
 NAMES = {
-    "train": "train Train TRAIN Training training_set TrainSet train2017 train-images trainval",
-    "val": "val Val valid Validation validation_set VALSET dev Dev devset eval evaluation val2017",
+    "train": "train Train TRAIN Training training_set TrainSet train2017 trainval "
+    "train-images TrainPictures",
+    "val": "val Val valid Validation validation_set VALSET dev Dev devset eval evaluation val2017 "
+    "val_picture",
     "test": "test Testing TEST testset test_data imgs-test test-dev2017",
 }
 

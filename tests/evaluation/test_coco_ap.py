@@ -21,7 +21,7 @@ from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.data.transforms.object_masks import box_masks
 from itpn_ray.errors import DataError
 from itpn_ray.evaluation import coco_ap
-from itpn_ray.evaluation.coco_ap import CocoAP, coco_figures
+from itpn_ray.evaluation.coco_ap import CocoAP, coco_metrics
 from itpn_ray.evaluation.coco_format import image_entry, truth_entries, write_results
 from itpn_ray.evaluation.pasting import encode
 from itpn_ray.models.detection.base import Detections
@@ -44,7 +44,7 @@ def test_published_figures(kind: str, name: str) -> None:
     expected = json.loads((PUBLISHED / "expected.json").read_text())[name]
     truth = published("instances_val2014_100")
     results = published(f"instances_val2014_fake{name}100_results")
-    found = coco_figures(truth, results, [kind])
+    found = coco_metrics(truth, results, [kind])
     assert set(found.metrics) == {f"{kind}_{figure}" for figure in TWELVE}
     for figure in TWELVE:
         assert found.metrics[f"{kind}_{figure}"] == pytest.approx(expected[figure], abs=1e-6)
@@ -152,7 +152,7 @@ def test_workers_find_what_one_finds_and_count_no_image_twice(
     expected = whole.compute()
     parts = [collect(val, rows, seed=2) for rows in (range(8, 14), range(0, 5), range(3, 9))]
     monkeypatch.setattr(
-        coco_ap, "on_leader", lambda part, work: work([other._images for other in parts])
+        coco_ap, "on_rank_zero", lambda part, work: work([other._images for other in parts])
     )
     assert parts[0].compute() == expected
     assert parts[0].results == whole.results
@@ -186,7 +186,7 @@ HIT = {"image_id": 5, "category_id": 7, "bbox": [2, 2, 10, 10], "score": 0.3}
 
 
 def test_figures_that_nothing_counts_for_are_left_out() -> None:
-    found = coco_figures(small_truth(), [HIT], ["box"])
+    found = coco_metrics(small_truth(), [HIT], ["box"])
     assert found.metrics["box_AP"] == found.metrics["box_AP_small"] == 1.0  # though its id is 0
     assert "box_AP_large" not in found.metrics
     assert [row["box_AP"] for row in found.per_class] == [1.0, None]
@@ -200,9 +200,9 @@ def test_objects_without_a_mask_do_not_count_as_masks() -> None:
     truth = small_truth()
     outline = {"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]}
     truth["annotations"].append({**truth["annotations"][0], **outline, "id": 1})
-    found = coco_figures(truth, [{**HIT, "segmentation": encode(square)}], ["mask"])
+    found = coco_metrics(truth, [{**HIT, "segmentation": encode(square)}], ["mask"])
     assert found.metrics["mask_AP"] == found.metrics["mask_AR1"] == 1.0
-    assert coco_figures(small_truth(), [], ["mask"]).metrics == {}
+    assert coco_metrics(small_truth(), [], ["mask"]).metrics == {}
 
 
 def test_a_mask_found_where_an_object_has_none_is_neither_right_nor_wrong() -> None:
@@ -215,8 +215,8 @@ def test_a_mask_found_where_an_object_has_none_is_neither_right_nor_wrong() -> N
     outline = {"segmentation": [[20, 4, 26, 4, 26, 10, 20, 10]], "bbox": [20, 4, 6, 6]}
     truth["annotations"].append({**truth["annotations"][0], **outline, "id": 1})
     inside, right, beside = {**mask(3), "score": 0.9}, mask(20), {**mask(30), "score": 0.9}
-    assert coco_figures(truth, [inside, right], ["mask"]).metrics["mask_AP50"] == 1.0
-    assert coco_figures(truth, [beside, right], ["mask"]).metrics["mask_AP50"] < 0.6
+    assert coco_metrics(truth, [inside, right], ["mask"]).metrics["mask_AP50"] == 1.0
+    assert coco_metrics(truth, [beside, right], ["mask"]).metrics["mask_AP50"] < 0.6
 
 
 def test_data_without_objects_is_refused(tmp_path: Path) -> None:

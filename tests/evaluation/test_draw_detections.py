@@ -91,6 +91,6 @@ def test_real_annotations_can_be_drawn(tmp_path: Path, count: int) -> None:
         masks=torch.empty(0, 28, 28),
     )
     scenes = [Scene(image=reader.image(row), found=none, truth=reader[row]) for row in range(count)]
-    image = Image.open(detection_grid(scenes, data.classes, tmp_path / "grid.png"))
-    assert image.width <= 1920
-    assert image.height > 300 * ((count + 2) // 3)
+    with Image.open(detection_grid(scenes, data.classes, tmp_path / "grid.png")) as image:
+        assert image.width <= 1920
+        assert image.height > 300 * ((count + 2) // 3)

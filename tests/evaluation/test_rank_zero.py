@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from itpn_ray.errors import DataError
-from itpn_ray.evaluation.rank_zero import on_leader
+from itpn_ray.evaluation.rank_zero import on_rank_zero
 
 
 def refuse(parts: list[int]) -> None:
@@ -24,10 +24,10 @@ def take_part(rank: int, folder: str) -> None:
         worked_at.append(rank)
         return [f"{key}{value}" for part in parts for key, value in part.items()]
 
-    found = on_leader({rank: "abc"[: rank + 1]}, join)
+    found = on_rank_zero({rank: "abc"[: rank + 1]}, join)
     with pytest.raises(DataError, match=r"parts = \[0, 1\]: are refused") as error:
-        on_leader(rank, refuse)
-    found.append(str(on_leader(rank, sum)))  # the group goes on after an error
+        on_rank_zero(rank, refuse)
+    found.append(str(on_rank_zero(rank, sum)))  # the group goes on after an error
     Path(folder, f"{rank}.txt").write_text(f"{found} {worked_at} {error.value.hint}")
     dist.destroy_process_group()
 
@@ -40,6 +40,6 @@ def test_two_workers_have_one_result(tmp_path: Path) -> None:
 
 
 def test_one_worker_needs_no_group() -> None:
-    assert on_leader(3, lambda parts: [*parts, 4]) == [3, 4]
+    assert on_rank_zero(3, lambda parts: [*parts, 4]) == [3, 4]
     with pytest.raises(DataError, match="refused"):
-        on_leader(3, refuse)
+        on_rank_zero(3, refuse)

@@ -23,7 +23,7 @@ def test_agrees_with_scikit_learn() -> None:
         expected = top_k_accuracy_score(labels, logits, k=k)
         assert metrics[f"top{k}"] == pytest.approx(expected, abs=1e-12)
     assert metrics["loss"] == pytest.approx(
-        torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6
+        torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5
     )
     assert "non_finite" not in metrics
     matrix = confusion_matrix(labels, logits.argmax(1))

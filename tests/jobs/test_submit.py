@@ -72,7 +72,7 @@ def test_an_interrupt_leaves_the_job_running(head):
     assert any("it began" in line for line in lines)
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=120) == 130
     assert "the job long goes on" in rest
     assert f"ray job logs --follow --address {head.jobs_address} long" in rest
 
@@ -132,7 +132,7 @@ def test_nobody_at_the_address():
     began = time.monotonic()
     with pytest.raises(ConfigError, match="no job server answered for 1 s"):
         submit(config, ["demo"])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_a_variable_that_is_not_set_is_told_before_anything_is_sent():

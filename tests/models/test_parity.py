@@ -8,6 +8,8 @@ from torch import Tensor
 
 from itpn_ray.models import load_official
 
+pytestmark = pytest.mark.rounding
+
 TOLERANCE = 1e-4
 
 

@@ -12,6 +12,7 @@ import timm
 import torch
 from PIL import Image
 
+import itpn_ray.models.timm  # noqa: F401  registers the networks
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader
 from itpn_ray.data.store.shards import open_dataset

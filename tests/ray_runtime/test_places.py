@@ -21,7 +21,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A cluster of two nodes, without an autoscaler."""
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
     monkeypatch.setattr(module, "is_private", lambda: False)
-    monkeypatch.setattr(module, "_most", lambda: None)
+    monkeypatch.setattr(module, "max_resources", lambda: None)
     return monkeypatch
 
 
@@ -50,7 +50,7 @@ def test_a_cluster_that_may_grow_by_hand_is_waited_for() -> None:
 
 
 def test_a_cluster_that_cannot_grow_so_far_is_refused(cluster: pytest.MonkeyPatch) -> None:
-    cluster.setattr(module, "_most", lambda: {"CPU": 100, "GPU": 4})
+    cluster.setattr(module, "max_resources", lambda: {"CPU": 100, "GPU": 4})
     assert "waiting for nodes" in missing_places({"CPU": 1.0, "GPU": 1.0}, 4)
     with pytest.raises(ConfigError, match="have room for 2"):
         missing_places({"CPU": 1.0, "GPU": 1.0}, 5)

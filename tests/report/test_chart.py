@@ -39,10 +39,10 @@ FIGURES = st.sampled_from(["top1", "loss", "lr", "images_per_s", "mfu", "box_AP"
 @given(st.lists(DEGENERATE, min_size=1, max_size=50) | CLOSE, FIGURES, st.booleans())
 def test_any_values_can_be_drawn(values: list[float], figure: str, noisy: bool) -> None:
     points = [(step, value) for step, value in enumerate(values)]
-    line = line_chart("title", [Series(name="a", points=points, noisy=noisy)], figure=figure)
+    line = line_chart("title", [Series(name="a", points=points, noisy=noisy)], metric=figure)
     marks = [Mark(x=x, y=y, name="m", front=True, named=True) for y, x in points]
     dots = [scatter_chart("title", marks, x="images_per_s", y=figure, steps=s) for s in (0, 1)]
-    bars = bar_chart("title", [("a", value) for value in values], figure=figure)
+    bars = bar_chart("title", [("a", value) for value in values], metric=figure)
     for chart in (line, *dots):
         drawn = re.findall(r' (?:d|x|y|cx|cy)="([^"]*)"', chart)
         assert not re.search("nan|inf", " ".join(drawn))
@@ -51,7 +51,7 @@ def test_any_values_can_be_drawn(values: list[float], figure: str, noisy: bool) 
 
 @given(st.lists(DEGENERATE, min_size=1, max_size=20) | CLOSE, FIGURES)
 def test_ticks_are_told_apart(values: list[float], figure: str) -> None:
-    chart = line_chart("t", [Series(name="", points=[(1, v) for v in values])], figure=figure)
+    chart = line_chart("t", [Series(name="", points=[(1, v) for v in values])], metric=figure)
     labels = re.findall(r'class="y" [^>]*>([^<]*)</text>', chart)
     assert len(labels) == len(set(labels))
     assert len(labels) != 1
@@ -62,7 +62,7 @@ def test_values_that_differ_in_the_last_bit_are_one_value() -> None:
         Series(name="top-1", points=[(1, 0.4166666666666667)]),
         Series(name="recall", points=[(1, 0.41666666666666663)]),
     ]
-    chart = line_chart("accuracy", lines, figure="top1")
+    chart = line_chart("accuracy", lines, metric="top1")
     assert re.findall(r'class="y" [^>]*>([\d.]+ %)<', chart) == ["38 %", "40 %", "42 %", "44 %"]
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)]
     assert max(heights) - min(heights) < 0.2
@@ -117,14 +117,14 @@ def test_long_runs_make_no_long_reports() -> None:
 
 def test_shares_are_written_as_per_cent() -> None:
     chart = line_chart(
-        "accuracy", [Series(name="top-1", points=[(0, 0.2), (9, 0.8)])], figure="top1"
+        "accuracy", [Series(name="top-1", points=[(0, 0.2), (9, 0.8)])], metric="top1"
     )
     assert ">60 %<" in chart
     assert "<b>80.0 %</b>" in chart
 
 
 def test_small_values_keep_their_digits() -> None:
-    chart = line_chart("lr", [Series(name="", points=[(0, 0.0), (9, 0.0015)])], figure="lr")
+    chart = line_chart("lr", [Series(name="", points=[(0, 0.0), (9, 0.0015)])], metric="lr")
     assert ">0.00050<" in chart
     assert ">0.00125<" in chart
 
@@ -161,5 +161,5 @@ def test_ratios_are_joined_in_their_order() -> None:
 
 
 def test_bars_are_as_long_as_their_shares() -> None:
-    chart = bar_chart("top-1", [("probe", 0.19), ("ours", 0.83)], figure="top1")
+    chart = bar_chart("top-1", [("probe", 0.19), ("ours", 0.83)], metric="top1")
     assert re.findall(r"width:([\d.]+)%", chart) == ["19.0", "83.0"]

@@ -37,12 +37,12 @@ def ended_process() -> int:
     return process.pid
 
 
-def test_a_second_driver_is_refused_in_seconds_and_told_by_whom(uri):
+def test_a_second_driver_is_refused_and_told_by_whom(uri):
     with lease_at(uri) as first:
         begin = time.monotonic()
         with pytest.raises(ConfigError, match=r"run = 'night-run': is in use by process \d+ on "):
             lease_at(uri).acquire()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30  # half of what makes a silent holder a dead one
         first.check()
     # Given back, it is free at once.
     with lease_at(uri):
@@ -62,11 +62,13 @@ def test_a_process_number_given_again_is_not_the_old_holder(tmp_path):
         lease.check()
 
 
-def test_a_driver_on_another_machine_is_dead_once_it_gave_no_sign_of_life(uri):
-    leave(uri, machine="elsewhere", host="elsewhere", beat=time.time() - 40)
-    with pytest.raises(ConfigError, match=r"on elsewhere \(sign of life 4\d s ago\).*60 s later"):
+def test_a_driver_on_another_machine_is_dead_once_it_gave_no_sign_of_life(uri, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    leave(uri, machine="elsewhere", host="elsewhere", beat=now - 40)
+    with pytest.raises(ConfigError, match=r"on elsewhere \(sign of life 40 s ago\).*60 s later"):
         lease_at(uri).acquire()
-    leave(uri, machine="elsewhere", host="elsewhere", beat=time.time() - 61)
+    leave(uri, machine="elsewhere", host="elsewhere", beat=now - 61)
     with lease_at(uri) as lease:
         lease.check()
 

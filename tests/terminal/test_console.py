@@ -29,7 +29,7 @@ def write_val(run: Path, step: int) -> None:
         file.write(json.dumps({"split": "val", "step": step, "top1": 0.5}) + "\n")
 
 
-def wait_for(text: str, found, seconds: float = 20.0) -> None:
+def wait_for(text: str, found, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while text not in found():
         assert time.monotonic() < deadline, f"{text!r} not in {found()!r}"
@@ -122,7 +122,7 @@ def test_the_summary_names_what_exists_and_how_to_load_it(tmp_path: Path) -> Non
     stream = io.StringIO()
     code = ["from itpn_ray.models import load_model", "model = load_model('w')", "model.eval()"]
     Console(verbosity="quiet", stream=stream).summary(
-        run, code, figures={"top1": "81.2 %"}, where={"tracking": "mlflow ui", "none": ""}
+        run, code, metrics={"top1": "81.2 %"}, where={"tracking": "mlflow ui", "none": ""}
     )
     text = stream.getvalue()
     assert f"report    {run}/report.html" in text

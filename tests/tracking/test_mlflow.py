@@ -151,7 +151,7 @@ def test_the_machine_is_sampled_and_continued_on_resume(tracker, client) -> None
         one = tracker(system_interval=0.05)
         one.start("run", {}, key="sampled")
         (run,) = runs_of(client, "sampled")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while len(client.get_metric_history(run.info.run_id, name)) < wanted:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -198,7 +198,7 @@ def test_a_server_that_is_not_there_is_told_in_seconds() -> None:
     one = MlflowTracker("http://user:hunter2@127.0.0.1:9", "itpn_ray", system_interval=0)
     with pytest.raises(ConfigError, match=r"tracking\.uri") as caught:
         one.start("run", {}, key="k")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60  # MLflow itself would try for four minutes
     assert "hunter2" not in str(caught.value)
 
 

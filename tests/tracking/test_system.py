@@ -32,7 +32,7 @@ def test_the_sampler_samples_until_it_is_stopped() -> None:
 
     sampler = SystemSampler(log, interval=0.01)
     sampler.start()
-    assert came.wait(10)
+    assert came.wait(120)
     sampler.stop()
     count = len(samples)
     assert not came.wait(0) or len(samples) == count

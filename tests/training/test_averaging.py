@@ -82,6 +82,7 @@ def test_what_is_said(config: ExperimentConfig, steps: int, said: str) -> None:
     assert describe_average(config, steps) == said
 
 
+@pytest.mark.rounding
 def test_a_short_run_says_so_and_evaluates_what_it_has_learned(
     prepared: str, tmp_path: Path
 ) -> None:

@@ -65,18 +65,19 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
     assert [r["step"] for r in train_alone(config) if r["split"] == "train"] == list(range(1, 9))
 
 
+@pytest.mark.rounding
 @KINDS
 def test_micro_batches_make_the_same_step(make: Make, prepared: str, tmp_path: Path) -> None:
     whole = make(prepared, tmp_path / "whole")
     optim = dataclasses.replace(whole.optim, micro_batch=6)
     split = make(prepared, tmp_path / "split", optim=optim)
-    assert losses(train_alone(split)) == pytest.approx(losses(train_alone(whole)), rel=1e-5)
+    assert losses(train_alone(split)) == pytest.approx(losses(train_alone(whole)), rel=1e-4)
 
 
 def test_feature_terms_are_logged_apart_and_add_up(prepared: str, tmp_path: Path) -> None:
     record = next(r for r in train_alone(tiny(prepared, tmp_path)) if r["split"] == "train")
     features = sum(record[f"mfm_stage{stage}"] for stage in (1, 2, 3))
-    assert record["loss"] == pytest.approx(record["mim"] + 0.3 * features, rel=1e-6)
+    assert record["loss"] == pytest.approx(record["mim"] + 0.3 * features, rel=1e-5)
 
 
 def test_without_feature_loss_there_is_no_teacher(prepared: str, tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ class FlakyServer:
 
     Args:
         target: the S3 server, ``http://host:port``.
-        refuse: share of requests answered 503 and not passed on.
-        lose: share of requests that are passed on and carried out, and answered 503.
-        cut: share of answers with a body that break off half-way.
+        refuse: fraction of requests answered 503 and not passed on.
+        lose: fraction of requests that are passed on and carried out, and answered 503.
+        cut: fraction of answers with a body that break off half-way.
         delay: seconds before each answer.
         seed: of the choice.
 
@@ -56,7 +56,7 @@ class FlakyServer:
         self.target = urlsplit(target)
         self.delay = delay
         self.counts: Counter[str] = Counter()
-        self._shares = {"refused": refuse, "lost": lose, "cut": cut}
+        self._fractions = {"refused": refuse, "lost": lose, "cut": cut}
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"faults": self})
@@ -73,11 +73,11 @@ class FlakyServer:
         """What becomes of the next request."""
         with self._lock:
             drawn, fate = self._random.random(), "passed"
-            for name, share in self._shares.items():
-                if drawn < share:
+            for name, fraction in self._fractions.items():
+                if drawn < fraction:
                     fate = name
                     break
-                drawn -= share
+                drawn -= fraction
             self.counts[fate] += 1
         return fate
 

@@ -15,7 +15,7 @@ from itpn_ray.runs.journal import STATUS
 from itpn_ray.terminal.console import Console
 
 FRESH_S = 30.0
-"""A worker that has told nothing for longer is not taken for alive."""
+"""A worker that has reported nothing for longer is not taken for alive."""
 
 
 def chaos(config: ChaosConfig, console: Console) -> None:

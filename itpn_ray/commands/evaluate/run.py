@@ -105,7 +105,7 @@ def _measure(
     with place.autocast():
         speeds = evaluator.speeds(networks)
     for row in rows:
-        row |= speeds[row["migration"]].figures()
+        row |= speeds[row["migration"]].as_row()
         console.say(_line(row, evaluator.shown, images))
     journal.result(migration=rows, **{"images": images, **details})
 
@@ -131,7 +131,7 @@ def _at(config: EvaluateConfig, ratio: float) -> nn.Module:
 
 
 def _line(row: Mapping[str, float], names: tuple[str, ...], images: int) -> str:
-    """One ratio's figures, accuracies with their intervals, the speed with its spread."""
+    """One ratio's metrics, accuracies with their intervals, the speed with its spread."""
     shown = [f"r = {row['migration']:<4g}"]
     for name in (name for name in names if name in row):
         interval = show_interval(name, row[name], images)

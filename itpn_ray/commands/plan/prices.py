@@ -34,14 +34,15 @@ class Machine:
     def cost(self, gpus: int, hours: float) -> str:
         """What ``gpus`` GPUs cost for so long, in words."""
         count = math.ceil(gpus / self.gpus)
-        told = f"{count} {self.name} ({self.gpus} {self.gpu}) for {hours:,.1f} h"
+        time_needed = f"{count} {self.name} ({self.gpus} {self.gpu}) for {hours:,.1f} h"
         prices = {"on demand": self.on_demand, "spot": self.spot}
         sums = [
             f"{self.currency} {count * hours * price:,.0f} {kind}"
             for kind, price in prices.items()
             if price is not None
         ]
-        return f"{told}: {', '.join(sums)}" if sums else f"{told}; the list has no price for it"
+        paid = f": {', '.join(sums)}" if sums else "; the list has no price for it"
+        return f"{time_needed}{paid}"
 
 
 def find_machine(path: str, name: str) -> Machine:

@@ -114,7 +114,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
     say(f"{name} on {len(train):,} images of {experiment.data}")
     say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
     for part, adds in size.multiply_adds.items():
-        say(f"  multiply-adds  {_figure(adds / 1e9)} G an image forward: {part}")
+        say(f"  multiply-adds  {_number(adds / 1e9)} G an image forward: {part}")
     say(
         f"  batch          {experiment.optim.global_batch:,}: {size.workers} workers, "
         f"{size.share:,} images each in {size.accumulation} micro-batches"
@@ -136,7 +136,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
         say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
         say(
-            f"  the run        {show_duration(3600 * hours)}, {_figure(size.workers * hours)} "
+            f"  the run        {show_duration(3600 * hours)}, {_number(size.workers * hours)} "
             f"{unit}; exchange of gradients and evaluations come on top"
         )
         if machine is not None:
@@ -236,7 +236,7 @@ def measure(
         train, _ = open_splits(config)
         trial = _trial(config, size, steps + 1, len(train), out)
         folder = Path(out) / trial.run
-        work(trial, worker, _StepCounter(folder, done, steps + 1), lambda figures: None)
+        work(trial, worker, _StepCounter(folder, done, steps + 1), lambda metrics: None)
         records = list(read_lines(folder / METRICS))[1:]
         events = list(read_lines(folder / EVENTS))
     phases = {
@@ -296,5 +296,5 @@ def _trial(
     )
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 from itpn_ray.data.loading.image_folder import Outcome
-from itpn_ray.data.sources.base import PICTURE_SUFFIXES
+from itpn_ray.data.sources.base import IMAGE_SUFFIXES
 from itpn_ray.errors import ConfigError
 from itpn_ray.storage import ObjectStore
 
@@ -116,7 +116,7 @@ def drawn_name(path: str) -> str:
     *folders, name = path.split("/")
     stem, suffix = os.path.splitext(name)
     is_jpeg = suffix.lower() in (".jpg", ".jpeg")
-    if not is_jpeg or stem.lower().endswith(PICTURE_SUFFIXES):
+    if not is_jpeg or stem.lower().endswith(IMAGE_SUFFIXES):
         stem, suffix = name, ".jpg"
     return "/".join([*map(_storable, folders), _storable(stem, suffix)])
 
@@ -128,7 +128,7 @@ def mask_name(path: str) -> str:
     """
     folder, _, name = drawn_name(path).rpartition("/")
     stem, suffix = os.path.splitext(name)
-    plain = suffix == ".jpg" and not stem.lower().endswith(PICTURE_SUFFIXES)
+    plain = suffix == ".jpg" and not stem.lower().endswith(IMAGE_SUFFIXES)
     return f"{folder}/{_storable(stem if plain else name, '.png')}".lstrip("/")
 
 

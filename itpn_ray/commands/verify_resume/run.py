@@ -65,7 +65,7 @@ def verify_resume(config: VerifyConfig) -> Verdict:
         whole = run_short(dataclasses.replace(base, run="whole"))
         killer = Killer(base, config.kills, seed=config.seed)
         killed = run_short(dataclasses.replace(base, run="killed"), killer)
-    steps = [r["step"] for r in killer.seen]
+    steps = [r["step"] for r in killer.records]
     return Verdict(
         whole=whole,
         killed=killed,
@@ -115,7 +115,7 @@ class Killer:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._folder = Path()
         self.kills: list[tuple[int, int]] = []
-        self.seen: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
         self._times: list[float] = []
 
     def start(self, folder: Path) -> None:
@@ -132,7 +132,7 @@ class Killer:
         """Seconds from each kill to the next step's record."""
         found = []
         for moment in self._times:
-            after = [r["time"] for r in self.seen if r["time"] > moment + 1.0]
+            after = [r["time"] for r in self.records if r["time"] > moment + 1.0]
             found += [min(after) - moment] if after else []
         return found
 
@@ -143,7 +143,7 @@ class Killer:
             for record in read_lines(self._folder / METRICS):
                 if record["split"] == "train" and record["time"] not in known:
                     known.add(record["time"])
-                    self.seen.append(record)
+                    self.records.append(record)
                     if waiting and record["step"] >= waiting[0]:
                         waiting.pop(0)
                         self._kill(record["step"])

@@ -16,7 +16,7 @@ from itpn_ray.data.schema import OBJECT_COLUMNS
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
 
-_PICTURE = ("path", "image_id", "width", "height")
+_IMAGE = ("path", "image_id", "width", "height")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Objects:
 
 def read_objects(shard: Shard, row: int) -> Objects:
     """The objects of a row of a shard; the image itself is not touched."""
-    found = shard.fields(row, (*_PICTURE, *OBJECT_COLUMNS))
+    found = shard.fields(row, (*_IMAGE, *OBJECT_COLUMNS))
     return Objects(
         path=found["path"],
         image_id=found["image_id"],

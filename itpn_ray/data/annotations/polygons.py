@@ -22,8 +22,8 @@ def clip(outline: Array, normal: Array, limit: float) -> Array:
     depth = outline @ normal - limit
     there, beyond = np.roll(outline, -1, axis=0), np.roll(depth, -1)
     crosses = ((depth < 0) & (beyond > 0)) | ((beyond < 0) & (depth > 0))
-    share = np.divide(depth, depth - beyond, out=np.zeros_like(depth), where=crosses)
-    crossing = outline + (there - outline) * share[:, None]
+    fraction = np.divide(depth, depth - beyond, out=np.zeros_like(depth), where=crosses)
+    crossing = outline + (there - outline) * fraction[:, None]
     # Each corner that stays, then the point where the line after it crosses: (n, 2, xy).
     corners = np.stack([outline, crossing], axis=1)
     return corners[np.stack([depth <= 0, crosses], axis=1)]

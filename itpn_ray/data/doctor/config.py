@@ -22,7 +22,7 @@ class DoctorConfig:
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE_OR_DATA")]
     """Prepared data, or raw images with annotated objects or masks: a folder or URI."""
     format: str = "auto"
-    """How raw images are laid out, as ``itpn-ray prepare --format``."""
+    """How raw images are laid out, as the --format of ``itpn-ray prepare``."""
     out: str = "doctor.csv"
     """File for the list of faults, replaced whole."""
     threads: int = 4

@@ -1,4 +1,4 @@
-"""Checks encoded images: can they be decoded, and are they what is told of them?"""
+"""Checks encoded images: can they be decoded, and are they what is recorded of them?"""
 
 from __future__ import annotations
 
@@ -58,13 +58,15 @@ def _check_file(row: Mapping[str, Any], data: bytes | OSError) -> Frame | Fault:
 def check_shard(shard: Shard) -> Iterator[Fault]:
     """Decode every image of a shard, and compare its size with what the shard says."""
     for row in range(len(shard)):
-        told = shard.fields(row, ("path", "width", "height"))
-        fault = partial(Fault, file=told["path"], entry="")
+        recorded = shard.fields(row, ("path", "width", "height"))
+        fault = partial(Fault, file=recorded["path"], entry="")
         try:
             image = reencode(shard.image(row).tobytes(), _RULES)
         except RejectedError as error:
             yield fault(kind=kinds.UNREADABLE, reason=str(error))
             continue
-        if (image.width, image.height) != (told["width"], told["height"]):
-            sizes = f"{image.width} x {image.height}, not {told['width']} x {told['height']}"
+        if (image.width, image.height) != (recorded["width"], recorded["height"]):
+            sizes = (
+                f"{image.width} x {image.height}, not {recorded['width']} x {recorded['height']}"
+            )
             yield fault(kind=kinds.WRONG_SIZE, reason=f"has {sizes} pixels")

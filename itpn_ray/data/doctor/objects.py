@@ -53,7 +53,7 @@ class Repeats:
         if not self._images.add(numbers.image):
             entry = f"image {numbers.image}"
             reason = "has the id of an earlier image"
-            yield Fault(file=numbers.path, entry=entry, kind=kinds.PICTURE_TWICE, reason=reason)
+            yield Fault(file=numbers.path, entry=entry, kind=kinds.IMAGE_TWICE, reason=reason)
         for number in numbers.objects:
             if not self._objects.add(number):
                 entry = object_entry(number)

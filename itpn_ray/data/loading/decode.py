@@ -65,14 +65,14 @@ def resize_square(crop: Tensor, size: int, flip: bool) -> Tensor:
     return square.flip(-1) if flip else square
 
 
-def centre_crop(image: Tensor, size: int, share: float) -> Tensor:
-    """Resize the shorter side of (3, H, W) to ``size / share`` and cut out the centre.
+def centre_crop(image: Tensor, size: int, fraction: float) -> Tensor:
+    """Resize the shorter side of (3, H, W) to ``size / fraction`` and cut out the centre.
 
     Returns:
         (3, size, size) uint8, as torchvision's Resize and CenterCrop give it.
     """
     _, height, width = image.shape
-    shorter = int(size / share)
+    shorter = int(size / fraction)
     if height <= width:
         new_height, new_width = shorter, int(shorter * width / height)
     else:

@@ -21,7 +21,7 @@ from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import from_bytes, to_bytes
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
-from itpn_ray.data.sources.base import LISTING_SCHEMA, PICTURE_SUFFIXES, Rows, Say, silent
+from itpn_ray.data.sources.base import IMAGE_SUFFIXES, LISTING_SCHEMA, Rows, Say, silent
 from itpn_ray.data.sources.leftovers import LEFTOVER, in_words
 from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
@@ -129,7 +129,7 @@ def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, 
     barred: list[tuple[str, str]] = []
     for entry in found:
         path = relpath(entry.path, root)
-        if entry.problem == LEFTOVER or not entry.name.lower().endswith(PICTURE_SUFFIXES):
+        if entry.problem == LEFTOVER or not entry.name.lower().endswith(IMAGE_SUFFIXES):
             continue
         if entry.problem:
             barred.append((path, entry.problem))

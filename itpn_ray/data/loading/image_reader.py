@@ -17,7 +17,7 @@ from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.decode import decode_box, decode_rgb
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending, run_ahead
 from itpn_ray.data.loading.order import Ids
-from itpn_ray.data.loading.transport import Transport, ray_carrier, thread_carrier
+from itpn_ray.data.loading.transport import Transport, ray_transport, thread_transport
 from itpn_ray.data.store.shard_cache import RemoteShards
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
@@ -25,7 +25,7 @@ from itpn_ray.storage import is_s3
 
 Begin = Callable[[DecodePool, Ids], Pending]
 """Starts to fill a batch with the images of n sample ids, in the threads of a pool."""
-_CARRIERS: dict[str, Transport] = {"ray": ray_carrier, "threads": thread_carrier}
+_TRANSPORTS: dict[str, Transport] = {"ray": ray_transport, "threads": thread_transport}
 
 
 class ImageReader:
@@ -86,7 +86,7 @@ class ImageReader:
                     remote.advance(number, number - ahead)
             return begin(pool, ids)
 
-        carried = _CARRIERS[self._config.transport](instructions)
+        carried = _TRANSPORTS[self._config.transport](instructions)
         yield from run_ahead(carried, start, ahead)
 
     def decode(self, row: int) -> Tensor:

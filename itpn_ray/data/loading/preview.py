@@ -47,17 +47,17 @@ class PreviewImage:
     Attributes:
         sample_id: row of the split.
         path: where it came from.
-        told: its class or its number of objects, and its size.
+        caption: its class or its number of objects, and its size.
         stored: as it is stored, with the crop or the objects drawn in.
-        seen: after the augmentation, with the objects drawn in.
+        augmented: after the augmentation, with the objects drawn in.
         masked: likewise with the hidden patches grey; None where nothing is hidden.
     """
 
     sample_id: int
     path: str
-    told: str
+    caption: str
     stored: bytes
-    seen: bytes
+    augmented: bytes
     masked: bytes | None
 
 
@@ -121,9 +121,9 @@ def _crop_sights(
         yield PreviewImage(
             sample_id=int(ids[i]),
             path=row["path"],
-            told=f"{_class_name(dataset, row['label'])}{row['width']} × {row['height']}",
+            caption=f"{_class_name(dataset, row['label'])}{row['width']} × {row['height']}",
             stored=_draw(_decoded(row), marked, [(255, 255, 255)]),
-            seen=_draw(crop),
+            augmented=_draw(crop),
             masked=None if hidden is None else _draw(_hide(crop, hidden[i])),
         )
 
@@ -156,9 +156,11 @@ def _detection_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterato
         yield PreviewImage(
             sample_id=sample_id,
             path=row["path"],
-            told=f"{len(boxes)} objects ({', '.join(names[:4])}), {row['width']} × {row['height']}",
+            caption=(
+                f"{len(boxes)} objects ({', '.join(names[:4])}), {row['width']} × {row['height']}"
+            ),
             stored=_draw(image, boxes, colours, masks),
-            seen=_draw(
+            augmented=_draw(
                 view.image(image),
                 moved[kept],
                 [colour for colour, keep in zip(colours, kept.tolist(), strict=True) if keep],

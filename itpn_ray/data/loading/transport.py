@@ -20,12 +20,12 @@ _ITEM_BATCHES = 64
 """Batches of one item: handing over an item takes Ray Data some milliseconds, whatever it holds."""
 
 
-def thread_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
+def thread_transport(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     """Hand the instructions over within this process."""
     yield from batches
 
 
-def ray_carrier(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
+def ray_transport(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     """Send the instructions through a Ray Dataset, in order, all of them at once.
 
     Only ids pass through the object store; decoded images there cost several times the memory

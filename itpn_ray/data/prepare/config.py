@@ -90,7 +90,7 @@ class PrepareConfig:
     """What each split is called in the source, where its names are not the usual ones:
     ``train=Training val=Testing``. What is not named is left out."""
     holdout: float = 0.1
-    """Share of each class set aside as ``val`` where the source has no validation images; copies
+    """Fraction of each class set aside as ``val`` where the source has no validation images; copies
     of a file stay on one side."""
     seed: int = 0
     """Decides the held-out images and the order of the rows."""
@@ -108,7 +108,7 @@ class PrepareConfig:
     strict: bool = False
     """Stop at the first image or object that cannot be used."""
     max_broken: float = 0.1
-    """Stop when more than this share of the images, or of their objects, cannot be used."""
+    """Stop when more than this fraction of the images, or of their objects, cannot be used."""
     num_workers: int | None = None
     """Shards in work at once; all CPUs of the cluster if not given, 0 works in this process."""
 

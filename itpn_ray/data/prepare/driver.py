@@ -29,8 +29,8 @@ from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
     WORK,
     Made,
-    Place,
     ShardJob,
+    ShardPlace,
     ShardRecord,
     plan_key,
     remove_work,
@@ -61,7 +61,7 @@ def prepare(
         config: what, whereto and how.
         progress: called for each shard, when its worker has written the next one.
         ray: the Ray to run on, unless this process is connected to one.
-        say: takes what is told before the work begins: what was guessed, which files and folders
+        say: takes what is said before the work begins: what was guessed, which files and folders
             became which split, and how much is left out that programs leave behind.
 
     Returns:
@@ -135,7 +135,7 @@ def _make_shards(
     """Records of all shards, making those that are not there yet."""
     store = open_store(job.out)
     tally = Tally(config, plans, progress)
-    waiting: list[Place] = []
+    waiting: list[ShardPlace] = []
     for plan in plans:
         place = plan.split, plan.index, plan.digest
         record = job.record_of(store, place)
@@ -157,19 +157,19 @@ def _make_shards(
             f"stopped: {error}",
             "Fix this and repeat the command; finished shards are kept",
         ) from error
-    untold = len(plans) - len(tally.records)
-    if untold:
+    unreported = len(plans) - len(tally.records)
+    if unreported:
         raise RunError(
             "prepare.out",
             job.out,
-            f"Ray has not told what became of {untold} shards",
+            f"Ray has not reported what became of {unreported} shards",
             "Repeat the command; finished shards are kept",
         )
     return tally.records
 
 
 def _make_on_ray(
-    job: ShardJob, places: Sequence[Place], workers: int | None, config: RayConfig | None
+    job: ShardJob, places: Sequence[ShardPlace], workers: int | None, config: RayConfig | None
 ) -> Generator[Made, None, None]:
     """Make shards in Ray Data tasks, in whatever order they finish."""
     if not places:

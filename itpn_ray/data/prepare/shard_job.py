@@ -98,7 +98,7 @@ class ShardRecord:
             self.squares = (self.squares + shares @ values**2).tolist()
 
 
-Place = tuple[str, int, str]
+ShardPlace = tuple[str, int, str]
 """Split and number of a shard, and the digest of its plan."""
 Made = tuple[str, int, ShardRecord]
 """Split, number and record of a shard that is whole."""
@@ -115,7 +115,7 @@ class ShardJob:
     masks: MaskValues | None = None
 
     @staticmethod
-    def record_of(store: ObjectStore, place: Place) -> ShardRecord | None:
+    def record_of(store: ObjectStore, place: ShardPlace) -> ShardRecord | None:
         """The record of a shard that is there already and is the one its plan asks for."""
         split, index, digest = place
         try:
@@ -131,7 +131,7 @@ class ShardJob:
                 return None
         return record
 
-    def make(self, places: Iterable[Place]) -> Generator[Made, None, None]:
+    def make(self, places: Iterable[ShardPlace]) -> Generator[Made, None, None]:
         """Make shards from their plans and record them, in this order; keep those that are there.
 
         While one is brought to the disk or into the bucket, the next one is being written, so each

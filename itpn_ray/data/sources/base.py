@@ -29,7 +29,7 @@ LISTING_SCHEMA = pa.schema(
 )
 """Columns that the listing of a split has at least."""
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
     *(".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm"),
 )
@@ -127,7 +127,7 @@ def why_not(entry: Entry) -> str:
     suffix = splitext(entry.name)[1].lower()
     if not suffix and entry.name.lower() in _DOCUMENTS:
         return "not taken for an image: documents are called so"
-    if suffix in ("", *PICTURE_SUFFIXES):
+    if suffix in ("", *IMAGE_SUFFIXES):
         return ""
     return "not taken for an image: its name has another suffix"
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem, FileType
 
-from itpn_ray.data.sources.base import PICTURE_SUFFIXES, why_not
+from itpn_ray.data.sources.base import IMAGE_SUFFIXES, why_not
 from itpn_ray.data.sources.splits import (
     SPLITS,
     SplitNames,
@@ -30,7 +30,7 @@ from itpn_ray.data.sources.walk import Entry, children, walk
 from itpn_ray.errors import DataError
 
 _ALL_CLASSES = "; where all are classes, --splits train=. says so"
-_PICTURE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos"))
+_IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos"))
 _MOST_SPLITS = 4
 _LISTS = (".txt", ".csv", ".tsv")
 
@@ -185,7 +185,7 @@ def _path(fs: FileSystem, root: str, name: str) -> str | None:
 def is_image(entry: Entry) -> bool:
     """Whether an entry is a file with the suffix of an image."""
     suffix = splitext(entry.name)[1].lower()
-    return not entry.is_folder and not entry.problem and suffix in PICTURE_SUFFIXES
+    return not entry.is_folder and not entry.problem and suffix in IMAGE_SUFFIXES
 
 
 def _has_folders(fs: FileSystem, folder: str) -> bool:
@@ -201,7 +201,7 @@ def _images_folder(fs: FileSystem, folder: str) -> str:
     """The folder itself, or the one in it that is called ``images`` and holds all there is."""
     found = children(fs, folder)
     inside = [entry for entry in found if entry.is_folder]
-    images = [entry for entry in inside if entry.name.casefold() in _PICTURE_FOLDERS]
+    images = [entry for entry in inside if entry.name.casefold() in _IMAGE_FOLDERS]
     if len(images) != 1 or any(map(is_image, found)):
         return folder
     others = [entry for entry in inside if entry not in images]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from posixpath import splitext
 
-from itpn_ray.data.sources.base import PICTURE_SUFFIXES
+from itpn_ray.data.sources.base import IMAGE_SUFFIXES
 from itpn_ray.data.sources.text import read_text
 from itpn_ray.errors import DataError
 
@@ -89,7 +89,7 @@ def read_table(uri: str, *, blanks: bool = False) -> Table:
 
 def is_image_name(cell: str) -> bool:
     """Whether a cell is the name of an image file."""
-    return splitext(cell)[1].lower() in PICTURE_SUFFIXES
+    return splitext(cell)[1].lower() in IMAGE_SUFFIXES
 
 
 def _without_hint(text: str) -> tuple[str, int]:

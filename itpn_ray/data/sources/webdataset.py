@@ -20,7 +20,7 @@ from reprlib import repr as short
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.base import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     Listing,
     Rows,
     Source,
@@ -206,7 +206,7 @@ def _stem(member: Member) -> str:
 
 
 def _is_image(member: Member) -> bool:
-    return splitext(member.name)[1].lower() in PICTURE_SUFFIXES
+    return splitext(member.name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _is_label(member: Member) -> bool:

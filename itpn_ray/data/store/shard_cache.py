@@ -263,11 +263,11 @@ def needed_bytes(dataset: Sharded, config: LoaderConfig) -> int:
     sizes = sorted((shard.bytes for shard in dataset.shards), reverse=True)
     needed = sum(sizes[: 2 * config.window] if config.window else sizes)
     if needed > config.cache_gb * 1e9:
-        told = f"two windows of {config.window} shards" if config.window else "the whole split"
+        what = f"two windows of {config.window} shards" if config.window else "the whole split"
         raise ConfigError(
             "loader.cache_gb",
             config.cache_gb,
-            f"{told} of the remote data are {needed / 1e9:.1f} GB",
+            f"{what} of the remote data are {needed / 1e9:.1f} GB",
             "Shuffle fewer shards together with --loader.window, or enlarge the cache",
         )
     return needed

@@ -112,7 +112,7 @@ def unit_outline(shape: str) -> Array:
 
 
 def texture(rng: np.random.Generator, name: str, thing: Thing, window: Window) -> Array:
-    """A two-valued pattern over a window, in {0, 1}, its period a share of the thing's radius.
+    """A two-valued pattern over a window, in {0, 1}, its period a fraction of the thing's radius.
 
     Raises:
         ValueError: the texture is unknown.
@@ -223,8 +223,8 @@ def _half(phase: Array) -> Array:
     return (phase % 1 < 0.5).astype(np.float64)
 
 
-def _mix(first: Array, second: Array, share: Array) -> Array:
-    return first + share[..., None] * (second - first)
+def _mix(first: Array, second: Array, fraction: Array) -> Array:
+    return first + fraction[..., None] * (second - first)
 
 
 def _lightness(value: Array) -> float:

@@ -54,10 +54,10 @@ def generate(config: SynthesizeConfig, progress: ProgressCallback | None = None)
         ConfigError: the folder holds something else, or cannot be written.
     """
     target = Path(config.out).expanduser().absolute()
-    wanted = _mark(config)
+    expected = _mark(config)
     if target.exists():
         mark = target / _MARK
-        if mark.is_file() and mark.read_text() == wanted:
+        if mark.is_file() and mark.read_text() == expected:
             return target
         if not target.is_dir() or any(target.iterdir()):
             raise ConfigError(
@@ -70,7 +70,7 @@ def generate(config: SynthesizeConfig, progress: ProgressCallback | None = None)
     try:
         draft.mkdir(parents=True)
         _LAYOUTS[config.layout](config, draft, progress)
-        (draft / _MARK).write_text(wanted)
+        (draft / _MARK).write_text(expected)
         if target.exists():
             target.rmdir()
         os.replace(draft, target)

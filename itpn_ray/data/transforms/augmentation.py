@@ -164,7 +164,7 @@ def _move(
     strength: float,
     sign: float,
 ) -> Tensor:
-    """Shear by a tangent or shift by a share of the side, both as at full strength."""
+    """Shear by a tangent or shift by a fraction of the side, both as at full strength."""
     amount = strength * sign
     height, width = image.shape[1:]
     return F.affine(

@@ -27,7 +27,7 @@ def random_resized_crops(
 ) -> Ints:
     """Random crops of the Inception kind, as torchvision's RandomResizedCrop chooses them.
 
-    The area is uniform in [min_scale, 1] (shares of the image), the logarithm of width/height
+    The area is uniform in [min_scale, 1] (fractions of the image), the logarithm of width/height
     is uniform in that of [3/4, 4/3]; the first of ten attempts that fits is taken, else the
     largest centred crop whose ratio is allowed (Szegedy et al., "Going deeper with convolutions",
     2015).
@@ -38,7 +38,7 @@ def random_resized_crops(
         ids: (B,) sample ids.
         seed: the run's seed.
         epoch: the epoch.
-        min_scale: smallest area, share of the image.
+        min_scale: smallest area, fraction of the image.
 
     Returns:
         (B, 4) int64 (top, left, height, width).

@@ -96,7 +96,7 @@ def mix(
         seed: the run's seed.
         epoch: the epoch.
         mixup: α of the Beta distribution of mixup's weight; 0 turns it off.
-        cutmix: α of the Beta distribution of the kept share of the area; 0 turns it off.
+        cutmix: α of the Beta distribution of the kept fraction of the area; 0 turns it off.
 
     Returns:
         Mixed images (B, 3, H, W) and targets (B, K).
@@ -107,13 +107,13 @@ def mix(
     height, width = images.shape[2:]
     first = ids[: 2 * pairs : 2]
     draws = uniform_torch(seed, epoch, first, Stream.MIX, 5, torch.float64)  # (pairs, 5)
-    share = 0.5 if mixup > 0 and cutmix > 0 else float(cutmix > 0)
-    cut = draws[:, 0] < share  # (pairs,)
+    cut_fraction = 0.5 if mixup > 0 and cutmix > 0 else float(cutmix > 0)
+    cut = draws[:, 0] < cut_fraction  # (pairs,)
     blended = _beta(draws[:, 1], draws[:, 2], mixup or 1.0)
     kept = _beta(draws[:, 1], draws[:, 2], cutmix or 1.0)
     outside = ~_centred_boxes(draws[:, 3:5], (1 - kept).sqrt(), height, width)  # (pairs, H, W)
     own = torch.where(cut[:, None, None], outside.double(), blended[:, None, None])
-    weight = own.mean((1, 2))[:, None].to(targets.dtype)  # (pairs, 1) the share of the label
+    weight = own.mean((1, 2))[:, None].to(targets.dtype)  # (pairs, 1) the fraction of the label
     own = own[:, None].to(images.dtype)  # (pairs, 1, H, W)
     return _blend(images, own, pairs), _blend(targets, weight, pairs)
 
@@ -177,7 +177,7 @@ def _centred_boxes(centres: Tensor, sides: Tensor, height: int, width: int) -> T
 
     Args:
         centres: (n, 2) uniform draws: y, x.
-        sides: (n,) height and width of each box as shares of the image's.
+        sides: (n,) height and width of each box as fractions of the image's.
         height: H.
         width: W.
     """

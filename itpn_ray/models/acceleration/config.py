@@ -22,7 +22,7 @@ class Acceleration:
     reduction: str = "none"
     """What thins the tokens out: "migration" (paper 4.1), "tome" (merging), "random" or "none"."""
     ratio: float = 0.0
-    """r, the share of stage 3's tokens that the last block no longer sees; in [0, 1)."""
+    """r, the fraction of stage 3's tokens that the last block no longer sees; in [0, 1)."""
     window: int = 0
     """Largest side of an attention window, tokens; 0: attention over the whole map."""
     gathering: bool = False
@@ -37,7 +37,10 @@ class Acceleration:
             )
         if not 0.0 <= self.ratio < 1.0:
             raise ConfigError(
-                "ratio", self.ratio, "it is a share of the tokens", "use a number from 0 to below 1"
+                "ratio",
+                self.ratio,
+                "it is a fraction of the tokens",
+                "use a number from 0 to below 1",
             )
         if self.ratio and self.reduction == "none":
             raise ConfigError(
@@ -105,7 +108,7 @@ class Accelerated:
         self.config = replace(self.config, trunk=self.trunk.config)
 
     def set_migration(self, ratio: float) -> None:
-        """Let the share `ratio` of stage 3's tokens migrate (paper 4.1); 0: none."""
+        """Let the fraction `ratio` of stage 3's tokens migrate (paper 4.1); 0: none."""
         self.set_reduction("migration", ratio)
 
     def set_reduction(self, kind: str, ratio: float = 0.0) -> None:

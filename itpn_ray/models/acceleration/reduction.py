@@ -158,8 +158,8 @@ class Reducer:
         slot = slot.scatter(1, leaving, slot.gather(1, target))
         sizes = state.merged.sizes
         summed = torch.zeros_like(staying, dtype=sizes.dtype).scatter_add(1, slot, sizes)
-        share = (sizes / summed.clamp(min=1.0).gather(1, slot))[..., None].to(values.dtype)
-        weighted = values * share  # a token that nothing joins has share 1 and stays as it is
+        fraction = (sizes / summed.clamp(min=1.0).gather(1, slot))[..., None].to(values.dtype)
+        weighted = values * fraction  # a token that nothing joins has fraction 1 and stays as it is
         index = slot.gather(1, leaving)[..., None].expand(-1, -1, values.shape[2])
         mean = take(weighted, staying).scatter_add(1, index, take(weighted, leaving))
         merged = Merged(summed, slot.gather(1, state.merged.slots))

@@ -64,7 +64,8 @@ def resample(plane: Tensor, grid: Grid, offset: float = 0.0) -> Tensor:
     """A plane (S, S, C) resized bicubically to (H, W, C), as `F.interpolate` does it.
 
     By two matrix products, in float32 even under autocast: on a GPU the gradient of `F.interpolate`
-    depends on the order in which threads add, and a run could not be repeated to the bit.
+    depends on the order in which threads add, and a run could not be repeated to the bit. What
+    comes out has the plane's own type, so that a network cast to bf16 stays in it at any size.
     """
     down, across = (_bicubic(plane.shape[0], length, offset, plane.device) for length in grid)
     autocast_off = (
@@ -74,7 +75,7 @@ def resample(plane: Tensor, grid: Grid, offset: float = 0.0) -> Tensor:
     )
     with autocast_off:
         rows = (down @ plane.float().flatten(1)).unflatten(1, plane.shape[1:])  # (H, S, C)
-        return across @ rows
+        return (across @ rows).to(plane.dtype)
 
 
 @torch.no_grad()

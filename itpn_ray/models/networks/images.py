@@ -12,9 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from itpn_ray.errors import DataError
-
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue, as in training
-SD = (0.229, 0.224, 0.225)
+from itpn_ray.models.config import IMAGENET_MEAN, IMAGENET_STD
 
 
 def read_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]:
@@ -36,8 +34,8 @@ def read_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8
 def normalise_pixels(pixels: npt.NDArray[np.uint8]) -> Tensor:
     """(B, S, S, 3) uint8 as (B, 3, S, S) float32 with ImageNet's mean 0 and variance 1."""
     images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 255
-    mean, sd = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, SD))
-    return (images - mean) / sd
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
 
 
 def read_images(paths: Sequence[str | os.PathLike[str]], size: int) -> Tensor:

@@ -46,8 +46,8 @@ def visualize(config: VisualizeConfig) -> Path:
     else:
         grid = trunk.grid(images)
         query = config.query or (grid[0] // 2, grid[1] // 2)
-        shares = attention_map(trunk, images, query, config.block)
-        draw_attention(pixels, shares[0].mean(dim=0), query, out)
+        weights = attention_map(trunk, images, query, config.block)
+        draw_attention(pixels, weights[0].mean(dim=0), query, out)
     return out
 
 
@@ -62,7 +62,7 @@ def attention_map(trunk: Trunk, images: Tensor, query: tuple[int, int], block: i
         block: number of the block; negative counts from the end.
 
     Returns:
-        (B, h, H, W), shares that sum to 1 for each head.
+        (B, h, H, W), weights that sum to 1 for each head.
 
     Raises:
         ConfigError: no such block or token.
@@ -100,7 +100,7 @@ def migration_map(trunk: Trunk, images: Tensor) -> Tensor:
     setting: Acceleration = trunk.acceleration
     if not setting.ratio or setting.reduction not in ("migration", "random"):
         raise ConfigError(
-            "acceleration", setting, "no token leaves", "call set_migration with a share above 0"
+            "acceleration", setting, "no token leaves", "call set_migration with a ratio above 0"
         )
     grid = trunk.grid(images)
     _, _, x = trunk.early(images, None, None)
@@ -110,8 +110,8 @@ def migration_map(trunk: Trunk, images: Tensor) -> Tensor:
     return departures(state, plan)
 
 
-def draw_attention(pixels: Pixels, shares: Tensor, query: tuple[int, int], out: Path) -> None:
-    """Draw shares (H, W) over an image (H * 16, W * 16, 3), the query token framed, into `out`."""
+def draw_attention(pixels: Pixels, weights: Tensor, query: tuple[int, int], out: Path) -> None:
+    """Draw weights (H, W) over an image (H * 16, W * 16, 3), the query token framed, into `out`."""
     from matplotlib.patches import Rectangle
 
     figure, (left, right) = _panels(pixels, 2)
@@ -127,7 +127,9 @@ def draw_attention(pixels: Pixels, shares: Tensor, query: tuple[int, int], out: 
     )
     height, width = pixels.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    right.imshow(shares.numpy(), cmap="inferno", alpha=0.7, extent=extent, interpolation="bilinear")
+    right.imshow(
+        weights.numpy(), cmap="inferno", alpha=0.7, extent=extent, interpolation="bilinear"
+    )
     _save(figure, out)
 
 

@@ -41,7 +41,7 @@ class ExportConfig:
     batch: int = 0
     """Images in a batch of the exported program; 0: any number."""
     migration: float | None = None
-    """r, the share of tokens that migrate; None: as the file says."""
+    """r, the fraction of tokens that migrate; None: as the file says."""
     verify: tuple[str, ...] = ()
     """Images to run through the network and its export; the largest difference is printed."""
 

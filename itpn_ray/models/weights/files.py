@@ -23,7 +23,7 @@ from itpn_ray.models.networks.build import build
 from itpn_ray.models.networks.configs import network_to_dict
 from itpn_ray.models.weights.read import METADATA_KEY, Source, Weights, read_weights
 
-ENOUGH = 0.95  # share of tensors below which loading refuses
+ENOUGH = 0.95  # fraction of tensors below which loading refuses
 # Parts that fine-tuning makes anew: a classifier's head and norm, and what token gathering learns.
 # Of a detector all is new but trunk and pyramid.
 _NEW = ("head.", "norm.", "trunk.gathering.")
@@ -47,14 +47,14 @@ class LoadReport:
     """Position tables that were resized; they are among `loaded`."""
     mismatched: tuple[str, ...] = ()
     """In both, with shapes that do not fit; they are among `missing`."""
-    share: float
+    fraction: float
     """Loaded tensors over those that should have been, from 0 to 1; see `load_weights`."""
     remarks: tuple[str, ...] = ()
     """What is to be said of the file, see `Weights`."""
 
     def __str__(self) -> str:
         parts = [*self.remarks]
-        parts.append(f"loaded {len(self.loaded)} tensors ({self.share:.1%})")
+        parts.append(f"loaded {len(self.loaded)} tensors ({self.fraction:.1%})")
         for name in ("resized", "missing", "mismatched", "unexpected"):
             names = getattr(self, name)
             if names:
@@ -184,7 +184,7 @@ def _fill(module: Network, weights: Weights) -> LoadReport:
             "export it anew",
         ) from error
     names = tuple(weights.tensors)
-    return LoadReport(loaded=names, missing=(), unexpected=(), resized=(), share=1.0)
+    return LoadReport(loaded=names, missing=(), unexpected=(), resized=(), fraction=1.0)
 
 
 def load_weights(
@@ -197,7 +197,7 @@ def load_weights(
 ) -> LoadReport:
     """Copy weights of any origin into a network, e.g. of an autoencoder into a detector.
 
-    Position tables made for another image size are resized. The share that must be reached
+    Position tables made for another image size are resized. The fraction that must be reached
     counts tensors on both sides: those of the module that the source has, not asking for what
     fine-tuning makes anew (head, norm, gathering); and those of the source's trunk that the module
     has a place for, so that e.g. layer scales are never lost in silence.
@@ -263,12 +263,12 @@ def place(
         unexpected=tuple(names[name] for name in names if name not in own),
         resized=tuple(sorted(resized)),
         mismatched=tuple(sorted(mismatched)),
-        share=min(_share(wanted, fitting), _share(offered, fitting)),
+        fraction=min(_fraction(wanted, fitting), _fraction(offered, fitting)),
     )
-    if report.share < ENOUGH and not partial:
+    if report.fraction < ENOUGH and not partial:
         raise CheckpointError(
             subject,
-            f"{report.share:.0%} of the tensors fit",
+            f"{report.fraction:.0%} of the tensors fit",
             f"at least {ENOUGH:.0%} must ({report})",
             "use the network that the file was made for, or allow a partial load "
             "(--model.partial-init)",
@@ -294,7 +294,7 @@ def _is_wanted(module: Network, name: str) -> bool:
     return shared and not name.endswith(_NEW_TABLES)
 
 
-def _share(names: list[str], fitting: Mapping[str, Tensor]) -> float:
+def _fraction(names: list[str], fitting: Mapping[str, Tensor]) -> float:
     return sum(name in fitting for name in names) / len(names) if names else 0.0
 
 

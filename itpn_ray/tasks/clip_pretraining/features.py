@@ -22,16 +22,16 @@ def open_features(setup: TaskSetup[ClipPretraining], dataset: ShardedDataset) ->
     task, augment = setup.config, cast(AugmentConfig, setup.augment)
     features = Features(task.features, dataset, setup.loader)
     made = features.manifest.settings
-    for field, written, wanted in (
+    for field, written, expected in (
         ("task.teacher_model", made.teacher.get("model"), task.teacher_model),
         ("model.image_size", made.image_size, setup.model.image_size),
         ("augment", made.augment, augment),
         ("model.crop_fraction", made.crop_fraction, setup.model.evaluation_crop),
     ):
-        if written != wanted:
+        if written != expected:
             raise ConfigError(
                 field,
-                wanted,
+                expected,
                 f"the features in {task.features} were written with {written!r}",
                 "Use the same value, or write the features again with `itpn-ray cache-teacher`",
             )

@@ -86,7 +86,7 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork, nn.Module])
         self._num_drops = 0
 
     def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
-        """Load the teacher once, or open its features, so that a wrong file is told in seconds.
+        """Load the teacher once, or open its features, so that a wrong file is refused in seconds.
 
         Raises:
             ConfigError: the masks leave nothing to hide or to see; no teacher is named, or it does

@@ -203,7 +203,7 @@ def _in_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fit(
-    weights: dict[str, Tensor], wanted: Mapping[str, Tensor], path: str, model: str
+    weights: dict[str, Tensor], reference: Mapping[str, Tensor], path: str, model: str
 ) -> dict[str, Tensor]:
     """The tensors that the network wants, its position table resized.
 
@@ -211,18 +211,18 @@ def _fit(
         CheckpointError: one is missing, or has another shape.
     """
     fitting = {"head.bias": torch.zeros(TEACHERS[model].width), **weights}
-    missing = [name for name in wanted if name not in fitting]
+    missing = [name for name in reference if name not in fitting]
     if missing:
         raise _foreign(path, model, f"{missing[0]} and {len(missing) - 1} more are missing")
-    fitting = {name: fitting[name] for name in wanted}
+    fitting = {name: fitting[name] for name in reference}
     table = fitting["pos_embed"]  # (1, 1 + L, W), the class token's position first
-    if table.ndim == 3 and table.shape != wanted["pos_embed"].shape:
-        side = math.isqrt(wanted["pos_embed"].shape[1] - 1)
+    if table.ndim == 3 and table.shape != reference["pos_embed"].shape:
+        side = math.isqrt(reference["pos_embed"].shape[1] - 1)
         patches = resize_table(table[:, 1:], (side, side), POSITION_OFFSET)
         fitting["pos_embed"] = torch.cat([table[:, :1], patches], dim=1)
     for name, tensor in fitting.items():
-        if tensor.shape != wanted[name].shape:
-            found, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+        if tensor.shape != reference[name].shape:
+            found, expected = tuple(tensor.shape), tuple(reference[name].shape)
             raise _foreign(path, model, f"{name} is {found}, not {expected}")
     return fitting
 

@@ -212,7 +212,7 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
     def evaluate(
         self, network: DetectionNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
-        """COCO's twelve figures of boxes, and of masks where there are any; a per-class table."""
+        """COCO's twelve metrics of boxes, and of masks where there are any; a per-class table."""
         del reduce  # what is gathered are detections
         model = network.evaluated
         return [self.evaluate_model(model, batches)[0]]
@@ -244,9 +244,9 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
             for sample_id, one in zip(batch["sample_id"].tolist(), found, strict=True):
                 if len(self._shown) < SHOWN:
                     self._shown[sample_id] = one
-        figures = average_precision.compute()
+        precision = average_precision.compute()
         evaluation = Evaluation(
-            split="val", metrics=figures.metrics, details={"per_class": figures.per_class}
+            split="val", metrics=precision.metrics, details={"per_class": precision.per_class}
         )
         return evaluation, average_precision.results
 

@@ -17,10 +17,10 @@ from itpn_ray.runs.journal import Journal
 from itpn_ray.training.best import Best
 from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.launch.context import TrainContext
-from itpn_ray.training.sharding import load_network, load_optimizer, whole
+from itpn_ray.training.sharding import gather_full, load_network, load_optimizer
 
 
-def whole_state(
+def full_state(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     step: int,
@@ -32,8 +32,8 @@ def whole_state(
     Every worker calls it: where the network is sharded, its tensors are gathered.
     """
     return {
-        "network": whole(network.state_dict()),
-        "optimizer": whole(optimizer.state_dict()),
+        "network": gather_full(network.state_dict()),
+        "optimizer": gather_full(optimizer.state_dict()),
         "progress": {"step": step, "config": to_dict(config), "best": best.state()},
     }
 
@@ -55,10 +55,10 @@ def restore(
     Raises:
         CheckpointError: the checkpoint is of another network.
     """
-    chosen = store.latest_good() if worker.leads else None
+    chosen = store.latest_good() if worker.is_main else None
     step = int(worker.reduce(torch.tensor([0 if chosen is None else chosen.step])).item())
     if step == 0:
-        if worker.leads:
+        if worker.is_main:
             journal.rewind(0)  # what a run recorded that ended before its first checkpoint
         return 0
     checkpoint = chosen or store.load(step)
@@ -74,7 +74,7 @@ def restore(
             f"holds another network ({str(error).splitlines()[0]})",
             "Use another --run, or the model that the checkpoint was trained with",
         ) from error
-    if worker.leads:
+    if worker.is_main:
         journal.rewind(step)
         journal.event(
             "resume",

@@ -55,7 +55,7 @@ class TrainContext:
         )
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == 0
 
@@ -67,7 +67,7 @@ class TrainContext:
             tensor.copy_(held)
         return tensor
 
-    def parallel(self, network: nn.Module, *, sharded: bool, compile: bool) -> nn.Module:
+    def wrap_model(self, network: nn.Module, *, sharded: bool, compile: bool) -> nn.Module:
         """The network as it is called in a step: compiled where asked, gradients averaged.
 
         Args:

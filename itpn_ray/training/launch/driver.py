@@ -153,7 +153,7 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
                 gpu = use_gpu("gpus", config.gpus)
                 journal.event("device", message="GPU" if gpu else "CPU")
                 worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
-                work(config, worker, journal, lambda figures: None)
+                work(config, worker, journal, lambda metrics: None)
         else:
             _launch_on_ray(config, folder, request, verbose)
         request.check()

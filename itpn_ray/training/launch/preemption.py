@@ -13,6 +13,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from itpn_ray.ray_runtime import compat
+
 
 class PreemptionNotice:
     """Call it at each step: true once the machine is to go. Costs nanoseconds, no communication.
@@ -26,10 +28,11 @@ class PreemptionNotice:
     def __init__(self) -> None:
         self._signalled = False
         self._previous: Any = None
-        self._train_context: Any = None
+        self._told: Any = None
 
     def __enter__(self) -> PreemptionNotice:
-        self._train_context = _train_context()
+        # A process that Ray Train did not start need not import it to learn so.
+        self._told = compat.preemption() if "ray.train" in sys.modules else None
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
         return self
@@ -53,9 +56,7 @@ class PreemptionNotice:
         return info.deadline_ms / 1000 if info is not None and info.deadline_ms else None
 
     def _info(self) -> Any:
-        # The public ray.train.get_preemption_info() reads the same field, then waits for all ranks.
-        context = self._train_context
-        return context.preemption_context.preemption_info if context is not None else None
+        return self._told.preemption_info if self._told is not None else None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
@@ -65,15 +66,3 @@ class PreemptionNotice:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None
-
-
-def _train_context() -> Any:
-    """Ray Train's own view of this worker; ``None`` in a process that Ray Train did not start."""
-    if "ray.train" not in sys.modules:
-        return None
-    from ray.train.v2._internal.execution.context import get_train_context
-
-    try:
-        return get_train_context()
-    except RuntimeError:  # Ray's word for: not a training worker
-        return None

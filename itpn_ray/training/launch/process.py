@@ -13,7 +13,8 @@ from itpn_ray.training.determinism import deterministic
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.setup import make_task, open_splits, share_of
-from itpn_ray.training.loop import Parts, train
+from itpn_ray.training.loop import TrainingParts, train
+from itpn_ray.training.memory import fits_memory
 
 Reporter = Callable[[dict[str, float]], None]
 
@@ -36,17 +37,19 @@ def work(
         config: the experiment.
         worker: this process.
         journal: where records go.
-        evaluated: called by every rank with the figures of each evaluation.
+        evaluated: called by every rank with the metrics of each evaluation.
 
     Raises:
         ConfigError: ``config.deterministic``, and an operation has no such algorithm.
+        RunError: the GPU has too little memory; names what to lower.
     """
     train_split, val_split = open_splits(config)
     task = make_task(config, train_split.classes)
     share = share_of(config, worker)
-    with deterministic(config.deterministic), PreemptionNotice() as notice:
+    fits = fits_memory(config, share.eval_batch)
+    with fits, deterministic(config.deterministic), PreemptionNotice() as notice:
         train(
-            Parts(
+            TrainingParts(
                 config=config,
                 task=task,
                 worker=worker,

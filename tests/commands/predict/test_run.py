@@ -259,7 +259,7 @@ def test_the_crop_is_the_files_and_classes_without_names_are_numbers(
     with torch.no_grad():
         best = model(model.preprocess(folder / "a.jpg")[None]).softmax(1).max()
     top = next(entry["top"][0] for entry in results if entry["file_name"] == "a.jpg")
-    assert top["score"] == pytest.approx(best.item(), abs=1e-5)
+    assert top["score"] == pytest.approx(best.item(), abs=1e-4)
     assert top["class"] == str(top["label"])
 
 

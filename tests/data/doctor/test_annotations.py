@@ -36,7 +36,7 @@ FULL = {"counts": [0, 1280], "size": [32, 40]}
 
 # What is wrong with an annotation -> its kind.
 OBJECTS: dict[int, tuple[dict[str, Any], str]] = {
-    1: ({"image_id": 99}, kinds.PICTURE),
+    1: ({"image_id": 99}, kinds.UNKNOWN_IMAGE),
     2: ({"category_id": 5}, kinds.CATEGORY),
     3: ({"bbox": [1, 2, NAN, 4]}, kinds.BOX_NOT_FINITE),
     4: ({"bbox": [1, INF, 3, 4]}, kinds.BOX_NOT_FINITE),
@@ -46,7 +46,7 @@ OBJECTS: dict[int, tuple[dict[str, Any], str]] = {
     8: ({"bbox": [-9, -9, 5, 5]}, kinds.BOX_OUTSIDE),
     23: ({"bbox": [1, 2, 3]}, kinds.ENTRY),
     24: ({"bbox": None, "segmentation": None}, kinds.ENTRY),
-    25: ({"image_id": "ten"}, kinds.PICTURE),
+    25: ({"image_id": "ten"}, kinds.UNKNOWN_IMAGE),
     26: ({"iscrowd": "perhaps"}, kinds.ENTRY),
     # The image alone tells its size.
     27: ({"image_id": 16, "bbox": [40, 2, 3, 4]}, kinds.BOX_OUTSIDE),
@@ -55,7 +55,7 @@ IMAGES = {
     11: kinds.FILE_MISSING,
     12: kinds.UNREADABLE,
     13: kinds.WRONG_SIZE,
-    14: kinds.PICTURE_TWICE,
+    14: kinds.IMAGE_TWICE,
     15: kinds.ENTRY,
     17: kinds.WRONG_SIZE,
 }
@@ -281,7 +281,7 @@ def health_of(data: str, out: Path) -> tuple[Health, list[dict[str, str]]]:
         ({"polygons": [[[1.0, 1.0, 9.0, 9.0]]]}, kinds.NO_MASK, "mask without area"),
         ({"image": b"none"}, kinds.UNREADABLE, "cannot be decoded"),
         ({"object_ids": [1]}, kinds.OBJECT_TWICE, ""),
-        ({"image_id": 12}, kinds.PICTURE_TWICE, ""),
+        ({"image_id": 12}, kinds.IMAGE_TWICE, ""),
         ({"width": 41}, kinds.WRONG_SIZE, ""),
     ],
 )
@@ -295,7 +295,7 @@ def test_faults_of_prepared_data(
     assert health.whole
     assert not health.sound
     assert "FAULTS" in "\n".join(health.lines())
-    if kind not in (kinds.OBJECT_TWICE, kinds.PICTURE_TWICE):
+    if kind not in (kinds.OBJECT_TWICE, kinds.IMAGE_TWICE):
         assert rows[0]["file"] == "train2017/1.jpg"
     if not refused:
         return

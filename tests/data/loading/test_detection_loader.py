@@ -230,7 +230,7 @@ def test_more_workers_than_images(val: ShardedDataset) -> None:
     assert sorted(counts) == [0, 0] + [1] * len(val)
 
 
-def test_the_carrier_of_the_config_carries_the_instructions(
+def test_the_transport_of_the_config_carries_the_instructions(
     train: ShardedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carried = []
@@ -240,7 +240,7 @@ def test_the_carrier_of_the_config_carries_the_instructions(
             carried.append(ids.tolist())
             yield ids
 
-    monkeypatch.setitem(image_reader._CARRIERS, "ray", transport)
+    monkeypatch.setitem(image_reader._TRANSPORTS, "ray", transport)
     found = batches(train, config=LoaderConfig(transport="ray", threads=1, prefetch=8), masks=False)
     assert [batch["sample_id"].tolist() for batch in found] == carried
 

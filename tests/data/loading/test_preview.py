@@ -48,9 +48,9 @@ def test_sights_are_the_images_of_the_first_batch(uri: str) -> None:
     for sight, image in zip(found, batch["image"], strict=True):
         row = data[sight.sample_id]
         assert sight.path == row["path"]
-        assert sight.told == f"{'abc'[row['label']]}, {row['width']} × {row['height']}"
+        assert sight.caption == f"{'abc'[row['label']]}, {row['width']} × {row['height']}"
         assert pixels(sight.stored).shape[:2] == (row["height"], row["width"])
-        assert np.abs(pixels(sight.seen) - image.permute(1, 2, 0).numpy()).mean() < 4
+        assert np.abs(pixels(sight.augmented) - image.permute(1, 2, 0).numpy()).mean() < 4
         assert sight.masked is None
 
 
@@ -58,7 +58,7 @@ def test_hidden_patches_are_grey(uri: str) -> None:
     hidden = np.tile(np.arange(16) % 4 < 2, (6, 1))  # the left half
     for sight in preview_images(uri, LOOK, hide=lambda ids: hidden[: len(ids)]):
         assert sight.masked is not None
-        masked, seen = pixels(sight.masked), pixels(sight.seen)
+        masked, seen = pixels(sight.masked), pixels(sight.augmented)
         assert np.abs(masked[:, :28] - 128).max() < 12
         assert np.abs(masked[:, 40:] - seen[:, 40:]).mean() < 4
 
@@ -89,8 +89,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[PreviewImage]:
 def test_objects_are_drawn_into_the_image_and_its_view(objects: list[PreviewImage]) -> None:
     assert len(objects) == 6
     for sight in objects:
-        assert "objects" in sight.told
-        stored, seen = pixels(sight.stored), pixels(sight.seen)
+        assert "objects" in sight.caption
+        stored, seen = pixels(sight.stored), pixels(sight.augmented)
         assert max(seen.shape[:2]) == 320  # views are large, and shown smaller
         for image in (stored, seen):
             saturated = (image.max(2) - image.min(2) > 120).mean()

@@ -311,7 +311,7 @@ def test_ray_gives_the_same_bytes_and_errors(tmp_path: Path) -> None:
 
 def worker_at_work() -> psutil.Process:
     """The process that runs a task of Ray Data; between two tasks it has another name."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):

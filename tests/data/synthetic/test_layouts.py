@@ -25,6 +25,11 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
 def small(out: Path, layout: str = "imagenet", seed: int = 0, workers: int = 0) -> SynthesizeConfig:
     return SynthesizeConfig(
         out=str(out), layout=layout, train=70, val=20, side=64, seed=seed, num_workers=workers
@@ -63,7 +68,7 @@ def test_imagenet_layout_is_balanced_and_varied(tmp_path: Path) -> None:
     assert Counter(path.parent.name for path in paths) == dict.fromkeys(drawing.CLASSES, 7)
     assert len(list((folder / "val").glob("*/*.jpg"))) == 20
     assert len({path.read_bytes() for path in paths}) == 70
-    sizes = {Image.open(path).size for path in paths}
+    sizes = {read_size(path) for path in paths}
     assert len(sizes) > 20
     assert all(48 <= side <= 80 for size in sizes for side in size)
 
@@ -116,7 +121,7 @@ def test_coco_annotations_are_true_to_the_pixels(tmp_path: Path) -> None:
     for item in found["annotations"]:
         image = images[item["image_id"]]
         size = image["height"], image["width"]
-        assert Image.open(folder / "train2017" / image["file_name"]).size == size[::-1]
+        assert read_size(folder / "train2017" / image["file_name"]) == size[::-1]
         shape = item["segmentation"]
         if item["iscrowd"]:
             runs = coco_mask.frPyObjects(shape, *size)

@@ -24,8 +24,8 @@ from itpn_ray.data.transforms.augmentation import (
 )
 from tests.data.made import make_image
 
-PICTURE = torch.from_numpy(np.asarray(make_image(2, 48, 48)).copy()).permute(2, 0, 1)
-PIL = Image.fromarray(PICTURE.permute(1, 2, 0).numpy())
+IMAGE = torch.from_numpy(np.asarray(make_image(2, 48, 48)).copy()).permute(2, 0, 1)
+PIL = Image.fromarray(IMAGE.permute(1, 2, 0).numpy())
 NAMES = [
     "autocontrast",
     "equalize",
@@ -62,7 +62,7 @@ def small_images(draw: st.DrawFn) -> Tensor:
 
 
 def operate(name: str, strength: float, sign: float) -> Tensor:
-    return OPERATIONS[NAMES.index(name)](PICTURE, strength, sign)
+    return OPERATIONS[NAMES.index(name)](IMAGE, strength, sign)
 
 
 def difference(ours: Tensor, theirs: Image.Image) -> float:
@@ -88,9 +88,9 @@ def test_colours_change_as_in_pil(name: str, strength: float, sign: int, expecte
 
 def test_dark_pixels_are_brightened() -> None:
     out = operate("solarize_add", 0.5, 1).int()
-    dark = PICTURE < 128
-    assert torch.equal(out[dark], PICTURE[dark].int() + 55)
-    assert torch.equal(out[~dark], PICTURE[~dark].int())
+    dark = IMAGE < 128
+    assert torch.equal(out[dark], IMAGE[dark].int() + 55)
+    assert torch.equal(out[~dark], IMAGE[~dark].int())
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -98,8 +98,8 @@ def test_geometry_moves_the_image_by_the_strength(sign: int) -> None:
     shifted = operate("shift_x", 0.5, sign)  # 0.225 of 48 is 10.8 pixels
     middle = shifted[:, :, 16:32].float()
     at = 16 - round(10.8 * sign)
-    near = PICTURE[:, :, at : at + 16].float()
-    assert (middle - near).abs().mean() < (middle - PICTURE[:, :, 16:32].float()).abs().mean() / 3
+    near = IMAGE[:, :, at : at + 16].float()
+    assert (middle - near).abs().mean() < (middle - IMAGE[:, :, 16:32].float()).abs().mean() / 3
     uncovered = shifted[:, :, :8] if sign > 0 else shifted[:, :, -8:]
     assert torch.equal(uncovered.amax((1, 2)), torch.tensor([124, 116, 104], dtype=torch.uint8))
     for name in ("rotate", "shear_x", "shear_y", "shift_y"):
@@ -107,7 +107,7 @@ def test_geometry_moves_the_image_by_the_strength(sign: int) -> None:
         assert not torch.equal(ours, other)
         centre = (slice(None), slice(23, 25), slice(23, 25))
         if name != "shift_y":
-            assert (ours[centre].int() - PICTURE[centre].int()).abs().max() < 30
+            assert (ours[centre].int() - IMAGE[centre].int()).abs().max() < 30
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,10 +128,10 @@ def test_every_operation_takes_any_strength_and_size(
 
 
 def test_solarising_grows_from_nothing_to_the_whole_image() -> None:
-    changed = [(operate("solarize", s / 10, 1) != PICTURE).float().mean() for s in range(11)]
+    changed = [(operate("solarize", s / 10, 1) != IMAGE).float().mean() for s in range(11)]
     assert changed[0] == 0
     assert changed == sorted(changed)
-    assert torch.equal(operate("solarize", 1.0, 1), 255 - PICTURE)
+    assert torch.equal(operate("solarize", 1.0, 1), 255 - IMAGE)
 
 
 @settings(max_examples=60)
@@ -152,7 +152,7 @@ def test_every_policy_takes_any_setting_draw_and_size(
 
 def test_half_of_the_operations_are_applied_and_all_are_chosen() -> None:
     draws = policy_draws(POLICIES[0], 0, 0, np.arange(3000))
-    applied = sum(not torch.equal(rand_augment(PICTURE, d, 9.0), PICTURE) for d in draws[:400])
+    applied = sum(not torch.equal(rand_augment(IMAGE, d, 9.0), IMAGE) for d in draws[:400])
     assert 0.65 < applied / 400 < 0.82  # 3/4 have at least one of two
     chosen = (draws.reshape(-1, 5)[:, 0] * len(OPERATIONS)).astype(int)
     counts = np.bincount(chosen, minlength=15)
@@ -164,20 +164,20 @@ def test_half_of_the_operations_are_applied_and_all_are_chosen() -> None:
     ("which", "grey", "inverted"), [(0.1, True, False), (0.5, False, True), (0.9, False, False)]
 )
 def test_three_augment_greys_solarises_or_blurs(which: float, grey: bool, inverted: bool) -> None:
-    out = three_augment(PICTURE, np.array([which, 0.7, 0.5, 0.5, 0.5, 0.0]), 0.3)
+    out = three_augment(IMAGE, np.array([which, 0.7, 0.5, 0.5, 0.5, 0.0]), 0.3)
     assert torch.equal(out[0], out[1]) == grey
-    expected = torch.where(PICTURE < 128, PICTURE, 255 - PICTURE)
+    expected = torch.where(IMAGE < 128, IMAGE, 255 - IMAGE)
     assert torch.equal(out, expected) == inverted
     if not grey and not inverted:
-        assert 0 < (out.float() - PICTURE.float()).abs().mean() < 30
+        assert 0 < (out.float() - IMAGE.float()).abs().mean() < 30
 
 
 def test_jitter_scales_brightness() -> None:
     draws = np.array([0.9, 0.0, 1.0, 0.5, 0.5, 0.0])
-    assert (three_augment(PICTURE, draws, 0.3).float().mean() / PICTURE.float().mean()) > 1.1
-    assert torch.equal(color_jitter(PICTURE, np.array([0.5, 0.5, 0.5, 0.0]), 0.4), PICTURE)
-    brighter = color_jitter(PICTURE, np.array([0.9, 0.5, 0.5, 0.0]), 0.4)
-    assert (brighter.float().mean() / PICTURE.float().mean()) > 1.1
+    assert (three_augment(IMAGE, draws, 0.3).float().mean() / IMAGE.float().mean()) > 1.1
+    assert torch.equal(color_jitter(IMAGE, np.array([0.5, 0.5, 0.5, 0.0]), 0.4), IMAGE)
+    brighter = color_jitter(IMAGE, np.array([0.9, 0.5, 0.5, 0.0]), 0.4)
+    assert (brighter.float().mean() / IMAGE.float().mean()) > 1.1
 
 
 @pytest.mark.parametrize("config", POLICIES, ids=lambda c: c.policy)
@@ -186,10 +186,10 @@ def test_draws_decide_everything(config: AugmentConfig) -> None:
     draws = policy_draws(config, 1, 2, np.arange(50))
     assert draws.shape == (50, draws_per_image(config))
     before = torch.get_rng_state()
-    outs = [policy(PICTURE, row) for row in draws]
-    assert all(torch.equal(policy(PICTURE, row), out) for row, out in zip(draws, outs, strict=True))
+    outs = [policy(IMAGE, row) for row in draws]
+    assert all(torch.equal(policy(IMAGE, row), out) for row, out in zip(draws, outs, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(out.shape == PICTURE.shape and out.dtype == torch.uint8 for out in outs)
+    assert all(out.shape == IMAGE.shape and out.dtype == torch.uint8 for out in outs)
     assert len({out.numpy().tobytes() for out in outs}) > 25
 
 

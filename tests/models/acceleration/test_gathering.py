@@ -103,9 +103,9 @@ def test_one_window_equals_the_formula() -> None:
     _, _, x = net.trunk.early(images, None, None)
     expected = gathered_formula(net, x + net.trunk.positions((4, 4)))
     found = net.trunk.stages(images)[2].flatten(1, 3)
-    assert torch.allclose(found, expected, atol=1e-5 * float(expected.std()))
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.std()))
     pooled = net.head(net.norm(expected.mean(1)))
-    assert torch.allclose(net(images), pooled, atol=1e-5 * float(pooled.std()))
+    assert torch.allclose(net(images), pooled, atol=1e-4 * float(pooled.std()))
 
 
 @torch.no_grad()
@@ -123,11 +123,11 @@ def test_reading_equals_plain_cross_attention(key_bias: bool) -> None:
         rows = slice(6 * image, 6 * image + 6)
         tokens, gathered = x[rows], x[rows][:, 0]
         read = attention_formula(block, tokens.flatten(0, 1), gathered).view_as(tokens)
-        assert torch.allclose(plain[rows], tokens + block.scale1 * read, atol=1e-5)
+        assert torch.allclose(plain[rows], tokens + block.scale1 * read, atol=1e-4)
         for window in range(6):
             read = attention_formula(block, tokens[window], gathered, bias[:, window, None])
             expected = tokens[window] + keep[image] * block.scale1 * read
-            assert torch.allclose(weighed[rows][window], expected, atol=1e-5)
+            assert torch.allclose(weighed[rows][window], expected, atol=1e-4)
 
 
 @torch.no_grad()
@@ -221,7 +221,7 @@ def test_position_inside_windows_equals_the_formula() -> None:
     y = y + block.scale1 * attention_formula(block, y, y[:, :1])
     expected = (y + block.scale2 * block.mlp(block.norm2(y)))[:, 1:]
     found, _ = net.trunk.late(x, (4, 3))
-    assert torch.allclose(found, expected, atol=1e-5 * float(expected.std()))
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.std()))
 
 
 @torch.no_grad()
@@ -231,6 +231,6 @@ def test_a_trunk_with_learned_offsets_keeps_them_inside_windows() -> None:
     expected = net(images)
     net.set_gathering(5, gathering=False, relative_position="windows")
     assert net.trunk.gathering is None
-    assert torch.allclose(net(images), expected, atol=1e-5)
+    assert torch.allclose(net(images), expected, atol=1e-4)
     net.set_gathering(5, gathering=False)
-    assert torch.allclose(net(images), expected, atol=1e-5)
+    assert torch.allclose(net(images), expected, atol=1e-4)

@@ -73,26 +73,30 @@ def test_every_token_comes_back_once_at_its_place(
     assert torch.equal(replenish(tokens, store), whole.values)
 
 
+@pytest.mark.rounding
 @settings(deadline=None, max_examples=60)
 @given(sizes, st.data())
 def test_those_leave_that_resemble_most(
     size: tuple[int, int, int, int], data: st.DataObject
 ) -> None:
-    """Against loops over single tokens."""
+    """Against loops over single tokens; of two that are alike to the last digits either may go."""
     batch, count, width, seed = size
     leaving = data.draw(st.integers(1, count // 2))
     tokens, generator = new_tokens(batch, count, width, seed)
     keys = new_keys(tokens, generator)
     kept, (left,) = migrate(tokens, keys, leaving)
     for row in range(batch):
-        mean = keys[row].mean(0)  # (n, C / h): heads averaged
+        mean = keys[row].double().mean(0)  # (n, C / h): heads averaged
         likeness = {
             a: max(float(F.cosine_similarity(mean[a], mean[b], dim=0)) for b in range(1, count, 2))
             for a in range(0, count, 2)
         }
-        expected = sorted(sorted(likeness, key=lambda a: -likeness[a])[:leaving])
-        assert left.positions[row].tolist() == expected
-        assert kept.positions[row].tolist() == [i for i in range(count) if i not in expected]
+        gone = left.positions[row].tolist()
+        assert gone == sorted(set(gone) & likeness.keys())
+        assert len(gone) == leaving
+        stayed = [likeness[a] for a in likeness if a not in gone]
+        assert min(likeness[a] for a in gone) > max(stayed, default=-1.0) - 1e-5
+        assert kept.positions[row].tolist() == [i for i in range(count) if i not in gone]
 
 
 def test_nothing_is_touched_where_nobody_leaves() -> None:
@@ -139,7 +143,7 @@ def test_places_outside_the_image_leave_first_and_attract_nobody() -> None:
     plain = similarity(keys).amax(-1)[0]
     assert best[3] == best[5] == SURE
     assert best[2] < plain[2]
-    assert plain[2] == pytest.approx(1.0, abs=1e-6)
+    assert plain[2] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_similarity_ignores_autocast_to_bfloat16() -> None:

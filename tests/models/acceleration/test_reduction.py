@@ -325,7 +325,7 @@ def test_exports_with_a_dynamic_batch() -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     more = make_images(5, 64, seed=1)
-    assert torch.allclose(exported.module()(more), net(more), atol=1e-5)
+    assert torch.allclose(exported.module()(more), net(more), atol=1e-4)
 
 
 @torch.no_grad()

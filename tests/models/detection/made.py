@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from itpn_ray.models import Rcnn, create_rcnn
-from itpn_ray.models.detection.base import MASK_SIDE, Targets
+from itpn_ray.models.detection.base import MASK_SIDE, Detections, Targets
 
 CLASSES = 3
 SMALL = {"image_size": 64, "pyramid_width": 32, "fc_width": 64, "regions": 32, "proposals": 64}
@@ -75,6 +75,19 @@ def images(images: list[list[Shape]], side: int = 64) -> Tensor:
 def sizes(batch: int, height: int = 64, width: int = 64) -> Tensor:
     """(B, 2) of equal sizes."""
     return torch.tensor([[height, width]]).repeat(batch, 1)
+
+
+def alike(one: Detections, other: Detections) -> bool:
+    """Whether both hold the same detections.
+
+    Where scores are equal to the last digits, their order is a matter of rounding.
+    """
+    apart = (one.boxes[:, None] - other.boxes).abs().amax(-1)  # (n, m), pixels
+    fits = (apart < 5e-3) & (one.labels[:, None] == other.labels)
+    fits &= (one.scores[:, None] - other.scores).abs() < 5e-5
+    if one.masks is not None:
+        fits &= (one.masks[:, None] - other.masks).abs().amax((-1, -2)) < 1e-3
+    return bool(fits.any(0).all() and fits.any(1).all())
 
 
 def alone(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from itpn_ray.models import create_dense
 from itpn_ray.models.layers.position import (
     gather_pairs,
     relative_index,
@@ -87,3 +88,18 @@ def test_offset_tables_are_resized_by_offset():
     plane = table.t().view(1, 2, 5, 5)
     expected = F.interpolate(plane, size=(7, 3), mode="bicubic").view(2, 21).t()
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_resized_table_keeps_its_type(dtype):
+    table = sincos_table(16, 4).to(dtype)
+    assert resize_table(table, (3, 5)).dtype == dtype
+    assert resize_relative_table(torch.randn(49, 2, dtype=dtype), (3, 5)).dtype == dtype
+
+
+@pytest.mark.parametrize("changes", [{}, {"relative_position": True}])
+def test_a_network_cast_to_bfloat16_stays_in_it_at_any_size(changes):
+    maps = create_dense("nano", image_size=64, **changes).bfloat16().eval()
+    images = torch.randn(1, 3, 96, 64, dtype=torch.bfloat16)
+    with torch.no_grad():
+        assert {x.dtype for x in maps(images).values()} == {torch.bfloat16}

@@ -9,10 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ray.train.v2._internal.execution import context
-from ray.train.v2._internal.execution.preemption import PreemptionContext
-from ray.train.v2.api.preemption import PreemptionInfo
+from ray.train import PreemptionInfo
 
+from itpn_ray.ray_runtime import compat
 from itpn_ray.training.launch.preemption import PreemptionNotice
 
 
@@ -58,12 +57,12 @@ def test_in_another_thread_signals_are_left_alone():
 
 
 @pytest.fixture
-def ray_worker():
-    """Ray's own record of what its watcher told a training worker."""
-    told = PreemptionContext()
-    context.set_train_context(SimpleNamespace(preemption_context=told))
-    yield told
-    context.set_train_context(None)
+def ray_worker(monkeypatch):
+    """A record like Ray's own of what its watcher told a training worker."""
+    told = SimpleNamespace(preemption_info=None)
+    record = SimpleNamespace(preemption_context=told)
+    monkeypatch.setattr(compat, "find", {"preemption": lambda: record}.get)
+    return told
 
 
 def test_the_draining_of_the_node_is_a_notice(ray_worker):
@@ -79,10 +78,10 @@ def test_the_draining_of_the_node_is_a_notice(ray_worker):
 
 def test_asking_is_cheap(ray_worker):
     with PreemptionNotice() as notice:
-        begin = time.perf_counter()
+        begin = time.thread_time()  # of this thread alone, however busy the machine is
         for _ in range(1000):
             notice()
-        assert time.perf_counter() - begin < 0.5
+        assert time.thread_time() - begin < 0.5
 
 
 @pytest.mark.slow

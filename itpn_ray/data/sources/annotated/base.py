@@ -16,7 +16,7 @@ from itpn_ray.data.sources.annotated.objects import ObjectSet
 from itpn_ray.data.sources.base import LISTING_SCHEMA, Listing, Source
 from itpn_ray.errors import DataError
 
-PICTURE_SCHEMA = pa.schema(
+IMAGE_SCHEMA = pa.schema(
     [
         *LISTING_SCHEMA,
         ("image_id", pa.int64()),

@@ -12,7 +12,7 @@ from pyarrow.fs import FileSystem
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.annotated.base import PICTURE_SCHEMA, AnnotatedSplit, frames_of
+from itpn_ray.data.sources.annotated.base import IMAGE_SCHEMA, AnnotatedSplit, frames_of
 from itpn_ray.data.sources.annotated.coco_entries import parse_category, parse_image
 from itpn_ray.data.sources.annotated.coco_places import Place, find_place
 from itpn_ray.data.sources.annotated.ids import Id, IdNumbers, read_id
@@ -50,7 +50,7 @@ class _Reading:
         self._split = split
         self._uri = uri
         self._categories: dict[Id, str] = {}
-        self._images = Rows(PICTURE_SCHEMA)
+        self._images = Rows(IMAGE_SCHEMA)
         self._numbers = IdNumbers()
         self._waiting: list[dict[str, Any]] = []
         self._place: Place | None = None
@@ -126,7 +126,7 @@ class _Reading:
         twice = counts[inverse] > 1
         for row in np.flatnonzero(twice).tolist():
             path, number = rows.column("path")[row].as_py(), int(numbers[row])
-            self._tell(f"image {number}", kinds.PICTURE_TWICE, f"is {path} and another image")
+            self._tell(f"image {number}", kinds.IMAGE_TWICE, f"is {path} and another image")
             self._lost.append(number)
         return rows.filter(~twice)
 

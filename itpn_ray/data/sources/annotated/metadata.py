@@ -21,7 +21,7 @@ from pyarrow.fs import FileSystem
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
-from itpn_ray.data.sources.annotated.base import PICTURE_SCHEMA, AnnotatedSource, AnnotatedSplit
+from itpn_ray.data.sources.annotated.base import IMAGE_SCHEMA, AnnotatedSource, AnnotatedSplit
 from itpn_ray.data.sources.annotated.coco_places import Place
 from itpn_ray.data.sources.annotated.ids import Id, is_text, read_id
 from itpn_ray.data.sources.annotated.near import files_near
@@ -101,7 +101,7 @@ class MetadataSource(AnnotatedSource):
     def _split(
         self, fs: FileSystem, root: str, path: str, categories: dict[Id, str]
     ) -> AnnotatedSplit:
-        rows = Rows(PICTURE_SCHEMA)
+        rows = Rows(IMAGE_SCHEMA)
         faults = []
         place = Place(dirname(path), 0)
         for line, entry in read_entries(fs, f"{root}/{path}"):

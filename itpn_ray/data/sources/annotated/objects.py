@@ -144,7 +144,7 @@ class ObjectSet(ABC):
         if number is not None:
             at = int(np.searchsorted(self.image_ids, number))
         if number is None or at == len(self.image_ids) or self.image_ids[at] != number:
-            raise FaultError(kinds.PICTURE, f"is of image {found!r}, which is not listed")
+            raise FaultError(kinds.UNKNOWN_IMAGE, f"is of image {found!r}, which is not listed")
         width, height = self.frames[at].tolist()
         return number, (width, height) if width and height else None
 

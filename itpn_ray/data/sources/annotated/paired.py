@@ -18,7 +18,7 @@ from pyarrow.fs import FileSystem
 
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.sources.annotated.base import (
-    PICTURE_SCHEMA,
+    IMAGE_SCHEMA,
     AnnotatedSource,
     AnnotatedSplit,
     frames_of,
@@ -195,7 +195,7 @@ class PairedSource(AnnotatedSource):
         categories: dict[Id, str],
         skipped: tuple[tuple[str, str], ...],
     ) -> AnnotatedSplit:
-        rows = Rows(PICTURE_SCHEMA)
+        rows = Rows(IMAGE_SCHEMA)
         for number, ((path, _), frame) in enumerate(
             zip(pairs, self.frames(folder, pairs), strict=True), 1
         ):

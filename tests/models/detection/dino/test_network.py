@@ -15,9 +15,10 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
-from itpn_ray.models.detection.base import Targets
+from itpn_ray.models.detection.base import Detections, Targets
 from tests.models.detection.dinos import dino
-from tests.models.detection.made import Shape, alone, images, sizes, targets
+from tests.models.detection.made import Shape, alike, alone, images, sizes, targets
+from tests.models.learning import train_until
 from tests.models.nets import make_images as noise
 
 ONE: list[Shape] = [(0, (6, 10, 40, 44))]
@@ -88,6 +89,7 @@ def test_detections_are_the_last_layers():
     torch.testing.assert_close(found.boxes[0], wanted * torch.tensor([48.0, 64, 48, 64]))
 
 
+@pytest.mark.rounding
 def test_an_image_does_not_depend_on_its_batch_mates():
     # At full width, where groups of channels are large enough to be normalised to the last digit.
     net = dino(stirred=True, drop_path=0.3, channels=256).train()
@@ -106,14 +108,14 @@ def test_an_image_does_not_depend_on_its_batch_mates():
 
     apart = [losses(i, i + 1) for i in range(4)]
     for name, value in losses(0, 4).items():
-        torch.testing.assert_close(value, sum(one[name] for one in apart), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(value, sum(one[name] for one in apart), rtol=1e-4, atol=1e-4)
     net.eval()
     valid = torch.tensor([[64, 64], [50, 40]])
     pair = net.detect(whole[:2], valid)
     for i in range(2):
-        single = net.detect(whole[i : i + 1], valid[i : i + 1])[0]
-        torch.testing.assert_close(pair[i].boxes, single.boxes, rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(pair[i].scores, single.scores, rtol=1e-4, atol=1e-5)
+        (single,) = net.detect(whole[i : i + 1], valid[i : i + 1])
+        assert alike(pair[i], single)
+    assert not alike(pair[0], pair[1])
 
 
 def test_all_chance_comes_from_the_seeds():
@@ -222,37 +224,44 @@ def test_migration_and_windows_are_options():
     made.detect(noise(1, 64), sizes(1))
 
 
+@pytest.mark.rounding
 def test_it_learns():
     """A small detector finds the shapes of two images, from nothing."""
     net = dino(channels=64, encoder_layers=1, decoder_layers=2, levels=4).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     batch = [TWO, ONE]
-    given, made = images(batch), targets(batch)
-    history = []
-    for step in range(120):
-        made = Targets(
-            boxes=made.boxes,
-            labels=made.labels,
-            masks=None,
-            seeds=torch.tensor([2 * step, 2 * step + 1]),
-        )
-        losses = net.losses(given, sizes(2), made, alone)
-        loss = torch.stack(list(losses.values())).sum()
+    given = images(batch)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        made = targets(batch, [2 * step, 2 * step + 1])
+        return net.losses(given, sizes(2), made, alone)
+
+    def step(number: int) -> None:
         optimizer.zero_grad()
-        loss.backward()
+        torch.stack(list(losses(number).values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        history.append({name: value.item() for name, value in losses.items()})
-    first, last = history[0], history[-1]
-    assert sum(last.values()) < 0.35 * sum(first.values())
-    for name in TERMS:
-        assert last[name] < first[name], name
-    for shapes, found in zip(batch, net.eval().detect(given, sizes(2)), strict=True):
+
+    def finds(found: Detections, shapes: list[Shape]) -> bool:
         best = found.boxes[: len(shapes)], found.labels[: len(shapes)]
-        for label, box in shapes:
-            near = box_iou(torch.tensor([box], dtype=torch.float32), best[0])[0]
-            assert near.max() > 0.5
-            assert best[1][near.argmax()] == label
+        near = box_iou(torch.tensor([box for _, box in shapes]).float(), best[0])
+        labels = torch.tensor([label for label, _ in shapes])
+        return bool((near.amax(1) > 0.5).all() and best[1][near.argmax(1)].equal(labels))
+
+    first = {name: loss.item() for name, loss in losses(0).items()}
+
+    @torch.no_grad()
+    def learned() -> bool:
+        found = net.eval().detect(given, sizes(2))
+        net.train()
+        last = losses(0)
+        return (
+            sum(last.values()) < 0.35 * sum(first.values())
+            and all(last[name] < first[name] for name in TERMS)
+            and all(map(finds, found, batch))
+        )
+
+    train_until(learned, step, most=400)
 
 
 def test_saving_and_loading(tmp_path):

@@ -16,10 +16,12 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.detection.base import Detections
 from itpn_ray.models.layers.sync_norm import SyncBatchNorm
 from tests.models.detection.made import (
     CLASSES,
     Shape,
+    alike,
     alone,
     full_mask,
     images,
@@ -27,6 +29,7 @@ from tests.models.detection.made import (
     sizes,
     targets,
 )
+from tests.models.learning import train_until
 
 IMAGES: list[list[Shape]] = [
     [(0, (6, 8, 40, 36)), (1, (28, 30, 62, 60))],
@@ -80,6 +83,7 @@ def test_images_without_objects_cost_and_teach(images, stages):
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.rounding
 def test_an_image_s_losses_do_not_depend_on_its_neighbours():
     model = rcnn(regions=12).train()
     for module in model.modules():
@@ -105,7 +109,7 @@ def test_an_image_s_losses_do_not_depend_on_its_neighbours():
     second = sums(IMAGES[1:], drawn[1:], [6])
     assert norms[1] == 12  # fewer than there are, so that the draw matters
     for joint, one, other in zip(both, first, second, strict=True):
-        torch.testing.assert_close(joint, one + other)
+        torch.testing.assert_close(joint, one + other, rtol=1e-4, atol=1e-5)
 
 
 def test_every_draw_is_a_function_of_the_seeds():
@@ -117,13 +121,16 @@ def test_every_draw_is_a_function_of_the_seeds():
     assert total(model, IMAGES, [5, 7]) != first
 
 
+@pytest.mark.rounding
 def test_an_image_is_detected_alike_alone_and_in_a_batch():
     model = rcnn().eval()
     drawn = images(IMAGES)
     both = model.detect(drawn, sizes(2))
-    lone = model.detect(drawn[1:], sizes(1))
-    torch.testing.assert_close(both[1].boxes, lone[0].boxes)
-    torch.testing.assert_close(both[1].masks, lone[0].masks)
+    for i in range(2):
+        (lone,) = model.detect(drawn[i : i + 1], sizes(1))
+        assert len(lone.scores) > 50
+        assert alike(both[i], lone)
+    assert not alike(both[0], both[1])
 
 
 @pytest.mark.parametrize("stages", [1, 3])
@@ -159,7 +166,7 @@ def test_trunk_and_pyramid_come_from_pre_training_and_only_the_head_is_new(tmp_p
     report = load_weights(model, tmp_path / "pixel.safetensors")
     state, given = model.state_dict(), source.state_dict()
     shared = [name for name in given if name.startswith(("trunk.", "pyramid."))]
-    assert report.share == 1
+    assert report.fraction == 1
     assert sorted(report.loaded) == sorted(f"trunk.{name}" for name in shared)
     assert report.resized == ("trunk.trunk.position",)
     for name in shared:
@@ -175,7 +182,7 @@ def test_a_deeper_pyramid_gives_its_first_blocks_and_the_rest_is_told():
     source = create_autoencoder("nano", image_size=64, pyramid_width=32)  # depth 2
     model = rcnn()
     report = load_weights(model, source.state_dict())
-    assert report.share == 1
+    assert report.fraction == 1
     assert "trunk.pyramid.blocks2.0.mlp.fc1.weight" in report.loaded
     assert "pyramid.blocks2.1.mlp.fc1.weight" in report.unexpected
     deep = load_weights(rcnn(pyramid_depth=2), source.state_dict())
@@ -187,7 +194,7 @@ def test_the_pyramid_can_be_left_new():
     model = rcnn()
     before = model.trunk.pyramid.out1.mlp.fc1.weight.clone()
     report = load_weights(model, source.state_dict(), pyramid=False)
-    assert report.share == 1
+    assert report.fraction == 1
     assert torch.equal(model.trunk.pyramid.out1.mlp.fc1.weight, before)
     assert "trunk.pyramid.out1.mlp.fc1.weight" in report.missing
     assert torch.equal(model.body.embed.weight, source.trunk.embed.weight)
@@ -271,30 +278,50 @@ def test_values_that_do_not_fit_are_named(change):
         rcnn(**change)
 
 
+def finds(found: Detections, shape: Shape, objects: int) -> bool:
+    """Whether the shape is among the surest detections: its box, class and mask."""
+    overlap = box_iou(torch.tensor([shape[1]]).float(), found.boxes[:objects])[0]
+    if not len(overlap):
+        return False
+    best = int(overlap.argmax())
+    own = found.boxes[best : best + 1]
+    seen = roi_align(full_mask(shape, 64, 64)[None, None], [own], 28, aligned=True)[0, 0]
+    return bool(
+        overlap[best] > 0.7
+        and found.labels[best] == shape[0]
+        and found.scores[best] > 0.5
+        and ((found.masks[best] > 0.5) == (seen > 0.5)).float().mean() > 0.9
+    )
+
+
+@pytest.mark.rounding
 @pytest.mark.parametrize("stages", [1, 3])
 def test_two_images_are_learned(stages):
-    model = rcnn(stages=stages, pyramid_width=64, fc_width=128, regions=32 // stages)
+    model = rcnn(stages=stages, pyramid_width=64, fc_width=128, regions=32 // stages).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     drawn, size = images(IMAGES), sizes(2)
-    boxes, masks = [], []
-    for step in range(60):
-        truth = targets(IMAGES, [2 * step, 2 * step + 1])
-        losses = model.train().losses(drawn, size, truth, alone)
-        torch.stack(list(losses.values())).sum().backward()
+
+    def losses(step: int) -> dict[str, Tensor]:
+        return model.losses(drawn, size, targets(IMAGES, [2 * step, 2 * step + 1]), alone)
+
+    def step(number: int) -> None:
+        torch.stack(list(losses(number).values())).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        first = "1" if stages > 1 else ""
-        boxes.append(losses["box" + first].item())
-        masks.append(losses["mask" + first].item())
-    assert sum(boxes[-15:]) < 0.8 * sum(boxes[:15])
-    assert sum(masks[-15:]) < 0.3 * sum(masks[:15])
-    for shapes, found in zip(IMAGES, model.eval().detect(drawn, size), strict=True):
-        for shape in shapes:
-            overlap = box_iou(torch.tensor([shape[1]]).float(), found.boxes[: len(shapes)])[0]
-            best = int(overlap.argmax())
-            assert overlap[best] > 0.7
-            assert found.labels[best] == shape[0]
-            assert found.scores[best] > 0.5
-            own = found.boxes[best : best + 1]
-            seen = roi_align(full_mask(shape, 64, 64)[None, None], [own], 28, aligned=True)[0, 0]
-            assert ((found.masks[best] > 0.5) == (seen > 0.5)).float().mean() > 0.9
+
+    first = {name: loss.item() for name, loss in losses(0).items()}
+    # The other losses grow with the share of regions that lie on an object.
+    falling = ["rpn_class", "rpn_box", *(name for name in first if name.startswith("mask"))]
+
+    @torch.no_grad()
+    def learned() -> bool:
+        found = model.eval().detect(drawn, size)
+        model.train()
+        last = losses(0)
+        return all(last[name] < 0.5 * first[name] for name in falling) and all(
+            finds(detections, shape, len(shapes))
+            for shapes, detections in zip(IMAGES, found, strict=True)
+            for shape in shapes
+        )
+
+    train_until(learned, step, most=150)

@@ -1,0 +1,1 @@
+"""What a card gives: `python -m benchmarks.gpu`, see docs/benchmarks/gpu.md."""
