@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.renamed import options_today
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ def parse(cls: Callable[..., T], arguments: list[str], prog: str, default: T | N
     return tyro.cli(
         cls,
         prog=f"itpn-ray {prog}",
-        args=spell_switches(arguments, names),
+        args=spell_switches(options_today(arguments), names),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
         **given,
     )

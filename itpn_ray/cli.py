@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from itpn_ray import checks
+from itpn_ray import checks, renamed
 from itpn_ray.commands import (
     doctor,
     export,
@@ -58,6 +58,7 @@ def run(arguments: list[str]) -> int:
         print(overview())
         return 0
     verb, *rest = rest
+    verb = renamed.verb_today(verb)
     try:
         checks.one_of("verb", verb, VERBS)
         with answering(interrupt, signal.SIGINT, signal.SIGTERM):

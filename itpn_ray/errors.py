@@ -10,7 +10,7 @@ import os
 
 
 class ItpnError(Exception):
-    """A mistake in the input, told in one line.
+    """A mistake in the input, described in one line.
 
     Args:
         subject: the field, file or URI at fault.

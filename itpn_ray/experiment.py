@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itpn_ray import checks
+from itpn_ray import checks, renamed
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_runtime.config import RayConfig
@@ -17,13 +18,6 @@ from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
 from itpn_ray.tracking.config import TrackingConfig
-
-RENAMED = {
-    "optim.drops": "lr_milestones",
-    "optim.trunk_scale": "backbone_lr_scale",
-    "loader.carrier": "transport",
-}
-"""Fields of configurations that older versions saved -> their names today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +43,7 @@ class OptimConfig:
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""
     lr_milestones: tuple[float, ...] = ()
-    """Shares of the run after which the rate falls to a tenth; with any there is no cosine."""
+    """Fractions of the run after which the rate falls to a tenth; with any there is no cosine."""
     linear: bool = False
     """Let the rate fall in a line to 0 after the warm-up, in the place of the cosine."""
     weight_decay: float = 0.05
@@ -300,13 +294,24 @@ def from_dict(plain: dict[str, Any]) -> ExperimentConfig:
     )
 
 
+def as_saved_today(plain: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that an older version saved, as this one saves it: named and whole.
+
+    What is no configuration, or holds what cannot be used any more, stays as it is.
+    """
+    try:
+        return json.loads(json.dumps(to_dict(from_dict(plain))))
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return plain
+
+
 def _build(cls: type, plain: dict[str, Any], prefix: str, **ready: Any) -> Any:
     """Construct a settings class from a dict, descending into nested ones."""
     hints = typing.get_type_hints(cls)
     names = {f.name for f in dataclasses.fields(cls)}
     values = dict(ready)
     for key, value in plain.items():
-        name = RENAMED.get(prefix + key, key)
+        name = renamed.FIELDS.get(prefix + key, key)
         if name not in names:
             raise ConfigError(prefix + key, value, "is no field", checks.nearest(key, names))
         hint = hints[name]

@@ -32,6 +32,7 @@ def show_metric(name: str, value: float) -> str:
     unit = find(name).unit
     if unit == "%" and 0 <= value <= 1:
         return f"{100 * value:.1f} %"
+    # Three digits: a slow detector's 0.84 and 0.86 are not both 1.
     if unit == "images/s" and abs(value) < 10:
         return f"{value:.3g}"
     if unit == "setting":

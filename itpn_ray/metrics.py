@@ -6,8 +6,10 @@ its own in its settings (`itpn_ray.tasks.config.TaskConfig.metrics`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
@@ -131,6 +133,8 @@ _KNOWN = {
     )
     for metric in table
 }
+_REMEMBERED: dict[str, Metric] = {}
+"""Of tasks that this process has not loaded: from the folder that was read last."""
 
 
 def declare(*metrics: Metric) -> None:
@@ -147,12 +151,26 @@ def declare(*metrics: Metric) -> None:
             )
 
 
+def remember(declared: Iterable[Mapping[str, Any]]) -> None:
+    """Know metrics as a run's folder declares them, where this process has no declaration itself.
+
+    Args:
+        declared: the fields of each, as `dataclasses.asdict` gives them; what this version of
+            `Metric` does not have is left out.
+    """
+    fields = {field.name for field in dataclasses.fields(Metric)}
+    for plain in declared:
+        known = {name: value for name, value in plain.items() if name in fields}
+        _REMEMBERED[known["name"]] = Metric(**known)
+
+
 def find(name: str) -> Metric:
     """The declaration of a metric; one that nobody declared is a plain number.
 
     Trackers have the split before the name, as in ``val/top1``.
     """
-    return _KNOWN.get(name.rpartition("/")[2]) or Metric(name=name)
+    plain = name.rpartition("/")[2]
+    return _KNOWN.get(plain) or _REMEMBERED.get(plain) or Metric(name=name)
 
 
 def headline(names: Iterable[str]) -> str:

@@ -67,6 +67,7 @@ def uniform(
     words = _hash(_key(seed, epoch, stream), np.asarray(ids, np.int64).astype(np.uint64))
     columns = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     words = _finalise(words[:, None] + columns[None, :])  # (B, n)
+    # 53 bits, all that a float64 holds below 1.
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -99,6 +100,7 @@ def uniform_torch(
     words = _finalise_torch(words[:, None] + columns[None, :])  # (B, n)
     if dtype == torch.float64:
         return _shift_right(words, 11).to(torch.float64) * 2.0**-53
+    # 24 bits, all that a float32 holds.
     return _shift_right(words, 40).to(torch.float32) * 2.0**-24
 
 
@@ -123,6 +125,7 @@ def permutation(
     seed: int, epoch: int, count: int, stream: int = Stream.ORDER
 ) -> npt.NDArray[np.int64]:
     """Return a random order of ``range(count)``, (count,) int64, a function of (seed, epoch)."""
+    # Sorting random words gives each order the same chance; a tie among 2^64 does not matter.
     words = _hash(_key(seed, epoch, stream), np.arange(count, dtype=np.uint64))
     return np.argsort(words, kind="stable").astype(np.int64, copy=False)
 

@@ -23,8 +23,8 @@ NAMED_OTHERWISE = {
 }
 """Module -> the distribution that brings it, where the names differ."""
 
-OURS = {"itpn_ray", "jobs", "tests", "benchmarks", "my_tasks"}
-"""Packages of this repository; the last is the example of a page of the documentation."""
+OURS = {"itpn_ray", "jobs", "tests", "benchmarks", "counting", "my_tasks"}
+"""Packages of this repository; the last two are the plug-in of a test and of a page."""
 
 BESIDE = {"streaming"}
 """Imported by benchmarks and installed by hand, see pyproject.toml."""

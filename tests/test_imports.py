@@ -15,7 +15,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "itpn_ray"
 
 LEVELS: list[set[str]] = [
-    {"errors", "interrupt", "checks", "metrics", "plugins", "rng", "allocator", "formatting"},
+    {
+        "errors",
+        "interrupt",
+        "checks",
+        "metrics",
+        "plugins",
+        "renamed",
+        "rng",
+        "allocator",
+        "formatting",
+    },
     {"storage"},
     {"ray_runtime", "tracking", "runs", "terminal"},
     {"models", "data"},

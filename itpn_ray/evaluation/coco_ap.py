@@ -136,6 +136,7 @@ def coco_metrics(
     categories = sorted(truth["categories"], key=lambda category: category["id"])
     counts = {category["id"]: 0 for category in categories}
     for entry in truth["annotations"]:
+        # COCO counts no crowd as an object.
         counts[entry["category_id"]] += not entry.get("iscrowd", 0)
     rows: list[dict[str, object]] = [
         {"name": category["name"], "count": counts[category["id"]]} for category in categories

@@ -171,6 +171,7 @@ def _tint(pixels: Image.Image, mark: _Mark) -> None:
     """Colour a mask, its edge more strongly, in place."""
     assert mark.mask is not None
     inside = Image.fromarray(np.ascontiguousarray(mark.mask) * 255)
+    # One pixel smaller on all sides: what is left out is the edge.
     core = inside.filter(ImageFilter.MinFilter(3))
     strength = np.where(np.asarray(core) > 0, _TINT, 0.9) * (np.asarray(inside) > 0)
     pixels.paste(mark.colour, mask=Image.fromarray((strength * 255).astype(np.uint8)))
@@ -185,6 +186,7 @@ def _name(pen: ImageDraw.ImageDraw, mark: _Mark, size: tuple[int, int]) -> None:
     x = max(0, min(x1, size[0] - width))
     y = max(0, min(y1 - height if y1 >= height else y1, size[1] - height))
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=mark.colour)
+    # The luma of the colour; above the middle, black reads better.
     light = np.dot(mark.colour, (0.299, 0.587, 0.114)) > 130
     pen.text((x + 3 - left, y + 2 - top), mark.text, fill="black" if light else "white", font=font)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from itpn_ray.evaluation.precision import whole_float32
 
-NEIGHBOURS = 20
+NEIGHBOURS = 20  # what DINO found best (Caron et al., 2021)
 TEMPERATURE = 0.07
 _CHUNK = 1024
 
@@ -51,6 +51,7 @@ def knn_predict(
         with whole_float32(bank.device):
             likeness = F.normalize(queries[rows].float(), dim=1) @ bank.T  # (chunk, n)
         if own is not None:
+            # An image is its own nearest neighbour, and would always be right.
             likeness.scatter_(1, own[rows, None], -torch.inf)
         nearest, index = likeness.topk(k, dim=1)
         votes = torch.zeros(len(nearest), classes, device=bank.device)
@@ -93,6 +94,7 @@ def leave_one_out_accuracy(
     bank = torch.zeros(min(total, limit), features.shape[1], device=device)
     marks = torch.zeros(len(bank), dtype=torch.float64, device=device)
     bank[slots] = features[taken].float()
+    # Plus one, since rows of other workers hold 0 until the sum: 0 is "nobody's".
     marks[slots] = labels[taken].double() + 1
     bank, bank_labels = reduce(bank), reduce(marks).long() - 1
     known = bank_labels >= 0

@@ -67,6 +67,7 @@ class Mistakes:
                     image=images[place].cpu(),
                 )
             )
+        # By id where scores are equal, so that the same images are drawn by any batch size.
         self.worst = sorted(self.worst, key=lambda one: (-one.score, one.sample_id))[:MOST]
 
     def draw(self, names: Sequence[str], path: str | Path) -> Path:

@@ -6,43 +6,53 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from itpn_ray.evaluation.plot import BLUE, GREY, figure, save
+from itpn_ray.metrics import Metric, find
 
 Point = tuple[float, float]
 _MOST_NAMES = 12
+_TOP1 = find("top1")
 
 
-def pareto_front(points: Sequence[Point]) -> list[int]:
+def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> list[int]:
     """Which points no other point beats in one measure without losing in the other.
 
     Args:
-        points: (images a second, accuracy); more is better in both.
+        points: (images a second, metric); more images a second are better.
+        higher_is_better: which of two values of the metric is the better one.
 
     Returns:
         Indices of the front, fastest first; of equal points, all.
     """
+    sign = 1 if higher_is_better else -1
     front: list[int] = []
     best = -float("inf")
-    for index in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1])):
-        speed, accuracy = points[index]
-        equal = front and points[front[-1]] == (speed, accuracy)
-        if accuracy > best or equal:
+    # From the fastest on, a point belongs to the front if it is better than all before it.
+    for index in sorted(range(len(points)), key=lambda i: (-points[i][0], -sign * points[i][1])):
+        value = sign * points[index][1]
+        equal = front and points[front[-1]] == points[index]
+        if value > best or equal:
             front.append(index)
-            best = accuracy
+            best = value
     return front
 
 
-def plot_front(points: Sequence[Point], names: Sequence[str], path: str | Path) -> Path:
-    """Draw accuracy against images a second, the front as steps.
+def plot_front(
+    points: Sequence[Point], names: Sequence[str], path: str | Path, metric: Metric = _TOP1
+) -> Path:
+    """Draw a metric against images a second, the front as steps.
 
     Args:
-        points: (images a second, accuracy in [0, 1]).
+        points: (images a second, metric).
         names: one a point; written beside those of the front.
         path: the PNG to write.
+        metric: what the points' second numbers are.
 
     Returns:
         The path written.
     """
-    front = pareto_front(points)
+    front = pareto_front(points, higher_is_better=metric.higher_is_better)
+    percent = metric.unit == "%"
+    points = [(speed, 100 * value if percent else value) for speed, value in points]
     fig, axes = figure(6.4, 4.2)
     beaten = [point for i, point in enumerate(points) if i not in front]
     kept = [points[i] for i in front]
@@ -50,11 +60,11 @@ def plot_front(points: Sequence[Point], names: Sequence[str], path: str | Path) 
     axes.plot(*_columns(kept), color=BLUE, lw=1.2, drawstyle="steps-pre", zorder=3)
     axes.scatter(*_columns(kept), color=BLUE, s=44, label="front", zorder=4)
     for i in front[:_MOST_NAMES]:
-        at = (points[i][0], 100 * points[i][1])
+        at = points[i]
         axes.annotate(
             names[i], at, xytext=(6, 5), textcoords="offset points", fontsize=8, color="#333333"
         )
-    axes.set(xlabel="images/s", ylabel="top-1 accuracy, %")
+    axes.set(xlabel="images/s", ylabel=f"{metric.label}, %" if percent else metric.label)
     axes.margins(0.12)
     axes.grid(color="#e6e8eb", lw=0.7)
     axes.set_axisbelow(True)
@@ -64,4 +74,4 @@ def plot_front(points: Sequence[Point], names: Sequence[str], path: str | Path) 
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [speed for speed, _ in points], [100 * accuracy for _, accuracy in points]
+    return [speed for speed, _ in points], [value for _, value in points]

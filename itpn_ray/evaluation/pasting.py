@@ -20,7 +20,7 @@ THRESHOLD = 0.5  # probability from which a pixel belongs to a mask
 
 
 def in_image(detections: Detections, size: Tensor, original: Tensor) -> Detections:
-    """Detections in a view of the whole image, told in pixels of the image.
+    """Detections in a view of the whole image, given in pixels of the image.
 
     Args:
         detections: boxes in pixels of the view.
@@ -70,8 +70,10 @@ def _weights(low: float, high: float, limit: int, cells: int) -> tuple[int, Tens
     """The first pixel whose centre lies in low..high, and (pixels, cells) weights of the cells."""
     first = max(0, int(np.ceil(low - 0.5)))
     last = min(limit - 1, int(np.floor(high - 0.5)))
+    # Pixel centres lie at halves; so do those of the mask's cells, below.
     centres = torch.arange(first, max(first, last + 1)) + 0.5
     cell = (centres - low) * (cells / max(high - low, 1e-6)) - 0.5
+    # The hat function of linear interpolation; beyond a cell's neighbours it is 0.
     return first, (1 - (cell[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 

@@ -40,6 +40,7 @@ def linear_probe(
     known, asked = (train.float() - mean) / scale, (val.float() - mean) / scale
     classes = int(torch.cat([train_labels, val_labels]).max()) + 1
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
+    # One image at least, or there is nothing to choose the penalty by.
     held = order[: max(1, round(_HELD_OUT * len(order)))].to(known.device)
     kept = order[len(held) :].to(known.device)
 
@@ -90,6 +91,7 @@ def fit_logistic(inputs: Tensor, labels: Tensor, classes: int, strength: float) 
     def loss() -> Tensor:
         solver.zero_grad()
         value = F.cross_entropy(_logits(weights, inputs), labels)
+        # Offsets are not penalised: classes of unequal size need them.
         value = value + strength * weights[:-1].square().sum() / 2
         value.backward()
         return value

@@ -51,6 +51,7 @@ def reconstruct(images: Tensor, mask: Tensor, pred: Tensor, *, patch: int = 16) 
         (B, 3, H, W): visible patches as they were, masked ones as predicted.
     """
     target = to_patches(images.float(), patch)
+    # As `normalise_patches` has it, epsilon included.
     scale = (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
     guess = pred.float() * scale + target.mean(dim=-1, keepdim=True)
     return from_patches(torch.where(mask[..., None], guess, target), _size(images), patch)

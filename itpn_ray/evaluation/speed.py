@@ -136,6 +136,7 @@ def seconds_in_turn(
         for key, call in calls.items():
             begin = time.perf_counter()
             call()
+            # First calls choose kernels and take memory; that is not the network's speed.
             if turn >= WARM_UP:
                 seconds[key].append(time.perf_counter() - begin)
     return seconds

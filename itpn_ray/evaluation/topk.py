@@ -51,10 +51,12 @@ class TopK:
             logits: (B, C) float, any device.
             labels: (B,) int64.
         """
+        # The device is known with the first batch only.
         if self._packed.device != logits.device:
             self._packed = self._packed.to(logits.device)
         finite = logits.isfinite().all(1)
         logits = torch.where(finite[:, None], logits.float(), 0.0)
+        # The rank is how many classes lie ahead of the right one: no sort, and exact ties.
         target = logits.gather(1, labels[:, None])  # (B, 1)
         order = torch.arange(self.num_classes, device=logits.device)
         # Of equal logits the lower class goes first, so that every device counts the same.

@@ -16,6 +16,7 @@ STRIDES = (4, 8, 16)  # pixels between neighbouring tokens of stages 1, 2 and 3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1]: what all networks are trained with."""
+# The authors test images from this size on uncropped.
 _WHOLE_FROM = 384  # pixels
 
 FAST_ITPN = "fast_itpn"
@@ -288,6 +289,7 @@ def _itpn(width: int, heads: int, depths: tuple[int, int, int]) -> TrunkConfig:
 
 
 SIZES: dict[str, Size] = {
+    # Heads of 32 channels, half of the paper's: it is to be small, not good.
     "fast_itpn_nano": Size(
         trunk=_fast(128, 4, (1, 1, 4)),
         pyramid_width=64,
@@ -312,6 +314,7 @@ ALIASES = {
 
 def decoder_heads(width: int) -> int:
     """Heads of a pixel decoder: 16, the authors' number, but at least 16 channels each."""
+    # The nano's decoder is 128 wide: 16 heads would leave 8 channels each.
     return max(1, min(16, width // 16))
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from itpn_ray import checks
+from itpn_ray import checks, plugins
 
 T = TypeVar("T")
 GROUP = "itpn_ray.recipes"
@@ -21,14 +20,14 @@ def recipes_of(verb: str) -> dict[str, Callable[[], Any]]:
     """The recipes of a verb, such as ``finetune``: ours, then those that other packages register.
 
     Raises:
-        ConfigError: an outside recipe has the name of another one.
+        ConfigError: an outside recipe has the name of another one, or cannot be imported.
     """
     recipes: dict[str, Callable[[], Any]] = dict(import_module(f"{__name__}.{verb}").RECIPES)
-    for point in entry_points(group=GROUP):
-        of, _, name = point.name.partition(".")
+    for registered in plugins.names(GROUP, {}):
+        of, _, name = registered.partition(".")
         if of == verb:
-            checks.unused(f"{GROUP}: {point.name}", name, recipes)
-            recipes[name] = point.load()
+            checks.unused(f"{GROUP}: {registered}", name, recipes)
+            recipes[name] = plugins.load(GROUP, {}, registered, "recipe")
     return recipes
 
 

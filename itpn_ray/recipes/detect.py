@@ -21,7 +21,7 @@ from itpn_ray.tasks.detection.config import Detection
 PREFETCH = 64
 """Images decoded ahead: one of 800 x 1333 pixels takes 3 MB."""
 DROPS = (9 / 12, 11 / 12)
-"""Shares of the run after which the rate falls to a tenth (5.3)."""
+"""Fractions of the run after which the rate falls to a tenth (5.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,8 +136,7 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
     link = ""
     if (folder / REPORT).exists():
         link = f'<a href="{esc(os.path.relpath(folder / REPORT, outer.folder))}">full report</a>'
-    over = sections.KINDS.get(record.kind, "")
-    title = str(name or (f"{over}: {record.name}" if over else record.name))
+    title = str(name or (f"{record.title}: {record.name}" if record.title else record.name))
     return _stage_frame(title, link, metrics, record.status, content)
 
 

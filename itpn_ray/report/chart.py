@@ -69,7 +69,9 @@ class Axis:
         """Round values inside the span, at most a few more than ``count`` of them."""
         rough = (self.high - self.low) / count
         unit = 10 ** math.floor(math.log10(rough))
+        # Nearest in ratio, not in difference: 1 and 2 are as far apart as 5 and 10.
         step = unit * min((1, 2, 2.5, 5, 10), key=lambda k: abs(math.log(unit * k / rough)))
+        # A tick that rounding puts just outside of the span belongs to it.
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
@@ -93,6 +95,7 @@ def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str
     shown = [_smooth(p) if s.noisy and len(p) >= _SMOOTH_FROM else p for _, s, p in drawn]
     # The noise around a smoothed line may leave the image, so that one spike does not rule it.
     ys = [y for points in shown for _, y in points]
+    # From nought on: the first record is not where the run began.
     across = Axis([0.0, *xs], LEFT, WIDTH - RIGHT, pad=0.0)
     up = Axis(ys, HEIGHT - BOTTOM, TOP, pad=0.06)
     parts = [_frame(across, up, name, x)]
@@ -219,6 +222,7 @@ def _smooth(points: Points) -> list[tuple[float, float]]:
     sums = [0.0, *accumulate(y for _, y in points)]
     smooth = []
     for i, (x, _) in enumerate(points):
+        # Shorter at both ends, so that it stays centred and a slope stays one.
         reach = min(half, i, len(points) - 1 - i)
         smooth.append((x, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)))
     return smooth

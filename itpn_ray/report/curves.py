@@ -46,7 +46,7 @@ def accuracy_charts(record: RunRecord) -> list[str]:
                 groups.setdefault(_chart_of(name, split), []).append(name)
         for title, names in groups.items():
             lines = [Series(name=label(name), points=record.series(split, name)) for name in names]
-            charts.append(line_chart(title, lines, metric="top1") if title else "")
+            charts.append(line_chart(title, lines, metric=names[0]) if title else "")
     return [chart for chart in charts if chart]
 
 

@@ -27,16 +27,6 @@ from itpn_ray.runs.reader import RunRecord
 from itpn_ray.tracking.base import flatten
 from itpn_ray.tracking.redact import redact_value
 
-KINDS = {
-    "pretrain": "Pre-training",
-    "finetune": "Fine-tuning",
-    "detect": "Detection",
-    "segment": "Segmentation",
-    "evaluate": "Evaluation",
-    "tune": "Sweep",
-    "demo": "Demo",
-    "prepare": "Prepared images",
-}
 _CAPTIONS = {
     "reconstruction": "Input, what the network saw of it, and its reconstruction",
     "confusion": "Confusion: of each class (row), the images taken for each, in per cent",
@@ -53,7 +43,7 @@ _MOST_TILES = 7
 def header(record: RunRecord) -> str:
     """What ran, whether it ended well, its main metrics and its command."""
     began = record.events[0]["time"] if record.events else None
-    over = [KINDS.get(record.kind, "Run")]
+    over = [record.title or "Run"]
     if began is not None:
         over.append(time.strftime("%-d %B %Y, %H:%M", time.localtime(began)))
     status = f'<span class="status {esc(record.status)}">{esc(record.status)}</span>'
@@ -95,7 +85,7 @@ def summary_metrics(record: RunRecord) -> dict[str, str]:
     """The few metrics that matter most for what ran."""
     results = record.results
     shown = {label(n): show_metric(n, results[n]) for n in _main_metrics(results)}
-    if record.kind in ("pretrain", "finetune"):
+    if record.trains:
         shown = {("val loss" if name == "loss" else name): v for name, v in shown.items()}
     shown |= _sweep_metrics(results)
     if rows := results.get("migration"):
@@ -358,7 +348,7 @@ def _judged_by(results: Mapping[str, Any]) -> str:
 def _main_metrics(results: Mapping[str, Any]) -> list[str]:
     """The metrics of an evaluation for its first lines: what it is judged by, first."""
     names = [n for n, v in results.items() if isinstance(v, float) and not find(n).detail]
-    shown = [n for n in names if find(n).unit == "%" or n == "loss"]
+    shown = [n for n in names if find(n).unit == "%" or find(n).headline or n == "loss"]
     return sorted(shown, key=lambda name: not find(name).headline)
 
 
@@ -385,5 +375,6 @@ def _caption(path: Path) -> str:
 
 
 def _scalar(name: str, value: object) -> bool:
-    is_metric = find(name).unit == "%" or name in ("loss", "seconds")
+    known = find(name)
+    is_metric = known.unit == "%" or known.headline or name in ("loss", "seconds")
     return not is_metric and isinstance(value, int | float | str)

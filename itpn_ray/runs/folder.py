@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
+ABOUT = "about.json"
+"""What ran, and the metrics that it measures: a report needs neither the task nor its package."""
 LOG = "train.log"
 REPORT = "report.html"
 EXPORT = "exported/model.safetensors"
@@ -68,11 +72,12 @@ def claim(
     inputs: Mapping[str, str],
     command: str,
     free: Sequence[str],
+    as_saved_today: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any] | None:
     """Make the folder of a run, or take it up again where the same run left it.
 
     A run may be extended: asked for more epochs than before, it goes on from its last checkpoint.
-    The data and weights that it reads may have moved since: they are told by their content.
+    The data and weights that it reads may have moved since: they are recognised by their content.
 
     Args:
         folder: OUT/RUN.
@@ -80,6 +85,7 @@ def claim(
         inputs: setting that names a file or folder -> SHA-256 of what lies there.
         command: the command line.
         free: settings, or groups of them, that may differ from the run before.
+        as_saved_today: takes the settings of a run that an older version may have begun.
 
     Returns:
         The settings that the run began with; None where it is new.
@@ -94,6 +100,8 @@ def claim(
         folder.mkdir(parents=True, exist_ok=True)
         before = settings_before(folder)
         if before is not None:
+            before.pop("command", None)
+            before = as_saved_today(before)
             known = {name: was for name, was in read_inputs(folder).items() if name in inputs}
             changed = [f"{name} (other content)" for name in known if known[name] != inputs[name]]
             changed += _changed_settings(before, plain, ("command", *free, *known))
@@ -133,6 +141,18 @@ def renew(folder: Path, settings: Mapping[str, Any], *, command: str) -> str:
     except OSError as error:
         raise _unwritable(folder, error) from error
     return str(before.get("weights", ""))
+
+
+def write_about(folder: Path, title: str, metrics: Sequence[Metric]) -> None:
+    """Write what a folder is about.
+
+    Args:
+        folder: of a run, a sweep or an evaluation; it is there.
+        title: what ran, for people, e.g. ``Fine-tuning``.
+        metrics: those that its task declares.
+    """
+    about = {"title": title, "metrics": [dataclasses.asdict(metric) for metric in metrics]}
+    (folder / ABOUT).write_text(json.dumps(about, indent=1))
 
 
 def epochs_of(settings: Mapping[str, Any]) -> float:

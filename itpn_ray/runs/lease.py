@@ -55,6 +55,7 @@ class Holder:
         """Whether this holder is to be taken for alive."""
         if self.released:
             return False
+        # Of a process elsewhere nothing is known but its signs of life.
         if self.machine != _machine():
             return time.time() - self.beat < stale_after
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -107,6 +108,7 @@ class Lease:
                 raise self._refusal(winner or self._holder)
             self._number = current
             for old in self._numbers():
+                # Never the highest number: whoever lists the store meanwhile must find it.
                 if old < current:
                     self._store.delete(_key(old))
         except OSError as error:
@@ -134,6 +136,7 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease back, if it is still held."""
+        # First, or the thread would give one more sign of life after the release.
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -216,5 +219,6 @@ def _machine() -> str:
     with contextlib.suppress(OSError):  # Linux only; elsewhere the host's name must do
         with open("/proc/sys/kernel/random/boot_id") as file:
             parts.append(file.read().strip())
+        # Containers have process numbers of their own.
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)

@@ -11,14 +11,14 @@ from typing import Any
 from itpn_ray.errors import DataError
 from itpn_ray.formatting import label, show_duration, show_metric, show_value
 from itpn_ray.metrics import LOSS, find, headline
-from itpn_ray.runs.folder import CONFIG
+from itpn_ray.runs.folder import ABOUT, CONFIG
 from itpn_ray.runs.journal import EVENTS, METRICS, RESULTS
 from itpn_ray.runs.mirror import is_uri
 from itpn_ray.runs.reader import RunRecord, read_run
 from itpn_ray.storage import open_store
 from itpn_ray.tracking.base import flatten
 
-_RECORDS = (CONFIG, METRICS, EVENTS, RESULTS)
+_RECORDS = (CONFIG, ABOUT, METRICS, EVENTS, RESULTS)
 _WHERE = ("run", "out", "command")  # settings that differ between any two runs
 
 
@@ -82,7 +82,7 @@ def overview(record: RunRecord) -> dict[str, str]:
     age = max(0.0, time.time() - _newest(record))
     return {
         "run": record.name,
-        "kind": record.kind,
+        "kind": record.title,
         "state": record.status,
         "done": done,
         "metric": "" if found is None else f"{label(found[0])} {show_metric(*found)}",

@@ -119,6 +119,7 @@ class Mirror:
 
     def pull(self) -> None:
         """Make the folder what lies under the URI; whatever else was in it is removed."""
+        # What lies there may be of an attempt that another machine has gone on from since.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         for key in self._store.list():
@@ -160,4 +161,5 @@ class Mirror:
 def _stamp(path: Path) -> tuple[int, int]:
     """What changes when a file is written."""
     found = path.stat()
+    # Both: a coarse clock may give two writes one time.
     return found.st_mtime_ns, found.st_size

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.runs.folder import CONFIG
+from itpn_ray.metrics import remember
+from itpn_ray.runs.folder import ABOUT, CONFIG
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, parse_record, read_lines
 
 STAMPS = ("step", "epoch", "split", "time")
@@ -24,6 +25,8 @@ class RunRecord:
         folder: where it is.
         config: config.json without the command.
         command: the command line that ran; empty where unknown.
+        about: what ran and its metrics, see `itpn_ray.runs.folder.write_about`; empty in folders
+            of older versions.
         metrics: metrics.jsonl; where a step was repeated, its last record.
         events: events.jsonl, by time.
         results: results.json.
@@ -35,6 +38,7 @@ class RunRecord:
     folder: Path
     config: dict[str, Any]
     command: str
+    about: dict[str, Any]
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
     results: dict[str, Any]
@@ -48,20 +52,27 @@ class RunRecord:
         return str(self.config.get("run") or self.folder.name)
 
     @property
-    def kind(self) -> str:
-        """What ran, a key of ``sections.KINDS``; empty where unknown."""
+    def title(self) -> str:
+        """What ran, for people; empty where unknown."""
+        if "title" in self.about:
+            return str(self.about["title"])
         task = str(self.config.get("task", {}).get("kind", ""))
         signs = {
-            "demo": "stages" in self.results,
-            "prepare": bool(self.manifest),
-            "pretrain": task.endswith("pretraining"),
-            "detect": task == "detection",
-            "segment": task == "segmentation",
-            "finetune": bool(task),
-            "tune": "trials" in self.config,
-            "evaluate": "weights" in self.config,
+            "Demo": "stages" in self.results,
+            "Prepared images": bool(self.manifest),
+            "Pre-training": task.endswith("pretraining"),
+            "Detection": task == "detection",
+            "Segmentation": task == "segmentation",
+            "Fine-tuning": bool(task),
+            "Sweep": "trials" in self.config,
+            "Evaluation": "weights" in self.config,
         }
-        return next((kind for kind, found in signs.items() if found), "")
+        return next((title for title, found in signs.items() if found), "")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a training run."""
+        return "optim" in self.config
 
     @property
     def status(self) -> str:
@@ -88,7 +99,7 @@ class RunRecord:
 
 
 def read_run(folder: str | Path) -> RunRecord:
-    """Read a run's folder.
+    """Read a run's folder, and know its metrics from then on.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -99,11 +110,14 @@ def read_run(folder: str | Path) -> RunRecord:
         raise FileNotFoundError(place)
     config = _json(place / CONFIG)
     command = str(config.pop("command", ""))
+    about = _json(place / ABOUT)
+    remember(about.get("metrics", []))
     latest = {(r["split"], r["step"]): r for r in read_lines(place / METRICS)}
     return RunRecord(
         folder=place,
         config=config,
         command=command,
+        about=about,
         metrics=sorted(latest.values(), key=lambda record: record["step"]),
         events=sorted(read_lines(place / EVENTS), key=lambda event: event["time"]),
         results=_json(place / RESULTS),

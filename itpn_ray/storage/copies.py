@@ -32,6 +32,7 @@ def local_copy(uri: str) -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Each process fetches for itself and replaces a whole file by an equal one.
     part = target.with_name(f".{target.name}.{os.getpid()}")
     place, _, name = uri.rpartition("/")
     try:

@@ -24,6 +24,7 @@ class LocalStore(ObjectStore):
     def put_file(self, source: Path, key: str, *, move: bool = False) -> None:
         """See `ObjectStore.put_file`; a move within one filesystem is a rename."""
         target = self._target(key)
+        # Between filesystems a rename is not possible, and a copy not atomic.
         if move and source.stat().st_dev == target.parent.stat().st_dev:
             os.replace(source, target)
             _sync_folder(target.parent)
@@ -51,6 +52,7 @@ class LocalStore(ObjectStore):
         temporary = _temporary(target)
         try:
             _write_synced(temporary, lambda out: out.write(data))
+            # A link fails where the name exists; a rename would replace it.
             os.link(temporary, target)
         except FileExistsError:
             return False
@@ -132,6 +134,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _write_synced(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    # "x": a name that is taken already would be another process's file.
     with path.open("xb") as out:
         fill(out)
         out.flush()

@@ -33,11 +33,13 @@ from itpn_ray.storage.base import ObjectStore, check_key
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
+# S3's own rule for names.
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]$", re.IGNORECASE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _TRANSFER = TransferConfig(
     multipart_chunksize=16 << 20, max_concurrency=8, num_download_attempts=10
 )
+# Too many requests, and what servers answer when they are busy or restarting.
 _TRY_AGAIN = {429, 500, 502, 503, 504}
 
 
@@ -72,6 +74,7 @@ class Endpoint:
                 "sends data unencrypted to another machine",
                 "Use https, or set ITPN_RAY_S3_ALLOW_HTTP=1 in a closed network",
             )
+        # Servers other than AWS take any region; signatures need one.
         return cls(url=url, region=region or "us-east-1")
 
 
@@ -135,6 +138,7 @@ def _client(patient: bool) -> Any:
     endpoint = Endpoint.from_environment()
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 1},  # see _retry
+        # A check is waited for by a person.
         connect_timeout=10 if patient else 3,
         read_timeout=60 if patient else 5,
         max_pool_connections=16,
@@ -163,6 +167,7 @@ def _retry(
     lost = isinstance(caught_exception, HTTPClientError)
     if attempts >= limit or not (refused or lost):
         return None
+    # Full jitter: workers that were refused together do not come back together.
     return random.random() * min(2 ** (attempts - 1), 20)
 
 
@@ -179,6 +184,7 @@ def _errors_of(uri: str) -> Iterator[None]:
         answer = error.response
         code = str(answer.get("Error", {}).get("Code", ""))
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        # A head request has no body, so that its code is the bare status.
         if code in ("NoSuchKey", "404"):
             raise FileNotFoundError(f"{uri}: no such object") from error
         if status in (401, 403):

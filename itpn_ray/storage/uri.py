@@ -83,6 +83,7 @@ def check_writable(uri: str) -> None:
     if is_s3(uri):
         from itpn_ray.storage import s3
 
+        # A person waits for this answer.
         store: ObjectStore = s3.S3Store(uri, patient=False)
     else:
         store = LocalStore(local_path(uri))

@@ -26,6 +26,7 @@ class Averaging(nn.Module):
     def keep_average(self, source: nn.Module, decay: float) -> None:
         """Start the average of ``source``, with a decay that :func:`decay_at` warms up."""
         self.decay = decay
+        # Evaluated at all times: its drop paths must draw nothing, nor its norms move.
         setattr(self, self.kept_as, copy.deepcopy(source).requires_grad_(False).eval())
 
     def train(self, mode: bool = True) -> Averaging:
@@ -57,14 +58,15 @@ def decay_at(decay: float, step: int) -> float:
     return decay if decay == 1.0 else min(decay, (1 + step) / (10 + step))
 
 
-def first_share(decay: float, steps: int) -> float:
-    """The share that the first weights still have in the average after ``steps`` steps."""
-    share = 1.0
+def first_fraction(decay: float, steps: int) -> float:
+    """The fraction that the first weights still have in the average after ``steps`` steps."""
+    fraction = 1.0
     for step in range(steps):
+        # From here on the decay is constant, and the rest a power.
         if decay_at(decay, step) == decay:
-            return share * decay ** (steps - step)
-        share *= decay_at(decay, step)
-    return share
+            return fraction * decay ** (steps - step)
+        fraction *= decay_at(decay, step)
+    return fraction
 
 
 @torch.no_grad()
@@ -76,7 +78,7 @@ def update_average(average: nn.Module, source: nn.Module, momentum: float) -> No
     Args:
         average: module whose tensors follow; same names and shapes as ``source``.
         source: module being trained.
-        momentum: share of the old average that stays, in [0, 1].
+        momentum: fraction of the old average that stays, in [0, 1].
     """
     followed = dict(source.state_dict(keep_vars=True))
     # Apart, since sharding spreads parameters over the workers and leaves buffers whole.
@@ -91,5 +93,6 @@ def update_average(average: nn.Module, source: nn.Module, momentum: float) -> No
             tensor.copy_(value)
     for pairs in (parameters, buffers):
         if pairs:
+            # All tensors in one call: a network has hundreds, each too small to keep a GPU busy.
             averages, values = zip(*pairs, strict=True)
             torch._foreach_lerp_(averages, values, 1.0 - momentum)

@@ -177,6 +177,15 @@ class Task(ABC, Generic[C, N, T]):
     # --- trained networks ------------------------------------------------------------------------
 
     @classmethod
+    def load_lines(cls, path: str) -> list[str]:
+        """The Python that loads a file that the task exported, and uses the network."""
+        return [
+            "from itpn_ray.models import load_model",
+            f'model = load_model("{path}")',
+            cls.usage,
+        ]
+
+    @classmethod
     def load(cls, path: str, key: str | None = None) -> tuple[T, tuple[str, ...]]:
         """The network in a file that the task exported, and what is to be said of the file.
 

@@ -113,6 +113,8 @@ class TaskConfig:
     """Name of the task in saved configurations and weight files, e.g. ``classification``."""
     implementation: ClassVar[str]
     """``package.module:Class`` of the `itpn_ray.tasks.base.Task`, imported when it is needed."""
+    title: ClassVar[str] = "Training"
+    """What its runs are called in reports."""
     kinds: ClassVar[tuple[str, ...]] = ()
     """Kinds of network (`itpn_ray.models.networks.configs`) that are this task's in weight files
     which name no task."""

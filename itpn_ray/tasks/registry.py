@@ -32,21 +32,26 @@ def settings_class(name: str) -> type[TaskConfig]:
         ConfigError: there is no such task.
     """
     found: type[TaskConfig] = plugins.load(GROUP, BUILT_IN, name, "task.kind")
-    declare(*found.metrics)
     return found
 
 
 def task_class(settings: TaskConfig | type[TaskConfig]) -> type[AnyTask]:
-    """What trains by these settings; imports PyTorch."""
+    """What trains by these settings, its metrics declared; imports PyTorch."""
+    declare(*settings.metrics)
     found: type[AnyTask] = EntryPoint("task", settings.implementation, GROUP).load()
     return found
 
 
 def task_of_file(path: str) -> type[AnyTask]:
-    """The task that a weight file, or the file in a run's folder, was exported by.
+    """The task of a weight file; see `settings_of_file`."""
+    return task_class(settings_of_file(path))
 
-    Files of other origins, and of versions that did not name the task, are told by the kind of
-    network; what does not even say that is taken for a classifier, as the authors' files are.
+
+def settings_of_file(path: str) -> type[TaskConfig]:
+    """The settings of the task that exported a weight file, or the one in a run's folder.
+
+    Files of other origins, and of versions that did not name the task, are recognised by the kind
+    of network; what does not even say that is taken for a classifier, as the authors' files are.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.
@@ -57,7 +62,7 @@ def task_of_file(path: str) -> type[AnyTask]:
 
     metadata = read_metadata(path)
     if "task" in metadata:
-        return task_class(settings_class(metadata["task"]))
+        return settings_class(metadata["task"])
     kind = json.loads(metadata.get(METADATA_KEY, "{}")).get("kind", "classifier")
     known = (settings_class(name) for name in BUILT_IN)
-    return task_class(next((each for each in known if kind in each.kinds), Classification))
+    return next((each for each in known if kind in each.kinds), Classification)

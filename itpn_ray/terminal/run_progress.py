@@ -25,11 +25,11 @@ class WorkerStatus:
     """The newest status of one worker, and when it came (driver's clock, seconds)."""
 
     status: Record
-    seen: float
+    last_seen: float
 
     def line(self, now: float) -> str:
         """What the worker does: ``forward``, or that nothing was heard of it."""
-        silent = now - self.seen
+        silent = now - self.last_seen
         phase = str(self.status.get("phase", "working"))
         return f"silent for {show_duration(silent)}" if silent > _SILENT_SECONDS else phase
 
@@ -42,10 +42,10 @@ class RunProgress:
     _paces: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     _warm: bool = False
 
-    def status(self, record: Record, seen: float) -> None:
+    def status(self, record: Record, last_seen: float) -> None:
         """Take a worker's status: rank, phase, step, steps, epoch, loss, images_per_s."""
         rank = int(record["rank"])
-        self.workers[rank] = WorkerStatus(record, seen)
+        self.workers[rank] = WorkerStatus(record, last_seen)
         step = record.get("step")
         if rank != min(self.workers) or step is None:
             return
@@ -56,7 +56,7 @@ class RunProgress:
             if len(self._paces) == 1 and not self._warm:
                 self._paces.clear()  # first steps load libraries and are no measure of the rest
                 self._warm = True
-            self._paces.append((seen, int(step)))
+            self._paces.append((last_seen, int(step)))
 
     @property
     def first(self) -> Record:

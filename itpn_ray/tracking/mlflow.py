@@ -90,6 +90,7 @@ class MlflowTracker(Tracker):
             raise
         except Exception as error:  # the database's driver, SQLAlchemy and alembic raise their own
             raise self._unusable(error) from error
+        # A resumed run repeats steps since its last checkpoint; MLflow would draw them twice.
         self._last_step = {metric.key: metric.step for metric in run.data._metric_objs}
         if self._interval:
             self._sampler = SystemSampler(self._log_system, interval=self._interval)
@@ -187,6 +188,7 @@ class MlflowTracker(Tracker):
         return found.experiment_id
 
     def _find(self, experiment: str, key: str) -> Run | None:
+        # MLflow's filters know no escapes.
         quote = '"' if "'" in key else "'"
         runs = self._reach().search_runs(
             [experiment],
@@ -211,6 +213,7 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Param, RunTag
 
         known = run.data.params
+        # Servers refuse what is longer.
         shown = {n: redact_value(n, v)[:_LONGEST_PARAMETER] for n, v in params.items()}
         new = [Param(n, v) for n, v in shown.items() if n not in known]
         # MLflow never changes a parameter, so what a resumed run does differently is a tag.
@@ -234,6 +237,7 @@ class MlflowTracker(Tracker):
             try:
                 self._reach().log_batch(self._run_id, metrics=batch)
             except MlflowException as error:
+                # A defect of ours, which waiting does not mend.
                 if error.error_code == "INVALID_PARAMETER_VALUE":
                     raise
                 if self._retry_at == 0.0:

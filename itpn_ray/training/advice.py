@@ -50,6 +50,7 @@ def refuse_long_timing(adds: int, images: int, steps: int) -> float:
     Raises:
         ConfigError: it would take more than ten minutes.
     """
+    # Forward once, backward twice as much.
     seconds = 3 * adds * images * steps / cpu_rate()
     if seconds > LONGEST_TIMING_S:
         raise ConfigError(
@@ -77,6 +78,7 @@ def _batch(config: ExperimentConfig, images: int) -> str:
     batch, steps = config.optim.global_batch, images // config.optim.global_batch
     if not 0 < steps < FEW_STEPS:
         return ""
+    # A power of two, as people choose batches.
     smaller = max(LEAST_BATCH, 2 ** int(np.log2(max(images // GOOD_STEPS, 1))))
     if smaller >= batch:
         return ""

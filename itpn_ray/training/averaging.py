@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.tasks.averaging import decay_at, first_share
+from itpn_ray.tasks.averaging import decay_at, first_fraction
 
 SMALL = 1e-4
-"""Shares below it are said to be less."""
+"""Fractions below it are said to be less."""
 
 
 def describe_average(config: ExperimentConfig, steps: int) -> str:
@@ -19,9 +19,9 @@ def describe_average(config: ExperimentConfig, steps: int) -> str:
     what, decay = config.task.average
     if not what:
         return ""
-    left = first_share(decay, steps)
-    share = f"{100 * left:.3g} %" if left >= SMALL else f"less than {100 * SMALL:g} %"
+    left = first_fraction(decay, steps)
+    percent = f"{100 * left:.3g} %" if left >= SMALL else f"less than {100 * SMALL:g} %"
     return (
         f"{what}: decay {decay_at(decay, steps - 1):.5g} at the end of {steps:,} steps, "
-        f"with {share} of the first weights left"
+        f"with {percent} of the first weights left"
     )

@@ -32,6 +32,7 @@ class Best:
         """
         if step == self.step and not math.isnan(self.value):
             return True
+        # NaN is neither larger nor smaller, so that a failed evaluation is never the best.
         better = value > self.value if self.headline.higher_is_better else value < self.value
         if better or (math.isnan(self.value) and not math.isnan(value)):
             self.value, self.step, self.since = value, step, 0

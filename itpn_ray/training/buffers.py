@@ -20,6 +20,7 @@ class Buffers:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        # Not `buffers()`: those left out of files are constants, such as tables of indices.
         tensors = network.state_dict(keep_vars=True).values()
         self._live: list[Tensor] = [t for t in tensors if not isinstance(t, nn.Parameter)]
         self._kept = [tensor.clone() for tensor in self._live]

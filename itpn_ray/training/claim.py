@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from itpn_ray.experiment import ExperimentConfig, to_dict
-from itpn_ray.runs.folder import CHECKPOINTS, claim, epochs_of, settings_before
+from itpn_ray.experiment import ExperimentConfig, as_saved_today, to_dict
+from itpn_ray.runs.folder import CHECKPOINTS, claim, epochs_of, settings_before, write_about
 from itpn_ray.runs.mirror import is_uri, run_place
 from itpn_ray.storage import join
 from itpn_ray.training.inputs import input_digests
@@ -57,13 +57,16 @@ def claim_run(config: ExperimentConfig, command: str) -> bool:
         DataError: data, features or the folder cannot be read.
         CheckpointError: weights cannot be read.
     """
+    folder = run_folder(config)
     before = claim(
-        run_folder(config),
+        folder,
         to_dict(config),
         inputs=input_digests(config),
         command=command,
         free=FREE_TO_CHANGE,
+        as_saved_today=as_saved_today,
     )
+    write_about(folder, config.task.title, config.task.metrics)
     return before is not None
 
 

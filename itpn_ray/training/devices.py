@@ -45,6 +45,7 @@ def with_devices(config: ExperimentConfig, gpus: int) -> ExperimentConfig:
     """
     if config.gpus is not None:
         return config
+    # All workers or none: gradients cannot be averaged between devices of two kinds.
     return dataclasses.replace(config, gpus=gpus >= max(1, config.worker_range[0]))
 
 

@@ -28,6 +28,7 @@ def recorded_end(
         console: is warned where no report can be made.
     """
     begin = time.time()
+    # Until proven otherwise, so that whatever ends the block is recorded as a failure.
     status: RunStatus = "FAILED"
     try:
         yield
@@ -39,6 +40,7 @@ def recorded_end(
         journal.event("end", status=status, seconds=round(time.time() - begin, 1))
         add_report(folder, console)
         plots = sorted((folder / PLOTS).glob("*.png"))
+        # After the report, which is among them.
         for path in (folder / CONFIG, *folder.glob(REPORT), *plots):
             tracker.log_artifact(path, PLOTS if path.parent.name == PLOTS else "")
         tracker.finish(status)

@@ -40,7 +40,7 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
 
     Args:
         named: a file or a run's folder.
-        say: is told which checkpoint was taken.
+        say: called with which checkpoint was taken.
 
     Raises:
         CheckpointError: there is no such file, or the folder holds no weights.
@@ -59,6 +59,7 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
         f"(epoch {checkpoint.epoch:.4g} of {config.optim.epochs:g})"
     )
     if not file.is_file():
+        # One at most is kept: the weights of an earlier step were asked for then, not now.
         for older in file.parent.glob("step-*.safetensors"):
             older.unlink()
         _write(config, checkpoint, file)
@@ -96,6 +97,7 @@ def _config_of(folder: Path) -> ExperimentConfig:
         ) from error
     if is_uri(config.out):  # fetched: the checkpoints lie where the run is kept
         return config
+    # A run's folder may have been moved or renamed since.
     return dataclasses.replace(config, run=folder.name, out=str(folder.parent))
 
 

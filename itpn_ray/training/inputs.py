@@ -1,4 +1,4 @@
-"""What a run reads, told by its content: data, features and weights may move, but not change."""
+"""What a run reads, recognised by its content: all of it may move, but not change."""
 
 from __future__ import annotations
 

@@ -212,10 +212,12 @@ def _agree(
     norm = gather_full(torch.nn.utils.get_total_norm(grads))
     finite = torch.isfinite(norm) & torch.isfinite(loss) & buffers.finite()
     flags = torch.stack([~finite, torch.full_like(finite, _leave(parts), dtype=torch.int32)])
-    bad, leaving = worker.reduce(flags, dist.ReduceOp.MAX).tolist()
+    flags = worker.reduce(flags, dist.ReduceOp.MAX)
+    # The only time in a step that the host waits for the device, so all that it asks goes at once.
+    told, bad, leaving = torch.cat([norm.double().view(1), flags.double()]).tolist()
     if clip and not bad:
         torch.nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
-    return norm.item(), not bad, Leave(leaving)
+    return told, not bad, Leave(int(leaving))
 
 
 def _leave(parts: TrainingParts) -> Leave:

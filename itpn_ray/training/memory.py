@@ -1,4 +1,4 @@
-"""A GPU whose memory does not suffice, told with what to lower."""
+"""A GPU whose memory does not suffice, reported with what to lower."""
 
 from __future__ import annotations
 

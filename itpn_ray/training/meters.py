@@ -60,6 +60,7 @@ class Meter:
     def add(self, terms: dict[str, Tensor], share: float) -> None:
         """Add the loss terms of a micro-batch that is ``share`` of the global batch."""
         for name, value in terms.items():
+            # Left on the device: reading it would wait for the step.
             value = value.detach().double() * share
             self._terms[name] = self._terms[name] + value if name in self._terms else value
 
@@ -76,6 +77,7 @@ class Meter:
         names = sorted(self._terms)
         if not names:
             return
+        # One collective for all terms: each costs a round trip.
         sums = self.worker.reduce(torch.stack([self._terms[name] for name in names]))
         paused = sum(self._seconds.get(phase, 0.0) for phase in PAUSES)
         elapsed = time.perf_counter() - self._begin - paused

@@ -88,6 +88,7 @@ def peak_flops(name: str) -> float:
     """The entry of `PEAK_FLOPS` with most letters whose words stand in a GPU's name; 0: none."""
     if any(_stands_in(word, name) for word in PARTIAL):
         return 0.0
+    # The longest name wins: "H100 NVL" is an "H100" too.
     found = [known for known in PEAK_FLOPS if _stands_in(known, name)]
     return PEAK_FLOPS[max(found, key=len)] if found else 0.0
 

@@ -26,6 +26,7 @@ def parameter_groups(
     """
     top = max(layer_ids.values())
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    # By name: a checkpoint's optimiser state goes by the order of the groups.
     for name, parameter in sorted(network.named_parameters()):
         if not parameter.requires_grad:
             continue

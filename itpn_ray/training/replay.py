@@ -41,6 +41,7 @@ def stop_with_replay(
     """
     tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
     tensors |= {
+        # Cloned, for safetensors refuses tensors that share memory.
         f"{NETWORK}{name}": value.clone().cpu()
         for name, value in gather_full(network.state_dict()).items()
     }

@@ -21,7 +21,8 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     total = config.epochs * steps_per_epoch
     if config.lr_milestones:
-        passed = sum(step >= round(share * total) for share in config.lr_milestones)
+        passed = sum(step >= round(fraction * total) for fraction in config.lr_milestones)
+        # Step + 1, so that the first step learns at all.
         return config.lr * DROP**passed * min(1.0, (step + 1) / max(warmup, 1))
     if step < warmup:
         return config.lr * (step + 1) / max(warmup, 1)

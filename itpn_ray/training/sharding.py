@@ -36,6 +36,7 @@ def shard(network: nn.Module, device: torch.device, world: int) -> None:
     for module in network.modules():
         if isinstance(module, Block) and module not in in_parts:
             fully_shard(module, mesh=mesh)
+    # Last, for it takes the parameters that no block has taken.
     fully_shard(network, mesh=mesh)
 
 
@@ -81,6 +82,7 @@ def _like(value: Any, held: Tensor) -> Any:
     """``value``, cut as ``held`` is; every worker has the whole, so that nothing is sent."""
     if not isinstance(held, DTensor) or not isinstance(value, Tensor) or value.shape != held.shape:
         return value
+    # No source rank: by default rank 0 would send what all have.
     return distribute_tensor(
         value.to(held.device), held.device_mesh, held.placements, src_data_rank=None
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
+from itpn_ray.experiment import ExperimentConfig, as_saved_today, from_dict, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tracking import tracking_uri
@@ -89,6 +89,14 @@ def sweep_to_dict(config: SweepConfig) -> dict[str, Any]:
         "pretrain": to_dict(config.pretrain),
         "finetune": to_dict(config.finetune),
     }
+
+
+def sweep_as_saved_today(plain: dict[str, Any]) -> dict[str, Any]:
+    """A sweep that an older version saved, its two configurations as this one saves them."""
+    runs: dict[str, Any] = {
+        name: as_saved_today(plain[name]) for name in ("pretrain", "finetune") if name in plain
+    }
+    return {**plain, **runs}
 
 
 def pretraining(config: SweepConfig, folder: str, weight: float) -> ExperimentConfig:

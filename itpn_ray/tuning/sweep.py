@@ -14,10 +14,11 @@ from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.evaluation.speed import compare_speed
 from itpn_ray.experiment import absolute
 from itpn_ray.formatting import with_certainty
+from itpn_ray.metrics import Metric
 from itpn_ray.models import create_model
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim, folder_of
+from itpn_ray.runs.folder import EXPORT, claim, folder_of, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.terminal.console import Console
@@ -25,7 +26,13 @@ from itpn_ray.tracking import create_tracker, flatten
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
-from itpn_ray.tuning.config import SweepConfig, pretraining, sweep_to_dict, trial
+from itpn_ray.tuning.config import (
+    SweepConfig,
+    pretraining,
+    sweep_as_saved_today,
+    sweep_to_dict,
+    trial,
+)
 
 SPEED_BATCH = 32
 
@@ -47,6 +54,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     preflight(trial(config, str(folder), "trial", sample, init=""))
     preflight(pretraining(config, str(folder), config.feature_weight[0]))
     claim_sweep(config, folder, command)
+    write_about(folder, "Sweep", config.finetune.task.metrics)
     journal = FileJournal(folder)
     tracker = create_tracker(config.tracking, config.out)
     verbose = console.verbosity == "verbose"
@@ -63,7 +71,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
                 results = _compare(config, rows, folder)
                 journal.result(**results)
                 console.table([with_certainty(row, results["images"]) for row in results["trials"]])
-            _tell_failures(rows)
+            _tell_failures(rows, config.finetune.task.headline())
     console.summary(folder, where={"tracking": tracker.where})
     return folder
 
@@ -76,6 +84,7 @@ def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:
         inputs={"data": read_manifest(config.data).digest},
         command=command,
         free=("out", "run", "ray", "concurrent"),
+        as_saved_today=sweep_as_saved_today,
     )
 
 
@@ -111,13 +120,13 @@ def _trials(
     return rows
 
 
-def _tell_failures(rows: list[dict[str, Any]]) -> None:
+def _tell_failures(rows: list[dict[str, Any]], judged: Metric) -> None:
     """Refuse to call a sweep done of which trials failed; those that ASHA stopped did not.
 
     Raises:
         TrialsError: some did.
     """
-    failed = [row for row in rows if "error" in row or "top1" not in row]
+    failed = [row for row in rows if "error" in row or judged.name not in row]
     if failed:
         first = failed[0]
         raise TrialsError(
@@ -143,11 +152,15 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     metric = config.finetune.task.headline()
     done = [row for row in rows if metric.name in row]
     points = [(row["images_per_s"], row[metric.name]) for row in done]
-    front = pareto_front(points)
+    front = pareto_front(points, higher_is_better=metric.higher_is_better)
     for index, row in enumerate(done):
         row["front"] = index in front
-    plot_front(points, [row["trial"] for row in done], folder / PLOTS / "front.png")
+    plot_front(points, [row["trial"] for row in done], folder / PLOTS / "front.png", metric)
     return {
-        "trials": sorted(rows, key=lambda row: -row.get(metric.name, -1.0)),
+        "trials": [*_best_first(done, metric), *(row for row in rows if metric.name not in row)],
         "images": len(open_dataset(config.data, "val")),
     }
+
+
+def _best_first(rows: list[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row[metric.name], reverse=metric.higher_is_better)

@@ -31,7 +31,7 @@ def _no_grad():
 def test_fast_itpn(reference, name, heads):
     weights, expected, _ = reference(name)
     model, report = load_official(weights, num_heads=heads)
-    assert report.share == 1
+    assert report.fraction == 1
     assert not report.missing
     assert not report.unexpected
     features = model.forward_head(model.forward_features(expected["image"]), pre_logits=True)
@@ -60,7 +60,7 @@ def test_fast_itpn_early_blocks(reference, name):
 def test_itpn_pixel_autoencoder(reference):
     weights, expected, _ = reference("itpn_mae_small64")
     model, report = load_official(weights, num_heads=2, image_size=96)
-    assert report.share == 1
+    assert report.fraction == 1
     out = model(expected["image"], expected["mask"].bool())
     assert_equal(out["pred"], expected["pred"])
     torch.testing.assert_close(out["loss"], expected["loss"][0], rtol=1e-4, atol=0)
@@ -83,7 +83,7 @@ def test_itpn_pixel_autoencoder_with_given_visible_patches(reference):
 def test_itpn_distiller(reference):
     weights, expected, _ = reference("itpn_clip_small64")
     model, report = load_official(weights)
-    assert report.share == 1
+    assert report.fraction == 1
     out = model(expected["image"], expected["mask"].bool())
     for name in ("main", "aux"):
         assert_equal(out[name], expected[name])
@@ -94,7 +94,7 @@ def test_itpn_distiller(reference):
 def test_itpn_dense_maps(reference):
     weights, expected, _ = reference("itpn_levels_small64")
     model, report = load_official(weights, num_heads=2)
-    assert report.share == 1
+    assert report.fraction == 1
     out = model(expected["image"])
     assert list(out) == [4, 8, 16, 32, 64]
     for i, features in enumerate(out.values()):
@@ -104,5 +104,5 @@ def test_itpn_dense_maps(reference):
 def test_itpn_classifier_with_relative_position(reference):
     weights, expected, _ = reference("itpn_cls_small64_rpe")
     model, report = load_official(weights)
-    assert report.share == 1
+    assert report.fraction == 1
     assert_equal(model(expected["image"]), expected["logits"])

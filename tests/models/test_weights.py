@@ -89,7 +89,7 @@ def test_entries_and_prefixes(state: State, net: Any, entry: str, prefix: str) -
         tree = {name: tree, "epoch": 3}
     fresh = create_model("nano", num_classes=3, image_size=32)
     report = load_weights(fresh, tree)
-    assert report.share == 1
+    assert report.fraction == 1
     assert (report.missing, report.unexpected, report.remarks) == ((), (), ())
     assert_same(fresh, net)
 
@@ -149,7 +149,7 @@ def test_heads_that_nothing_tells_are_said_to_be_guessed() -> None:
 def test_a_detector_without_its_description_gives_its_weights_only(tmp_path: Path) -> None:
     torch.save(rcnn().state_dict(), tmp_path / "detector.pth")
     assert read_pyramid(tmp_path / "detector.pth") == rcnn().config.pyramid
-    assert load_weights(rcnn(), tmp_path / "detector.pth").share == 1
+    assert load_weights(rcnn(), tmp_path / "detector.pth").fraction == 1
     with pytest.raises(CheckpointError, match="detector's tensors without the description"):
         load_model(tmp_path / "detector.pth")
 

@@ -132,5 +132,5 @@ def test_pretrained_weights_fit(network: str) -> None:
             earlier = named(pretrain.RECIPES, network).model
             source = create_distiller(earlier.name, teacher_dim=768, **earlier.trunk_changes())
         report = load_weights(detector, source.state_dict())
-    assert report.share == 1.0
+    assert report.fraction == 1.0
     assert all(name.startswith(("rpn.", "roi.")) for name in report.missing)

@@ -216,7 +216,7 @@ def test_pretrained_weights_fit_their_finetuning(before: str, after: str) -> Non
         trained = make_task(earlier, []).build()
         source = trained.distiller if hasattr(trained, "distiller") else trained.autoencoder
         model = create_model(later.model.name, **later.model.trunk_changes())
-        assert load_weights(model, source.state_dict()).share == 1.0
+        assert load_weights(model, source.state_dict()).fraction == 1.0
 
 
 def test_nano_recipes_are_small() -> None:

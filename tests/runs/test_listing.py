@@ -41,7 +41,7 @@ def test_the_newest_comes_first_with_its_state(out: Path) -> None:
     assert [record.name for record in records] == ["second", "first"]
     row = overview(records[1])
     assert {name: row[name] for name in ("kind", "state", "done", "metric")} == {
-        "kind": "finetune",
+        "kind": "Fine-tuning",
         "state": "finished",
         "done": "50%",
         "metric": "top-1 75.0 %",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from itpn_ray.tasks.averaging import Averaging, decay_at, first_share, update_average
+from itpn_ray.tasks.averaging import Averaging, decay_at, first_fraction, update_average
 
 
 def test_average_moves_by_the_momentum() -> None:
@@ -46,14 +46,16 @@ def test_the_share_of_the_first_weights_is_that_of_the_updates(decay: float, ste
     nn.init.constant_(source.weight, 0.0)
     for step in range(steps):
         update_average(average, source, decay_at(decay, step))
-    assert average.weight.item() == pytest.approx(first_share(decay, steps), rel=1e-9, abs=1e-300)
+    assert average.weight.item() == pytest.approx(
+        first_fraction(decay, steps), rel=1e-9, abs=1e-300
+    )
 
 
 def test_a_short_run_forgets_its_first_weights() -> None:
     """With a constant decay 98 % of them would be left after 180 steps."""
-    assert first_share(0.9999, 180) < 1e-12
-    assert first_share(0.996, 180) < 1e-12
-    assert first_share(0.9999, 125_100) < 1e-12
+    assert first_fraction(0.9999, 180) < 1e-12
+    assert first_fraction(0.996, 180) < 1e-12
+    assert first_fraction(0.9999, 125_100) < 1e-12
 
 
 @pytest.mark.parametrize("mode", [True, False])

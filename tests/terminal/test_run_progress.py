@@ -21,11 +21,11 @@ def append(path: Path, *records: dict) -> None:
 def test_one_line_says_it_all() -> None:
     progress = RunProgress()
     assert progress.line(0.0) == "waiting for the workers"
-    progress.status(status(step=9, phase="starting"), seen=70.0)
-    progress.status(status(epoch=0.5, loss=0.75, images_per_s=1234.5), seen=100.0)
+    progress.status(status(step=9, phase="starting"), last_seen=70.0)
+    progress.status(status(epoch=0.5, loss=0.75, images_per_s=1234.5), last_seen=100.0)
     assert progress.eta is None
-    progress.status(status(1, phase="reading"), seen=100.0)
-    progress.status(status(step=20, epoch=1.0, loss=0.5, images_per_s=1234.5), seen=105.0)
+    progress.status(status(1, phase="reading"), last_seen=100.0)
+    progress.status(status(step=20, epoch=1.0, loss=0.5, images_per_s=1234.5), last_seen=105.0)
     assert progress.fraction == 0.2
     assert progress.eta == pytest.approx(40.0)
     assert progress.line(106.0) == (
@@ -35,15 +35,15 @@ def test_one_line_says_it_all() -> None:
 
 def test_a_silent_worker_is_told() -> None:
     progress = RunProgress()
-    progress.status(status(), seen=100.0)
-    progress.status(status(1), seen=140.0)
+    progress.status(status(), last_seen=100.0)
+    progress.status(status(1), last_seen=140.0)
     assert progress.worker_lines(145.0) == ["worker 0  silent for 45 s", "worker 1  forward"]
 
 
 def test_many_workers_are_counted() -> None:
     progress = RunProgress()
     for rank in range(12):
-        progress.status(status(rank, phase="reading" if rank < 3 else "forward"), seen=0.0)
+        progress.status(status(rank, phase="reading" if rank < 3 else "forward"), last_seen=0.0)
     assert progress.worker_lines(1.0) == ["9x forward", "3x reading"]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError, TrialsError
+from itpn_ray.metrics import find
 from itpn_ray.runs.journal import read_lines
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
@@ -58,12 +59,12 @@ def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:
 
 def test_failed_trials_are_counted_and_those_that_were_stopped_early_are_not() -> None:
     done, stopped = {"trial": "a", "top1": 0.9}, {"trial": "b", "top1": 0.1, "epoch": 1}
-    _tell_failures([done, stopped])
+    _tell_failures([done, stopped], find("top1"))
     failed = [{"trial": "c", "error": "boom"}, {"trial": "d"}]
     with pytest.raises(
         TrialsError, match=r"trials = 2: of 4 failed, the first, c, with: boom\."
     ) as e:
-        _tell_failures([done, stopped, *failed])
+        _tell_failures([done, stopped, *failed], find("top1"))
     assert e.value.exit_code == 1
 
 

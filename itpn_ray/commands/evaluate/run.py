@@ -14,12 +14,12 @@ from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError
 from itpn_ray.formatting import label, show_interval, show_metric, show_spread
-from itpn_ray.runs.folder import LOG, renew
+from itpn_ray.runs.folder import LOG, renew, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.mirror import kept, run_place
 from itpn_ray.storage import check_writable
 from itpn_ray.tasks.base import AnyTask
-from itpn_ray.tasks.registry import task_of_file
+from itpn_ray.tasks.registry import settings_of_file, task_of_file
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator
 from itpn_ray.terminal.console import Console
 from itpn_ray.terminal.item_progress import progress_bar
@@ -68,6 +68,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     evaluator = task.evaluator(network, classes, place)
     with kept(config.out, config.run):
         before = renew(folder, dataclasses.asdict(config), command=command)
+        write_about(folder, "Evaluation", settings_of_file(config.weights).metrics)
         journal = FileJournal(folder)
         console.log_to(folder / LOG)
         if before:

@@ -55,8 +55,10 @@ def framed(row: Mapping[str, Any], image: EncodedImage) -> tuple[tuple[int, int]
         RejectedError: the annotations belong to an image of another size.
     """
     upright = image.source_size
+    # Orientations from 5 on exchange width and height.
     stored = upright[::-1] if image.turn >= 5 else upright
     frame = (row["frame_width"] or upright[0], row["frame_height"] or upright[1])
+    # Asked first: square images fit both, and tools annotate what they show, which is upright.
     if frame == upright:
         return frame, 1
     if frame == stored:
@@ -173,6 +175,7 @@ class _Move:
         if self._still:
             return box
         x1, y1, x2, y2 = self.outline(box)
+        # A turn may exchange the corners.
         return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
 
     def runs(self, runs: list[int]) -> list[int]:

@@ -21,10 +21,12 @@ def clip(outline: Array, normal: Array, limit: float) -> Array:
     """
     depth = outline @ normal - limit
     there, beyond = np.roll(outline, -1, axis=0), np.roll(depth, -1)
+    # A corner on the line itself stays, and is no crossing: it would come twice.
     crosses = ((depth < 0) & (beyond > 0)) | ((beyond < 0) & (depth > 0))
     fraction = np.divide(depth, depth - beyond, out=np.zeros_like(depth), where=crosses)
     crossing = outline + (there - outline) * fraction[:, None]
     # Each corner that stays, then the point where the line after it crosses: (n, 2, xy).
+    # Sutherland and Hodgman, for all corners at once.
     corners = np.stack([outline, crossing], axis=1)
     return corners[np.stack([depth <= 0, crosses], axis=1)]
 
@@ -42,6 +44,7 @@ def fill(outlines: Iterable[Array], height: int, width: int) -> NDArray[np.bool_
     """The mask (height, width) of a thing with these parts, as COCO's tools draw it."""
     from faster_coco_eval.core import mask as coco
 
+    # COCO's tools need three corners; two enclose nothing.
     parts = [outline.reshape(-1).tolist() for outline in outlines if len(outline) > 2]
     if not parts:
         return np.zeros((height, width), dtype=np.bool_)

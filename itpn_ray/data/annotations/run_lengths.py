@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+# Digits start at "0"; bit 5 says that more follow, bit 4 of the last one is the sign.
 _OFFSET = 48
 _MORE = 0x20
 _SIGN = 0x10
@@ -46,6 +47,7 @@ def bounds(runs: Sequence[int], height: int) -> list[float]:
     lengths = np.asarray(runs[1::2], dtype=np.int64)
     first, last = (ends - lengths)[lengths > 0], (ends - 1)[lengths > 0]  # pixels, columns first
     top, bottom = (first % height).min(), (last % height).max() + 1
+    # It marks the last pixel of one column and the first of the next.
     if (first // height < last // height).any():  # a run that goes on in the next column
         top, bottom = 0, height
     return [float(first[0] // height), float(top), float(last[-1] // height + 1), float(bottom)]
@@ -67,6 +69,7 @@ def from_text(text: str) -> list[int]:
             continue
         if code & _SIGN:
             value -= 1 << shift
+        # The first three lengths are written as they are, as COCO's tools have it.
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value, shift = 0, 0
     if shift:

@@ -93,7 +93,7 @@ def source_doctor(
         source: the data set, local or remote.
         faults: takes what is found.
         threads: images decoded at once.
-        count: told how many images are done.
+        count: called with how many images are done.
 
     Raises:
         DataError: an annotation file cannot be read, or its images are nowhere.

@@ -23,7 +23,7 @@ REMARKS = (
     kinds.ID_MADE,
     kinds.CORNERS,
 )
-"""Kinds that are told but harm nothing: the object is used, as far as it can be understood."""
+"""Kinds that are reported but harm nothing: the object is used, as far as it can be understood."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def doctor(
         uri: the data set, local or remote; remote shards are fetched one by one.
         faults: takes what cannot be used.
         threads: shards looked at at once.
-        count: told how many images are done, and how many there are.
+        count: called with how many images are done, and how many there are.
 
     Raises:
         DataError: there is no prepared data set.

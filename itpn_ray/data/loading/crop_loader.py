@@ -165,6 +165,7 @@ class TrainLoader:
         self._reader = ImageReader(dataset, config)
         self._crops = _Crops(self._reader, image_size, pin, features)
         self._features = features
+        # A teacher's features were computed of views by their own seed; others would not fit.
         view_seed = seed if features is None else features.manifest.settings.seed
         self._views = _Views(self._reader, augment, view_seed)
 
@@ -181,6 +182,7 @@ class TrainLoader:
         """
         ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
         features = self._features
+        # Cached views are taken in turn, since there are only so many.
         view = epoch if features is None else epoch % features.views
         # Only remote shards are worth another permutation to know what comes after the epoch.
         remote = self._reader.remote is not None

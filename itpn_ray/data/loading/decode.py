@@ -78,6 +78,7 @@ def centre_crop(image: Tensor, size: int, fraction: float) -> Tensor:
     else:
         new_height, new_width = int(shorter * height / width), shorter
     resized = resize(image, new_height, new_width)
+    # torchvision rounds here and truncates above; other pixels would be another accuracy.
     top = round((new_height - size) / 2)
     left = round((new_width - size) / 2)
     return resized[:, top : top + size, left : left + size]

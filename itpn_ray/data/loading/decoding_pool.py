@@ -75,6 +75,7 @@ class DecodePool:
 
     def close(self) -> None:
         """Stop the threads; batches not begun are dropped."""
+        # Waited for: a thread must not read a map that is closed after this.
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -87,6 +88,7 @@ def run_ahead(
         try:
             for instruction in instructions:
                 pending.append(begin(instruction))
+                # One more than `ahead`: the oldest is handed out while so many are being filled.
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:

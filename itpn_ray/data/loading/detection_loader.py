@@ -46,6 +46,7 @@ Choose = Callable[[Ids], list[View]]
 def trim(batch: HostBatch) -> HostBatch:
     """A part of a batch, padded no more than a batch of its images alone would be."""
     height, width = padded_sides(batch["size"].cpu().numpy())
+    # One place at least, so that no tensor is empty.
     places = max(1, int((batch["label"] >= 0).sum(1).max()))
     per_object = batch.keys() & {"boxes", "label", "masks"}
     trimmed = {name: batch[name][:, :places] for name in per_object}
@@ -99,6 +100,7 @@ class _ViewBatches:
         reader = self._reader
         sizes = np.array([(view.out_height, view.out_width) for view in views], dtype=np.int64)
         height, width = padded_sides(sizes)
+        # Zeros, for what a view does not fill must not change from batch to batch.
         pixels = torch.zeros(len(ids), height, width, 3, dtype=torch.uint8, pin_memory=self._pin)
         originals = np.stack([reader.heights[ids], reader.widths[ids]], axis=1)  # (B, 2)
         return {

@@ -111,7 +111,7 @@ def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, 
 
     Args:
         uri: the folder.
-        say: is told how much is left out that programs leave behind.
+        say: called with how much is left out that programs leave behind.
 
     Returns:
         Those that can be opened, sorted by path and numbered; path and problem of the others, such
@@ -154,6 +154,7 @@ class FolderWorker:
 
     def answer(self, rows: pa.Table) -> list[Outcome]:
         """The outcomes of a batch of rows of `list_images`, in their order."""
+        # Read, decoded and answered a batch at a time: one batch is in memory.
         files = list(read_ranges(self._job.uri, rows))
         found = rows.select(["number", "path"]).to_pylist()
         decoded = list(self._pool.map(_decode, files))
@@ -212,6 +213,7 @@ def answer_folder(
         for outcomes in FolderWorker(job).answers(rows):
             yield from outcomes
         return
+    # Fewer where there are few images, so that each worker has some.
     size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * workers)))
     tasks = [to_bytes(rows.slice(start, size)) for start in range(0, len(rows), size)]
 

@@ -70,7 +70,9 @@ class ImageReader:
         """
         if not instructions:
             return
+        # Made at the first batch: a loader that is only asked for its length starts no threads.
         pool = self._pool = self._pool or DecodePool(self._config.threads)
+        # Prefetch counts images, so that memory does not depend on the batch.
         ahead = max(1, self._config.prefetch // max(len(ids) for ids in instructions))
         begun = itertools.count()
         count = len(self.dataset)
@@ -101,6 +103,7 @@ class ImageReader:
         except RuntimeError as error:
             raise self._broken(row, str(error).splitlines()[0]) from error
         found = (image.shape[1], image.shape[2])
+        # Boxes were drawn from the index: on an image of another size they would miss.
         if found != (self.heights[row], self.widths[row]):
             raise self._wrong_size(row, found)
         return image

@@ -34,6 +34,7 @@ def share(global_batch: int, rank: int, world: int) -> tuple[int, int]:
             f"leaves a worker without a pair of samples ({world} workers)",
             f"Use at least {2 * world}",
         )
+    # Cut between pairs; an odd last image goes to the last rank.
     stop = global_batch if rank == world - 1 else 2 * ((rank + 1) * pairs // world)
     return 2 * (rank * pairs // world), stop
 
@@ -110,5 +111,6 @@ def evaluation_rows(count: int, rank: int, world: int) -> Ids:
 
     Where there are fewer rows than ranks, some have none; rank 0, which draws, has the first.
     """
+    # Rounded up, so that rank 0 has an image wherever there is one.
     start, stop = (-(-number * count // world) for number in (rank, rank + 1))
     return np.arange(start, stop, dtype=np.int64)

@@ -189,9 +189,9 @@ def _mask_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[Pre
         yield PreviewImage(
             sample_id=sample_id,
             path=row["path"],
-            told=f"{len(pixels)} classes ({', '.join(named)}), {row['width']} × {row['height']}",
+            caption=f"{len(pixels)} classes ({', '.join(named)}), {row['width']} × {row['height']}",
             stored=_draw(_tinted(image, mask)),
-            seen=_draw(_tinted(view.image(image), view_mask(view, mask))),
+            augmented=_draw(_tinted(view.image(image), view_mask(view, mask))),
             masked=None,
         )
 

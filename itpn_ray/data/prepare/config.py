@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from itpn_ray import checks
+from itpn_ray.data.sources.outside import check_format
 from itpn_ray.errors import ConfigError
 
 LAYOUTS = ("imagenet", "coco", "ade")
@@ -76,7 +77,8 @@ class PrepareConfig:
     out: str
     """Folder for the shards: a local path or ``s3://bucket/prefix``."""
     format: str = "auto"
-    """How the source is laid out; ``auto`` looks and says what it found."""
+    """How the source is laid out; ``auto`` looks and says what it found. Formats of other packages
+    are named."""
     unlabelled: bool = False
     """Ignore folder names and labels: images without labels, to pre-train on."""
     classes: str = ""
@@ -113,7 +115,7 @@ class PrepareConfig:
     """Shards in work at once; all CPUs of the cluster if not given, 0 works in this process."""
 
     def __post_init__(self) -> None:
-        checks.one_of("prepare.format", self.format, FORMATS)
+        check_format(self.format, FORMATS)
         object.__setattr__(self, "splits", tuple(self.splits))  # a list, where read from JSON
         if not 0 < self.holdout < 1:
             raise ConfigError(

@@ -142,6 +142,7 @@ def _make_shards(
         if record is not None:
             tally.add(plan.split, plan.index, record)
         else:
+            # A worker may be on another machine: it reads its plan from the output's own store.
             store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
             waiting.append(place)
     workers = config.num_workers
@@ -193,6 +194,7 @@ def task_sizes(shards: int, workers: int) -> Iterator[int]:
     about the same time. At most eight, for workers that join later.
     """
     while shards:
+        # Half of a share: large tasks first, small ones to even out the end.
         size = min(max(shards // (2 * workers), 1), _MOST_OF_A_TASK)
         shards -= size
         yield size

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 # Start-of-frame markers: baseline, extended sequential and progressive, Huffman coded.
 _PLAIN_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
+# Lossless, hierarchical or arithmetic coded, which not every libjpeg decodes.
 _OTHER_FRAMES = frozenset((0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+# TEM, the restart markers and SOI stand alone; every other marker has a length.
 _NO_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 _SCAN_OR_END = frozenset((0xDA, 0xD9))
 
@@ -24,6 +26,7 @@ def is_plain_jpeg(data: bytes) -> bool:
             continue
         marker = data[at + 1]
         if marker in _PLAIN_FRAMES:
+            # Marker, length, bits a sample, height, width, channels: byte 4 and byte 9.
             return len(data) > at + 9 and data[at + 4] == 8 and data[at + 9] in (1, 3)
         if marker in _OTHER_FRAMES or marker in _SCAN_OR_END:
             return False

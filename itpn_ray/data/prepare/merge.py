@@ -50,10 +50,10 @@ def write_results(
                 f"{split} has no usable image; {path}: {reason}",
                 "Check the images",
             )
-        told = [row for part in parts for row in (*part.quarantine, *part.left_out)]
+        left_out = [row for part in parts for row in (*part.quarantine, *part.left_out)]
         if listing.kind == "detection" and not any(part.class_counts for part in parts):
-            raise without_objects(config.source, split, [*problems, *told])
-        quarantine += told
+            raise without_objects(config.source, split, [*problems, *left_out])
+        quarantine += left_out
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
     mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))
     manifest = Manifest(
@@ -71,12 +71,13 @@ def write_results(
         plan=plan,
     )
     store.write_bytes(QUARANTINE, _csv(quarantine))
+    # Last: with a manifest a data set is finished.
     store.write_bytes(MANIFEST, manifest.to_json().encode())
     return manifest
 
 
 def without_objects(source: str, split: str, left_out: Sequence[tuple[str, str]]) -> DataError:
-    """What is told of a split of detection without one usable object."""
+    """The error for a split of detection without one usable object."""
     first = f"; {left_out[0][0]} {left_out[0][1]}" if left_out else ""
     return DataError(
         "prepare.source",
@@ -113,6 +114,7 @@ def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float,
         return (), ()
     mean = np.sum([part.means for part in parts], axis=0) / measured
     square = np.sum([part.squares for part in parts], axis=0) / measured
+    # Rounding can take the difference of two near numbers below zero.
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
 

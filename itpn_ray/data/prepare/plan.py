@@ -63,17 +63,19 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         config: the settings.
         scratch: a folder for the plans, one small file a shard.
     """
+    # All that shapes a shard: a change of any makes it anew.
     shaping = [SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)]
     settings = json.dumps(shaping + ([asdict(listing.masks)] if listing.masks else []))
-    told: list[Annotations] = []
+    listed: list[Annotations] = []
     for split, table in listing.splits.items():
+        # Shuffled once here, so that every window of shards holds images of all classes.
         if split == "train":
             table = table.take(pa.array(_random_order(table, config.seed)))
         edges = _edges(table, config)
         # What is held out shares the annotations of train, whose problems are listed once.
         annotations = listing.annotations.get(split)
-        again = any(annotations is other for other in told)
-        told += [annotations] if annotations is not None else []
+        again = any(annotations is other for other in listed)
+        listed += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"
@@ -125,6 +127,7 @@ def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:
     rng = np.random.default_rng([seed, 1])
     if "group" not in table.column_names:
         return rng.permutation(table.num_rows)
+    # Rows of a tar or a row group are read together, see `sources.base`: they stay together.
     groups = table.column("group").to_numpy()
     place = rng.permutation(int(groups.max()) + 1)
     return np.argsort(place[groups], kind="stable")
@@ -135,6 +138,7 @@ def _edges(table: pa.Table, config: PrepareConfig) -> list[int]:
     rows = table.num_rows
     sizes = table.column("size").to_numpy()
     total = int(np.where(sizes < 0, _USUAL_SIZE, sizes).sum())
+    # Rounded up by both limits, so that neither is passed.
     count = max(-(-rows // config.shard_rows), -(-total // (config.shard_mb << 20)))
     edges: list[int] = np.linspace(0, rows, min(count, rows) + 1).astype(int).tolist()
     return edges

@@ -123,7 +123,9 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
             checked.verify()  # the checksums, which decoding does not look at
     turn = orientation(image)
     shrink = rules.max_side is not None and max(width, height) > rules.max_side
+    # Its own bytes: encoding anew would cost time and a little quality.
     if turn == 1 and not shrink and image.mode in ("RGB", "L") and is_plain_jpeg(data):
+        # At an eighth of its size libjpeg reads all of the data, but transforms little of it.
         if not measured:
             image.draft(image.mode, (1, 1))
         image.load()
@@ -141,8 +143,10 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
     if max(target) > _LONGEST_SIDE:
         raise RejectedError(f"a side of {max(target)} pixels does not fit into a JPEG")
     if shrink:
+        # Twice the target, so that the bicubic filter still has pixels to average.
         image.draft(None, (2 * target[0], 2 * target[1]))
     upright = to_rgb(image)
+    # Shrunk before it is turned: turning moves the fewer pixels.
     if upright.size != target:
         upright = upright.resize(target, Image.Resampling.BICUBIC)
     if turn != 1:
@@ -152,6 +156,7 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
     if shrink:
         upright.save(out, "JPEG", quality=rules.quality)
     else:
+        # 4:4:4, for PNGs of drawings and text have sharp edges of colour.
         upright.save(out, "JPEG", quality=_FULL_QUALITY, subsampling="4:4:4")
     return EncodedImage(
         data=out.getvalue(),
@@ -206,6 +211,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(values: NDArray[np.generic]) -> Image.Image:
+    # 65,535 / 255 = 257.
     scaled = np.clip(values.astype(np.int32), 0, 65_535) / 257
     return Image.fromarray(np.round(scaled).astype(np.uint8))
 

@@ -92,10 +92,10 @@ class ShardRecord:
         if image.histogram is not None:
             # Each image counts the same, large or small, as training shows one crop of each.
             values = np.arange(256) / 255
-            shares = image.histogram / image.histogram.sum(axis=1, keepdims=True)
+            fractions = image.histogram / image.histogram.sum(axis=1, keepdims=True)
             self.measured += 1
-            self.means = (self.means + shares @ values).tolist()
-            self.squares = (self.squares + shares @ values**2).tolist()
+            self.means = (self.means + fractions @ values).tolist()
+            self.squares = (self.squares + fractions @ values**2).tolist()
 
 
 ShardPlace = tuple[str, int, str]
@@ -122,6 +122,7 @@ class ShardJob:
             record = read_record(store.read_bytes(record_key(split, index)))
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or another version's
             return None
+        # The plan was another: other images, settings or order.
         if record.digest != digest:
             return None
         if record.shard is not None:
@@ -135,7 +136,7 @@ class ShardJob:
         """Make shards from their plans and record them, in this order; keep those that are there.
 
         While one is brought to the disk or into the bucket, the next one is being written, so each
-        is told of when the next one is. Stopping waits for the one that is on its way.
+        is reported when the next one is. Stopping waits for the one that is on its way.
 
         Raises:
             OSError: the source or the output fails; a single unreadable file does not raise.
@@ -189,6 +190,7 @@ class ShardJob:
         """Bring a written shard to its place, then record it."""
         try:
             if record.shard is not None:
+                # Before the rename: after a power cut a name must not stand for missing bytes.
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
                 store.put_file(path, f"{split}/{record.shard.file}", move=True)
@@ -205,12 +207,14 @@ class ShardJob:
         masks = self.source.read(mask_files(rows)) if self.masks else repeat(b"", len(rows))
         found = zip(_each(rows), files, masks, strict=True)
         for number, (row, data, mask) in enumerate(found):
+            # By place in the shard, so that any number of workers measures the same images.
             measured = split == "train" and number % STATISTICS_EVERY == 0
             try:
                 if isinstance(data, OSError):
                     raise RejectedError(data.strerror)
                 image = reencode(data, self.rules, measured=measured)
                 if self.kind == "detection":
+                    # Faults are looked for in the image as annotated, before it moves.
                     row, faults = leave_out_faulty(row, image)
                     record.leave_out(row["path"], faults)
                     row = follow(row, image)
@@ -231,6 +235,7 @@ class ShardJob:
 
 def _each(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows of a listing as dictionaries, a few at a time."""
+    # Python rows take far more memory than the table: never all at once.
     for batch in table.to_batches(max_chunksize=64):
         yield from batch.to_pylist()
 

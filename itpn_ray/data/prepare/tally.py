@@ -31,7 +31,7 @@ class Tally:
     Args:
         config: how much may be.
         plans: of all shards.
-        progress: told of each shard.
+        progress: called with each shard.
 
     Raises:
         DataError: too many objects cannot be used, whatever their images are like.
@@ -79,11 +79,11 @@ class Tally:
                 )
             )
 
-    def _check(self, lost: int, total: int, what: str, told: Sequence[tuple[str, str]]) -> None:
+    def _check(self, lost: int, total: int, what: str, listed: Sequence[tuple[str, str]]) -> None:
         limit = 0 if self._config.strict else self._config.max_broken * total
-        if lost <= limit or not told:
+        if lost <= limit or not listed:
             return
-        path, reason = told[0]
+        path, reason = listed[0]
         strict = self._config.strict
         allowed = "--strict allows none" if strict else f"{limit:.0f} are allowed"
         hint = "leave out --strict" if strict else "raise --max-broken"

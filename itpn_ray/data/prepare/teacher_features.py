@@ -94,6 +94,7 @@ class FeatureJob:
             store.put_file(path, piece.key, move=True)
         info = ShardInfo(file=piece.file, rows=stop - start, bytes=size, sha256=digest)
         record = {"job": piece.digest, "shard": dataclasses.asdict(info)}
+        # After the shard: a record says that it is whole.
         store.write_bytes(piece.record_key, json.dumps(record).encode())
         return info
 

@@ -22,6 +22,7 @@ from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
 from itpn_ray.data.sources.masks import mask_format, open_masks
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
+from itpn_ray.data.sources.outside import outside_source
 from itpn_ray.data.sources.parquet import ParquetSource
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import Entry, children
@@ -65,14 +66,14 @@ def open_source(config: PrepareConfig, say: Say = silent) -> tuple[str, Source]:
     if name == "auto":
         name = detect(config.source, say, unlabelled=config.unlabelled)
     for field, takers in _TAKERS.items():
-        if getattr(config, field) and name not in takers:
+        if getattr(config, field) and name in SOURCES and name not in takers:
             raise ConfigError(
                 f"prepare.{field}",
                 getattr(config, field),
                 f"is not used with the format {name}",
                 "Leave it out",
             )
-    return name, SOURCES[name](config)
+    return name, (SOURCES.get(name) or outside_source(name))(config)
 
 
 # Where shards lie in published data sets, beside folders of the splits: data/, default/train/.

@@ -143,6 +143,7 @@ def _check(manifest: Manifest, uri: str) -> None:
             raise _damaged(uri, f"the shards of {name} do not add up to {split.count} images")
         if len(split.class_counts) != len(manifest.classes):
             raise _damaged(uri, f"{name} counts {len(split.class_counts)} classes")
+        # A manifest may come from elsewhere: its names must not lead out of the data set.
         if any(is_outside(part) for part in (name, *(shard.file for shard in split.shards))):
             raise _damaged(uri, f"a shard of {name} lies outside its folder")
         if not all(shard.is_possible for shard in split.shards):

@@ -59,6 +59,7 @@ class ShardCache:
         path = self.folder / f"{info.sha256}.arrow"
         with self._locked(f"{info.sha256}.lock"):
             if not self._touch(path):
+                # Two files: `part` holds the room that is reserved, `begun` what has come.
                 part, begun = path.with_suffix(".part"), path.with_suffix(".begun")
                 self._reserve(part, info.bytes)
                 try:
@@ -90,6 +91,7 @@ class ShardCache:
             for other in self.folder.glob("*.part"):
                 self._remove_if_abandoned(other)
             held = [(path.stat(), path) for path in self.folder.glob("*.arrow")]
+            # Reservations count in full, or two processes would fill the same room.
             used = sum(status.st_size for status, _ in held)
             used += sum(path.stat().st_size for path in self.folder.glob("*.part"))
             for status, path in sorted(held, key=lambda entry: entry[0].st_mtime_ns):
@@ -98,12 +100,14 @@ class ShardCache:
                 path.unlink()
                 used -= status.st_size
             with part.open("wb") as file:
+                # A sparse file: its size counts, and no block of the disk is used.
                 file.truncate(size)
 
     def _remove_if_abandoned(self, part: Path) -> None:
         """Remove what a process that was killed had begun to fetch."""
         with part.with_suffix(".lock").open("w") as lock:
             try:
+                # Whoever fetches holds this lock; a process that died has lost it.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
@@ -187,6 +191,7 @@ class RemoteShards(Generic[S]):
         """Take the rows of each coming batch, and fetch the first shards they need."""
         self._first_use, self._last_use = [], {}
         for number, rows in enumerate(batches):
+            # Looked up for a whole batch at once: there are millions of rows in an epoch.
             shards = np.searchsorted(self._dataset.starts, rows, side="right") - 1
             for shard in np.unique(shards).tolist():
                 if shard not in self._last_use:
@@ -203,6 +208,7 @@ class RemoteShards(Generic[S]):
         while self._first_use:
             needed, shard = self._first_use[-1]
             size = self._dataset.shards[shard].bytes
+            # What the batch at hand needs is fetched in any case, or it would wait for ever.
             if needed > begun and held + size > self._budget:
                 break
             self._first_use.pop()
@@ -260,6 +266,7 @@ def needed_bytes(dataset: Sharded, config: LoaderConfig) -> int:
     Raises:
         ConfigError: the cache cannot hold them.
     """
+    # The largest ones, for any shards may be neighbours in some epoch.
     sizes = sorted((shard.bytes for shard in dataset.shards), reverse=True)
     needed = sum(sizes[: 2 * config.window] if config.window else sizes)
     if needed > config.cache_gb * 1e9:

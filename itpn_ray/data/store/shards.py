@@ -62,6 +62,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # After an error the rest is not written: the file will be thrown away.
         if exception[0] is None:
             self._flush()
         self._writer.close()
@@ -73,6 +74,7 @@ class ShardWriter:
                 for field in self._schema
                 if field.name != "image"
             }
+            # The images are nearly all of the bytes, see `_binary_array`.
             columns["image"] = _binary_array([row["image"] for row in self._pending])
             arrays = [columns[name] for name in self._schema.names]
             self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
@@ -81,6 +83,7 @@ class ShardWriter:
 
     def _write(self, data: Any) -> int:
         view = memoryview(data)
+        # Digested on the way, for reading a shard back would cost a second pass over the disk.
         self._hash.update(view)
         self._out.write(view)
         self.bytes += view.nbytes
@@ -123,6 +126,7 @@ class Shard:
             ) from error
         rows = [batch.num_rows for batch in self._batches]
         self._starts = [0, *accumulate(rows)]
+        # Views made once: an image is then two look-ups, without Arrow's objects.
         self._images = [_binary_views(batch.column("image")) for batch in self._batches]
 
     def __len__(self) -> int:
@@ -236,6 +240,7 @@ class ShardedDataset:
         path = open_store(self.uri).local_path(f"{self.split}/{self.shards[index].file}")
         if path is None:
             raise DataError(uri, None, "is remote", "Read it through the loader, which caches it")
+        # Two threads may open it at once; all then use the one that came first.
         return self._open.setdefault(index, self._checked(Shard(path), index))
 
     def _checked(self, shard: Shard, index: int) -> Shard:
@@ -301,6 +306,7 @@ def _check_files(dataset: ShardedDataset) -> None:
     store = open_store(dataset.uri)
     for shard in dataset.shards:
         path = store.local_path(f"{dataset.split}/{shard.file}")
+        # Sizes only: digests of a large data set would take minutes; the doctor compares those.
         found = path.stat().st_size if path is not None and path.is_file() else None
         if found != shard.bytes:
             cause = "is missing" if found is None else f"should have {shard.bytes} bytes"
@@ -331,5 +337,6 @@ def _binary_array(values: list[bytes]) -> pa.BinaryArray:
 def _binary_views(column: pa.BinaryArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Offsets (rows + 1,) and bytes of a binary column, without a copy."""
     _, offsets, data = column.buffers()
+    # A slice of a column shares its buffers, hence the offset.
     starts = np.frombuffer(offsets, dtype=np.int32)[column.offset :][: len(column) + 1]
     return starts, np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, np.uint8)

@@ -242,6 +242,7 @@ class Features:
         """What fetches the shards of a view that is read next; None where they are local."""
         if not is_s3(self._views[view].uri):
             return None
+        # Views are read one after another, so that one cache of remote shards is open at a time.
         self.close()
         self._remote = RemoteShards(self._views[view], self._config, FeatureShard)
         return self._remote

@@ -146,6 +146,7 @@ def ground(rng: np.random.Generator, width: int, height: int) -> Array:
     canvas = _mix(colour(rng), colour(rng), smooth)
     whole = place(rng, int(rng.integers(len(CLASSES))), width, height, min(width, height) / 2)
     name = TEXTURES[int(rng.integers(len(TEXTURES)))]
+    # A faint texture of any class, so that a texture alone does not give the thing away.
     pattern = texture(rng, name, whole, (0, 0, width, height))
     canvas += (pattern[..., None] - 0.5) * rng.uniform(0, 20)
     for _ in range(int(rng.integers(2, 7))):
@@ -158,6 +159,7 @@ def ground(rng: np.random.Generator, width: int, height: int) -> Array:
 def paint_thing(rng: np.random.Generator, canvas: Array, thing: Thing) -> None:
     """Paint a thing with its texture in two clearly different colours, in place."""
     first, second = colour(rng), colour(rng)
+    # Else the texture, half of what tells the class, could not be seen.
     while abs(_lightness(first) - _lightness(second)) < 70:
         second = colour(rng)
     name = CLASSES[thing.label].split("-")[1]
@@ -233,6 +235,7 @@ def _lightness(value: Array) -> float:
 
 def _mask(outline: Array, window: Window) -> Array:
     left, top, right, bottom = window
+    # Drawn twice as large and averaged: Pillow's polygons have hard edges.
     size = ((right - left) * _OVERSAMPLING, (bottom - top) * _OVERSAMPLING)
     large = Image.new("L", size)
     corners = [tuple(corner) for corner in ((outline - [left, top]) * _OVERSAMPLING).tolist()]

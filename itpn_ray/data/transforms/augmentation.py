@@ -30,7 +30,9 @@ _FILL: list[float] = [
     116,
     104,
 ]  # ImageNet's mean colour, where a geometric change uncovers the border
+# Half of a byte's range, as DeiT III's solarise and timm's solarise-add have it.
 _THRESHOLD = 128
+# Which operation, whether at all, its sign, and two for a normal strength.
 _DRAWS_PER_OP = 5
 _ORDERS = tuple(itertools.permutations(range(3)))
 
@@ -76,7 +78,9 @@ def rand_augment(image: Tensor, draws: Draws, magnitude: float) -> Tensor:
     for which, applied, sign, first, second in draws.reshape(-1, _DRAWS_PER_OP).tolist():
         if applied >= 0.5:
             continue
+        # Box and Muller: two uniform draws make a normal one. 1 - first is never 0.
         normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
+        # The deviation of mstd0.5; 10 is the largest magnitude that the operations are made for.
         strength = min(max(magnitude + 0.5 * normal, 0.0), 10.0) / 10
         operation = OPERATIONS[int(which * len(OPERATIONS))]
         image = operation(image, strength, 1.0 if sign < 0.5 else -1.0)
@@ -97,8 +101,10 @@ def three_augment(image: Tensor, draws: Draws, jitter: float) -> Tensor:
     elif which < 2 / 3:
         image = F.solarize(image, _THRESHOLD)
     else:
+        # 0.1 to 2, as DeiT III's blur.
         sigma = 0.1 + 1.9 * blur
         # The border is mirrored, which an image of few pixels is too small for at full reach.
+        # Three deviations hold 99.7 % of the weight.
         reach = min(math.ceil(3 * sigma), min(image.shape[1:]) - 1)
         image = F.gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma])
     return _jitter(image, factors, order, jitter)
@@ -128,6 +134,7 @@ def _jitter(image: Tensor, factors: Sequence[float], order: float, jitter: float
 
 def _posterize(image: Tensor, strength: float, sign: float) -> Tensor:
     del sign
+    # Bits that are left, 4 down to 1: with none the image would be black.
     return F.posterize(image, max(4 - int(strength * 4), 1))
 
 
@@ -142,6 +149,7 @@ def _solarize(image: Tensor, strength: float, sign: float) -> Tensor:
 def _solarize_add(image: Tensor, strength: float, sign: float) -> Tensor:
     """Brighten what is dark."""
     del sign
+    # 110 is timm's largest addition; in 16 bits, for a byte would wrap around.
     brighter = (image.to(torch.int16) + int(strength * 110)).clamp_(max=255).to(torch.uint8)
     return torch.where(image < _THRESHOLD, brighter, image)
 
@@ -149,10 +157,12 @@ def _solarize_add(image: Tensor, strength: float, sign: float) -> Tensor:
 def _enhance(
     change: Callable[[Tensor, float], Tensor], image: Tensor, strength: float, sign: float
 ) -> Tensor:
+    # 0.1 to 1.9: timm's increasing levels, which never take all colour away.
     return change(image, max(0.1, 1 + 0.9 * strength * sign))
 
 
 def _rotate(image: Tensor, strength: float, sign: float) -> Tensor:
+    # 30 degrees and, below, a shear of 0.3 and a shift of 0.45 are RandAugment's largest.
     angle = 30 * strength * sign
     return F.rotate(image, angle, InterpolationMode.BILINEAR, fill=_FILL)
 

@@ -12,6 +12,7 @@ from itpn_ray.rng import Stream, uniform
 
 Ints = npt.NDArray[np.int64]
 
+# As torchvision; all are drawn at once, so that the number of draws is the same for each image.
 _ATTEMPTS = 10
 _RATIO = (3 / 4, 4 / 3)  # smallest and largest width/height
 
@@ -45,6 +46,7 @@ def random_resized_crops(
     """
     width = np.asarray(widths, np.int64)
     height = np.asarray(heights, np.int64)
+    # Areas, ratios, and one number each for top and left.
     draws = uniform(seed, epoch, ids, Stream.CROP, 2 * _ATTEMPTS + 2)  # (B, 22)
     area = (width * height)[:, None] * (min_scale + draws[:, :_ATTEMPTS] * (1 - min_scale))
     low, high = np.log(_RATIO)
@@ -60,6 +62,7 @@ def random_resized_crops(
     any_fits = fits.any(axis=1)
     crop_w = np.where(any_fits, tried_w[rows, first], largest_w)
     crop_h = np.where(any_fits, tried_h[rows, first], largest_h)
+    # Floor of a uniform number times the count gives each place the same chance.
     top = np.floor(draws[:, -2] * (height - crop_h + 1)).astype(np.int64)
     left = np.floor(draws[:, -1] * (width - crop_w + 1)).astype(np.int64)
     top = np.where(any_fits, top, (height - crop_h) // 2)
@@ -76,4 +79,5 @@ def _largest(width: Ints, height: Ints) -> tuple[Ints, Ints]:
     """Width and height of the largest crop whose width/height is allowed."""
     crop_w = np.minimum(width, np.rint(height * _RATIO[1])).astype(np.int64)
     crop_h = np.minimum(height, np.rint(width / _RATIO[0])).astype(np.int64)
+    # An image one pixel high rounds to a width of 0.
     return np.maximum(crop_w, 1), np.maximum(crop_h, 1)

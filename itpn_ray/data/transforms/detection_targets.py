@@ -41,6 +41,7 @@ def view_objects(objects: Objects, view: View, *, masks: bool) -> ViewObjects:
     """The objects that a view shows, without crowds and without those that it cuts away."""
     moved, _ = view.boxes(torch.from_numpy(objects.boxes))
     boxes = moved.float()
+    # Crowds mark many objects as one: they are no example of an object.
     shown = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1).numpy() & ~objects.crowds
     chosen = np.flatnonzero(shown)
     boxes, labels = boxes[chosen], torch.from_numpy(objects.classes[chosen])

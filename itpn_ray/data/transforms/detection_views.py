@@ -20,6 +20,7 @@ from itpn_ray.data.loading.decode import resize
 from itpn_ray.rng import Stream, uniform
 
 Draws = npt.NDArray[np.float64]
+# Levels have strides 4 to 64: 32 divides evenly on all but the last, which 64 gives one cell.
 _MULTIPLE, _LEAST = 32, 64  # of the sides of a batch's images, pixels
 
 
@@ -54,6 +55,7 @@ class View:
     def masks(self, masks: Tensor) -> Tensor:
         """(n, H, W) bool -> (n, out_height, out_width) bool."""
         part = self._part(masks).to(torch.uint8)[:, None]  # (n, 1, h, w)
+        # Nearest keeps masks binary; "exact" samples at cell centres, as boxes are scaled.
         view = interpolate(part, (self.out_height, self.out_width), mode="nearest-exact")
         view = view[:, 0].bool()
         return view.flip(-1) if self.flip else view

@@ -18,6 +18,7 @@ from itpn_ray.rng import Stream, uniform_torch
 
 Batch = dict[str, Tensor]
 
+# As torchvision's and timm's erasing; drawn at once, see `crops`.
 _ATTEMPTS = 10
 
 
@@ -45,6 +46,7 @@ def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         if ready is not None:
             yield ready
         current = torch.cuda.current_stream(device)
+        # The computation must not read what is not copied yet.
         current.wait_stream(copying)
         for tensor in copied.values():
             # The allocator must not hand this memory to the next copy while it is in use.
@@ -57,7 +59,9 @@ def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 (B, 3, H, W) -> (B, 3, H, W) contiguous, with ImageNet's mean 0 and deviation 1."""
     mean, scale = _statistics(images.device)
+    # The batch lies channels last, as it was decoded; the networks take the usual layout.
     floats = images.to(torch.float32, memory_format=torch.contiguous_format)
+    # In place, and a product for the quotient: no further copy of the batch.
     return floats.sub_(mean).mul_(scale).to(dtype)
 
 
@@ -105,17 +109,21 @@ def mix(
     if pairs == 0 or (mixup == 0 and cutmix == 0):
         return images, targets
     height, width = images.shape[2:]
+    # Both of a pair must get the same numbers, so one id of the two decides.
     first = ids[: 2 * pairs : 2]
     draws = uniform_torch(seed, epoch, first, Stream.MIX, 5, torch.float64)  # (pairs, 5)
     cut_fraction = 0.5 if mixup > 0 and cutmix > 0 else float(cutmix > 0)
     cut = draws[:, 0] < cut_fraction  # (pairs,)
     blended = _beta(draws[:, 1], draws[:, 2], mixup or 1.0)
     kept = _beta(draws[:, 1], draws[:, 2], cutmix or 1.0)
+    # The box takes 1 - kept of the area; cut at the border it takes less, see `weight`.
     outside = ~_centred_boxes(draws[:, 3:5], (1 - kept).sqrt(), height, width)  # (pairs, H, W)
-    own = torch.where(cut[:, None, None], outside.double(), blended[:, None, None])
-    weight = own.mean((1, 2))[:, None].to(targets.dtype)  # (pairs, 1) the fraction of the label
-    own = own[:, None].to(images.dtype)  # (pairs, 1, H, W)
-    return _blend(images, own, pairs), _blend(targets, weight, pairs)
+    area = outside.sum((1, 2)).double() / (height * width)  # (pairs,)
+    weight = torch.where(cut, area, blended)[:, None]  # (pairs, 1) the fraction of the label
+    # In the images' own type: as float64 it would be larger than the images themselves.
+    outside, blended = outside.to(images.dtype), blended.to(images.dtype)
+    own = torch.where(cut[:, None, None], outside, blended[:, None, None])[:, None]
+    return _blend(images, own, pairs), _blend(targets, weight.to(targets.dtype), pairs)
 
 
 def erase(images: Tensor, ids: Tensor, *, seed: int, epoch: int, probability: float) -> Tensor:
@@ -138,11 +146,13 @@ def erase(images: Tensor, ids: Tensor, *, seed: int, epoch: int, probability: fl
         return images
     height, width = images.shape[2:]
     draws = uniform_torch(seed, epoch, ids, Stream.ERASE, 2 * _ATTEMPTS + 5, torch.float64)
+    # The paper's and timm's limits: 2 % to a third of the image.
     area = height * width * (0.02 + draws[:, :_ATTEMPTS] * (1 / 3 - 0.02))  # (B, attempts)
     low, high = math.log(0.3), math.log(1 / 0.3)
     aspect = (low + draws[:, _ATTEMPTS : 2 * _ATTEMPTS] * (high - low)).exp()
     tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (tall < height) & (wide < width)
+    # argmax gives the first of equal values; PyTorch has none for booleans.
     first = fits.to(torch.uint8).argmax(1, keepdim=True)  # (B, 1)
     tall, wide = tall.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
     chosen, top, left, down, right = draws[:, 2 * _ATTEMPTS :].unbind(1)
@@ -168,6 +178,7 @@ def _beta(first: Tensor, second: Tensor, alpha: float) -> Tensor:
     Mathematics of Computation 62, 1994).
     """
     angle = (2 * math.pi * second).cos()
+    # For small α the power overflows to infinity, which the next line takes to 0 or 1.
     odds = ((1 - first) ** (-1 / alpha) - 1) * angle**2  # t² / 2α
     return 0.5 + 0.5 * angle.sign() / (1 + 1 / odds).sqrt()
 
@@ -213,6 +224,7 @@ def _noise(down: Tensor, right: Tensor, height: int, width: int, seed: int, epoc
     """
     rows = torch.arange(-3 * height, 0, device=down.device)  # no sample has a negative id
     field = uniform_torch(seed, epoch, rows, Stream.ERASE, width, torch.float64)  # (3H, W)
+    # Half a step up, for the normal quantile of 0 is minus infinity.
     field = torch.special.ndtri(field + 2.0**-54).float().view(3, height, width)
     y = (torch.arange(height, device=down.device) + (down * height).long()[:, None]) % height
     x = (torch.arange(width, device=down.device) + (right * width).long()[:, None]) % width

@@ -206,14 +206,16 @@ def read_gathered(
     length, size = x.shape[1], x.shape[2] // heads  # 1 + n, C / h
     readers = block.norm1(x).view(-1, number * length, x.shape[2])  # (B, K * (1 + n), C)
     _, key, value = attention.project(readers[:, ::length])  # (B, h, K, C / h)
+    # The usual scale of attention, on the few keys and not on all scores.
     key = key * size**-0.5
     query_weight = attention.qkv.weight[: heads * size].unflatten(0, (heads, size))  # (h, C/h, C)
     output_weight = attention.proj.weight.unflatten(1, (heads, size))  # (C, h, C/h)
     asked = torch.einsum("bhks,hsc->bhkc", key, query_weight).flatten(1, 2)  # (B, h * K, C)
-    told = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)
-    told = told + attention.proj.bias / heads
-    told = told if block.scale1 is None else told * block.scale1
-    told = told if keep is None else told * keep.to(told.dtype)[:, None, None]
+    answers = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)
+    # Heads are summed later, so each carries its part of the bias.
+    answers = answers + attention.proj.bias / heads
+    answers = answers if block.scale1 is None else answers * block.scale1
+    answers = answers if keep is None else answers * keep.to(answers.dtype)[:, None, None]
     scores = readers @ asked.mT  # (B, K * (1 + n), h * K)
     shift = query_shift(attention, key)
     if shift is not None:
@@ -222,10 +224,10 @@ def read_gathered(
     if bias is not None:
         scores = scores + bias.transpose(0, 1)[:, None].to(scores.dtype)  # (K, 1, h, K)
     shares = scores.softmax(-1).to(scores.dtype).view(-1, number * length, heads * number)
-    told, whole = told.to(shares.dtype), x.view_as(readers)
+    answers, whole = answers.to(shares.dtype), x.view_as(readers)
     if whole.dtype == shares.dtype:
-        return torch.baddbmm(whole, shares, told).view_as(x)
-    return (whole + shares @ told).view_as(x)  # autocast: the tokens keep their precision
+        return torch.baddbmm(whole, shares, answers).view_as(x)
+    return (whole + shares @ answers).view_as(x)  # autocast: the tokens keep their precision
 
 
 def query_shift(attention: Attention, key: Tensor) -> Tensor | None:

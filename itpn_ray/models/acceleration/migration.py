@@ -44,6 +44,7 @@ def leave_counts(tokens: int, ratio: float, depth: int) -> tuple[int, ...]:
     Raises:
         ConfigError: some block would lose more than the half that may leave.
     """
+    # Differences of rounded sums: the counts differ by one at most and add up to the total.
     total = round(ratio * tokens)
     counts = tuple(total * (i + 1) // depth - total * i // depth for i in range(depth))
     left = tokens
@@ -119,7 +120,9 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
         (B, ceil(n / 2), floor(n / 2)) in [-1, 1], or +-`SURE` in the rows and columns of tokens
         outside the image.
     """
+    # In float32, since sums of bfloat16 would lose what tells neighbours apart.
     mean = keys.detach().mean(1, dtype=torch.float32)  # (B, n, C / h)
+    # rms_norm is one kernel; its result has length sqrt(C / h), hence the factor.
     mean = F.rms_norm(mean, mean.shape[-1:], eps=1e-12) * mean.shape[-1] ** -0.5  # length 1
     # bfloat16 cannot tell cosines above 0.996 apart; float16 can, and costs a GPU the same.
     if keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16):
@@ -133,6 +136,7 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
         cosine = a @ b.mT
     if outside is not None:
         outside_a, outside_b = halves(outside)
+        # B first: a pair that is outside on both sides must read as leaving.
         cosine = cosine.masked_fill(outside_b[:, None, :], -SURE)
         cosine = cosine.masked_fill(outside_a[:, :, None], SURE)
     return cosine
@@ -140,6 +144,7 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
 
 def leavers(best: Tensor, count: int, first: int = 0) -> Tensor:
     """The `count` tokens of A with the largest `best` (B, n / 2): (B, c) places in x, ascending."""
+    # Sorted by place, which `survivors` counts on; the order by likeness is of no use.
     chosen = best.topk(count, sorted=False).indices.sort(-1).values * 2
     return chosen + first if first else chosen
 

@@ -155,10 +155,12 @@ class Reducer:
         # The new slot of an old one: one less for every leaver before it.
         old = torch.arange(values.shape[1], device=values.device)
         slot = old - (leaving[:, None, :] < old[:, None]).sum(-1)
+        # A leaver has no slot of its own any more; it takes that of the token it joined.
         slot = slot.scatter(1, leaving, slot.gather(1, target))
         sizes = state.merged.sizes
         summed = torch.zeros_like(staying, dtype=sizes.dtype).scatter_add(1, slot, sizes)
         fraction = (sizes / summed.clamp(min=1.0).gather(1, slot))[..., None].to(values.dtype)
+        # Weights before the sum, so that no token is divided afterwards.
         weighted = values * fraction  # a token that nothing joins has fraction 1 and stays as it is
         index = slot.gather(1, leaving)[..., None].expand(-1, -1, values.shape[2])
         mean = take(weighted, staying).scatter_add(1, index, take(weighted, leaving))

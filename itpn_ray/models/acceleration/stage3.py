@@ -87,6 +87,7 @@ def run_blocks(
     rows = plan.windows.split(x)
     token = None if plan.gathering is None else plan.gathering.token
     if token is not None:
+        # In front, where its place does not depend on how many tokens have left.
         rows = torch.cat([token.to(rows.dtype).expand(rows.shape[0], -1, -1), rows], dim=1)
     state = plan.reducer.start(rows)
     for number, block in enumerate(blocks):
@@ -104,6 +105,7 @@ def step(plan: Plan, number: int, block: Block, state: State, branches: Branches
         across = plan.gathering.across(number, plan.windows)
         x = read_gathered(block, x, plan.windows.number, across, keep)
     state = plan.reducer.reduce(state.with_values(x), keys, number)
+    # After the leaving: tokens that go are spared this block's MLP too.
     return state.with_values(block.feed(state.tokens.values, by_row(feed_keep, plan)))
 
 

@@ -19,6 +19,7 @@ IGNORED = -2  # a box that is neither near enough to an object nor far enough fr
 Weights = tuple[float, float]
 """What offsets of the centre and logarithms of the sides are multiplied by."""
 
+_EPS = 1e-7
 _LARGEST = math.log(1000 / 16)  # of a logarithm of sides: a box never grows more at once
 
 
@@ -35,6 +36,20 @@ def decode(boxes: Tensor, deltas: Tensor, weights: Weights) -> Tensor:
     centre = boxes[..., :2] + size / 2 + deltas[..., :2] / weights[0] * size
     half = (deltas[..., 2:] / weights[1]).clamp(max=_LARGEST).exp() * size / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """One minus the generalised IoU of boxes (..., 4) and targets (..., 4), pair by pair (...).
+
+    Rezatofighi et al., 2019. torchvision's picks out the pairs that overlap, which has the host
+    wait for the device; here all are computed alike.
+    """
+    first, last = torch.maximum(boxes, targets), torch.minimum(boxes, targets)
+    shared = _area((last[..., 2:] - first[..., :2]).clamp(min=0))
+    whole = _area(first[..., 2:] - last[..., :2])  # of the smallest box around both
+    own, aim = (_area(x[..., 2:] - x[..., :2]) for x in (boxes, targets))
+    union = own + aim - shared
+    return 1 - shared / (union + _EPS) + (whole - union) / (whole + _EPS)
 
 
 def match(
@@ -67,6 +82,8 @@ def match(
         highest = iou.amax(dim=1, keepdim=True)
         closest = (iou == highest) & (highest >= rescue)
         number = torch.arange(len(objects), device=boxes.device)[:, None]
+        # An object that no box overlaps well would otherwise teach nothing; of several it is the
+        # last.
         rescued = torch.where(closest, number, NOTHING).amax(dim=0)
         matched = torch.where(rescued >= 0, rescued, matched)
     return matched
@@ -89,9 +106,14 @@ def sample(
         Indices of boxes, int64: those that stand for objects, then those that stand for nothing.
     """
     keys = uniform_torch(0, turn, seed, stream, len(matched), torch.float64)[0]
+    # Those with the smallest of random keys are a random choice.
     positives = _smallest(keys, matched >= 0, int(count * share))
     negatives = _smallest(keys, matched == NOTHING, count - len(positives))
     return torch.cat([positives, negatives])
+
+
+def _area(sides: Tensor) -> Tensor:
+    return sides[..., 0] * sides[..., 1]
 
 
 def _smallest(keys: Tensor, among: Tensor, count: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# The authors' value, which is not PyTorch's 1e-5: their weights were trained with it.
 EPS = 1e-6
 LayerNorm = partial(nn.LayerNorm, eps=EPS)
 PART_BYTES = 2 * 2**20
@@ -88,6 +89,7 @@ class Attention(nn.Module):
         """Queries, keys and values of (B, N, C), each (B, h, N, C / h)."""
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
+            # As BEiT: a bias of keys adds the same to all scores of a query, and softmax drops it.
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias)
         # (B, N, 3C) -> (3, B, h, N, C / h)
@@ -178,6 +180,7 @@ def feed(
     On a CPU each large tensor is made of new pages, and getting them takes longer than what is
     computed in them: without gradients, which need them all, tokens go through a part at a time.
     """
+    # Gradients need every hidden layer, compilers fuse by themselves, and `keep` goes by image.
     if (
         x.device.type != "cpu"
         or torch.is_grad_enabled()
@@ -215,6 +218,7 @@ def patchify(images: Tensor, visible: Tensor | None = None) -> Tensor:
     """
     batch, _, height, width = images.shape
     rows, columns = height // 16, width // 16
+    # Both cuts at once, into patches of 16 and cells of 4: a view, copied once below.
     cells = images.reshape(batch, 3, rows, 4, 4, columns, 4, 4).permute(0, 2, 5, 3, 6, 1, 4, 7)
     # cells: (B, rows, columns, 4, 4, 3, 4, 4), still a view
     if visible is None:

@@ -21,6 +21,7 @@ def sincos_table(width: int, grid: int) -> Tensor:
     The first half of the channels codes the column, the second the row; each half is sines then
     cosines of width / 4 frequencies from 1 down to 1 / 10000.
     """
+    # In float64 and rounded once, so that the codes equal MAE's, which NumPy made.
     frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (S, C/4)
     codes = torch.cat([angles.sin(), angles.cos()], dim=1)  # (S, C/2)
@@ -81,6 +82,7 @@ def resample(plane: Tensor, grid: Grid, offset: float = 0.0) -> Tensor:
 @torch.no_grad()
 def _bicubic(side: int, length: int, offset: float, device: torch.device) -> Tensor:
     """What each of `length` samples takes from each of `side`, (length, side) float32."""
+    # Resizing is linear: resizing the unit vectors gives its matrix, exactly as PyTorch has it.
     ones = torch.eye(side, device=device).view(1, side, side, 1)  # (1, channel, place, 1)
     if offset:
         scale = [(length + offset) / side, 1.0]

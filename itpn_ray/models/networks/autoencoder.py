@@ -47,6 +47,7 @@ class PixelAutoencoder(Network):
             initialise(part)
         nn.init.normal_(self.mask_token, std=0.02)
         # Trainable, but started from fixed codes as in MAE.
+        # After the trunk's own start, which drew it at random.
         trunk.position.data.copy_(sincos_table(config.trunk.width, grid))
         self.num_drops = trunk.num_drops
 
@@ -119,6 +120,7 @@ def visible_patches(mask: Tensor) -> Tensor:
             "a batch is one tensor, so its images show equally many patches, and at least one",
             "mask the same number of patches in each image",
         )
+    # Stable, so that equal values keep their order and the patches come ascending.
     return mask.int().argsort(dim=1, stable=True)[:, :many]
 
 
@@ -139,11 +141,13 @@ def unpatch_pixels(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 def normalise_patches(patches: Tensor) -> Tensor:
     """Patches (B, L, 768) with mean 0 and variance 1 each (paper 5.1, as MAE does)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    # MAE's epsilon: a patch of one colour has no variance.
     return (patches - mean) / (variance + 1e-6).sqrt()
 
 
 def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error of normalised pixels over the masked patches, a float32 scalar."""
+    # float32 under autocast too: a mean over 768 numbers of bfloat16 is coarse.
     target = normalise_patches(patch_pixels(images).float())
     error = (pred.float() - target).square().mean(dim=-1)  # (B, L)
     hidden = mask.to(error.dtype)

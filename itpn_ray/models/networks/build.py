@@ -47,6 +47,7 @@ def build(config: NetworkConfig) -> Network:
     if isinstance(config, AutoencoderConfig):
         return PixelAutoencoder(config, trunk)
     if isinstance(config, RcnnConfig):
+        # Only here: torchvision's and transformers' parts are for detectors alone.
         from itpn_ray.models.detection.rcnn.network import Rcnn
 
         return Rcnn(config, DenseTrunk(config.dense, trunk))

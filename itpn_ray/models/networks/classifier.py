@@ -52,6 +52,7 @@ class Classifier(Accelerated, Network):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool (B, N, d) to features (B, d), and unless `pre_logits` to logits (B, classes)."""
         early = self.config.norm_before_pool
+        # The authors' files have one norm or the other, see `weights.describe`.
         x = self.norm(x).mean(dim=1) if early else self.norm(x.mean(dim=1))
         return x if pre_logits else self.head(x)
 

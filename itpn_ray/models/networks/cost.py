@@ -46,6 +46,7 @@ def multiply_adds(
         twin: Network | Trunk = (
             build_trunk(network.config) if isinstance(network, Trunk) else build(network.config)
         )
+        # Evaluated: drop path would leave out branches of what is counted.
         twin.eval().requires_grad_(False)
         if isinstance(twin, Trunk):
             twin.stages(images, seen if visible else None)
@@ -57,4 +58,5 @@ def multiply_adds(
             run_through(twin, images)
         else:
             twin(images)
+    # The counter takes a multiply-add for two operations.
     return counter.get_total_flops() // 2

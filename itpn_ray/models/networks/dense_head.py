@@ -70,5 +70,6 @@ class DenseHead(Accelerated, Network, ABC):
         """
         noise = None
         if seeds is not None:
+            # The run's seed and the epoch are in the images' seeds already.
             noise = uniform_torch(0, 0, seeds, Stream.DROP_PATH, self.num_drops)
         return self.trunk(images, drop_noise=noise)

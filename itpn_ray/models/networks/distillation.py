@@ -55,12 +55,14 @@ class ClipDistiller(Network):
     @property
     def branch(self) -> int:
         """The block of stage 3 after which the auxiliary branch leaves."""
+        # The authors branch off after three quarters of stage 3.
         return int(0.75 * self.config.trunk.depths[2])
 
     def _aux_rates(self) -> Tensor:
         """Drop path rates of the auxiliary blocks: those of the trunk's blocks at that depth."""
         late = self.trunk.drop_rates[-2 * self.config.trunk.depths[2] :: 2]
         at = torch.arange(self.branch, self.branch + self.config.aux_depth)
+        # A trunk with fewer blocks left than the branch has repeats its last rate.
         return late[at.clamp(max=late.numel() - 1)].repeat_interleave(2)
 
     def forward(
@@ -85,6 +87,7 @@ class ClipDistiller(Network):
             noise, aux_noise = drop_noise[:, :own], drop_noise[:, own:]
         keep = trunk.keep(images.shape[0], noise)
         u1, u2, x = trunk.early(images, None, keep)
+        # Before the position codes, so that a mask token knows where it stands.
         x = torch.where(mask.bool()[:, :, None], self.mask_token.to(x.dtype), x)
         x, taken = trunk.late(x + trunk.positions(grid), grid, keep=keep, tap=self.branch)
         pyramid = self.pyramid(u1, u2, x[:, :, None, None, :])

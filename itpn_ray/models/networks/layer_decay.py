@@ -60,6 +60,7 @@ def no_weight_decay(model: nn.Module) -> set[str]:
 
 def largest_id(config: TrunkConfig, *, dense: bool = False) -> int:
     """The id of necks and heads."""
+    # The authors' Fast-iTPN lists its merges among the blocks, their iTPN does not.
     merges = 2 if config.family == FAST_ITPN and not dense else 0
     return sum(config.depths) + merges + 1
 

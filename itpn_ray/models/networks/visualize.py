@@ -77,6 +77,7 @@ def attention_map(trunk: Trunk, images: Tensor, query: tuple[int, int], block: i
     _, _, x = trunk.early(images, None, None)
     x = x + trunk.positions(grid)
     index = trunk.pair_index(grid, None)
+    # The last one is done by hand below: fused attention keeps no weights to draw.
     *before, last = list(trunk.stage3)[: block % depth + 1]
     for earlier in before:
         x = earlier(x, trunk.pair_bias(earlier, grid, index))

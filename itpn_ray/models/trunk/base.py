@@ -58,6 +58,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.position = nn.Parameter(torch.zeros(1, config.grid**2, third))
         self.stage3 = nn.ModuleList(self.block() for _ in range(config.depths[2]))
         self.register_buffer("drop_rates", drop_rates(config), persistent=False)
+        # Of the grid that the trunk was made for, kept: it is asked for in each pass.
         home = relative_index((config.grid, config.grid)) if config.relative_position else None
         self.register_buffer("home_index", home, persistent=False)
         self.checkpointing = False
@@ -84,12 +85,14 @@ class Trunk(Accelerated, nn.Module, ABC):
     def set_acceleration(self, acceleration: Acceleration) -> None:
         """See `Accelerated.set_acceleration`."""
         depth = self.config.depths[2]
+        # Thrown away: a ratio that the depth cannot reach must be refused now, not in a pass.
         make_plan(acceleration, None, (self.config.grid,) * 2, depth, self.position.device)
         config = self.config
         gathering = Gathering.for_trunk(
             acceleration, config.width, config.heads, depth, config.relative_position
         )
         if gathering is None or not gathering.same_shapes(self.gathering):
+            # Other shapes start anew; equal ones keep what was learned.
             self.gathering = None if gathering is None else gathering.to(self.position)
         self.config = replace(config, acceleration=acceleration)
 
@@ -236,6 +239,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         if index is None or table is None:
             return None
         bias = resize_relative_table(table, grid)[index]  # (..., N, N, h)
+        # Contiguous, for attention's fused kernels want rows, see `Attention.attend`.
         bias = bias.movedim(-1, -3).contiguous()
         return bias.view(-1, block.attention.heads, *index.shape[-2:])
 
@@ -253,6 +257,7 @@ def drop_rates(config: TrunkConfig) -> Tensor:
     """The drop path rate of each residual branch, (num_drops,): even steps from 0 over blocks."""
     rates = torch.linspace(0.0, config.drop_path, sum(config.depths))
     early = config.depths[0] + config.depths[1]
+    # Blocks of stage 3 have two branches, those of stages 1 and 2 one.
     return torch.cat([rates[:early], rates[early:].repeat_interleave(2)])
 
 
@@ -260,5 +265,6 @@ def keep_weights(rates: Tensor, batch: int, drop_noise: Tensor | None) -> Sequen
     """For each branch, (B,) weights: 0 where noise < rate, else 1 / (1 - rate)."""
     if drop_noise is None:
         drop_noise = torch.rand(batch, rates.numel(), device=rates.device)
+    # Scaled up, so that the expected sum is that of all branches.
     weights = (drop_noise >= rates).float() / (1.0 - rates)  # (B, num_drops)
     return weights.unbind(1)

@@ -54,6 +54,8 @@ class Pyramid(nn.Module):
         self.out1 = self._block()
         initialise(self)
         if finest > STRIDES[0]:
+            # After drawing, so that the other weights are those of a whole pyramid of the same
+            # seed.
             del self.lateral1, self.split2, self.blocks1, self.out1
 
     def _block(self) -> EarlyBlock:
@@ -95,4 +97,5 @@ class Fold(nn.Module):
             linear(norm(maps[stride])).flatten(2)  # (B, N, m, m, width / m^2) -> (B, N, width)
             for stride, norm, linear in zip(STRIDES, self.norms, self.linears, strict=True)
         ]
+        # In the order in which the authors add them: float sums depend on it.
         return parts[2] + parts[1] + parts[0]

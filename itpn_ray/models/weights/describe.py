@@ -156,9 +156,11 @@ def _our_trunk(state: State) -> Trunk:
 
 
 def _authors_trunk(state: State) -> Trunk:
+    # The families' code names the same table differently.
     family = FAST_ITPN if "pos_embed" in state else ITPN
     position = state["pos_embed" if family == FAST_ITPN else "absolute_pos_embed"]
     blocks = _count(state, "blocks")
+    # The authors list merges among the blocks; where they stand tells the depths.
     merges = [i for i in range(blocks) if f"blocks.{i}.reduction.weight" in state]
     first, second = merges
     depths = first, second - first - 1, blocks - second - 1
@@ -178,6 +180,7 @@ def _trunk(
     table = state.get(names.relative.format(late))
     fast = family == FAST_ITPN
     hidden = state[names.hidden[0 if fast else 1].format(late)].shape[0]
+    # The first is of stage 1, whichever names the file has.
     early = next(name for name in state if re.fullmatch(names.early, name))
     return TrunkConfig(
         family=family,

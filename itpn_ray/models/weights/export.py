@@ -180,7 +180,11 @@ def _exported(job: _Job) -> torch.export.ExportedProgram:
         shapes = {name: {0: batch} for name in program.inputs}
     with torch.no_grad():
         return torch.export.export(
-            program.module, program.example(job.batch or 2), dynamic_shapes=shapes
+            # A batch of 1 would be taken for a constant: torch.export gives sizes 0 and 1 their own
+            # programs.
+            program.module,
+            program.example(job.batch or 2),
+            dynamic_shapes=shapes,
         )
 
 
@@ -201,6 +205,7 @@ def _write_onnx(job: _Job, path: Path) -> None:
         verbose=False,
     )
     written.model.metadata_props[ENTRY] = input_description(job.program, job.network)
+    # One file: a second one beside it is lost at the first copy.
     written.save(path, external_data=False)
 
 
@@ -208,6 +213,7 @@ def _read_onnx(path: Path, config: ExportConfig) -> Run:
     import onnxruntime
 
     del config
+    # On the CPU, where both compute in float32 and the difference is rounding alone.
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 

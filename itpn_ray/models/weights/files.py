@@ -77,8 +77,10 @@ def save_model(
     path = Path(path)
     metadata = dict(extra or {})
     metadata[METADATA_KEY] = json.dumps(network_to_dict(module.config), sort_keys=True)
+    # safetensors refuses views; a state dict may hold some.
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
+    # With the process's number: two that write the same file must not share a half.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata=metadata)
@@ -93,7 +95,7 @@ def load_model(path: str | os.PathLike[str], *, key: str | None = None) -> Netwo
     Args:
         path: a file of `save_model`, a run's folder, a saved state dict of this package, or one of
             the authors' checkpoints.
-        key: see `read_weights`; which one was taken of several is told as a warning.
+        key: see `read_weights`; a warning says which one was taken of several.
 
     Raises:
         CheckpointError: no such file, no network of either, damaged, or not fitting.
@@ -149,8 +151,15 @@ def build_network(weights: Weights, *, partial: bool = False) -> tuple[Network, 
 
     Raises:
         CheckpointError: the tensors do not fit the description or, where there is none, fill less
-            than 95 % (unless `partial`) or are a detector's.
+            than 95 % (unless `partial`), are a detector's or of a task of another package.
     """
+    if not weights.described and "task" in weights.metadata:
+        raise CheckpointError(
+            weights.subject,
+            weights.metadata["task"],
+            "is a task of another package, and the file holds a network of its own",
+            "Use `itpn-ray evaluate` or predict, or load it as that package does",
+        )
     module = build(weights.config)
     if weights.described:
         report = _fill(module, weights)
@@ -255,7 +264,8 @@ def place(
         if tensor is not given:
             resized.append(name)
         fitting[name] = tensor
-    wanted = [name for name in own if _is_wanted(module, name) and not name.startswith(left)]
+    expected = [name for name in own if _is_expected(module, name) and not name.startswith(left)]
+    # The other way round too: a file whose trunk has more than the module lost something.
     offered = [name for name in names if name.removeprefix(module.prefix).startswith(_TRUNK)]
     report = LoadReport(
         loaded=tuple(sorted(fitting)),
@@ -263,7 +273,7 @@ def place(
         unexpected=tuple(names[name] for name in names if name not in own),
         resized=tuple(sorted(resized)),
         mismatched=tuple(sorted(mismatched)),
-        fraction=min(_fraction(wanted, fitting), _fraction(offered, fitting)),
+        fraction=min(_fraction(expected, fitting), _fraction(offered, fitting)),
     )
     if report.fraction < ENOUGH and not partial:
         raise CheckpointError(
@@ -273,6 +283,7 @@ def place(
             "use the network that the file was made for, or allow a partial load "
             "(--model.partial-init)",
         )
+    # Last, so that a refused file leaves the module as it was.
     module.load_state_dict(fitting, strict=False)
     return report
 
@@ -287,7 +298,7 @@ def _names(module: Network, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return names
 
 
-def _is_wanted(module: Network, name: str) -> bool:
+def _is_expected(module: Network, name: str) -> bool:
     """Whether another network's file should have this tensor: fine-tuning does not make it anew."""
     bare = name.removeprefix(module.prefix)
     shared = name.startswith(module.prefix) and not bare.startswith(_NEW)
@@ -305,6 +316,7 @@ def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor |
     last = name.rsplit(".", 1)[-1]
     if tensor.ndim != own.ndim or tensor.shape[-1] != own.shape[-1]:
         return None
+    # A table with a class token is no square, and belongs to another kind of network.
     if last == "position" and table_side(tensor) ** 2 == tensor.shape[1]:
         side = table_side(own)
         return resize_table(tensor.float(), (side, side), module.body.position_offset)

@@ -107,6 +107,7 @@ def _early_entries(ours: str, theirs: str, config: TrunkConfig) -> Iterator[Entr
     yield from _mlp_entries(ours, theirs, CONV1 if fast else SAME)
     if fast:
         yield from _pairs(f"{ours}.mlp.norm", f"{theirs}.mlp.ffn_ln")
+    # Fast-iTPN has no scales in stages 1 and 2.
     elif config.layer_scale is not None:
         yield Entry(f"{ours}.scale2", (f"{theirs}.gamma_2",), SAME)
 
@@ -140,6 +141,7 @@ def _late_entries(ours: str, theirs: str, config: TrunkConfig) -> Iterator[Entry
         yield from _mlp_entries(ours, theirs)
         return
     yield from _pairs(f"{ours}.norm1", f"{theirs}.norm1")
+    # Fast-iTPN's attention has three matrices, iTPN's one.
     separate = tuple(f"{theirs}.attn.{part}_proj.weight" for part in "qkv")
     yield Entry(f"{ours}.attention.qkv.weight", separate, STACK)
     yield Entry(f"{ours}.attention.q_bias", (f"{theirs}.attn.q_bias",), SAME)

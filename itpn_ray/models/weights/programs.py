@@ -125,6 +125,7 @@ def program_of(network: Network, image_size: int | None = None) -> Program:
 
 def _canvas(network: DenseHead, image_size: int | None) -> int:
     """Side of the square that views are padded to: a multiple of 32, 64 at least."""
+    # As `padded_sides` pads a batch of one.
     return max(64, -(-(image_size or network.view[1]) // 32) * 32)
 
 
@@ -156,6 +157,7 @@ def read_inputs(
     if isinstance(network, DenseHead):
         side = program.side
         views = [WholeView(short_side=min(network.view[0], side), long_side=side)(p) for p in paths]
+        # Zero is what a detector sees beyond a view, see `normalise_views`.
         images = torch.zeros(len(views), 3, side, side)
         for place, (view, _) in zip(images, views, strict=True):
             place[:, : view.shape[2], : view.shape[3]] = view[0]
@@ -163,10 +165,10 @@ def read_inputs(
     return (torch.stack([network.preprocess(path) for path in paths]),)
 
 
-def metadata_of(network: Network, told: Mapping[str, str]) -> dict[str, str]:
-    """What an exported weight file says beside its weights: what `told`, and the crop."""
+def metadata_of(network: Network, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What an exported weight file says beside its weights: its `metadata`, and the crop."""
     crop = {} if isinstance(network, DenseHead) else {"crop_fraction": str(network.crop_fraction)}
-    return {**told, **crop}
+    return {**metadata, **crop}
 
 
 def input_description(program: Program, network: Network) -> str:
@@ -194,8 +196,8 @@ def resized(network: Network, image_size: int, metadata: Mapping[str, str]) -> N
     config: Any = replace(network.config, trunk=trunk)
     other = build(config).eval()
     load_weights(other, network.state_dict())
-    told = dict(metadata)
+    remembered = dict(metadata)
     if network.crop_fraction == crop_fraction(network.image_size):
-        told.pop("crop_fraction", None)
-    other.remember(told)
+        remembered.pop("crop_fraction", None)
+    other.remember(remembered)
     return other

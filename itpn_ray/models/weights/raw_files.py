@@ -1,6 +1,6 @@
 """The contents of weight files of any format, as tensors and plain data: nothing is ever executed.
 
-Which format a file has is told by its first bytes, not by its name: `.pth`, `.pt`, `.bin` and
+Which format a file has shows in its first bytes, not by its name: `.pth`, `.pt`, `.bin` and
 `.safetensors` are all in use for several of them.
 """
 
@@ -114,7 +114,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, its errors told as CheckpointError."""
+    """A safetensors file, its errors raised as CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -143,6 +143,7 @@ def _is_safetensors(path: Path) -> bool:
         return True
     if head.startswith(_PICKLES):
         return False
+    # A damaged one: the reader will say what is wrong with it.
     if path.suffix == ".safetensors":
         return True
     raise CheckpointError(
@@ -175,18 +176,19 @@ def read_pickle(path: Path) -> Any:
         ) from error
 
 
-def _why(told: str) -> str:
+def _why(message: str) -> str:
     """What `torch.load` says in many lines, in one."""
-    if foreign := re.search(r"(?:GLOBAL|function) (\S+)", told):
+    if foreign := re.search(r"(?:GLOBAL|function) (\S+)", message):
         return f"it wants to run {foreign[1]}"
-    reason = re.search(r"WeightsUnpickler error: (.+)", told)
-    return (reason[1] if reason else told.splitlines()[0]).rstrip(".")
+    reason = re.search(r"WeightsUnpickler error: (.+)", message)
+    return (reason[1] if reason else message.splitlines()[0]).rstrip(".")
 
 
 def _harmless() -> list[Any]:
     """What pickles of training scripts may name besides tensors: data types that run no code."""
     core: Any = np._core.multiarray  # type: ignore[attr-defined]
     found: list[Any] = [argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray]
+    # A NumPy scalar names the class of its dtype.
     found += [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     for home in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since NumPy 2
         found += [(getattr(core, name), f"{home}.{name}") for name in ("scalar", "_reconstruct")]

@@ -88,12 +88,13 @@ def read_weights(
             entry.
     """
     metadata, tree, subject = _raw(source)
-    told = metadata.pop(METADATA_KEY, None)
+    # Taken out: what is left is what `save_model` was given as `extra`.
+    entry = metadata.pop(METADATA_KEY, None)
     state, choice = _choose(tree, key, subject)
     dense = _dense_of(state)
     guess = ""
-    if told is not None:
-        config = _description(told, subject)
+    if entry is not None:
+        config = _description(entry, subject)
     else:
         config = describe(
             dense,
@@ -103,12 +104,13 @@ def read_weights(
             subject=subject,
         )
         guess = "" if num_heads else _guess(config.trunk)
+    # A file may have our names and no description: a bare state dict.
     ours = is_ours(dense)
     return Weights(
         subject=subject,
         tensors=state if ours else from_official(state, config),
         config=config,
-        described=told is not None,
+        described=entry is not None,
         written_by="itpn_ray" if ours else "authors",
         metadata=metadata,
         choice=choice,
@@ -174,8 +176,8 @@ def _choose(tree: Any, key: str | None, subject: str) -> tuple[dict[str, Tensor]
     if key is not None:
         return found[key], ""
     name = min(found, key=_rank)
-    told = f"took {name} of {', '.join(found)}; key says which" if len(found) > 1 else ""
-    return found[name], told
+    choice = f"took {name} of {', '.join(found)}; key says which" if len(found) > 1 else ""
+    return found[name], choice
 
 
 def _rank(name: str) -> tuple[int, bool]:
@@ -200,10 +202,10 @@ def _guess(trunk: TrunkConfig) -> str:
     return f"guessed {heads}; num_heads of load_official says"
 
 
-def _description(told: str, subject: str) -> NetworkConfig:
+def _description(entry: str, subject: str) -> NetworkConfig:
     """The network that a file says it holds."""
     try:
-        return network_from_dict(json.loads(told))
+        return network_from_dict(json.loads(entry))
     except (ConfigError, json.JSONDecodeError) as error:
         raise CheckpointError(
             subject, None, f"its tensors and its description disagree ({error})", "export it anew"

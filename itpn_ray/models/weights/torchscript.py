@@ -103,6 +103,7 @@ class _Unpickler(pickle.Unpickler):
         """The few callables that a module of tensors needs, none of which runs foreign code."""
         if (module, name) in self._known:
             return self._known[module, name]
+        # The archive's own classes, by whatever name: only their attributes count.
         if module.split(".")[0] == "__torch__":
             return type("Module", (_Module,), {})
         if module == "torch" and name in _DTYPES:
@@ -130,8 +131,10 @@ def _tensor(
     storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *unused: Any
 ) -> Tensor:
     """A copy of the part of a storage that a tensor shows; raises where it reaches beyond."""
+    # Checked here, for as_strided names sizes but not whose they are.
     if math.prod(size) > storage.numel():
         raise pickle.UnpicklingError("a tensor is larger than its storage")
+    # A copy, so that no two tensors share memory, as they may in the archive.
     return storage.as_strided(tuple(size), tuple(stride), offset).clone()
 
 

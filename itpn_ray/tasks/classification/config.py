@@ -20,6 +20,7 @@ class Classification(TaskConfig):
 
     name: ClassVar[str] = "classification"
     implementation: ClassVar[str] = "itpn_ray.tasks.classification.task:ClassificationTask"
+    title: ClassVar[str] = "Fine-tuning"
     kinds: ClassVar[tuple[str, ...]] = ("classifier",)
     metrics: ClassVar[tuple[Metric, ...]] = TOP_K
 

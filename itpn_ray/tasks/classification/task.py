@@ -99,6 +99,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
 
     def build(self) -> ClassificationNetwork:
         """The classifier with trunk weights from ``model.init``, if given, and a new head."""
+        # All workers draw the same first weights: sharding does not send them around.
         torch.manual_seed(self.seed)
         classifier = create_model(
             self.model.name,
@@ -131,6 +132,8 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
             epoch=epoch,
             probability=self.config.random_erasing,
         )
+        # Smoothed before they are mixed, as timm does: the mix of two smooth targets still sums to
+        # 1.
         one_hot = F.one_hot(batch["label"], len(self.classes)).float()  # (B, classes)
         smoothing = self.config.label_smoothing
         images, target = mix(

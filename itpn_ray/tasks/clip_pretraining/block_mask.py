@@ -66,9 +66,11 @@ def block_mask(
     for block in blocks.unbind(1):
         missing = masked - mask.sum(1)  # (B,)
         new = _rectangle(block, missing, grid, min(smallest, masked)) & ~mask
+        # In row-major order, no more than are still missing.
         mask |= new & (new.cumsum(1) <= missing[:, None])
     # Should the rectangles not suffice, single patches at random do.
     missing = masked - mask.sum(1)
+    # 1 lies above every draw: what is hidden already comes last.
     order = draws[:, 4 * BLOCKS :].masked_fill(mask, 1.0).argsort(dim=1, stable=True)
     return mask | (order.argsort(dim=1) < missing[:, None])
 
@@ -78,6 +80,7 @@ def _rectangle(draws: Tensor, missing: Tensor, grid: tuple[int, int], smallest: 
     rows, columns = grid
     area, aspect, top, left = draws.unbind(1)
     area = smallest + area * (missing - smallest).clamp(min=0)
+    # Log-uniform, so that wide and tall rectangles are as likely.
     aspect = ((2 * aspect - 1) * math.log(1 / ASPECT)).exp()
     height = (area * aspect).sqrt().round().clamp(1, rows)
     width = (area / aspect).sqrt().round().clamp(1, columns)

@@ -76,6 +76,7 @@ class ClipPretraining(TaskConfig):
 
     name: ClassVar[str] = "clip_pretraining"
     implementation: ClassVar[str] = "itpn_ray.tasks.clip_pretraining.task:ClipPretrainingTask"
+    title: ClassVar[str] = "Pre-training"
     kinds: ClassVar[tuple[str, ...]] = ("distiller",)
     metrics: ClassVar[tuple[Metric, ...]] = NEIGHBOURS
 

@@ -81,10 +81,12 @@ class ClipTeacher(nn.Module):
         x = images.float()
         if x.shape[-1] != self.size:
             x = F.interpolate(x, size=(self.size, self.size), mode="bicubic", antialias=True)
+            # Bicubic resizing overshoots at edges; CLIP never saw such values.
             x = x.clamp(0, 255)
         with _half_precision(images.device):
             tokens = self.network.forward_features((x - self.mean) * self.scale)
             tokens = self.network.head(tokens[:, 1:])  # (B, L, T), without the class token
+        # Targets of one scale for every token, however large the teacher's are.
         return F.layer_norm(tokens.float(), tokens.shape[-1:]).half()
 
 
@@ -210,6 +212,7 @@ def _fit(
     Raises:
         CheckpointError: one is missing, or has another shape.
     """
+    # OpenAI's projection has no bias, timm's head has one.
     fitting = {"head.bias": torch.zeros(TEACHERS[model].width), **weights}
     missing = [name for name in reference if name not in fitting]
     if missing:
@@ -218,6 +221,7 @@ def _fit(
     table = fitting["pos_embed"]  # (1, 1 + L, W), the class token's position first
     if table.ndim == 3 and table.shape != reference["pos_embed"].shape:
         side = math.isqrt(reference["pos_embed"].shape[1] - 1)
+        # The class token has no place in the grid.
         patches = resize_table(table[:, 1:], (side, side), POSITION_OFFSET)
         fitting["pos_embed"] = torch.cat([table[:, :1], patches], dim=1)
     for name, tensor in fitting.items():

@@ -24,6 +24,7 @@ class Detection(TaskConfig):
 
     name: ClassVar[str] = "detection"
     implementation: ClassVar[str] = "itpn_ray.tasks.detection.task:DetectionTask"
+    title: ClassVar[str] = "Detection"
     kinds: ClassVar[tuple[str, ...]] = ("rcnn", "dino")
     metrics: ClassVar[tuple[Metric, ...]] = AVERAGE_PRECISION
     augmentation: ClassVar[type[Augmentation]] = DetectionAugmentConfig

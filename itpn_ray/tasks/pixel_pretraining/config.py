@@ -21,6 +21,7 @@ class PixelPretraining(TaskConfig):
 
     name: ClassVar[str] = "pixel_pretraining"
     implementation: ClassVar[str] = "itpn_ray.tasks.pixel_pretraining.task:PixelPretrainingTask"
+    title: ClassVar[str] = "Pre-training"
     kinds: ClassVar[tuple[str, ...]] = ("autoencoder",)
     metrics: ClassVar[tuple[Metric, ...]] = (*NEIGHBOURS, *PRETRAINING)
 

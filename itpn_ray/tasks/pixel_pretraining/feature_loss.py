@@ -54,12 +54,15 @@ class FeatureModelling(Averaging):
         Returns:
             ``mfm_stage1`` .. ``mfm_stage3``, scalars.
         """
+        # Only the student learns from the comparison.
         with torch.no_grad():
             targets = self.teacher.stages(images, visible)
         terms = {}
         for term, head, target, stride in zip(
             self.terms, self.heads, targets, sorted(pyramid), strict=True
         ):
+            # A teacher that shrinks its features must not lower the loss; float32 for the small
+            # variances.
             target = F.layer_norm(target.float(), target.shape[-1:])
             terms[term] = F.mse_loss(head(pyramid[stride]).float(), target)
         return terms

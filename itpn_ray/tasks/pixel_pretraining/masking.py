@@ -19,6 +19,7 @@ def visible_count(tokens: int, ratio: float) -> int:
     Raises:
         ConfigError: no patch would be hidden, or none would be visible.
     """
+    # Cut off, not rounded, as MAE does.
     visible = int(tokens * (1.0 - ratio))
     if visible == 0 or visible == tokens:
         what = "visible" if visible == 0 else "hidden"
@@ -56,7 +57,7 @@ def random_mask(
         seed: seed of the run.
         epoch: epoch of the draw.
         tokens: L, patches an image.
-        ratio: share of patches hidden.
+        ratio: fraction of patches hidden.
 
     Returns:
         ``visible`` (B, Nv) int64, ascending indices of visible patches, and ``mask`` (B, L) bool,
@@ -64,6 +65,7 @@ def random_mask(
     """
     keep = visible_count(tokens, ratio)
     noise = uniform_torch(seed, epoch, sample_ids, Stream.MASK, tokens)  # (B, L)
+    # Stable and sorted again: ties fall alike on every device, and position codes stay in order.
     visible = noise.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values  # (B, Nv)
     mask = torch.ones_like(noise, dtype=torch.bool).scatter_(1, visible, False)
     return visible, mask

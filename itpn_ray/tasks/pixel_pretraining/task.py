@@ -145,6 +145,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         autoencoder = network.autoencoder
         ids = {f"autoencoder.{name}": depth for name, depth in layer_ids(autoencoder).items()}
         top = max(ids.values())
+        # The teacher's parameters are among them, but need no gradient.
         return {name: ids.get(name, top) for name, _ in network.named_parameters()}
 
     def no_weight_decay(self, network: MaskedPretrainingNetwork) -> set[str]:
@@ -169,7 +170,9 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
     def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Prepare batches for evaluation, and keep the first images for `draw`."""
         for raw in batches:
+            # Always epoch 0: held-out losses of different epochs must be of the same masks.
             batch = self.prepare(raw, epoch=0)
+            # Those with row 0 where they come by, so that each evaluation draws the same images.
             if self._last is None or int(batch["sample_id"].min()) == 0:
                 self._last = {name: tensor[:SHOWN] for name, tensor in batch.items()}
             yield batch

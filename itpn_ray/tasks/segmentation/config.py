@@ -23,6 +23,7 @@ class Segmentation(TaskConfig):
 
     name: ClassVar[str] = "segmentation"
     implementation: ClassVar[str] = "itpn_ray.tasks.segmentation.task:SegmentationTask"
+    title: ClassVar[str] = "Segmentation"
     kinds: ClassVar[tuple[str, ...]] = ("segmenter",)
     metrics: ClassVar[tuple[Metric, ...]] = SEGMENTATION
     augmentation: ClassVar[type[Augmentation]] = SegmentationAugmentConfig

@@ -78,6 +78,7 @@ class CheckpointManifest:
     def _from(cls, content: dict[str, Any]) -> CheckpointManifest:
         files = {}
         for name, entry in content["files"].items():
+            # Names become paths: none may leave the folder.
             if not _FILE_NAME.match(name) or not _SHA256.match(entry["sha256"]):
                 raise ValueError(name)
             files[name] = FileEntry(bytes=int(entry["bytes"]), sha256=entry["sha256"])

@@ -82,6 +82,7 @@ def _encode(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Mapping):
         if all(isinstance(key, str) and not key.startswith("$") for key in node):
             return {key: _encode(value, below + key, tensors) for key, value in node.items()}
+        # JSON has string keys only, and an optimiser's state goes by number.
         pairs = [[_key(key, path), _encode(v, f"{below}{key}", tensors)] for key, v in node.items()]
         return {"$items": pairs}
     if isinstance(node, list | tuple):
@@ -126,6 +127,7 @@ def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         copy = torch.empty(
             source.shape, dtype=source.dtype, device="cpu", pin_memory=source.is_cuda
         )
+        # Not waited for one by one: the copies queue up on the device.
         copies[name] = copy.copy_(source, non_blocking=True)
     if any(tensor.is_cuda for tensor in tensors.values()):
         torch.cuda.synchronize()
@@ -161,6 +163,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, s
         }
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
+    # The format pads its header with blanks, so that the tensors begin aligned.
     text += b" " * (-len(text) % 8)
     return _write_hashed(path, _chunks(struct.pack("<Q", len(text)) + text, tensors, order))
 
@@ -184,6 +187,7 @@ def _chunks(head: bytes, tensors: Mapping[str, Tensor], order: list[str]) -> Ite
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
+    # As bytes, since NumPy has no bfloat16.
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 

@@ -99,6 +99,7 @@ class CheckpointStore:
         self.uri = uri
         self.keep_last, self.keep_every = keep_last, keep_every
         self._store = open_store(uri)
+        # One thread: checkpoints are committed in the order of their steps.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[SaveReport] | None = None
         self._reports: list[SaveReport] = []
@@ -137,6 +138,7 @@ class CheckpointStore:
         for name, tree in state.items():
             if not _PART.match(name) or f"{name}.json" == STATE:
                 raise CheckpointError("state", name, "is no part's name", "Use letters and digits")
+            # Copied before training goes on and changes them.
             tensors, skeleton = flatten(tree)
             parts[name] = _Part(snapshot(tensors), skeleton)
         paused = time.perf_counter() - started
@@ -249,6 +251,7 @@ class CheckpointStore:
                 )
                 if not self._holds(name, files):
                     self._commit(folder, name, manifest, verify)
+            # After the commit, so that the names never lead to a half.
             self._store.point(LAST, name)
             if best:
                 self._store.point(BEST, name)
@@ -317,6 +320,7 @@ class CheckpointStore:
 
     def _retain(self, newest: str) -> None:
         """Remove what is not to be kept, and what earlier saves left unfinished."""
+        # Bad ones do not count as kept, or good older ones would go in their favour.
         committed = [name for name in self._committed() if name not in self._bad or name == newest]
         keep = {newest, *committed[-self.keep_last :], self._store.pointed(BEST)}
         if self.keep_every:

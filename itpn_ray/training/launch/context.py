@@ -81,6 +81,7 @@ class TrainContext:
         if self.world == 1 or sharded:
             return called
         ids = [self.device.index] if self.device.type == "cuda" else None
+        # Gradients as views of the buckets that are sent: one copy of them less.
         return DistributedDataParallel(called, device_ids=ids, gradient_as_bucket_view=True)
 
     def average_gradients(self, model: nn.Module, network: nn.Module, now: bool) -> None:
@@ -101,6 +102,7 @@ class TrainContext:
 def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) -> TrainContext:
     """Choose the device and its numerics."""
     if not gpu:
+        # Steps on a CPU are faster with it, see `itpn_ray.allocator`.
         keep_pages()
         torch.set_num_threads(max(1, threads))
         return TrainContext(rank=rank, world=world, device=torch.device("cpu"))
@@ -108,6 +110,7 @@ def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) 
     index = local_rank if torch.cuda.device_count() > local_rank else 0
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)
+    # Matrices outside autocast; metrics that need float32 turn it off themselves.
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     return TrainContext(rank=rank, world=world, device=device)

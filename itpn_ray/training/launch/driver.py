@@ -57,6 +57,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
         task = make_task(config, train_split.classes)
         task.build()
         report = task.load_report
+    # After what costs nothing, for this writes to the store.
     check_writable(config.out)
     if config.checkpoint.uri:
         check_writable(config.checkpoint.uri)
@@ -93,8 +94,9 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease)
     tracker = create_tracker(config.tracking, config.out)
+    lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
-    console.summary(folder, load_lines(config), where={"tracking": tracker.where, **kept_at})
+    console.summary(folder, lines, where={"tracking": tracker.where, **kept_at})
     return folder
 
 
@@ -116,15 +118,6 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
     )
 
 
-def load_lines(config: ExperimentConfig) -> list[str]:
-    """The Python that loads what a run has trained."""
-    return [
-        "from itpn_ray.models import load_model",
-        f'model = load_model("{join(run_uri(config), EXPORT)}")',
-        task_class(config.task).usage,
-    ]
-
-
 def _train(
     config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
 ) -> None:
@@ -136,6 +129,7 @@ def _train(
         with console.follow(folder), TrackingFollower(tracker, folder):
             _launch(config, folder, journal, console.verbosity == "verbose")
         lease.check()
+        # Only with the lease: another driver may have taken over the run meanwhile.
         export(config, folder)
 
 

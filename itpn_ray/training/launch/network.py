@@ -15,7 +15,7 @@ import ray
 from ray.train.torch import TorchConfig
 
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""What gloo and NCCL are told by; what the user has set stays."""
+"""What gloo and NCCL read; what the user has set stays."""
 
 
 class RayAddressConfig(TorchConfig):

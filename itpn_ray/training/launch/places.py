@@ -41,6 +41,7 @@ def check_shared(config: ExperimentConfig) -> None:
         return
     checkpoints = checkpoint_uri(config)
     if not is_uri(checkpoints):
+        # A file that cannot have been there: another machine may have a folder of the same name.
         token = Path(checkpoints) / f"seen-{secrets.token_hex(8)}"
         token.parent.mkdir(parents=True, exist_ok=True)
         token.touch()
@@ -81,6 +82,7 @@ def _other_nodes() -> dict[str, str]:
 
 def _ask(nodes: Mapping[str, str], question: Callable[[], bool]) -> dict[str, bool]:
     """What each node answers."""
+    # No CPU, for training may hold them all; no retry, for a lost node is an answer.
     task = ray.remote(question).options(num_cpus=0, max_retries=0)
     answers = {
         node: task.options(
@@ -112,6 +114,7 @@ class Shipped:
         target = folder / self.name
         if not target.is_file():
             folder.mkdir(parents=True, exist_ok=True)
+            # Several workers of a machine may write it at once; each replaces a whole file.
             part = target.with_name(f".{target.name}.{os.getpid()}")
             ray.get(self.content).tofile(part)
             part.replace(target)
@@ -133,6 +136,7 @@ def ship(config: ExperimentConfig) -> dict[str, Shipped]:
 def _shipped(path: Path) -> Shipped:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # Mapped, so that the file is copied into the object store once and never into this process.
     content = np.memmap(path, dtype=np.uint8, mode="r")
     return Shipped(name=path.name, sha256=digest, content=ray.put(np.asarray(content)))
 

@@ -59,6 +59,7 @@ class PreemptionNotice:
         return self._told.preemption_info if self._told is not None else None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # No more than this in a handler: the step at hand may hold any lock.
         self._signalled = True
         self._restore()
 

@@ -82,6 +82,7 @@ def _fit(
     max_failures: int,
 ) -> None:
     """Train to the end, or until workers failed more often than ``max_failures``."""
+    # A folder for each attempt: Ray Train would resume its own state from an old one.
     attempt = folder / "ray" / f"{time.time():.0f}"
     fewest, most = config.worker_range
     scaling: dict[str, Any] = {

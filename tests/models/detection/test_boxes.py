@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import torch
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import generalized_box_iou_loss
 
-from itpn_ray.models.detection.boxes import IGNORED, NOTHING, decode, encode, match, sample
+from itpn_ray.models.detection.boxes import (
+    IGNORED,
+    NOTHING,
+    decode,
+    encode,
+    giou_loss,
+    match,
+    sample,
+)
 from itpn_ray.rng import Stream
 
 
@@ -87,3 +96,17 @@ def test_samples_are_functions_of_their_seed_and_turn():
     assert draw(3) == first
     for other in (draw(4), draw(3, turn=1), draw(3, Stream.ANCHORS)):
         assert other != first
+
+
+def test_the_giou_loss_is_torchvisions_with_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner, side = torch.rand(2, 200, 4, generator=generator).chunk(2, dim=-1)
+    boxes, targets = torch.cat([corner, corner + side], dim=-1)  # some apart, some overlapping
+    boxes[0], targets[1] = targets[0], 0.0  # the same box; a box that is a point
+    found, wanted = boxes.clone().requires_grad_(), boxes.clone().requires_grad_()
+    losses = giou_loss(found, targets)
+    expected = generalized_box_iou_loss(wanted, targets)
+    torch.testing.assert_close(losses, expected)
+    losses.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(found.grad, wanted.grad)

@@ -133,5 +133,5 @@ def test_pretrained_trunk_and_pyramid_fit() -> None:
     earlier = create_autoencoder("nano", image_size=64)
     network = segmenter()
     report = load_weights(network, earlier.state_dict())
-    assert report.share == 1.0
+    assert report.fraction == 1.0
     assert all(name.startswith(("head.", "aux", "logits.")) for name in report.missing)

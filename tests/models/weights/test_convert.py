@@ -51,7 +51,7 @@ def test_there_and_back_is_the_identity(reference, name):
 def test_back_and_there_is_the_identity(make):
     module = make()
     again, report = load_official(to_official(module), num_heads=module.config.trunk.heads)
-    assert report.share == 1
+    assert report.fraction == 1
     assert again.config == replace(module.config, trunk=again.config.trunk)
     for name, tensor in module.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
@@ -119,7 +119,7 @@ def test_wrapped_and_prefixed_files_are_read(reference, wrapper, prefix, tmp_pat
     state[f"{prefix}relative_position_index"] = torch.zeros(16, 16, dtype=torch.int64)
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "official.pth")
     module, report = load_official(tmp_path / "official.pth")
-    assert report.share == 1
+    assert report.fraction == 1
     assert not report.unexpected
     with torch.no_grad():
         torch.testing.assert_close(
@@ -157,7 +157,7 @@ def test_too_little_is_refused_unless_partial(reference):
     with pytest.raises(CheckpointError, match="at least 95%"):
         load_official(some)
     _, report = load_official(some, partial=True)
-    assert report.share < 0.95
+    assert report.fraction < 0.95
 
 
 @pytest.mark.parametrize("state", [{}, {"a": torch.zeros(1)}, {"pos_embed": torch.zeros(1, 4, 64)}])

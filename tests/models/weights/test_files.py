@@ -80,7 +80,7 @@ def test_pre_trained_weights_go_into_other_networks(kind):
     torch.manual_seed(0)
     source, target = MAKERS["autoencoder"](pyramid_depth=1), MAKERS[kind]()
     report = load_weights(target, source.state_dict())
-    assert report.share == 1
+    assert report.fraction == 1
     parts = ["trunk.", "pyramid."] if kind == "dense" else ["trunk."]
     for name, tensor in target.state_dict().items():
         if name.startswith(tuple(parts)):
@@ -120,7 +120,7 @@ def test_layer_scales_are_not_lost_in_silence():
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, before[name])
     report = load_weights(target, source.state_dict(), partial=True)
-    assert report.share < 0.95
+    assert report.fraction < 0.95
     assert "trunk.stage3.0.scale1" in report.unexpected
 
 
@@ -135,14 +135,14 @@ def test_a_head_for_other_classes_is_left_new():
     target = create_model("nano", num_classes=4)
     report = load_weights(target, source.state_dict())
     assert report.mismatched == ("head.bias", "head.weight")
-    assert report.share == 1
+    assert report.fraction == 1
 
 
 def test_new_gathering_tokens_may_be_missing():
     acceleration = Acceleration(window=2, gathering=True, relative_position="windows+cross")
     target = create_model("nano", acceleration=acceleration)
     report = load_weights(target, create_model("nano").state_dict())
-    assert report.share == 1
+    assert report.fraction == 1
     assert any(name.startswith("trunk.gathering.") for name in report.missing)
 
 

@@ -159,7 +159,7 @@ def test_evaluation_and_export(teacher: str, tmp_path: Path) -> None:
     loaded = load_model(path)
     assert isinstance(loaded, ClipDistiller)
     classifier = create_model("fast_itpn_nano", num_classes=3, image_size=64)
-    assert load_weights(classifier, path).share == 1.0
+    assert load_weights(classifier, path).fraction == 1.0
 
 
 def test_settings_that_cannot_be() -> None:

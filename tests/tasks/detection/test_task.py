@@ -234,7 +234,7 @@ def built(**options: Any) -> tuple[Detector, Any]:
 def test_the_pyramid_comes_from_pre_training_in_its_own_shape(pretrained: str) -> None:
     detector, report = built(init=pretrained)
     assert (detector.config.pyramid.width, detector.config.pyramid.depth) == (16, 2)
-    assert report.share == 1.0
+    assert report.fraction == 1.0
     assert all(name.startswith(("rpn.", "roi.")) for name in report.missing)
     weights, mine = load_model(pretrained).state_dict(), detector.trunk.state_dict()
     shared = [name for name in weights if name.startswith(("trunk.", "pyramid."))]
@@ -268,7 +268,7 @@ def test_a_detector_of_other_classes_gives_all_but_its_class_layers(
     second.build()
     report = second.load_report
     assert report is not None
-    assert report.share == 1.0
+    assert report.fraction == 1.0
     assert all("class" in name for name in report.missing)
     assert set(report.missing) == set(report.mismatched)
 

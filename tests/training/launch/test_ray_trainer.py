@@ -41,7 +41,7 @@ def test_two_workers_take_the_steps_of_a_process_alone(prepared: str, tmp_path: 
     one = losses(train_alone(tiny(prepared, tmp_path / "one")))
     two = losses(train(under_ray(prepared, tmp_path / "two", "2")))
     assert len(one) == 8
-    assert two == pytest.approx(one, rel=1e-4)
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 def test_a_killed_run_ends_bit_equal(prepared: str, tmp_path: Path) -> None:

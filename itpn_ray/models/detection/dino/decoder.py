@@ -49,10 +49,13 @@ class Select(nn.Module):
         guesses, allowed = levels.anchors()
         tokens = self.norm(self.linear(tokens.masked_fill(~allowed[..., None], 0.0)))
         with torch.no_grad():
+            # Chosen without a gradient: what learns is the head's answer for the chosen ones,
+            # below.
             scores = self.class_head(tokens).amax(-1).float()  # (B, S)
         best = scores.masked_fill(~allowed, -torch.inf).topk(min(self.queries, scores.shape[1]))[1]
         tokens = _take(tokens, best)
         logits = self.class_head(tokens).float()
+        # Added before the sigmoid, so that no step leaves the image.
         boxes = (self.box_head(tokens).float() + logit(_take(guesses, best))).sigmoid()
         return Selection(
             predictions=Predictions(logits=logits[None], boxes=boxes[None]),

@@ -62,8 +62,11 @@ def make_copies(boxes: Tensor, labels: Tensor, seeds: Tensor, config: DinoConfig
     objects = (labels < 0).int().argsort(dim=1, stable=True)  # (B, M): places, objects first
     divisor = count.clamp(min=1)
     groups = (config.denoising // divisor).clamp(min=1)
+    # Each object twice a group, near and far.
     used = 2 * count * groups
-    place = torch.arange(int(used.max()), device=boxes.device)[None]  # (1, D)
+    # As many places for every batch: how many are used, the host would have to wait for.
+    places = 2 * max(config.denoising, labels.shape[1])
+    place = torch.arange(places, device=boxes.device)[None]  # (1, D)
     filled = place < used
     near = filled & (place // divisor % 2 == 0)
     source = objects.gather(1, place % divisor)  # (B, D)
@@ -93,6 +96,7 @@ def _change(labels: Tensor, draws: Tensor, config: DinoConfig) -> Tensor:
 def _shift(boxes: Tensor, draws: Tensor, near: Tensor, config: DinoConfig) -> Tensor:
     """Boxes (B, D, 4) with each side moved, by less than half their size (near) or by more."""
     sign = torch.where(draws[..., 2:6] < 0.5, -1.0, 1.0)
+    # Near copies move by 0 to 1 half sides times the noise, far ones by 1 to 2.
     step = draws[..., 6:] + torch.where(near, 0.0, 1.0)[..., None]
     half = boxes[..., 2:].repeat(1, 1, 2) / 2 * config.box_noise
     first, last = (corners(boxes) + sign * step * half).clamp(0, 1).chunk(2, dim=-1)

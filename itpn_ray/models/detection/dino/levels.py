@@ -57,6 +57,7 @@ class Levels:
         for level, (rows, columns) in enumerate(self.shapes):
             ratio = self.ratios[:, level, :, None]  # (B, xy, 1)
             device = ratio.device
+            # Over the valid part: padding must not move the guesses of an image.
             x = (torch.arange(columns, device=device) + 0.5) / columns / ratio[:, 0]  # (B, w)
             y = (torch.arange(rows, device=device) + 0.5) / rows / ratio[:, 1]  # (B, h)
             x, y = x[:, None].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)

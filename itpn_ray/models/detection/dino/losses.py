@@ -9,13 +9,16 @@ Boxes are (x, y, width, height) in shares of the image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchvision.ops import generalized_box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
+from itpn_ray.models.detection.boxes import giou_loss
 from itpn_ray.models.detection.dino.boxes import corners
 
 COSTS = (2.0, 5.0, 2.0)  # of class, L1 and GIoU in the matching
@@ -55,22 +58,24 @@ def match(predictions: Predictions, boxes: Tensor, labels: Tensor, usable: Tenso
         (K, B, Q) int64: a place among the M, or -1. Each object is given to one prediction of each
         set, or to none where there are more objects than usable queries.
     """
+    places = labels.clamp(min=0)
+    costs = torch.stack(
+        [
+            matching_costs(predictions.logits[:, image], predictions.boxes[:, image], *targets)
+            for image, targets in enumerate(zip(boxes, places, strict=True))
+        ]
+    )  # (B, K, Q, M)
+    takes_part = usable[:, :, None] & (labels >= 0)[:, None, :]  # (B, Q, M)
+    # Marked in the costs themselves, so that the host waits for the device once for all images.
+    costs = costs.masked_fill(~takes_part[:, None], math.nan)
     assigned = torch.full(predictions.logits.shape[:3], -1)
-    for image, (own, takes_part) in enumerate(zip(labels >= 0, usable, strict=True)):
-        objects, queries = own.nonzero()[:, 0], takes_part.nonzero()[:, 0]
-        if not len(objects):
-            continue
-        costs = matching_costs(
-            predictions.logits[:, image, queries],
-            predictions.boxes[:, image, queries],
-            boxes[image, objects],
-            labels[image, objects],
-        ).cpu()
-        objects, queries = objects.cpu(), queries.cpu()
-        for layer, table in enumerate(costs):
-            rows, columns = linear_sum_assignment(table.numpy())
-            assigned[layer, image, queries[rows]] = objects[columns]
-    return assigned.to(labels.device)
+    for image, tables in enumerate(costs.cpu().numpy()):
+        known = ~np.isnan(tables[0])  # (Q, M)
+        queries, objects = known.any(axis=1).nonzero()[0], known.any(axis=0).nonzero()[0]
+        for layer, table in enumerate(tables):
+            rows, columns = linear_sum_assignment(table[np.ix_(queries, objects)])
+            assigned[layer, image, queries[rows]] = torch.from_numpy(objects[columns])
+    return assigned.to(labels.device, non_blocking=True)
 
 
 def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -82,6 +87,8 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tenso
         targets: (n, 4).
         labels: (n,) int64.
     """
+    # The focal loss of the one class, with the object and without it; DINO matches by their
+    # difference.
     p = logits.sigmoid()
     found = ALPHA * (1 - p) ** GAMMA * -(p + 1e-8).log()
     missed = (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-8).log()
@@ -105,17 +112,22 @@ def set_losses(
         boxes: (B, M, 4) of the objects.
         labels: (B, M) int64 of the objects.
     """
-    layer, image, query = (assigned >= 0).nonzero(as_tuple=True)
-    place = assigned[layer, image, query]
+    matched = assigned >= 0
+    image = torch.arange(len(labels), device=labels.device)[:, None]  # (B, 1)
+    place = assigned.clamp(min=0)
+    # All places are computed, also those that stand for nothing, and count nothing then: picking
+    # out the others would have the host wait for the device.
+    # Each class answers yes or no: a query for nothing has zeros only, and no class of its own.
     classes = torch.zeros_like(predictions.logits)
-    classes[layer, image, query, labels[image, place]] = 1.0
+    own = labels[image, place].clamp(min=0)[..., None]  # (K, B, Q, 1)
+    classes.scatter_(-1, own, matched[..., None].to(classes.dtype))
     focal = sigmoid_focal_loss(predictions.logits, classes, alpha=ALPHA, gamma=GAMMA)
-    found, wanted = predictions.boxes[layer, image, query], boxes[image, place]  # (n, 4)
-    weight = weights[image, query]
-    overlap = generalized_box_iou_loss(corners(found), corners(wanted))
+    wanted = boxes[image, place]  # (K, B, Q, 4)
+    weight = weights * matched  # (K, B, Q)
+    overlap = giou_loss(corners(predictions.boxes), corners(wanted))
     sums = {
         "class": (focal.sum(-1) * weights).sum(),
-        "l1": ((found - wanted).abs().sum(-1) * weight).sum(),
+        "l1": ((predictions.boxes - wanted).abs().sum(-1) * weight).sum(),
         "giou": (overlap * weight).sum(),
     }
     return {name: WEIGHTS[name] * value for name, value in sums.items()}

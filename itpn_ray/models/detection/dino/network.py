@@ -95,6 +95,7 @@ class Dino(Detector):
         """What the decoder makes of copies, if there are any, and of the selected tokens."""
         groups = torch.where(selected.usable, FREE, EMPTY)
         batch, queries = groups.shape
+        # An image of few tokens has fewer queries than were learned.
         contents = self.query_contents.weight[:queries].expand(batch, -1, -1)
         anchors = selected.anchors
         if copies is not None:
@@ -113,6 +114,7 @@ class Dino(Detector):
         See `Detector.losses`. Masks are not used.
         """
         labels, boxes = targets.labels, to_shares(targets.boxes, sizes)
+        # Of all workers: a worker with few objects must not weigh them more.
         objects = mean((labels >= 0).sum().float()).clamp(min=1.0)
         tokens, levels = self.encode(images, sizes, targets.seeds)
         selected = self.select(tokens, levels)
@@ -159,6 +161,7 @@ class Dino(Detector):
         selected = self.select(tokens, levels)
         predictions = self.decode(tokens, levels, selected)
         scores = predictions.logits[-1].sigmoid()  # (B, Q, C)
+        # Below every probability, so that no place without a token is among the best.
         scores = scores.masked_fill(~selected.usable[..., None], -1.0)
         boxes = to_pixels(predictions.boxes[-1], sizes)
         pairs, classes = scores.flatten(1), scores.shape[-1]

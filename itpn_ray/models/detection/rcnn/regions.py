@@ -64,8 +64,10 @@ def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int)
         (R, C, side, side) float32, R boxes in order.
     """
     numbered = torch.cat([F.pad(x, (1, 0), value=i) for i, x in enumerate(boxes)])  # (R, 5)
+    # 1e-6, for a box of exactly a limit must not fall below it by rounding.
     level = (box_area(numbered[:, 1:]).sqrt() / FINEST_SIDE + 1e-6).log2().floor()
     level = level.clamp(0, len(REGION_STRIDES) - 1)
+    # float32, for RoIAlign's sums are long and bfloat16's steps coarse.
     pooled = maps[4].new_zeros(len(numbered), maps[4].shape[1], side, side, dtype=torch.float32)
     for number, stride in enumerate(REGION_STRIDES):
         index = (level == number).nonzero()[:, 0]

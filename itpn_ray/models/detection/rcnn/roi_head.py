@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from itpn_ray.errors import DataError
 from itpn_ray.models.detection.base import MAX_DETECTIONS, UNKNOWN, Detections, Mean
-from itpn_ray.models.detection.boxes import Weights, decode, match, sample
+from itpn_ray.models.detection.boxes import Weights, decode, giou_loss, match, sample
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
 from itpn_ray.models.detection.rcnn.regions import Extent, Objects, mask_targets, pool_regions
@@ -103,6 +103,7 @@ class RoiHead(nn.Module):
         return losses
 
     def _sample(self, proposals: Tensor, objects: Objects, stage: int) -> Sampled:
+        # Objects are proposals too, or the first steps would have nothing to learn from.
         boxes = torch.cat([objects.boxes, proposals])
         matched = match(boxes, objects.boxes, positive=IOU[stage], negative=IOU[stage])
         index = sample(
@@ -143,7 +144,7 @@ class RoiHead(nn.Module):
         chosen = deltas[positive, labels[positive]]  # (P, 4)
         reached = decode(boxes[positive], chosen, BOX_WEIGHTS[stage])
         norm = mean(logits.new_tensor(float(len(boxes)))).clamp(min=1)
-        giou = generalized_box_iou_loss(reached, aims, reduction="sum")
+        giou = giou_loss(reached, aims).sum()
         parts = {
             "class": F.cross_entropy(logits, labels, reduction="sum") / norm,
             "box": GIOU_WEIGHT * giou / norm,
@@ -190,6 +191,7 @@ class RoiHead(nn.Module):
     ) -> list[Tensor]:
         """Where the sampled boxes move, for the next stage; the objects' own are left out."""
         labels = torch.cat([part.labels for part in sampled])
+        # Boxes of nothing move as the likeliest class would have them, as in a test.
         guess = logits[:, :-1].argmax(dim=1)
         labels = torch.where(labels < self.num_classes, labels, guess)
         boxes = _move([part.boxes for part in sampled], deltas, labels, sizes, stage)

@@ -108,8 +108,10 @@ class ProposalNetwork(nn.Module):
         chosen = torch.cat(index)
         boxes = decode(candidates.anchors[chosen], candidates.deltas[chosen], WEIGHTS)
         boxes = clip_boxes_to_image(boxes, size)
+        # Boxes that lie outside of the image are cut down to nothing.
         some = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, scores = boxes[some], candidates.logits[chosen][some]
+        # Apart by level: a box suppresses those of its own scale only.
         return boxes[batched_nms(boxes, scores, torch.cat(levels)[some], NMS)[: self.proposals]]
 
 

@@ -50,8 +50,9 @@ def test_objects_may_stand_anywhere_among_the_places():
 
 def test_a_batch_without_objects_has_no_copies():
     copies = make_copies(BOXES[2:], LABELS[2:], SEEDS[2:], CONFIG)
-    assert copies.boxes.shape == (1, 0, 4)
-    assert copies.places == 0
+    assert (copies.groups == EMPTY).all()
+    assert (copies.assigned == -1).all()
+    assert (copies.weights == 0).all()
 
 
 def test_near_copies_stay_near_and_far_ones_do_not():

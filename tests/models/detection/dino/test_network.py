@@ -108,7 +108,7 @@ def test_an_image_does_not_depend_on_its_batch_mates():
 
     apart = [losses(i, i + 1) for i in range(4)]
     for name, value in losses(0, 4).items():
-        torch.testing.assert_close(value, sum(one[name] for one in apart), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(value, sum(one[name] for one in apart), rtol=1e-5, atol=1e-5)
     net.eval()
     valid = torch.tensor([[64, 64], [50, 40]])
     pair = net.detect(whole[:2], valid)
