@@ -15,6 +15,7 @@ RECIPE_OF = {
     "pretrain": "nano",
     "finetune": "nano",
     "detect": "nano",
+    "segment": "nano",
     "plan": "nano",
     "tune": "nano",
     "cache-teacher": "nano_clip",

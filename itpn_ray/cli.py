@@ -106,6 +106,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "pretrain": (train.pretrain, train.PRETRAIN_HELP),
     "finetune": (train.finetune, train.FINETUNE_HELP),
     "detect": (train.detect, train.DETECT_HELP),
+    "segment": (train.segment, train.SEGMENT_HELP),
     "evaluate": (evaluate.run, evaluate.HELP),
     "predict": (predict.run, predict.HELP),
     "tune": (tune.run, tune.HELP),

@@ -22,7 +22,7 @@ from itpn_ray.tracking.config import TrackingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up, then cosine decay (paper, 5.1 and 5.2) or steps (5.3).
+    """AdamW with linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
 
     Raises:
         ConfigError: a value lies outside its range.
@@ -44,6 +44,8 @@ class OptimConfig:
     """Learning rate at the end of the cosine."""
     lr_milestones: tuple[float, ...] = ()
     """Fractions of the run after which the rate falls to a tenth; with any there is no cosine."""
+    linear: bool = False
+    """Let the rate fall in a line to 0 after the warm-up, in the place of the cosine."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices; vectors have none."""
     beta1: float = 0.9
@@ -93,6 +95,13 @@ class OptimConfig:
                 self.warmup_steps,
                 f"there are {self.warmup_epochs:g} warm-up epochs too",
                 "Add --optim.warmup-epochs 0, or leave the steps out",
+            )
+        if self.linear and (self.lr_milestones or self.min_lr):
+            raise ConfigError(
+                "optim.linear",
+                True,
+                "does not go with lr_milestones or min_lr: the rate falls in a line to 0",
+                "Leave one of them out",
             )
         for fraction in self.lr_milestones:
             checks.in_range("optim.lr_milestones", fraction, 0.0, 1.0, open_high=True)

@@ -111,10 +111,26 @@ def _average_precision(kind: str, things: str) -> tuple[Metric, ...]:
 
 
 AVERAGE_PRECISION = (*_average_precision("box", "boxes"), *_average_precision("mask", "masks"))
+SEGMENTATION = (
+    Metric(name="miou", label="mIoU", unit="%", headline=True),
+    Metric(name="macc", label="mean accuracy", unit="%"),
+    Metric(name="aacc", label="pixel accuracy", unit="%"),
+    Metric(name="miou_all", label="mIoU, absent classes as 0", unit="%", detail=True),
+    Metric(name="iou", label="IoU", unit="%"),
+    Metric(name="acc", label="accuracy", unit="%"),
+)
 
 _KNOWN = {
     metric.name: metric
-    for table in (TRAINING, SETTINGS, PRETRAINING, NEIGHBOURS, TOP_K, AVERAGE_PRECISION)
+    for table in (
+        TRAINING,
+        SETTINGS,
+        PRETRAINING,
+        NEIGHBOURS,
+        TOP_K,
+        AVERAGE_PRECISION,
+        SEGMENTATION,
+    )
     for metric in table
 }
 _REMEMBERED: dict[str, Metric] = {}

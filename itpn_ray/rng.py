@@ -47,6 +47,8 @@ class Stream(IntEnum):
     IMAGE = 15
     SWEEP = 16
     MIGRATION = 17
+    COLOUR = 18
+    DROPOUT = 19
 
 
 def uniform(

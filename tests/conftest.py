@@ -120,3 +120,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tests.data.made_objects import write_scenes
 
     return write_scenes(tmp_path_factory.mktemp("scenes"), train=8, val=5)
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Prepared images with masks of eleven classes: 8 to train on, 5 held out."""
+    from tests.data.made_masks import write_masked
+
+    return write_masked(tmp_path_factory.mktemp("masked"), train=8, val=5)

@@ -40,7 +40,7 @@ def test_a_switch_is_spelled_out(words: str, spelled: str) -> None:
     assert spell_switches(words.split(), NAMES) == spelled.split()
 
 
-@pytest.mark.parametrize(("word", "case"), product(WORDS, (str.lower, str.upper, str.title)))
+@pytest.mark.parametrize(("word", "case"), list(product(WORDS, (str.lower, str.upper, str.title))))
 def test_every_word_in_any_case(word, case) -> None:
     expected = WORDS[word] == "True"
     given = parse(ExperimentConfig, ["--task.masks", case(word)], "detect nano", DETECT)

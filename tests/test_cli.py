@@ -222,4 +222,4 @@ def test_weights_of_no_classifier(
     train_alone(config)
     path = export(config, tmp_path / "run")
     line = refused(capsys, "evaluate", str(path), "--data", prepared, "--out", str(tmp_path))
-    assert "is no classifier or detector with classes" in line
+    assert "is no classifier, detector or segmenter with classes" in line

@@ -1,4 +1,4 @@
-"""`itpn-ray pretrain`, `finetune` and `detect`: a recipe, with any of its settings changed."""
+"""`itpn-ray pretrain`, `finetune`, `detect` and `segment`: a recipe, with settings changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itpn_ray.commands.shared import command_line, starting
 PRETRAIN_HELP = "pre-train by masked image and feature modelling"
 FINETUNE_HELP = "fine-tune a classifier from pre-trained weights"
 DETECT_HELP = "train a detector from pre-trained weights, trunk and pyramid"
+SEGMENT_HELP = "train a segmenter from pre-trained weights, trunk and pyramid"
 
 
 def pretrain(words: list[str], verbose: bool) -> int:
@@ -23,6 +24,11 @@ def finetune(words: list[str], verbose: bool) -> int:
 def detect(words: list[str], verbose: bool) -> int:
     """Run `detect`; its exit code."""
     return _train("detect", words, verbose)
+
+
+def segment(words: list[str], verbose: bool) -> int:
+    """Run `segment`; its exit code."""
+    return _train("segment", words, verbose)
 
 
 def _train(verb: str, words: list[str], verbose: bool) -> int:

@@ -117,6 +117,50 @@ class DetectionAugmentConfig(Augmentation):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentationAugmentConfig(Augmentation):
+    """Sizes, crops, flips and colours of segmentation (the usual ones of ADE20K since PSPNet).
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    short_side: int = 512
+    """Shorter side of an image at ratio 1, pixels, unless its longer one gets too long."""
+    long_side: int = 2048
+    """Longest side of an image at ratio 1, pixels."""
+    ratio: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor on both, one drawn for each image."""
+    crop_size: int = 512
+    """Side of the square crop, pixels; smaller images are padded."""
+    largest_class: float = 0.75
+    """Largest share of a crop's labelled pixels that one class may have; the first of ten crops
+    drawn that keeps to it is taken, or else the last. 1: no such rule."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    distortion: float = 0.5
+    """Probability of each change of brightness, contrast, saturation and hue; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("short_side", "crop_size"):
+            checks.positive(f"augment.{name}", getattr(self, name))
+        checks.in_range("augment.long_side", self.long_side, self.short_side, 100_000)
+        low, high = self.ratio
+        if not 0 < low <= high:
+            raise ConfigError(
+                "augment.ratio", self.ratio, "is not a range", "Give the smaller factor first"
+            )
+        if self.crop_size % 32:
+            raise ConfigError(
+                "augment.crop_size",
+                self.crop_size,
+                "is not a multiple of 32, the largest stride of the maps",
+                f"Use {max(32, self.crop_size // 32 * 32)}",
+            )
+        for name in ("largest_class", "flip", "distortion"):
+            checks.in_range(f"augment.{name}", getattr(self, name), 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreviewConfig:
     """What a contact sheet of prepared data shows.
 
@@ -136,6 +180,7 @@ class PreviewConfig:
     """Epoch of the order and of every draw."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detection: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+    segmentation: SegmentationAugmentConfig = field(default_factory=SegmentationAugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:

@@ -61,7 +61,8 @@ _ROTATED = [
 ]
 
 _SEGMENTATION = [
-    pa.field("mask", pa.binary(), nullable=False),  # PNG, 8 or 16 bits grey: class of each pixel
+    # PNG, 8 or 16 bits grey, of the image's size: 0 where ignored, n + 1 for class n.
+    pa.field("mask", pa.binary(), nullable=False),
 ]
 
 _EXTRA = {

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from itpn_ray.models.networks.classifier import Classifier
     from itpn_ray.models.networks.distillation import ClipDistiller
     from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
+    from itpn_ray.models.segmentation.network import Segmenter, create_segmenter
     from itpn_ray.models.trunk.base import Trunk
     from itpn_ray.models.weights.convert import to_official
     from itpn_ray.models.weights.files import (
@@ -49,6 +50,7 @@ _HOMES = {
     "weights.convert": ("to_official",),
     "weights.files": ("LoadReport", "load_model", "load_official", "load_weights", "save_model"),
     "networks.layer_decay": ("layer_ids", "no_weight_decay"),
+    "segmentation.network": ("Segmenter", "create_segmenter"),
     "trunk.base": ("Trunk",),
     "networks.build": (
         "build",
@@ -71,6 +73,7 @@ __all__ = [
     "LoadReport",
     "PixelAutoencoder",
     "Rcnn",
+    "Segmenter",
     "Trunk",
     "build",
     "create_autoencoder",
@@ -79,6 +82,7 @@ __all__ = [
     "create_distiller",
     "create_model",
     "create_rcnn",
+    "create_segmenter",
     "create_trunk",
     "layer_ids",
     "load_model",

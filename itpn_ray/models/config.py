@@ -224,14 +224,14 @@ class DistillerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
-    """A dense trunk with a head that finds objects; `detection/` has a config for each head."""
+class DenseHeadConfig:
+    """A dense trunk with a head behind it."""
 
     kind: str = field(default="", init=False)
     trunk: TrunkConfig
     pyramid: PyramidConfig
     num_classes: int
-    """Classes of objects; nothing is none of them."""
+    """Classes of objects or pixels; nothing is none of them."""
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
@@ -241,12 +241,22 @@ class DetectorConfig:
 
     @property
     def dense(self) -> DenseConfig:
+        """The dense trunk."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig(DenseHeadConfig):
+    """A dense trunk with a head that finds objects; `detection/` has a config for each head."""
+
+    @property
+    def dense(self) -> DenseConfig:
         """The dense trunk: five maps, strides 32 and 64 by average pooling (the authors' neck)."""
         return DenseConfig(trunk=self.trunk, pyramid=self.pyramid)
 
 
 NetworkConfig = (
-    ClassifierConfig | DenseConfig | AutoencoderConfig | DistillerConfig | DetectorConfig
+    ClassifierConfig | DenseConfig | AutoencoderConfig | DistillerConfig | DenseHeadConfig
 )
 
 

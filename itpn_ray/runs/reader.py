@@ -62,6 +62,7 @@ class RunRecord:
             "Prepared images": bool(self.manifest),
             "Pre-training": task.endswith("pretraining"),
             "Detection": task == "detection",
+            "Segmentation": task == "segmentation",
             "Fine-tuning": bool(task),
             "Sweep": "trials" in self.config,
             "Evaluation": "weights" in self.config,

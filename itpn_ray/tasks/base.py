@@ -240,8 +240,8 @@ class Task(ABC, Generic[C, N, T]):
             raise CheckpointError(
                 found.subject,
                 type(network).__name__,
-                "is no classifier or detector with classes",
-                "Give the weights of a fine-tuning or detection run",
+                "is no classifier, detector or segmenter with classes",
+                "Give the weights of a fine-tuning, detection or segmentation run",
             )
         return cast(T, network), found.remarks
 

@@ -1,4 +1,4 @@
-"""Learning rate by step: linear warm-up, then half a cosine (paper, 5.1) or steps (5.3)."""
+"""Learning rate by step: linear warm-up, then half a cosine (paper, 5.1), steps or a line (5.3)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
     if step < warmup:
         return config.lr * (step + 1) / max(warmup, 1)
     progress = min(1.0, (step - warmup) / max(total - warmup, 1))
+    if config.linear:
+        return config.lr * (1.0 - progress)
     return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 

@@ -15,7 +15,7 @@ def run(words: list[str], verbose: bool) -> int:
 
     recipes = {**recipes_of("finetune"), **recipes_of("pretrain")}
     verb, rest = "plan", words
-    for kind in ("finetune", "detect"):
+    for kind in ("finetune", "detect", "segment"):
         if words[:1] == [kind]:  # some networks have a recipe of the same name in several
             verb, rest, recipes = f"plan {kind}", words[1:], recipes_of(kind)
     name, rest = arguments.split_recipe(rest, verb, recipes)

@@ -16,7 +16,8 @@ from itpn_ray.data.sources.base import IMAGE_SUFFIXES
 from itpn_ray.errors import ConfigError
 from itpn_ray.storage import ObjectStore
 
-RESULTS, IMAGES, UNREADABLE, DRAWN = "results.json", "images.json", "unreadable.csv", "drawn"
+RESULTS, IMAGES, UNREADABLE = "results.json", "images.json", "unreadable.csv"
+DRAWN, MASKS = "drawn", "masks"
 SETTINGS = "config.json"
 _LONGEST_NAME = 255  # bytes, on every usual filesystem
 
@@ -34,7 +35,7 @@ def start_afresh(store: ObjectStore, settings: dict[str, Any]) -> None:
             "out", store.uri, "holds results of something else", "Give a folder of its own"
         )
     store.write_bytes(SETTINGS, json.dumps(settings, indent=1).encode())
-    for key in (*earlier, *store.list(f"{DRAWN}/")):
+    for key in (*earlier, *store.list(f"{DRAWN}/"), *store.list(f"{MASKS}/")):
         store.delete(key)
 
 
@@ -82,6 +83,9 @@ class PredictionFiles:
             self._images.add({**numbered, "width": width, "height": height})
         if outcome.answer.drawn:
             self._store.write_bytes(f"{DRAWN}/{drawn_name(outcome.path)}", outcome.answer.drawn)
+        if outcome.answer.mask:
+            name = f"{MASKS}/{mask_name(outcome.path)}"
+            self._store.write_bytes(name, outcome.answer.mask)
 
     def refuse(self, path: str, problem: str) -> None:
         """Write a file that is no image."""
@@ -115,6 +119,17 @@ def drawn_name(path: str) -> str:
     if not is_jpeg or stem.lower().endswith(IMAGE_SUFFIXES):
         stem, suffix = name, ".jpg"
     return "/".join([*map(_storable, folders), _storable(stem, suffix)])
+
+
+def mask_name(path: str) -> str:
+    """The name of a mask, below ``masks/``: the image's with .png in place of its suffix.
+
+    That of a drawn image but for the suffix, so that names that differ stay different.
+    """
+    folder, _, name = drawn_name(path).rpartition("/")
+    stem, suffix = os.path.splitext(name)
+    plain = suffix == ".jpg" and not stem.lower().endswith(IMAGE_SUFFIXES)
+    return f"{folder}/{_storable(stem if plain else name, '.png')}".lstrip("/")
 
 
 def _storable(part: str, suffix: str = "") -> str:

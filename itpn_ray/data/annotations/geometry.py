@@ -7,7 +7,7 @@ lengths (`itpn_ray.data.annotations.run_lengths`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from itpn_ray.data.prepare.reencode import EncodedImage, RejectedError
 from itpn_ray.data.schema import OBJECT_COLUMNS
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
 
 # EXIF orientation -> (x, y) in the image as stored, of width w and height h, to upright.
 _TURN_POINT: dict[int, Callable[[Array, Array, float, float], tuple[Array, Array]]] = {
@@ -31,7 +31,7 @@ _TURN_POINT: dict[int, Callable[[Array, Array, float, float], tuple[Array, Array
     7: lambda x, y, w, h: (h - y, w - x),
     8: lambda x, y, w, h: (y, w - x),
 }
-_TURN_MASK: dict[int, Callable[[Mask], Mask]] = {
+_TURN_MASK: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda mask: mask,
     2: np.fliplr,
     3: lambda mask: np.rot90(mask, 2),
@@ -125,6 +125,25 @@ def follow(row: dict[str, Any], image: EncodedImage) -> dict[str, Any]:
     }
 
 
+def follow_mask(mask: NDArray[T], image: EncodedImage) -> NDArray[T]:
+    """A mask (H, W) moved with its image.
+
+    Raises:
+        RejectedError: the mask has another size than the image.
+    """
+    height, width = mask.shape
+    _, turn = framed({"frame_width": width, "frame_height": height}, image)
+    upright: NDArray[T] = _TURN_MASK[turn](mask)
+    return nearest(upright, image.width, image.height)
+
+
+def nearest(mask: NDArray[T], width: int, height: int) -> NDArray[T]:
+    """A mask (H, W) at another size: of each pixel the value at its centre."""
+    rows = ((np.arange(height) + 0.5) * (mask.shape[0] / height)).astype(int)
+    columns = ((np.arange(width) + 0.5) * (mask.shape[1] / width)).astype(int)
+    return mask[rows[:, None], columns]
+
+
 class _Move:
     """A turn and a change of size, of coordinates and masks."""
 
@@ -164,6 +183,4 @@ class _Move:
         if self._still:
             return runs
         mask = _TURN_MASK[self._turn](run_lengths.decode(runs, self._frame[1], self._frame[0]))
-        rows = (np.arange(self._target[1]) + 0.5) / self.scale[1]
-        columns = (np.arange(self._target[0]) + 0.5) / self.scale[0]
-        return run_lengths.encode(mask[rows.astype(int)][:, columns.astype(int)])
+        return run_lengths.encode(nearest(mask, *self._target))

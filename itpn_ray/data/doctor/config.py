@@ -20,7 +20,7 @@ class DoctorConfig:
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE_OR_DATA")]
-    """Prepared data, or raw images with annotated objects: a folder or URI."""
+    """Prepared data, or raw images with annotated objects or masks: a folder or URI."""
     format: str = "auto"
     """How raw images are laid out, as the --format of ``itpn-ray prepare``."""
     out: str = "doctor.csv"

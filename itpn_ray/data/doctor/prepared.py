@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itpn_ray.data.doctor import fault_kinds as kinds
+from itpn_ray.data.doctor.balance import balance
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_shard
+from itpn_ray.data.doctor.masks import check_masks_of
 from itpn_ray.data.doctor.objects import Numbers, Repeats, check_objects_of
 from itpn_ray.data.store.manifest import QUARANTINE, Manifest, ShardInfo, read_manifest
 from itpn_ray.data.store.shards import Shard, ShardedDataset
@@ -44,7 +46,7 @@ class SplitHealth:
         count: images by the manifest.
         bytes: of its shards.
         sides: (smallest, median, largest) of the longer side, pixels.
-        class_counts: images or objects of each class.
+        class_counts: images, objects or pixels of each class.
         broken: (shard, reason) of shards that are not as they were written.
     """
 
@@ -100,7 +102,8 @@ class Health:
                 f"longer side {low} to {high} px (median {middle})"
             )
             if classes:
-                yield f"  {_balance(classes, split.class_counts)}"
+                pixels = "of pixels " if self.manifest.kind == "segmentation" else ""
+                yield f"  {pixels}{balance(classes, split.class_counts)}"
             for shard, reason in split.broken:
                 yield f"  BROKEN {name}/{shard}: {reason}"
         yield f"quarantine: {sum(self.quarantine.values())}"
@@ -230,6 +233,8 @@ def _examine_rows(shard: Shard, manifest: Manifest) -> _ShardFindings:
     if manifest.kind == "detection":
         numbers, faulty = check_objects_of(shard, len(manifest.classes))
         faults += faulty
+    if manifest.kind == "segmentation":
+        faults += check_masks_of(shard, len(manifest.classes))
     digests = np.frombuffer(heads, dtype=np.uint64)
     return _ShardFindings(digests=digests, faults=faults, numbers=numbers)
 
@@ -290,17 +295,6 @@ def _sides(dataset: ShardedDataset) -> tuple[int, int, int]:
     columns = (dataset.index.column(name).to_numpy() for name in ("width", "height"))
     longer = np.maximum(*columns)
     return int(longer.min()), int(np.median(longer)), int(longer.max())
-
-
-def _balance(classes: tuple[str, ...], counts: tuple[int, ...]) -> str:
-    order = np.argsort(counts, kind="stable")
-    low, high = int(order[0]), int(order[-1])
-    empty = counts.count(0)
-    return (
-        f"a class has {counts[low]} ({classes[low]}) to {counts[high]} ({classes[high]}), "
-        f"median {int(np.median(counts))}; the largest is {counts[high] / max(sum(counts), 1):.1%}"
-        + (f"; {empty} classes have none" if empty else "")
-    )
 
 
 def _quarantine(store: ObjectStore) -> dict[str, int]:

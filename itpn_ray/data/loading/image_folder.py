@@ -58,10 +58,12 @@ class Answer:
     Attributes:
         entries: plain data for the results.
         drawn: JPEG bytes of the image with what was found; empty where none is drawn.
+        mask: PNG bytes of the class of each pixel; empty where there is none.
     """
 
     entries: list[dict[str, Any]]
     drawn: bytes = b""
+    mask: bytes = b""
 
 
 Predict = Callable[[Sequence[FolderImage]], Sequence[Answer]]

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from itpn_ray.data.annotations import run_lengths
+from itpn_ray.data.annotations.class_masks import Mask, class_pixels, decode_mask
 from itpn_ray.data.config import PreviewConfig
 from itpn_ray.data.loading.crop_loader import TrainLoader
 from itpn_ray.data.loading.decode import decode_rgb
@@ -28,6 +29,7 @@ from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.data.synthetic.palette import class_colour
 from itpn_ray.data.transforms.crops import random_resized_crops
 from itpn_ray.data.transforms.detection_views import training_views
+from itpn_ray.data.transforms.segmentation_views import training_crop, view_mask
 from itpn_ray.storage import is_s3
 
 Hide = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
@@ -81,6 +83,8 @@ def preview_images(
     config = dataclasses.replace(config, loader=loader, images=min(config.images, len(dataset)))
     if dataset.manifest.kind in ("detection", "rotated"):
         yield from _detection_sights(dataset, config)
+    elif dataset.manifest.kind == "segmentation":
+        yield from _mask_sights(dataset, config)
     else:
         yield from _crop_sights(dataset, config, hide)
 
@@ -164,6 +168,39 @@ def _detection_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterato
             ),
             masked=None,
         )
+
+
+def _mask_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[PreviewImage]:
+    """Images of segmentation: the classes of pixels, and the crop that is seen of them."""
+    order = TrainOrder(
+        starts=dataset.starts,
+        global_batch=config.images,
+        seed=config.seed,
+        window=config.loader.window,
+    )
+    for sample_id in order.epoch(config.epoch)[0].tolist():
+        row = dataset[sample_id]
+        image, mask = _decoded(row), decode_mask(row["mask"])
+        view = training_crop(
+            mask, sample_id, seed=config.seed, epoch=config.epoch, config=config.segmentation
+        )
+        pixels = class_pixels(mask)
+        named = [dataset.classes[n] for n in sorted(pixels, key=lambda n: -pixels[n])[:4]]
+        yield PreviewImage(
+            sample_id=sample_id,
+            path=row["path"],
+            caption=f"{len(pixels)} classes ({', '.join(named)}), {row['width']} × {row['height']}",
+            stored=_draw(_tinted(image, mask)),
+            augmented=_draw(_tinted(view.image(image), view_mask(view, mask))),
+            masked=None,
+        )
+
+
+def _tinted(image: Tensor, mask: Mask) -> Tensor:
+    """An image (3, H, W) in the colours of its mask (H, W); ignored pixels are grey."""
+    colours = np.array([_GREY, *map(class_colour, range(int(mask.max()) + 1))], np.float32)
+    tint = torch.from_numpy(colours[mask.astype(np.int64) + 1]).permute(2, 0, 1)
+    return (0.45 * image + 0.55 * tint).byte()
 
 
 def _decoded(row: dict[str, Any]) -> Tensor:

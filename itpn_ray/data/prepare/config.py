@@ -8,7 +8,8 @@ from itpn_ray import checks
 from itpn_ray.data.sources.outside import check_format
 from itpn_ray.errors import ConfigError
 
-LAYOUTS = ("imagenet", "coco")
+LAYOUTS = ("imagenet", "coco", "ade")
+MASK_FORMATS = ("ade20k", "masks", "voc-masks", "cityscapes")
 FORMATS = (
     "auto",
     "folders",
@@ -23,6 +24,7 @@ FORMATS = (
     "labelme",
     "metadata",
     "metadata-labels",
+    *MASK_FORMATS,
 )
 # Above this Pillow itself refuses an image (twice its MAX_IMAGE_PIXELS).
 MOST_PIXELS = 178_956_970
@@ -39,7 +41,8 @@ class SynthesizeConfig:
     out: str
     """Folder to write; must be new or hold the same images already."""
     layout: str = "imagenet"
-    """``imagenet``: train/ and val/ with a folder a class; ``coco``: images and COCO JSON."""
+    """``imagenet``: train/ and val/ with a folder a class; ``coco``: images and COCO JSON;
+    ``ade``: images and masks as ADE20K has them."""
     train: int = 4000
     """Images for training."""
     val: int = 1000
@@ -80,6 +83,9 @@ class PrepareConfig:
     """Ignore folder names and labels: images without labels, to pre-train on."""
     classes: str = ""
     """File with the class names in the order of the labels, one a line; empty: sorted names."""
+    palette: str = ""
+    """File with the colours of masks and their classes, one a line: ``R G B NAME``. Pixels of a
+    colour named ``ignore`` count as no class."""
     labels: str = ""
     """File with the labels of ImageNet's validation images, where no folders give them."""
     splits: tuple[str, ...] = ()

@@ -91,6 +91,7 @@ def prepare(
             source=source,
             out=store.uri,  # absolute, for workers in other folders
             kind=listing.kind,
+            masks=listing.masks,
             rules=ImageRules(
                 max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
             ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,7 +64,8 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         scratch: a folder for the plans, one small file a shard.
     """
     # All that shapes a shard: a change of any makes it anew.
-    settings = json.dumps([SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)])
+    shaping = [SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)]
+    settings = json.dumps(shaping + ([asdict(listing.masks)] if listing.masks else []))
     listed: list[Annotations] = []
     for split, table in listing.splits.items():
         # Shuffled once here, so that every window of shards holds images of all classes.

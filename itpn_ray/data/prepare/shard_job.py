@@ -11,18 +11,22 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from itpn_ray.data.annotations.class_masks import MaskValues, class_pixels, encode_mask
 from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.annotations.geometry import follow, leave_out_faulty
+from itpn_ray.data.prepare.masks import mask_files, mask_of
 from itpn_ray.data.prepare.plan import from_bytes
 from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
 from itpn_ray.data.schema import shard_schema
@@ -45,7 +49,7 @@ class ShardRecord:
         digest: of its plan.
         shard: file, rows, bytes, SHA-256; ``None`` if no image was usable.
         labels, widths, heights: of its rows.
-        class_counts: images or objects by class number.
+        class_counts: images, objects or pixels by class number.
         quarantine: [path, reason] of images left out.
         left_out: [path and number, reason] of objects left out of the other images.
         kept: images stored with the file's own bytes.
@@ -81,9 +85,10 @@ class ShardRecord:
         self.widths.append(image.width)
         self.heights.append(image.height)
         self.kept += image.kept
-        for label in row.get("classes", [row["label"]]):
+        counted = row.get("pixels") or Counter(row.get("classes", [row["label"]]))
+        for label, number in counted.items():
             if label >= 0:
-                self.class_counts[label] = self.class_counts.get(label, 0) + 1
+                self.class_counts[label] = self.class_counts.get(label, 0) + number
         if image.histogram is not None:
             # Each image counts the same, large or small, as training shows one crop of each.
             values = np.arange(256) / 255
@@ -107,6 +112,7 @@ class ShardJob:
     out: str
     kind: str
     rules: ImageRules
+    masks: MaskValues | None = None
 
     @staticmethod
     def record_of(store: ObjectStore, place: ShardPlace) -> ShardRecord | None:
@@ -198,7 +204,9 @@ class ShardJob:
     ) -> Iterator[tuple[dict[str, Any], EncodedImage]]:
         """The shard's rows and their images; what cannot be used goes to the quarantine."""
         files = self.source.read(rows)
-        for number, (row, data) in enumerate(zip(_each(rows), files, strict=True)):
+        masks = self.source.read(mask_files(rows)) if self.masks else repeat(b"", len(rows))
+        found = zip(_each(rows), files, masks, strict=True)
+        for number, (row, data, mask) in enumerate(found):
             # By place in the shard, so that any number of workers measures the same images.
             measured = split == "train" and number % STATISTICS_EVERY == 0
             try:
@@ -210,11 +218,19 @@ class ShardJob:
                     row, faults = leave_out_faulty(row, image)
                     record.leave_out(row["path"], faults)
                     row = follow(row, image)
+                if self.masks:
+                    row |= self._mask(row["mask_path"], mask, image)
             except RejectedError as error:
                 record.quarantine.append((row["path"], str(error)))
                 continue
             row |= {"image": image.data, "width": image.width, "height": image.height}
             yield row, image
+
+    def _mask(self, path: str, data: bytes | OSError, image: EncodedImage) -> dict[str, Any]:
+        """The column of a mask, and how many pixels each class has."""
+        assert self.masks is not None
+        mask = mask_of(path, data, image, self.masks, self.rules.max_pixels)
+        return {"mask": encode_mask(mask), "pixels": class_pixels(mask)}
 
 
 def _each(table: pa.Table) -> Iterator[dict[str, Any]]:

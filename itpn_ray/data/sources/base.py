@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from itpn_ray.data.annotations.class_masks import MaskValues
 from itpn_ray.data.sources.reading import WHOLE_FILE, read_ranges
 from itpn_ray.data.sources.walk import Entry
 from itpn_ray.errors import DataError
@@ -86,6 +87,8 @@ class Listing:
         skipped: (path, reason) of files that are not taken for images at all.
         notes: what was guessed, in sentences for people.
         annotations: of the splits that have objects.
+        masks: what the values of mask files mean, where images have masks; their listings then
+            have the columns ``mask_path`` and ``mask_file`` too.
     """
 
     kind: str
@@ -96,6 +99,7 @@ class Listing:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     annotations: Mapping[str, Annotations] = field(default_factory=dict)
+    masks: MaskValues | None = None
 
 
 class Source(ABC):
@@ -149,7 +153,7 @@ class Rows:
         offset: int = 0,
         size: int = WHOLE_FILE,
         label: int = -1,
-        **further: int | None,
+        **further: int | str | None,
     ) -> None:
         """Add an image; see LISTING_SCHEMA. ``further`` are the schema's other columns."""
         self._loose.append(

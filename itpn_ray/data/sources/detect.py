@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from posixpath import splitext
 
 from pyarrow.fs import FileSystem, FileType
 
-from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.sources.annotated.coco import CocoSource
 from itpn_ray.data.sources.annotated.metadata import MetadataSource
 from itpn_ray.data.sources.annotated.near import annotated_folders
@@ -19,6 +20,7 @@ from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
+from itpn_ray.data.sources.masks import mask_format, open_masks
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
 from itpn_ray.data.sources.parquet import ParquetSource
@@ -41,6 +43,7 @@ SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "labelme": lambda c: LabelmeSource(c.source, c.classes, _splits(c)),
     "metadata": lambda c: MetadataSource(c.source, c.classes, _splits(c)),
     "metadata-labels": lambda c: MetadataLabels(c.source, c.classes, _splits(c)),
+    **{form: partial(open_masks, form) for form in MASK_FORMATS},
 }
 
 
@@ -83,8 +86,9 @@ _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
     "classes": (
         *("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
-        *("yolo", "voc", "labelme", "metadata", "metadata-labels"),
+        *("yolo", "voc", "labelme", "metadata", "metadata-labels", *MASK_FORMATS[:3]),
     ),
+    "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
     "splits": tuple(name for name in SOURCES if name != "imagenet-tars"),
 }
@@ -111,6 +115,8 @@ def detect(uri: str, say: Say = silent, *, unlabelled: bool = False) -> str:
     names = {entry.name for entry in found}
     if TRAIN in names:
         return "imagenet-tars"
+    if form := mask_format(fs, root):
+        return form
     annotated = annotated_format(fs, root)
     if annotated is not None:
         return annotated

@@ -43,7 +43,8 @@ class SplitInfo:
 
     Attributes:
         count: images.
-        class_counts: images (classification) or objects (detection) of each class.
+        class_counts: images (classification), objects (detection) or pixels (segmentation) of each
+            class.
         shards: in the order of the sample ids.
         origin: where its images come from, in words.
     """

@@ -24,11 +24,12 @@ from PIL import Image
 
 from itpn_ray.data.annotations import coco_json
 from itpn_ray.data.prepare.config import SynthesizeConfig
-from itpn_ray.data.synthetic import drawing, scenes
+from itpn_ray.data.synthetic import drawing, masks, scenes
 from itpn_ray.errors import ConfigError
 
 SPLITS = ("train", "val")
 _MARK = "images.json"
+_ADE_SPLITS = {"train": "training", "val": "validation"}
 _CHUNK = 64
 _QUALITY = 90
 
@@ -181,6 +182,29 @@ def _draw_coco(config: SynthesizeConfig, folder: Path, piece: Chunk) -> list[Coc
     return found
 
 
+def _write_ade(config: SynthesizeConfig, folder: Path, progress: ProgressCallback | None) -> None:
+    for split in _ADE_SPLITS.values():
+        for part in ("images", "annotations"):
+            (folder / part / split).mkdir(parents=True)
+    names = (masks.GROUND, *drawing.CLASSES)
+    table = ["Idx\tName", *(f"{number}\t{name}" for number, name in enumerate(names, 1))]
+    (folder / f"objectInfo{len(names)}.txt").write_text("\n".join(table) + "\n")
+    for _ in run_chunks(config, partial(_draw_ade, config, folder), progress):
+        pass
+
+
+def _draw_ade(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
+    split, numbers = piece
+    for number in numbers:
+        rng = generator_of(config, split, number)
+        pixels, objects = scenes.draw_scene(rng, *size_of(rng, config.side))
+        name = f"ADE_{split}_{number + 1:08d}"
+        place = _ADE_SPLITS[split]
+        (folder / "images" / place / f"{name}.jpg").write_bytes(encode(pixels))
+        mask = Image.fromarray(masks.draw_mask(objects, *pixels.shape[:2]))
+        mask.save(folder / "annotations" / place / f"{name}.png")
+
+
 def _mark(config: SynthesizeConfig) -> str:
     shown = dataclasses.asdict(config)
     del shown["out"], shown["num_workers"]
@@ -190,4 +214,5 @@ def _mark(config: SynthesizeConfig) -> str:
 _LAYOUTS: dict[str, Callable[[SynthesizeConfig, Path, ProgressCallback | None], None]] = {
     "imagenet": _write_folders,
     "coco": _write_coco,
+    "ade": _write_ade,
 }

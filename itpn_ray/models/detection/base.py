@@ -7,20 +7,14 @@ Shapes: B images, M places for objects an image, n detections of one image. Boxe
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections import OrderedDict
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from itpn_ray.models.acceleration.config import Accelerated, Acceleration
 from itpn_ray.models.config import DetectorConfig
-from itpn_ray.models.networks.backbone import DenseTrunk
-from itpn_ray.models.networks.base import Network
-from itpn_ray.models.trunk.base import Trunk
-from itpn_ray.rng import Stream, uniform_torch
+from itpn_ray.models.networks.dense_head import DenseHead
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
 UNKNOWN = 255  # fills the ground-truth mask of an object that has none
@@ -62,7 +56,7 @@ class Detections:
     """(n, 28, 28) float32 probabilities, each spread over its own box; None without masks."""
 
 
-class Detector(Accelerated, Network, ABC):
+class Detector(DenseHead):
     """A dense trunk with a head that finds objects.
 
     Args:
@@ -70,59 +64,24 @@ class Detector(Accelerated, Network, ABC):
         dense: the trunk with its pyramid that `config.dense` describes.
 
     Attributes:
-        trunk: the dense trunk; `body` is the trunk inside it.
-        view: shorter and longest side of an image as the detector is shown it, pixels.
         class_ids: COCO's numbers of the classes, where the weight file says; else empty.
     """
 
-    prefix: ClassVar[str] = "trunk."
     config: DetectorConfig
-    trunk: DenseTrunk  # type: ignore[assignment]  # other networks hold a bare trunk there
-    view: tuple[int, int] = USUAL_VIEW
+    _view: tuple[int, int] = USUAL_VIEW
     class_ids: tuple[int, ...] = ()
-
-    def __init__(self, config: DetectorConfig, dense: DenseTrunk) -> None:
-        super().__init__()
-        self.config = config
-        self.trunk = dense
-        self.num_drops = dense.num_drops
-
-    @property
-    def body(self) -> Trunk:
-        """The trunk inside the dense trunk."""
-        return self.trunk.trunk
 
     def remember(self, metadata: Mapping[str, str]) -> None:
         """See `Network.remember`; of images it is the view's sides that are told."""
         super().remember(metadata)
         short_side, long_side = json.loads(metadata.get("view", json.dumps(USUAL_VIEW)))
-        self.view = int(short_side), int(long_side)
+        self._view = int(short_side), int(long_side)
         self.class_ids = tuple(map(int, json.loads(metadata.get("class_ids", "[]"))))
 
     @property
-    def preprocess(self) -> Callable[..., Any]:
-        """See `Network.preprocess`; what it returns are the arguments of `detect`."""
-        from itpn_ray.models.networks.preprocess import WholeView
-
-        return WholeView(short_side=self.view[0], long_side=self.view[1])
-
-    def set_acceleration(self, acceleration: Acceleration) -> None:
-        """See `Accelerated.set_acceleration`."""
-        self.trunk.set_acceleration(acceleration)
-        self.config = replace(self.config, trunk=self.body.config)
-
-    def maps(self, images: Tensor, seeds: Tensor | None = None) -> OrderedDict[int, Tensor]:
-        """Feature maps by stride, see `DenseTrunk.forward`.
-
-        Args:
-            images: (B, 3, H, W) float, normalised.
-            seeds: (B,) int64, decide stochastic depth in training; None where none is drawn.
-        """
-        noise = None
-        if seeds is not None:
-            # The run's seed and the epoch are in the images' seeds already.
-            noise = uniform_torch(0, 0, seeds, Stream.DROP_PATH, self.num_drops)
-        return self.trunk(images, drop_noise=noise)
+    def view(self) -> tuple[int, int]:
+        """See `DenseHead.view`."""
+        return self._view
 
     @abstractmethod
     def losses(

@@ -26,6 +26,7 @@ from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.distillation import ClipDistiller
+from itpn_ray.models.segmentation.config import SegmenterConfig
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.fast_itpn import FastItpn
 from itpn_ray.models.trunk.itpn import Itpn
@@ -54,6 +55,10 @@ def build(config: NetworkConfig) -> Network:
         from itpn_ray.models.detection.dino.network import Dino
 
         return Dino(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, SegmenterConfig):
+        from itpn_ray.models.segmentation.network import Segmenter
+
+        return Segmenter(config, DenseTrunk(config.dense, trunk))
     assert isinstance(config, DistillerConfig)
     return ClipDistiller(config, trunk)
 

@@ -19,6 +19,7 @@ from itpn_ray.models.config import (
 )
 from itpn_ray.models.detection.dino.config import DinoConfig
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
+from itpn_ray.models.segmentation.config import SegmenterConfig
 
 _KINDS: dict[str, type[Any]] = {
     "classifier": ClassifierConfig,
@@ -27,6 +28,7 @@ _KINDS: dict[str, type[Any]] = {
     "distiller": DistillerConfig,
     "rcnn": RcnnConfig,
     "dino": DinoConfig,
+    "segmenter": SegmenterConfig,
 }
 
 

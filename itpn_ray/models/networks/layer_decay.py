@@ -17,7 +17,7 @@ import re
 
 from torch import nn
 
-from itpn_ray.models.config import FAST_ITPN, DenseConfig, DetectorConfig, TrunkConfig
+from itpn_ray.models.config import FAST_ITPN, DenseConfig, DenseHeadConfig, TrunkConfig
 from itpn_ray.models.networks.base import Network
 
 NO_DECAY = ("position", "relative", "token", "window_bias", "cross_bias")
@@ -27,7 +27,7 @@ _PART = re.compile(
 
 
 def layer_ids(model: Network) -> dict[str, int]:
-    """The depth of every parameter of a network; detectors count as dense maps do.
+    """The depth of every parameter of a network; detectors and segmenters count as dense maps do.
 
     Args:
         model: one of this package's networks.
@@ -36,7 +36,7 @@ def layer_ids(model: Network) -> dict[str, int]:
         Parameter name -> id, 0 at the input; pre-training networks count as their trunk does.
     """
     config = model.body.config
-    dense = isinstance(model.config, DenseConfig | DetectorConfig)
+    dense = isinstance(model.config, DenseConfig | DenseHeadConfig)
     return {name: _layer_id(name, config, dense) for name, _ in model.named_parameters()}
 
 

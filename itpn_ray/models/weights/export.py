@@ -14,8 +14,8 @@ from torch import Tensor
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Accelerated
-from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.networks.base import Network
+from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.files import build_network, load_model, save_model
 from itpn_ray.models.weights.programs import (
@@ -142,7 +142,7 @@ def _network(config: ExportConfig, weights: Weights) -> Network:
     """The file's network at the size and acceleration asked for."""
     network, _ = build_network(weights)
     size = config.image_size
-    if size is not None and size != network.image_size and not isinstance(network, Detector):
+    if size is not None and size != network.image_size and not isinstance(network, DenseHead):
         network = resized(network, size, weights.metadata)
     if config.migration is not None:
         if not isinstance(network, Accelerated):

@@ -10,13 +10,13 @@ from itpn_ray.models.config import (
     AutoencoderConfig,
     ClassifierConfig,
     DenseConfig,
-    DetectorConfig,
+    DenseHeadConfig,
     DistillerConfig,
     NetworkConfig,
     TrunkConfig,
 )
-from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.networks.cost import parameters
+from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.weights.config import InspectConfig
 from itpn_ray.models.weights.files import LoadReport, build_network
 from itpn_ray.models.weights.read import read_weights
@@ -80,7 +80,7 @@ def inspect_file(config: InspectConfig) -> Contents:
         config=network.config,
         size=size_name(network.config.trunk),
         parameters=parameters(network),
-        crop_fraction=None if isinstance(network, Detector) else network.crop_fraction,
+        crop_fraction=None if isinstance(network, DenseHead) else network.crop_fraction,
         extra={k: text for k, text in weights.metadata.items() if k != "crop_fraction"},
         notes=(*weights.remarks, *_notes(report)),
     )
@@ -113,7 +113,7 @@ def _behind_the_trunk(config: NetworkConfig) -> list[tuple[str, str]]:
     elif isinstance(config, DistillerConfig):
         rows.append(("decoder", "no"))
         rows.append(("predicts", f"a teacher of width {config.teacher_dim}"))
-    elif isinstance(config, DetectorConfig):
+    elif isinstance(config, DenseHeadConfig):
         rows.append(("classes", str(config.num_classes)))
     elif isinstance(config, DenseConfig):
         rows.append(("decoder", "no"))

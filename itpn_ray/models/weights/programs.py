@@ -19,8 +19,10 @@ from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.build import build
 from itpn_ray.models.networks.classifier import Classifier
+from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.networks.distillation import ClipDistiller
 from itpn_ray.models.networks.preprocess import WholeView
+from itpn_ray.models.segmentation.network import Segmenter
 from itpn_ray.models.weights.files import load_weights
 
 Outputs = tuple[Tensor, ...]
@@ -53,9 +55,9 @@ class Program:
 
 
 class Flat(nn.Module):
-    """A classifier or dense trunk: (B, 3, S, S) to a tuple of logits, or of maps, finest first."""
+    """A classifier, segmenter or dense trunk: (B, 3, S, S) to a tuple of logits, or of maps."""
 
-    def __init__(self, network: Classifier | DenseTrunk) -> None:
+    def __init__(self, network: Classifier | DenseTrunk | Segmenter) -> None:
         super().__init__()
         self.network = network
 
@@ -80,13 +82,15 @@ class FlatDino(nn.Module):
 def program_of(network: Network, image_size: int | None = None) -> Program:
     """The program of a network.
 
-    A classifier, a dense trunk and DINO are exported whole. Of a pre-training network it is trunk
-    and pyramid, which is what it was trained for. Of Mask R-CNN too: how many boxes its proposal
-    network and its heads look at depends on the image (NMS), which no program of fixed shapes has.
+    A classifier, a dense trunk, DINO and a segmenter are exported whole. Of a pre-training network
+    it is trunk and pyramid, which is what it was trained for. Of Mask R-CNN too: how many boxes its
+    proposal network and its heads look at depends on the image (NMS), which no program of fixed
+    shapes has.
 
     Args:
         network: any, in eval mode; of the size that images will have, but for a detector.
-        image_size: S of a detector; None: what holds any view of its evaluation.
+        image_size: S of a detector or segmenter; None: what holds any view, or window, of its
+            evaluation.
     """
     if isinstance(network, Dino):
         return Program(
@@ -102,6 +106,13 @@ def program_of(network: Network, image_size: int | None = None) -> Program:
             outputs=("logits",),
             side=network.image_size,
         )
+    if isinstance(network, Segmenter):
+        return Program(
+            module=Flat(network).eval(),
+            inputs=("images",),
+            outputs=("logits",),
+            side=_canvas(network, image_size or network.viewing.window),
+        )
     dense, note = _dense_of(network)
     return Program(
         module=Flat(dense).eval(),
@@ -112,10 +123,10 @@ def program_of(network: Network, image_size: int | None = None) -> Program:
     )
 
 
-def _canvas(detector: Detector, image_size: int | None) -> int:
-    """Side of the square that a detector's images are padded to: a multiple of 32, 64 at least."""
+def _canvas(network: DenseHead, image_size: int | None) -> int:
+    """Side of the square that views are padded to: a multiple of 32, 64 at least."""
     # As `padded_sides` pads a batch of one.
-    return max(64, -(-(image_size or detector.view[1]) // 32) * 32)
+    return max(64, -(-(image_size or network.view[1]) // 32) * 32)
 
 
 def _dense_of(network: Network) -> tuple[DenseTrunk, str]:
@@ -143,7 +154,7 @@ def read_inputs(
     Raises:
         DataError: a file that is no image.
     """
-    if isinstance(network, Detector):
+    if isinstance(network, DenseHead):
         side = program.side
         views = [WholeView(short_side=min(network.view[0], side), long_side=side)(p) for p in paths]
         # Zero is what a detector sees beyond a view, see `normalise_views`.
@@ -156,7 +167,7 @@ def read_inputs(
 
 def metadata_of(network: Network, metadata: Mapping[str, str]) -> dict[str, str]:
     """What an exported weight file says beside its weights: its `metadata`, and the crop."""
-    crop = {} if isinstance(network, Detector) else {"crop_fraction": str(network.crop_fraction)}
+    crop = {} if isinstance(network, DenseHead) else {"crop_fraction": str(network.crop_fraction)}
     return {**metadata, **crop}
 
 
@@ -168,7 +179,7 @@ def input_description(program: Program, network: Network) -> str:
         "input_size": [3, program.side, program.side],
         **{name: config[name] for name in ("mean", "std", "interpolation")},
     }
-    if isinstance(network, Detector):
+    if isinstance(network, DenseHead):
         described["view"] = list(network.view)
     else:
         described["crop_fraction"] = network.crop_fraction

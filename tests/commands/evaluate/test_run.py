@@ -17,6 +17,7 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
 from itpn_ray.formatting import show_interval
 from itpn_ray.models import create_model, to_official
+from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
@@ -74,10 +75,12 @@ def test_a_detector_at_several_ratios(
 def classifier(prepared: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Weights of a classifier that was not trained, of the images' classes."""
     task = ClassificationTask(
-        Classification(),
-        ModelConfig(name="fast_itpn_nano", image_size=32),
-        classes=open_dataset(prepared, "val").classes,
-        seed=0,
+        TaskSetup(
+            config=Classification(),
+            model=ModelConfig(name="fast_itpn_nano", image_size=32),
+            classes=open_dataset(prepared, "val").classes,
+            seed=0,
+        )
     )
     path = tmp_path_factory.mktemp("classifier") / "weights.safetensors"
     task.export(task.build(), path)

@@ -95,3 +95,14 @@ def test_objects_are_drawn_into_the_image_and_its_view(objects: list[PreviewImag
         for image in (stored, seen):
             saturated = (image.max(2) - image.min(2) > 120).mean()
             assert saturated > 0.002  # outlines in full colours
+
+
+def test_masks_are_laid_over_the_image_and_its_crop(masked: str) -> None:
+    found = list(preview_images(masked, PreviewConfig(images=3)))
+    data = open_dataset(masked, "train")
+    assert len(found) == 3
+    for sight in found:
+        row = data[sight.sample_id]
+        assert "ground" in sight.caption  # most of every scene
+        assert pixels(sight.stored).shape[:2] == (row["height"], row["width"])
+        assert sight.masked is None

@@ -36,12 +36,30 @@ def small(out: Path, layout: str = "imagenet", seed: int = 0, workers: int = 0) 
     )
 
 
-@pytest.mark.parametrize("layout", ["imagenet", "coco"])
+@pytest.mark.parametrize("layout", ["imagenet", "coco", "ade"])
 def test_the_seed_decides_the_bytes(tmp_path: Path, layout: str) -> None:
     first = generate(small(tmp_path / "a", layout))
     again = generate(small(tmp_path / "b", layout, workers=2))
     other = generate(small(tmp_path / "c", layout, seed=1))
     assert digest(first) == digest(again) != digest(other)
+
+
+def test_ade_masks_have_the_classes_of_their_table(tmp_path: Path) -> None:
+    folder = generate(small(tmp_path / "images", "ade"))
+    table = (folder / "objectInfo11.txt").read_text().splitlines()
+    assert table[:3] == ["Idx\tName", "1\tground", f"2\t{drawing.CLASSES[0]}"]
+    seen: set[int] = set()
+    for path in (folder / "annotations/training").iterdir():
+        with Image.open(path) as mask, Image.open(image_of(path)) as image:
+            assert mask.mode == "L"
+            assert mask.size == image.size
+            seen |= set(np.unique(np.asarray(mask)).tolist())
+    assert seen == set(range(12))  # crowds have pixels of no class
+
+
+def image_of(mask: Path) -> Path:
+    """The image of a mask in ADE20K's layout."""
+    return mask.parents[2] / "images" / mask.parent.name / f"{mask.stem}.jpg"
 
 
 def test_imagenet_layout_is_balanced_and_varied(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from itpn_ray.models.detection.rcnn.sync_norm import SyncBatchNorm
+from itpn_ray.models.layers.sync_norm import SyncBatchNorm
 
 BOX_CELLS = 7  # a side, of the features that a box head sees
 MASK_CELLS = 14  # likewise of a mask head, whose masks are twice as large

@@ -17,7 +17,7 @@ from itpn_ray.models import (
     save_model,
 )
 from itpn_ray.models.detection.base import Detections
-from itpn_ray.models.detection.rcnn.sync_norm import SyncBatchNorm
+from itpn_ray.models.layers.sync_norm import SyncBatchNorm
 from tests.models.detection.made import (
     CLASSES,
     Shape,

@@ -5,7 +5,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from itpn_ray.models.detection.rcnn.sync_norm import SyncBatchNorm
+from itpn_ray.models.layers.sync_norm import SyncBatchNorm
 
 ROWS = (5, 1, 0)  # of each worker
 
