@@ -19,6 +19,26 @@ from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
 from itpn_ray.tracking.config import TrackingConfig
 
+FREE_TO_CHANGE = (
+    "out",
+    "run",
+    "workers",
+    "gpus",
+    "cpus_per_worker",
+    "deterministic",
+    "early_stopping",
+    "max_failures",
+    "log_every",
+    "checkpoint",
+    "tracking",
+    "ray",
+    "loader",
+    "optim.micro_batch",
+    "model.compile",
+    "model.checkpoint_activations",
+)
+"""Fields that change where or how a run is computed and not what: they may differ on resuming."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:

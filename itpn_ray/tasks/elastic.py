@@ -28,6 +28,8 @@ def check_ratios(network: Accelerated, ratios: Sequence[float]) -> None:
     Raises:
         ConfigError: it is too large for the trunk's depth.
     """
+    if not ratios:
+        return
     now = network.acceleration
     for ratio in ratios:
         network.set_migration(ratio)

@@ -4,31 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from itpn_ray.experiment import ExperimentConfig, as_saved_today, to_dict
+from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.runs.folder import CHECKPOINTS, claim, epochs_of, settings_before, write_about
 from itpn_ray.runs.mirror import is_uri, run_place
 from itpn_ray.storage import join
 from itpn_ray.training.inputs import input_digests
-
-FREE_TO_CHANGE = (
-    "out",
-    "run",
-    "workers",
-    "gpus",
-    "cpus_per_worker",
-    "deterministic",
-    "early_stopping",
-    "max_failures",
-    "log_every",
-    "checkpoint",
-    "tracking",
-    "ray",
-    "loader",
-    "optim.micro_batch",
-    "model.compile",
-    "model.checkpoint_activations",
-)
-"""Fields that change where or how a run is computed and not what: they may differ on resuming."""
 
 
 def run_folder(config: ExperimentConfig) -> Path:

@@ -10,13 +10,12 @@ from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, as_saved_today, to_dict
+from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.base import flatten
 from itpn_ray.tracking.config import TrackingConfig
-from itpn_ray.training.claim import FREE_TO_CHANGE
 from itpn_ray.tuning.space import (
     Dimension,
     Point,

@@ -52,5 +52,13 @@ def sweep() -> SweepConfig:
         optim=OptimConfig(global_batch=8, epochs=1, warmup_epochs=0),
     )
     return SweepConfig(
-        trials=1, concurrent=1, feature_weight=(0.0,), pretrain=pretrain, finetune=counting()
+        trials=1,
+        concurrent=1,
+        space=(
+            "task.feature_weight choice 0",
+            "optim.layer_decay uniform 0.6 1",
+            "model.migration choice 0 0.2",
+        ),
+        pretrain=pretrain,
+        finetune=counting(),
     )
