@@ -36,7 +36,7 @@ class ModelConfig:
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
     migration: float = 0.0
-    """r, the share of stage-3 tokens that has migrated by the last block (paper, 4.1)."""
+    """r, the fraction of stage-3 tokens that has migrated by the last block (paper, 4.1)."""
     elastic_migration: tuple[float, ...] = ()
     """Values of r, 0 the first, of which each training step has another one, so that one weight
     file serves all; evaluations find the headline metric at each. Empty: ``migration`` always."""

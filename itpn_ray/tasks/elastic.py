@@ -1,4 +1,4 @@
-"""Elastic r: another share of migrated tokens at each step, so that one weight file serves all."""
+"""Elastic r: another fraction of migrated tokens at each step, so that one weight file serves all."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class DinoConfig(DetectorConfig):
     """Noisy copies of an image's objects to be repaired in training, in as many whole groups as
     fit, one at least; each comes with a worse copy to be rejected."""
     label_noise: float = 0.5
-    """Twice the share of noisy copies that are given a random class."""
+    """Twice the fraction of noisy copies that are given a random class."""
     box_noise: float = 1.0
     """Largest shift of a noisy box's sides, in halves of its width or height."""
 
