@@ -1,4 +1,4 @@
-"""Elastic r: another fraction of migrated tokens at each step, so that one weight file serves all."""
+"""Elastic r: another fraction of tokens migrates at each step; one weight file serves them all."""
 
 from __future__ import annotations
 
