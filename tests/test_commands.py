@@ -151,5 +151,5 @@ def test_options_in_messages_exist(monkeypatch: pytest.MonkeyPatch) -> None:
             for option in re.findall(r"[ `(](--[a-z][\w.-]*\w)", text):
                 plain = option.replace("_", "-")
                 # A sweep's dimensions are named by their fields' paths.
-                plain = plain.replace("--space.", "--finetune.")
+                plain = plain.replace("--space.PATH", "--space").replace("--space.", "--finetune.")
                 assert plain in known or plain.replace("no-", "", 1) in known, (path, text)

@@ -168,8 +168,8 @@ def test_a_demo_tells_its_stages(tmp_path: Path) -> None:
     assert page.headings == [
         *("demo", "Side by side", "Images", "Images prepared"),
         *("Pre-training: pretrain", "Fine-tuning: finetune", "Classes, worst first"),
-        *("Evaluation: evaluate", "Token migration", "Sweep: tune", "Trials", "Job"),
-        "How it ran",
+        *("Evaluation: evaluate", "Token migration", "Sweep: tune", "Answer", "Trials"),
+        *("Job", "How it ran"),
     ]
     assert [a for a in page.addresses if not a.startswith("data:")] == ["pretrain/report.html"]
     assert "linear probe on pixels" in page.text

@@ -124,8 +124,8 @@ def test_a_sweep_goes_on_with_moved_data_and_folder(data: Path, tmp_path: Path) 
     moved = data.rename(tmp_path / "moved")
     config = dataclasses.replace(config, data=str(moved), out=str(tmp_path), run="second")
     claim_sweep(config, tmp_path / "second", "")
-    with pytest.raises(ConfigError, match="trials"):
-        claim_sweep(dataclasses.replace(config, trials=3), tmp_path / "second", "")
+    with pytest.raises(ConfigError, match="reduction"):
+        claim_sweep(dataclasses.replace(config, reduction=4), tmp_path / "second", "")
     other = write_dataset(tmp_path / "other", {"train": [18], "val": [4]})
     with pytest.raises(ConfigError, match=r"data \(other content\)"):
         claim_sweep(dataclasses.replace(config, data=other), tmp_path / "second", "")

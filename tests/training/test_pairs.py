@@ -68,7 +68,7 @@ def test_a_task_on_data_of_another_kind(
         ("classifier", "unlabelled", "prepared without labels, but a class of each image"),
         ("detector", "classification", "prepared for classification, but boxes are needed"),
         ("detector", "unlabelled", "prepared without labels, but boxes are needed"),
-        ("dense", "classification", "is no classifier or detector with classes"),
+        ("dense", "classification", "is no classifier, detector or segmenter with classes"),
     ],
 )
 def test_evaluating_a_network_on_data_of_another_kind(
