@@ -6,6 +6,7 @@ module built from it has exactly these parameters, and a weight file carries it 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from itpn_ray.errors import ConfigError
@@ -224,7 +225,7 @@ class DistillerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseHeadConfig:
+class DenseHeadConfig(ABC):
     """A dense trunk with a head behind it."""
 
     kind: str = field(default="", init=False)
@@ -240,9 +241,9 @@ class DenseHeadConfig:
             )
 
     @property
+    @abstractmethod
     def dense(self) -> DenseConfig:
         """The dense trunk."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
