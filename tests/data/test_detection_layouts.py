@@ -235,7 +235,7 @@ def test_images_in_no_list_of_voc_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "cause"),
     [
-        (each("masks/{n}.jpg", image_bytes), "has images/ with masks beside it"),
+        (each("masks/{n}.jpg", image_bytes), "holds no list of its classes"),
         (each("labels/{n}.jpg", image_bytes), "has images/ with labels beside it"),
         ({"labels.csv": "file,label\n"}, r"If labels\.csv tells their classes"),
         ({"data.yaml": YAML + NAMES}, r"has images/ with data\.yaml beside it"),

@@ -215,7 +215,7 @@ def test_mistakes_are_told(sorter: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="min_score"):
         predicted(sorter, folder, tmp_path / "out", min_score=1.5)
     save_model(classifier(num_classes=0), tmp_path / "headless.safetensors")
-    with pytest.raises(CheckpointError, match="no classifier or detector with classes"):
+    with pytest.raises(CheckpointError, match="no classifier, detector or segmenter with classes"):
         predicted(str(tmp_path / "headless.safetensors"), folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
