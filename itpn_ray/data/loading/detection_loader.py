@@ -21,7 +21,7 @@ of a worker's share so that they are those of the micro-batch. A view of 800 x 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -32,8 +32,9 @@ from torch import Tensor
 from itpn_ray.data.annotations.objects import check_detection, read_objects
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
-from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.loading.image_reader import ImageReader, Passage
+from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows
+from itpn_ray.data.loading.train_stream import TrainStream
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
 from itpn_ray.data.transforms.detection_views import View, padded_sides, training_views, whole_view
@@ -62,22 +63,8 @@ class _ViewBatches:
         self._masks = masks
         self._pin = pin
 
-    def stream(
-        self, instructions: Sequence[Ids], choose: Choose, upcoming: Sequence[Ids] = ()
-    ) -> Iterator[HostBatch]:
-        """Yield one batch for each array of sample ids.
-
-        Args:
-            instructions: sample ids of each batch.
-            choose: the views of ids.
-            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        yield from self._reader.stream(instructions, partial(self._begin, choose), upcoming)
-
-    def _begin(self, choose: Choose, pool: DecodePool, ids: Ids) -> Pending:
+    def begin(self, choose: Choose, pool: DecodePool, ids: Ids) -> Pending:
+        """Start to fill a batch with the views that ``choose`` gives of sample ids."""
         views = choose(ids)
         found: dict[int, ViewObjects] = {}
 
@@ -132,7 +119,7 @@ class _ViewBatches:
         return padded
 
 
-class DetectionTrainLoader:
+class DetectionTrainLoader(TrainStream):
     """One rank's shares of the global batches, in views of several sizes, some cut and mirrored.
 
     The order and the shares are those of `itpn_ray.data.loading.crop_loader.TrainLoader`.
@@ -166,31 +153,17 @@ class DetectionTrainLoader:
         world: int = 1,
         pin: bool = False,
     ) -> None:
-        self._order = TrainOrder(
+        order = TrainOrder(
             starts=dataset.starts, global_batch=global_batch, seed=seed, window=config.window
         )
-        self._share = slice(*share(global_batch, rank, world))
+        super().__init__(ImageReader(dataset, config), order, rank, world)
         self._augment = augment
         self._seed = seed
-        self._reader = ImageReader(dataset, config)
         self._batches = _ViewBatches(self._reader, masks, pin)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        yield from self._batches.stream(list(ids), partial(self._views, epoch), upcoming)
+    def _passage(self, epoch: int, ids: list[Ids], upcoming: list[Ids]) -> Passage:
+        begin = partial(self._batches.begin, partial(self._views, epoch))
+        return Passage(instructions=ids, begin=begin, upcoming=upcoming)
 
     def _views(self, epoch: int, ids: Ids) -> list[View]:
         reader = self._reader
@@ -202,10 +175,6 @@ class DetectionTrainLoader:
             epoch=epoch,
             config=self._augment,
         )
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
 
 
 class DetectionEvalLoader:
@@ -255,7 +224,8 @@ class DetectionEvalLoader:
         """
         size = self._batch
         batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        yield from self._batches.stream(batches, self._views)
+        passage = Passage(instructions=batches, begin=partial(self._batches.begin, self._views))
+        yield from self._reader.stream([passage], size)
 
     def _views(self, ids: Ids) -> list[View]:
         sizes = zip(self._reader.widths[ids], self._reader.heights[ids], strict=True)

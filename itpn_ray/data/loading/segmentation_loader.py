@@ -16,7 +16,7 @@ batch, rounded up to multiples of 32, and the mask is that of the stored image.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -26,8 +26,9 @@ from torch import Tensor
 from itpn_ray.data.annotations.class_masks import Mask, decode_mask
 from itpn_ray.data.config import LoaderConfig, SegmentationAugmentConfig
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
-from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.loading.image_reader import ImageReader, Passage
+from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows
+from itpn_ray.data.loading.train_stream import TrainStream
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_views import View, padded_sides, whole_view
 from itpn_ray.data.transforms.segmentation_views import training_crop, view_mask
@@ -90,7 +91,7 @@ def check_segmentation(dataset: ShardedDataset) -> None:
         )
 
 
-class SegmentationTrainLoader:
+class SegmentationTrainLoader(TrainStream):
     """One rank's shares of the global batches: crops of one size.
 
     The order and the shares are those of `itpn_ray.data.loading.crop_loader.TrainLoader`.
@@ -122,31 +123,19 @@ class SegmentationTrainLoader:
         world: int = 1,
         pin: bool = False,
     ) -> None:
-        self._order = TrainOrder(
+        order = TrainOrder(
             starts=dataset.starts, global_batch=global_batch, seed=seed, window=config.window
         )
-        self._share = slice(*share(global_batch, rank, world))
+        masks = MaskReader(dataset, config)
+        super().__init__(masks, order, rank, world)
+        self._masks = masks
         self._augment = augment
         self._seed = seed
-        self._reader = MaskReader(dataset, config)
         self._pin = pin
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image or its mask cannot be used; it carries the path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        yield from self._reader.stream(list(ids), partial(self._begin, epoch), upcoming)
+    def _passage(self, epoch: int, ids: list[Ids], upcoming: list[Ids]) -> Passage:
+        begin = partial(self._begin, epoch)
+        return Passage(instructions=ids, begin=begin, upcoming=upcoming)
 
     def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         side = self._augment.crop_size
@@ -160,17 +149,13 @@ class SegmentationTrainLoader:
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             for i in range(start, stop):
                 row = int(ids[i])
-                mask = self._reader.mask(row)
+                mask = self._masks.mask(row)
                 view = training_crop(mask, row, seed=self._seed, epoch=epoch, config=self._augment)
                 _place(batch, i, view, self._reader.decode(row))
                 seen = torch.from_numpy(view_mask(view, mask).copy())
                 batch["mask"][i, : view.out_height, : view.out_width] = seen
 
         return pool.start(batch, fill, chunk=1)
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
 
 
 class SegmentationEvalLoader:
@@ -220,7 +205,8 @@ class SegmentationEvalLoader:
         """
         size = self._batch
         batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        yield from self._reader.stream(batches, self._begin)
+        passage = Passage(instructions=batches, begin=self._begin)
+        yield from self._reader.stream([passage], size)
 
     def _begin(self, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader
