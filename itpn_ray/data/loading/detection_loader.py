@@ -46,9 +46,12 @@ Choose = Callable[[Ids], list[View]]
 
 def trim(batch: HostBatch) -> HostBatch:
     """A part of a batch, padded no more than a batch of its images alone would be."""
-    height, width = padded_sides(batch["size"].cpu().numpy())
+    most = (batch["label"] >= 0).sum(1).amax().view(1)
+    # At once, for on a GPU the host waits for what it is told.
+    *largest, objects = torch.cat([batch["size"].amax(0), most]).tolist()
+    height, width = padded_sides(np.array([largest]))
     # One place at least, so that no tensor is empty.
-    places = max(1, int((batch["label"] >= 0).sum(1).max()))
+    places = max(1, objects)
     per_object = batch.keys() & {"boxes", "label", "masks"}
     trimmed = {name: batch[name][:, :places] for name in per_object}
     return batch | trimmed | {"image": batch["image"][:, :, :height, :width]}

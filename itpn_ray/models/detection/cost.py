@@ -9,7 +9,7 @@ from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.detection.dino.network import Dino
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS
 from itpn_ray.models.detection.rcnn.network import Rcnn
-from itpn_ray.models.detection.rcnn.roi_head import POSITIVE_SHARE
+from itpn_ray.models.detection.rcnn.sampling import POSITIVE_SHARE
 
 
 def run_through(detector: Detector, images: Tensor) -> None:

@@ -88,7 +88,7 @@ class DetectionNetwork(Averaging):
             seeds=batch["seed"],
         )
         parts = self.detector.losses(batch["image"], batch["size"], targets, mean_over_workers)
-        own = batch["image"].new_tensor(float(len(batch["image"])))
+        own = batch["image"].new_full((), len(batch["image"]))
         even = mean_over_workers(own) / own
         parts = {name: part * even for name, part in parts.items()}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}

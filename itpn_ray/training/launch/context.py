@@ -59,6 +59,11 @@ class TrainContext:
         """Whether this is rank 0."""
         return self.rank == 0
 
+    @property
+    def bf16(self) -> bool:
+        """Whether networks compute in bf16: on a GPU; a CPU computes in float32."""
+        return self.device.type == "cuda"
+
     def reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Combine a tensor over all workers, in place, and return it."""
         if self.world > 1:
@@ -70,13 +75,16 @@ class TrainContext:
     def wrap_model(self, network: nn.Module, *, sharded: bool, compile: bool) -> nn.Module:
         """The network as it is called in a step: compiled where asked, gradients averaged.
 
+        Compiled inside DDP: as it is called by DDP, its graph is cut where gradients are sent, and
+        they are sent while the backward pass goes on.
+
         Args:
             network: on this worker's device; FSDP2 replaces its parameters, DDP keeps them.
             sharded: spread it over the workers (FSDP2) instead of repeating it on each (DDP).
             compile: compile it.
         """
         if self.world > 1 and sharded:
-            shard(network, self.device, self.world)
+            shard(network, self.device, self.world, bf16=self.bf16)
         called: nn.Module = torch.compile(network) if compile else network  # type: ignore[assignment]
         if self.world == 1 or sharded:
             return called
@@ -93,10 +101,8 @@ class TrainContext:
                 model.require_backward_grad_sync = now  # type: ignore[assignment]
 
     def autocast(self) -> Any:
-        """bf16 on a GPU, float32 on a CPU."""
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
+        """See `bf16`."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
 def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) -> TrainContext:

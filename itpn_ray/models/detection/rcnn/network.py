@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,8 +41,10 @@ class Rcnn(Detector):
         Raises:
             DataError: there are mask heads but no masks.
         """
+        # Asked before the trunk begins, for then there is nothing yet to wait for.
+        valid, counts = _sizes_and_counts(sizes, targets)
+        objects = objects_of(targets, counts)
         maps = self.maps(images, targets.seeds)
-        valid, objects = _sizes(sizes), objects_of(targets)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         first = proposal_losses(candidates, objects, mean)
@@ -52,7 +53,8 @@ class Rcnn(Detector):
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """See `Detector.detect`."""
-        maps, valid = self.maps(images), _sizes(sizes)
+        valid = [(height, width) for height, width in sizes.tolist()]
+        maps = self.maps(images)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         return self.roi.detect(maps, proposals, valid)
@@ -104,5 +106,8 @@ def create_rcnn(
     return Rcnn(config, DenseTrunk(config.dense, build_trunk(config.trunk)))
 
 
-def _sizes(sizes: Tensor) -> Sequence[Extent]:
-    return [(height, width) for height, width in sizes.tolist()]
+def _sizes_and_counts(sizes: Tensor, targets: Targets) -> tuple[list[Extent], list[int]]:
+    """Sizes of the images, and how many objects each has."""
+    counts = (targets.labels >= 0).sum(dim=1, keepdim=True)
+    told = torch.cat([sizes, counts], dim=1).tolist()
+    return [(height, width) for height, width, _ in told], [count for _, _, count in told]
