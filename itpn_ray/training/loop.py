@@ -94,7 +94,8 @@ def train(parts: TrainingParts) -> nn.Module:
     network = task.build().to(worker.device).train()
     full = peak_rate(task, network, worker.device)
     # Before the optimiser: sharding puts other parameters in the place of these.
-    model = worker.wrap_model(network, sharded=config.sharded, compile=config.model.compile)
+    compile = task.compile if config.model.compile else None
+    model = worker.wrap_model(network, sharded=config.sharded, compile=compile)
     optimizer = make_optimizer(
         network, task.layer_ids(network), task.no_weight_decay(network), config.optim
     )
@@ -139,7 +140,7 @@ def train(parts: TrainingParts) -> nn.Module:
                     )
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            meter.step(config.optim.global_batch)
+            meter.step(config.optim.global_batch, parts.task.work_share(batch))
             if step % config.log_every == 0 or step == last:
                 meter.record(step, step / per_epoch, rate=rate, grad_norm=norm)
             best = False
@@ -261,7 +262,9 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
     """
     trained, network = network, _gathered(parts, network).eval()
     batches = partial(prefetch, parts.val, parts.worker.device)
-    with torch.no_grad(), parts.worker.autocast():
+    # Eagerly: evaluations have sizes and a mode of their own, each a graph to compile.
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.no_grad(), parts.worker.autocast(), eager:
         found = parts.task.evaluate_ratios(network, batches, parts.worker.reduce)
         figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
         best = _is_best(parts, figures, step)

@@ -63,7 +63,7 @@ def _train(rank: int, port: int, folder: Path) -> None:
     )
     torch.compile = functools.partial(torch.compile, backend=backend)  # type: ignore[assignment]
     plain = network()
-    model = worker.wrap_model(plain, sharded=False, compile=True)
+    model = worker.wrap_model(plain, sharded=False, compile=torch.compile)
     assert isinstance(model, DistributedDataParallel)
     model.register_comm_hook(None, send)
     for _ in range(2):  # in the first step DDP finds out in which order gradients come

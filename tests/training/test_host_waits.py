@@ -130,7 +130,7 @@ def test_a_detectors_micro_batch_is_cut_with_one_wait() -> None:
         "label": torch.tensor([[0, 1, -1], [0, -1, -1], [0, 1, 2], [-1, -1, -1]]),
     }
     with Waits() as waits:
-        cut = trim({name: tensor[:2] for name, tensor in batch.items()})
+        cut = trim({name: tensor[:2] for name, tensor in batch.items()}, 32)
     assert waits.calls == ["tolist"]
     assert cut["image"].shape == (2, 3, 64, 96)
     assert cut["label"].shape == (2, 2)

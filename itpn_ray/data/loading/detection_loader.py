@@ -14,9 +14,9 @@ A host batch is a dict of B images with M places for objects, M that of the imag
 
 The mask of an object that has none is 255 all over, which losses leave out.
 
-H and W are the largest of the batch, rounded up to multiples of 32; `trim` takes a micro-batch out
-of a worker's share so that they are those of the micro-batch. A view of 800 x 1333 takes
-3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
+H and W are the largest of the batch, rounded up to multiples of 32 or more; `trim` takes a
+micro-batch out of a worker's share so that they are those of the micro-batch. A view of 800 x 1333
+takes 3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
 """
 
 from __future__ import annotations
@@ -37,19 +37,25 @@ from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows
 from itpn_ray.data.loading.train_stream import TrainStream
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
-from itpn_ray.data.transforms.detection_views import View, padded_sides, training_views, whole_view
+from itpn_ray.data.transforms.detection_views import (
+    PAD_TO,
+    View,
+    padded_sides,
+    training_views,
+    whole_view,
+)
 from itpn_ray.data.transforms.object_masks import MASK_SIDE
 
 Choose = Callable[[Ids], list[View]]
 """The views of n sample ids."""
 
 
-def trim(batch: HostBatch) -> HostBatch:
-    """A part of a batch, padded no more than a batch of its images alone would be."""
+def trim(batch: HostBatch, pad_to: int) -> HostBatch:
+    """A part of a batch, padded to ``pad_to`` as a batch of its images alone would be."""
     most = (batch["label"] >= 0).sum(1).amax().view(1)
     # At once, for on a GPU the host waits for what it is told.
     *largest, objects = torch.cat([batch["size"].amax(0), most]).tolist()
-    height, width = padded_sides(np.array([largest]))
+    height, width = padded_sides(np.array([largest]), pad_to)
     # One place at least, so that no tensor is empty.
     places = max(1, objects)
     per_object = batch.keys() & {"boxes", "label", "masks"}
@@ -60,11 +66,12 @@ def trim(batch: HostBatch) -> HostBatch:
 class _ViewBatches:
     """Host batches of padded views."""
 
-    def __init__(self, reader: ImageReader, masks: bool, pin: bool) -> None:
+    def __init__(self, reader: ImageReader, masks: bool, pin: bool, pad_to: int = PAD_TO) -> None:
         check_detection(reader.dataset)
         self._reader = reader
         self._masks = masks
         self._pin = pin
+        self._pad_to = pad_to
 
     def begin(self, choose: Choose, pool: DecodePool, ids: Ids) -> Pending:
         """Start to fill a batch with the views that ``choose`` gives of sample ids."""
@@ -89,7 +96,7 @@ class _ViewBatches:
     def _empty(self, ids: Ids, views: Sequence[View]) -> HostBatch:
         reader = self._reader
         sizes = np.array([(view.out_height, view.out_width) for view in views], dtype=np.int64)
-        height, width = padded_sides(sizes)
+        height, width = padded_sides(sizes, self._pad_to)
         # Zeros, for what a view does not fill must not change from batch to batch.
         pixels = torch.zeros(len(ids), height, width, 3, dtype=torch.uint8, pin_memory=self._pin)
         originals = np.stack([reader.heights[ids], reader.widths[ids]], axis=1)  # (B, 2)
@@ -134,6 +141,7 @@ class DetectionTrainLoader(TrainStream):
         seed: the run's seed.
         global_batch: images a step over all ranks.
         masks: give the objects' masks.
+        pad_to: what sides of batches are multiples of, pixels, itself one of 32.
         rank: this worker.
         world: workers.
         pin: put batches into pinned memory, for asynchronous copies to a GPU.
@@ -152,6 +160,7 @@ class DetectionTrainLoader(TrainStream):
         seed: int,
         global_batch: int,
         masks: bool = False,
+        pad_to: int = PAD_TO,
         rank: int = 0,
         world: int = 1,
         pin: bool = False,
@@ -162,7 +171,7 @@ class DetectionTrainLoader(TrainStream):
         super().__init__(ImageReader(dataset, config), order, rank, world)
         self._augment = augment
         self._seed = seed
-        self._batches = _ViewBatches(self._reader, masks, pin)
+        self._batches = _ViewBatches(self._reader, masks, pin, pad_to)
 
     def _passage(self, epoch: int, ids: list[Ids], upcoming: list[Ids]) -> Passage:
         begin = partial(self._batches.begin, partial(self._views, epoch))

@@ -11,6 +11,8 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import AVERAGE_PRECISION, Metric
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 
+FEW_SIZES = 256
+"""Multiples of it, pixels, are few enough sides to compile a network for each pair."""
 HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
 
 
@@ -41,6 +43,9 @@ class Detection(TaskConfig):
     """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
     long_side: int = 1333
     """Longest side of an image in evaluation, pixels."""
+    pad_to: int = 32
+    """What sides of training batches are padded to multiples of, pixels, itself one of 32. With
+    ``model.compile`` 256, so that views have few sizes, each of which is compiled once."""
     ema_decay: float = 0.0
     """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
     steps; 0 turns them off."""
@@ -49,22 +54,36 @@ class Detection(TaskConfig):
         checks.one_of("task.head", self.head, HEADS)
         if self.masks and self.head == "dino":
             raise ConfigError("task.masks", True, "DINO finds boxes only", "Add --task.masks false")
+        if self.pad_to < 32 or self.pad_to % 32:
+            raise ConfigError(
+                "task.pad_to",
+                self.pad_to,
+                "is no multiple of 32, the largest stride of the maps that are cut to views",
+                f"Use {max(32, self.pad_to // 32 * 32)}",
+            )
         checks.positive("task.short_side", self.short_side)
         checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
         checks.in_range("task.ema_decay", self.ema_decay, 0.0, 1.0, open_high=True)
 
     def check_model(self, model: ModelConfig) -> None:
-        """Refuse compilation.
+        """Refuse to compile more shapes than are worth it.
 
         Raises:
-            ConfigError: the network is to be compiled.
+            ConfigError: views are padded to too many sizes, or each r would be another graph.
         """
-        if model.compile:
+        if model.compile and self.pad_to < FEW_SIZES:
             raise ConfigError(
                 "model.compile",
                 True,
                 "would compile anew for each size of a batch's views",
-                "Leave it out for detection",
+                f"Add --task.pad-to {FEW_SIZES}, or leave it out",
+            )
+        if model.compile and model.elastic_migration:
+            raise ConfigError(
+                "model.compile",
+                True,
+                "would compile each size of a batch's views once for each elastic r",
+                "Leave one of the two out",
             )
 
     def input_side(self, model: ModelConfig) -> tuple[int, str]:

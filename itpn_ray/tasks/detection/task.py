@@ -54,6 +54,8 @@ SMALL_DINO = {
     "queries": 100,
     "denoising": 20,
 }
+MOST_SIZES = 64
+"""Sizes of batches that are compiled: 8 by 8 sides, up to 2,048 pixels in steps of 256."""
 DINO_LEVELS = 4
 """Strides 8 to 64; with stride 4 too the encoder would see five times as many tokens."""
 
@@ -125,6 +127,7 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
             seed=self.seed,
             global_batch=self.setup.global_batch,
             masks=self.config.masks,
+            pad_to=self.config.pad_to,
             rank=share.rank,
             world=share.world,
             pin=share.pin,
@@ -185,6 +188,15 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
         stages = STAGES[config.head]
         return create_rcnn(name, stages=stages, masks=config.masks, **small, **options)
 
+    def compile(self, network: DetectionNetwork) -> nn.Module:
+        """See `Task.compile`: trunk and pyramid alone, once for each size of a batch.
+
+        What follows chooses boxes, whose number no graph knows.
+        """
+        torch._dynamo.config.recompile_limit = MOST_SIZES
+        network.detector.trunk.compile(dynamic=False)
+        return network
+
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Normalise, and give each image the seed of its draws."""
         return {
@@ -195,7 +207,7 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
 
     def cut(self, batch: Batch, begin: int, end: int) -> Batch:
         """See `Task.cut`: with the padding of its own views, not of the worker's whole share."""
-        return trim(super().cut(batch, begin, end))
+        return trim(super().cut(batch, begin, end), self.config.pad_to)
 
     def layer_ids(self, network: DetectionNetwork) -> dict[str, int]:
         """Depths of the detector's parameters; pyramid and head lie at the top."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from itpn_ray.allocator import keep_pages
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.training.sharding import shard
+
+Compile = Callable[[nn.Module], nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,9 @@ class TrainContext:
             tensor.copy_(held)
         return tensor
 
-    def wrap_model(self, network: nn.Module, *, sharded: bool, compile: bool) -> nn.Module:
+    def wrap_model(
+        self, network: nn.Module, *, sharded: bool, compile: Compile | None
+    ) -> nn.Module:
         """The network as it is called in a step: compiled where asked, gradients averaged.
 
         Compiled inside DDP: as it is called by DDP, its graph is cut where gradients are sent, and
@@ -81,11 +86,11 @@ class TrainContext:
         Args:
             network: on this worker's device; FSDP2 replaces its parameters, DDP keeps them.
             sharded: spread it over the workers (FSDP2) instead of repeating it on each (DDP).
-            compile: compile it.
+            compile: gives what is called in its place, compiled; None: it is not compiled.
         """
         if self.world > 1 and sharded:
             shard(network, self.device, self.world, bf16=self.bf16)
-        called: nn.Module = torch.compile(network) if compile else network  # type: ignore[assignment]
+        called = network if compile is None else compile(network)
         if self.world == 1 or sharded:
             return called
         ids = [self.device.index] if self.device.type == "cuda" else None

@@ -19,6 +19,7 @@ from torchvision.ops import clip_boxes_to_image, nms
 
 from itpn_ray.models.detection.base import Mean
 from itpn_ray.models.detection.boxes import decode, encode, match, sample
+from itpn_ray.models.detection.rcnn.heads import channels_last
 from itpn_ray.models.detection.rcnn.regions import Extent, Objects
 from itpn_ray.rng import Stream
 
@@ -72,7 +73,7 @@ class ProposalNetwork(nn.Module):
             maps: stride -> (B, C, H / stride, W / stride).
             sizes: height and width of each image's valid part.
         """
-        logits, deltas = self.head([maps[stride] for stride in self.strides])
+        logits, deltas = self.head([channels_last(maps[stride]) for stride in self.strides])
         self.generator.set_cell_anchors(torch.float32, logits[0].device)
         return [
             self._candidates([x[i] for x in logits], [x[i] for x in deltas], size)
