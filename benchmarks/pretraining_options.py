@@ -6,7 +6,8 @@ Each option is trained with each seed for as many epochs; held-out images are re
 size and fixed masks, and classified by their nearest neighbours among training images. Seconds are
 those of the processor, which other work on the machine disturbs less than the clock. A difference
 is that of two runs with one seed; its interval is Student's, 95 %, over the seeds. Writes
-pretraining-options.json and .md. Repeated with the same --work, it goes on where it stopped.
+pretraining-options.json and .md. A seed takes seven minutes of CPU. Repeated with the same --work,
+it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy.stats import t as student
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.lib.drawn import prepared_images  # noqa: E402
 from benchmarks.lib.interleave import machine, write_json  # noqa: E402
 from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 
@@ -108,12 +110,19 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="prepared images")
+    parser.add_argument("--data", help="prepared images; none: drawn ones, with --quick")
+    parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("out/pretraining-options"))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     options = parser.parse_args()
+    if options.quick:
+        options.epochs, options.seeds, options.out = 2, [0], Path("out/benchmarks")
+        options.work = Path("out/pretraining-options-quick")
+        options.data = options.data or str(prepared_images(options.work, train=128))
+    if not options.data:
+        parser.error("name prepared images with --data, or take drawn ones with --quick")
     lines: list[dict[str, Any]] = []
     for seed in options.seeds:  # seed by seed, so that what is there can be compared at any time
         for name in OPTIONS:
