@@ -65,6 +65,7 @@ def _train(rank: int, port: int, folder: Path) -> None:
     plain = network()
     model = worker.wrap_model(plain, sharded=False, compile=torch.compile)
     assert isinstance(model, DistributedDataParallel)
+    send.__annotations__.clear()  # PyTorch compares them with types, and here they are strings
     model.register_comm_hook(None, send)
     for _ in range(2):  # in the first step DDP finds out in which order gradients come
         events.clear()
