@@ -26,6 +26,7 @@ from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.distillation import ClipDistiller
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.segmentation.config import SegmenterConfig
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.fast_itpn import FastItpn
@@ -51,6 +52,10 @@ def build(config: NetworkConfig) -> Network:
         from itpn_ray.models.detection.rcnn.network import Rcnn
 
         return Rcnn(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, RotatedRcnnConfig):
+        from itpn_ray.models.rotated.network import RotatedRcnn
+
+        return RotatedRcnn(config, DenseTrunk(config.dense, trunk))
     if isinstance(config, DinoConfig):
         from itpn_ray.models.detection.dino.network import Dino
 

@@ -1,0 +1,84 @@
+"""Rotated Faster R-CNN over a trunk whose pyramid is pre-trained too (paper, 5.3 and Table 7)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from itpn_ray.models.detection.base import Detections, Detector, Mean, Targets
+from itpn_ray.models.detection.rcnn.regions import extents, objects_of
+from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
+from itpn_ray.models.networks.backbone import DenseTrunk
+from itpn_ray.models.networks.build import build_trunk, pyramid_config, trunk_config
+from itpn_ray.models.rotated.boxes import hulls_of
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
+from itpn_ray.models.rotated.roi_head import RotatedRoiHead
+
+
+class RotatedRcnn(Detector):
+    """The region proposal network of `Rcnn` on the objects' hulls, then a head that turns boxes.
+
+    Args:
+        config: the detector.
+        dense: the trunk with its pyramid.
+    """
+
+    rotated: ClassVar[bool] = True
+    config: RotatedRcnnConfig
+
+    def __init__(self, config: RotatedRcnnConfig, dense: DenseTrunk) -> None:
+        super().__init__(config, dense)
+        self.rpn = ProposalNetwork(config.pyramid.width, dense.strides, config.proposals)
+        self.roi = RotatedRoiHead(config)
+
+    def losses(
+        self, images: Tensor, sizes: Tensor, targets: Targets, mean: Mean
+    ) -> dict[str, Tensor]:
+        """See `Detector.losses`: rpn_class, rpn_box, class and box; boxes are turned ones."""
+        maps = self.maps(images, targets.seeds)
+        valid, objects = extents(sizes), objects_of(targets)
+        hulls = [replace(real, boxes=hulls_of(real.boxes)) for real in objects]
+        candidates = self.rpn(maps, valid)
+        proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
+        first = proposal_losses(candidates, hulls, mean)
+        turned = [real.boxes for real in objects]
+        return {**first, **self.roi.losses(maps, proposals, hulls, turned, mean)}
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
+        """See `Detector.detect`; boxes are turned ones."""
+        maps, valid = self.maps(images), extents(sizes)
+        candidates = self.rpn(maps, valid)
+        proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
+        return self.roi.detect(maps, proposals)
+
+
+def create_rotated_rcnn(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int = 224,
+    pyramid_width: int | None = None,
+    pyramid_depth: int = 1,
+    fc_width: int = 1024,
+    proposals: int = 2000,
+    regions: int = 512,
+    **changes: Any,
+) -> RotatedRcnn:
+    """A rotated Faster R-CNN by its trunk's name; see `RotatedRcnnConfig` and `create_rcnn`.
+
+    Raises:
+        ConfigError: no such name, or a value that does not fit.
+    """
+    config = RotatedRcnnConfig(
+        trunk=trunk_config(name, image_size=image_size, **changes),
+        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
+        num_classes=num_classes,
+        fc_width=fc_width,
+        proposals=proposals,
+        regions=regions,
+    )
+    return RotatedRcnn(config, DenseTrunk(config.dense, build_trunk(config.trunk)))
