@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
 from itpn_ray.data.config import DetectionAugmentConfig
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader, trim
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
 from itpn_ray.data.loading.image_folder import Predict
+from itpn_ray.data.loading.view_loader import trim
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views
