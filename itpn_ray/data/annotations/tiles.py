@@ -19,8 +19,8 @@ class TileObjects(Objects):
     """All objects of one tile of an image; ``crowds`` are those that are not learned from.
 
     Attributes:
-        corners: (n, 4, 2) float64, of turned boxes, in pixels of the tile; NaN where a damaged shard
-            has none.
+        corners: (n, 4, 2) float64, of turned boxes, in pixels of the tile; NaN where a damaged
+            shard has none.
         difficult: (n,) bool, as annotated.
         origin: (x, y) of the tile in its image, pixels.
     """

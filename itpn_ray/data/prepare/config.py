@@ -8,7 +8,7 @@ from itpn_ray import checks
 from itpn_ray.data.sources.outside import check_format
 from itpn_ray.errors import ConfigError
 
-LAYOUTS = ("imagenet", "coco", "ade")
+LAYOUTS = ("imagenet", "coco", "ade", "dota")
 MASK_FORMATS = ("ade20k", "masks", "voc-masks", "cityscapes")
 FORMATS = (
     "auto",
@@ -43,7 +43,7 @@ class SynthesizeConfig:
     """Folder to write; must be new or hold the same images already."""
     layout: str = "imagenet"
     """``imagenet``: train/ and val/ with a folder a class; ``coco``: images and COCO JSON;
-    ``ade``: images and masks as ADE20K has them."""
+    ``ade``: images and masks as ADE20K has them; ``dota``: images with turned boxes, as DOTA."""
     train: int = 4000
     """Images for training."""
     val: int = 1000

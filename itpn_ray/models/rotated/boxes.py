@@ -16,6 +16,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+TURNED = 5  # numbers of a turned box
 _QUARTER = math.pi / 2
 # Of dx, dy, dw, dh and the angle; the inverse of mmrotate's standard deviations.
 _WEIGHTS = (10.0, 10.0, 5.0, 5.0, 10.0)

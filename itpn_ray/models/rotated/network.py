@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,6 +19,9 @@ from itpn_ray.models.rotated.boxes import hulls_of
 from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.rotated.roi_head import RotatedRoiHead
 
+USUAL_TILES = (1024, 200)
+"""Of DOTA, where a file does not say."""
+
 
 class RotatedRcnn(Detector):
     """The region proposal network of `Rcnn` on the objects' hulls, then a head that turns boxes.
@@ -24,15 +29,26 @@ class RotatedRcnn(Detector):
     Args:
         config: the detector.
         dense: the trunk with its pyramid.
+
+    Attributes:
+        tiles: side of the tiles that images are cut into, pixels, 0 for whole images; and how much
+            neighbours share.
     """
 
     rotated: ClassVar[bool] = True
     config: RotatedRcnnConfig
+    tiles: tuple[int, int] = USUAL_TILES
 
     def __init__(self, config: RotatedRcnnConfig, dense: DenseTrunk) -> None:
         super().__init__(config, dense)
         self.rpn = ProposalNetwork(config.pyramid.width, dense.strides, config.proposals)
         self.roi = RotatedRoiHead(config)
+
+    def remember(self, metadata: Mapping[str, str]) -> None:
+        """See `Detector.remember`; and how large images are cut into tiles."""
+        super().remember(metadata)
+        tile, gap = json.loads(metadata.get("tiles", json.dumps(USUAL_TILES)))
+        self.tiles = int(tile), int(gap)
 
     def losses(
         self, images: Tensor, sizes: Tensor, targets: Targets, mean: Mean

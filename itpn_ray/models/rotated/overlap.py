@@ -50,6 +50,15 @@ def rotated_iou(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
+def overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """The IoU of all pairs of boxes (n, 5) and (m, 5): (n, m) float64."""
+    near = _distance(first, second) <= _reach(first)[:, None] + _reach(second)
+    found = torch.zeros(near.shape, dtype=torch.float64, device=first.device)
+    one, other = near.nonzero(as_tuple=True)
+    found[one, other] = rotated_iou(first[one], second[other])
+    return found
+
+
 def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
     """The boxes that no surer box of their class, itself kept, overlaps by more than a threshold.
 
@@ -77,13 +86,12 @@ def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float)
 
 def _rivals(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Pairs of boxes of one class that overlap too much: the surer one's index, and the other's."""
-    reach = boxes[:, 2:4].norm(dim=1) / 2
+    reach = _reach(boxes)
     place = torch.arange(len(boxes), device=boxes.device)
     found = [(place[:0], place[:0])]
     for start in range(0, len(boxes), _ROWS):
         rows = slice(start, start + _ROWS)
-        distance = (boxes[rows, None, :2] - boxes[None, :, :2]).norm(dim=-1)
-        near = distance <= reach[rows, None] + reach
+        near = _distance(boxes[rows], boxes) <= reach[rows, None] + reach
         near &= (labels[rows, None] == labels) & (place[rows, None] < place)
         surer, other = near.nonzero(as_tuple=True)
         surer = surer + start
@@ -91,6 +99,16 @@ def _rivals(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Te
         found.append((surer[close], other[close]))
     surer, other = (torch.cat(part) for part in zip(*found, strict=True))
     return surer, other
+
+
+def _reach(boxes: Tensor) -> Tensor:
+    """Half the diagonals, (n,)."""
+    return boxes[:, 2:4].norm(dim=1) / 2
+
+
+def _distance(first: Tensor, second: Tensor) -> Tensor:
+    """Between all pairs of centres, (n, m)."""
+    return torch.hypot(*(first[:, None, axis] - second[:, axis] for axis in (0, 1)))
 
 
 def _outline(first: Tensor, second: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ from itpn_ray.models.detection.base import Detections, Detector
 from itpn_ray.models.weights.raw_files import read_metadata
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.detection import task as detection_task
+from itpn_ray.tasks.detection import base as detection_task
+from itpn_ray.tasks.detection.base import DetectionNetwork
 from itpn_ray.tasks.detection.config import Detection
-from itpn_ray.tasks.detection.task import DetectionNetwork
 from itpn_ray.tasks.trained import LOADER
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import preflight
