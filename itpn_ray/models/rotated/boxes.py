@@ -30,7 +30,7 @@ def normal_form(boxes: Tensor) -> Tensor:
     """The same boxes in the convention: the longer side first, the angle in [-pi/2, pi/2)."""
     x, y, width, height, angle = boxes.unbind(-1)
     upright = width < height
-    angle = angle + _QUARTER * upright
+    angle = torch.where(upright, angle + _QUARTER, angle)
     angle = torch.remainder(angle + _QUARTER, math.pi) - _QUARTER
     # The remainder of a number just below 0 is rounded to pi itself.
     angle = torch.where(angle >= _QUARTER, angle - math.pi, angle)
