@@ -1,4 +1,4 @@
-"""Detection on COCO, Objects365 and DOTA (paper, 5.3; Tables 5 to 7).
+"""Detection on COCO and Objects365 (paper, 5.3; Tables 5 and 6).
 
 The authors published configurations of iTPN-B (Mask R-CNN 1x and 3x, Cascade Mask R-CNN 3x) and of
 iTPN-L (Mask R-CNN 1x); the rates are theirs (5.3 has 3e-4 for all). The other sizes take those of
@@ -12,12 +12,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, cast
 
-from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig, RotatedAugmentConfig
+from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.recipes.paper import CLUSTER, Recipe, by_name
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection.config import Detection
-from itpn_ray.tasks.rotated_detection.config import RotatedDetection
 
 PREFETCH = 64
 """Images decoded ahead: one of 800 x 1333 pixels takes 3 MB."""
@@ -55,9 +54,8 @@ TITLES = {
     "mask_rcnn_3x": "Mask R-CNN, 36 epochs",
     "cascade_3x": "Cascade Mask R-CNN, 36 epochs",
     "dino": "DINO, 12 epochs",
-    "rotated_1x": "rotated Faster R-CNN, 12 epochs",
 }
-TABLES = dict.fromkeys(TITLES, "Table 5") | {"dino": "Table 6", "rotated_1x": "Table 7"}
+TABLES = {schedule: "Table 6" if schedule == "dino" else "Table 5" for schedule in TITLES}
 
 EXPECTED = {
     "itpn_base_mask_rcnn_1x": "53.0 % box and 46.5 % mask AP after 1600 epochs on pixels; 52.1 % "
@@ -69,8 +67,6 @@ EXPECTED = {
     "fast_itpn_small_dino": "55.8 % box AP",
     "fast_itpn_base_dino": "58.4 % box AP",
     "fast_itpn_large_dino": "58.8 % box AP",
-    "fast_itpn_base_rotated_1x": "79.3 % mAP on DOTA; 79.0 % in windows with gathering tokens and "
-    "relative positions (--model.window-position windows), 1.5 times as fast",
     "itpn_base_dino": "56.1 % box AP after 1600 epochs on CLIP-L",
     "itpn_large_dino": "57.7 % box AP after 1600 epochs on pixels",
 }
@@ -120,20 +116,6 @@ def nano_dino() -> ExperimentConfig:
     )
 
 
-def nano_rotated() -> ExperimentConfig:
-    """Nano rotated Faster R-CNN on tiles of 256 pixels, for a laptop or a test.
-
-    Command: itpn-ray detect nano_rotated --data DATA --model.init WEIGHTS
-    """
-    base = nano()
-    return dataclasses.replace(
-        base,
-        task=RotatedDetection(small_head=True, side=256),
-        augment=RotatedAugmentConfig(side=256),
-        optim=dataclasses.replace(base.optim, clip_norm=35.0),
-    )
-
-
 def fast_itpn_base_dino_objects365() -> ExperimentConfig:
     """Fast-iTPN-B with DINO on Objects365, before COCO; the paper does not say how long.
 
@@ -171,8 +153,6 @@ def fast_itpn_base_dino_6() -> ExperimentConfig:
 def _make(network: str, schedule: str) -> ExperimentConfig:
     if schedule == "dino":
         return _dino(network)
-    if schedule == "rotated_1x":
-        return _rotated(network)
     if schedule == "cascade_3x":
         return _rcnn(network, "cascade_mask_rcnn", epochs=36, lr=1e-4, drop_path=0.2)
     if schedule == "mask_rcnn_3x":
@@ -199,30 +179,6 @@ def _rcnn(
             layer_decay=SIZES[network].layer_decay,
         ),
         **_common(network, drop_path, workers="32"),
-    )
-
-
-def _rotated(network: str) -> ExperimentConfig:
-    """Mmrotate's 1x of DOTA: 12 epochs, gradients cut at 35; the rates of Mask R-CNN's 1x.
-
-    mmrotate's own rate is for SGD and convolutions. 16 images a step, as a tile holds many objects.
-    """
-    common = _common(network, 0.2 if SIZES[network].large else 0.05, workers="8")
-    return ExperimentConfig(
-        task=RotatedDetection(),
-        optim=OptimConfig(
-            global_batch=16,
-            micro_batch=2,
-            epochs=12,
-            warmup_epochs=0,
-            warmup_steps=500,
-            lr=1e-4,
-            lr_milestones=(8 / 12, 11 / 12),
-            beta2=0.999,
-            layer_decay=SIZES[network].layer_decay,
-            clip_norm=35.0,
-        ),
-        **common | {"augment": RotatedAugmentConfig()},
     )
 
 
@@ -282,7 +238,6 @@ def _recipe(network: str, schedule: str) -> Recipe:
 RECIPES: dict[str, Recipe] = by_name(
     nano,
     nano_dino,
-    nano_rotated,
     *(_recipe(network, schedule) for network in SIZES for schedule in TITLES),
     fast_itpn_base_dino_objects365,
     fast_itpn_base_dino_6,

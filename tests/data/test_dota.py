@@ -39,6 +39,7 @@ def test_lines() -> None:
     assert first.entry == "line 3"
     assert first.fields == {
         "category_id": "ship",
+        "bbox": [18, 30, 42, 18],
         "segmentation": [[20, 30, 60, 40, 58, 48, 18, 38]],
         "iscrowd": False,
     }
@@ -115,7 +116,6 @@ def test_each_fault_is_told_with_file_and_line(
 
 def test_a_split_without_one_usable_object_is_refused(tmp_path: Path) -> None:
     root = write_dota(tmp_path / "raw", {"train/P0": [SHIP], "val/P1": [FAULTS[0][0]]})
-    with pytest.raises(
-        DataError, match="val has not one usable object; val/labelTxt/P1.txt#line 3"
-    ):
+    told = r"val has not one usable object; val/labelTxt/P1\.txt#line 3"
+    with pytest.raises(DataError, match=told):
         prepared(root, tmp_path / "data", max_broken=1)

@@ -61,6 +61,12 @@ def judged(first: Sequence[float], second: Sequence[float], number: Any = float)
     return float(both / (area(one) + area(other) - both))
 
 
+def judged_all(first: Tensor, second: Tensor) -> Tensor:
+    """`judged` pair by pair, (n,) float64."""
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return torch.tensor([judged(*pair) for pair in pairs], dtype=torch.float64)
+
+
 def drawn(count: int, seed: int) -> Tensor:
     """Boxes of all shapes that lie close together, (count, 5) float64."""
     generator = torch.Generator().manual_seed(seed)
@@ -103,13 +109,11 @@ def adversarial(count: int) -> tuple[Tensor, Tensor]:
 
 def test_iou_of_random_pairs() -> None:
     first, second = drawn(8_000, 1), drawn(8_000, 2)
-    expected = [judged(*pair) for pair in zip(first.tolist(), second.tolist(), strict=True)]
-    assert 3_000 < sum(value > 0 for value in expected) < 7_900
+    expected = judged_all(first, second)
+    assert 3_000 < (expected > 0).sum() < 7_900
     found = rotated_iou(first, second)
     assert found.dtype == torch.float64
-    torch.testing.assert_close(
-        found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9
-    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 def test_iou_of_adversarial_pairs() -> None:
@@ -125,11 +129,8 @@ def test_iou_of_adversarial_pairs() -> None:
 def test_many_adversarial_pairs() -> None:
     first, second = adversarial(112)
     assert len(first) > 2_000
-    expected = [judged(*pair) for pair in zip(first.tolist(), second.tolist(), strict=True)]
     found = rotated_iou(first, second)
-    torch.testing.assert_close(
-        found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(found, judged_all(first, second), rtol=0, atol=1e-6)
     torch.testing.assert_close(found, rotated_iou(second, first), rtol=0, atol=1e-6)
 
 

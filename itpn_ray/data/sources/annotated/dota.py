@@ -98,8 +98,10 @@ def turned_box(name: Any, outline: Sequence[float], difficult: str) -> dict[str,
     if difficult not in _DIFFICULT:
         told = f"has {difficult[:60]!r} as its difficulty, which is 0 or 1"
         raise FaultError(kinds.ENTRY, told)
+    x, y = outline[0::2], outline[1::2]
     return {
         "category_id": name,
+        "bbox": [min(x), min(y), max(x) - min(x), max(y) - min(y)],
         "segmentation": [list(outline)],
         "iscrowd": _DIFFICULT[difficult],
     }
