@@ -149,11 +149,11 @@ def check_masks_of(shard: Shard, classes: int) -> Iterator[Fault]:
         classes: how many there are.
     """
     for row in range(len(shard)):
-        told = shard.fields(row, ("path", "mask", "width", "height"))
-        fault = partial(Fault, file=told["path"], entry="", kind=kinds.MASK)
+        entry = shard.fields(row, ("path", "mask", "width", "height"))
+        fault = partial(Fault, file=entry["path"], entry="", kind=kinds.MASK)
         try:
-            size = (told["height"], told["width"])
-            mask = checked_mask(told["mask"], size, told["path"], classes)
+            size = (entry["height"], entry["width"])
+            mask = checked_mask(entry["mask"], size, entry["path"], classes)
         except DataError as error:
             yield fault(reason=f"{error.value}: {error.cause}" if error.value else error.cause)
             continue

@@ -190,8 +190,8 @@ class _Reading:
         if classes:
             check_classes(classes, uri)
         elif tables:
-            told = f"no labels are taken from {shown(tables, 3)}; --source reads such a list"
-            self._notes.append(told)
+            note = f"no labels are taken from {shown(tables, 3)}; --source reads such a list"
+            self._notes.append(note)
 
     def _inside(self, splits: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, str]]:
         """The splits, also those inside of class folders, and where each comes from."""

@@ -95,17 +95,17 @@ def _flagged(name: str) -> str | None:
 
 
 def row_splits(table: Table, columns: Columns, names: SplitNames) -> tuple[list[str | None], str]:
-    """The split of each row, ``None`` where ``--splits`` leaves it out; and what told them, if so.
+    """The split of each row, ``None`` where ``--splits`` leaves it out, and what decided it.
 
     Raises:
         DataError: a row has no split, unlike others.
     """
     if columns.split is not None:
-        told = f"column {table.header[columns.split] if table.header else columns.split + 1!r}"
-        return _by_cells(table, columns.split, names), told
+        column = f"column {table.header[columns.split] if table.header else columns.split + 1!r}"
+        return _by_cells(table, columns.split, names), column
     if columns.flags:
-        told = shown([repr(table.header[column]) for column in columns.flags])
-        return [_by_flags(table, row, columns.flags) for row in table.rows], f"column {told}"
+        flags = shown([repr(table.header[column]) for column in columns.flags])
+        return [_by_flags(table, row, columns.flags) for row in table.rows], f"column {flags}"
     return _by_folders(table, columns.path, names)
 
 

@@ -4,7 +4,7 @@
 - Objects365 v2: ``annotations/zhiyuan_objv2_train.json`` names
   ``images/v1/patch8/objects365_v1_00420917.jpg``, the image is
   ``train/patch8/objects365_v1_00420917.jpg``.
-- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.annotated.coco_places`. It, or
+- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.annotated.coco_image_folder`. It, or
   a folder that it lies in, names its split; a single file that names none is ``train``.
 """
 
@@ -18,7 +18,7 @@ from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
 from itpn_ray.data.sources.annotated.coco_file import read_coco_file
-from itpn_ray.data.sources.annotated.coco_places import is_coco
+from itpn_ray.data.sources.annotated.coco_image_folder import is_coco
 from itpn_ray.data.sources.annotated.ids import Id
 from itpn_ray.data.sources.annotated.near import files_near
 from itpn_ray.data.sources.annotated.pairs import is_image, pair_key

@@ -50,7 +50,7 @@ def parse_category(item: Mapping[str, Any]) -> tuple[Id, str]:
 
 
 def parse_image(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Id, file_name, width and height of an image; the last two None where they are not told.
+    """Id, file_name, width and height of an image; the last two None where they are not given.
 
     Raises:
         FaultError: it cannot be used.
@@ -98,8 +98,8 @@ def parse_object(
         check_box_in_image(box, width=frame[0], height=frame[1])
         beyond = overshoot(box, *frame)
         if beyond > _TOLERATED:
-            told = f"has a box that reaches {beyond:g} pixels beyond the image"
-            remarks.append((kinds.BOX_CUT, told))
+            reason = f"has a box that reaches {beyond:g} pixels beyond the image"
+            remarks.append((kinds.BOX_CUT, reason))
     area = _number(item.get("area"))
     if area is None or not 0 < area < math.inf:
         if item.get("area") is not None:
@@ -145,8 +145,8 @@ def _usable_mask(found: Any, frame: Frame | None) -> tuple[Mask, list[Remark]]:
     except FaultError as fault:
         return ([], []), [(kinds.MASK_IGNORED, fault.reason)]
     without = len(parts) - len(outlines)
-    told = f"has an outline with parts without area: {without}"
-    return (outlines, runs), [(kinds.PART_LEFT_OUT, told)] if without else []
+    reason = f"has an outline with parts without area: {without}"
+    return (outlines, runs), [(kinds.PART_LEFT_OUT, reason)] if without else []
 
 
 def _mask(found: Any, frame: Frame | None) -> Mask:
@@ -175,13 +175,13 @@ def _runs(found: Mapping[str, Any], frame: Frame | None) -> list[int]:
     except (ValueError, OverflowError) as error:
         raise FaultError(kinds.RUN_LENGTHS, f"has unreadable run lengths: {error}") from error
     if not (_are_whole(runs) and _are_whole(size) and len(size) == 2):
-        told = f"{short(runs)} for a size of {short(size)}"
-        raise FaultError(kinds.RUN_LENGTHS, f"has the run lengths {told}")
+        reason = f"{short(runs)} for a size of {short(size)}"
+        raise FaultError(kinds.RUN_LENGTHS, f"has the run lengths {reason}")
     height, width = size
     if sum(runs) != width * height or (frame is not None and (width, height) != frame):
-        told = f"run lengths of {sum(runs)} pixels for {width} x {height}"
+        reason = f"run lengths of {sum(runs)} pixels for {width} x {height}"
         image = f" in an image of {frame[0]} x {frame[1]}" if frame is not None else ""
-        raise FaultError(kinds.RUN_LENGTHS, f"has {told}{image}")
+        raise FaultError(kinds.RUN_LENGTHS, f"has {reason}{image}")
     return runs
 
 

@@ -161,14 +161,14 @@ class CocoObjects(ObjectSet):
         """
         seen = IdBook()
         for place, (_, fields) in enumerate(read_arrays(self.uri, ("annotations",))):
-            told = _whole_id(fields)
-            if told is None:
+            given = _whole_id(fields)
+            if given is None:
                 reason = "has no whole number as its id"
-            elif seen.add(told):
+            elif seen.add(given):
                 reason = ""
             else:
-                reason = f"has the id {told} of an earlier annotation"
-            number = FRESH + place if reason or told is None else told
+                reason = f"has the id {given} of an earlier annotation"
+            number = FRESH + place if reason or given is None else given
             yield Item(
                 file=self.uri,
                 entry=object_entry(number),

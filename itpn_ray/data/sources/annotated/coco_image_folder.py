@@ -39,7 +39,7 @@ def is_coco(fs: FileSystem, path: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageFolder:
     """Where the images of an annotation file lie.
 
     Attributes:
@@ -56,9 +56,9 @@ class Place:
         return "/".join([*filter(None, [self.folder]), *parts[-self.tail :]])
 
 
-def find_place(
+def find_image_folder(
     fs: FileSystem, root: str, name: str, split: str, file_names: Sequence[str]
-) -> Place:
+) -> ImageFolder:
     """Where the images of an annotation file lie.
 
     Args:
@@ -73,7 +73,7 @@ def find_place(
     """
     folders = list(dict.fromkeys(_folders(fs, root, name, split)))
     for file_name, folder, tail in product(file_names, folders, (0, 2, 1)):
-        place = Place(folder, tail)
+        place = ImageFolder(folder, tail)
         if fs.get_file_info(f"{root}/{place.path(file_name)}").type == FileType.File:
             return place
     raise DataError(
