@@ -4,8 +4,8 @@
 - Objects365 v2: ``annotations/zhiyuan_objv2_train.json`` names
   ``images/v1/patch8/objects365_v1_00420917.jpg``, the image is
   ``train/patch8/objects365_v1_00420917.jpg``.
-- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.annotated.coco_image_folder`. It, or
-  a folder that it lies in, names its split; a single file that names none is ``train``.
+- Any other JSON file with COCO's lists, see `coco_image_folder` beside this module. It, or a folder
+  that it lies in, names its split; a single file that names none is ``train``.
 """
 
 from __future__ import annotations
