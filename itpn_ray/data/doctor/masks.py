@@ -31,6 +31,7 @@ from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
 _CHUNK = 64  # images whose bytes are in memory
+# Preparation's rules without its resizing: what is judged is the image as it lies there.
 _RULES = ImageRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
 Pixels = Mapping[int, int]
 """Class -> pixels."""

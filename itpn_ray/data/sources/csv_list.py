@@ -22,7 +22,9 @@ from itpn_ray.data.sources.tables import Table, read_table
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
+# Files whose sizes are asked for together: lists of millions of names fit in memory this way.
 _SIZES_AT_ONCE = 1024
+# What tables hold in place of a missing label; -1 is usual for test images.
 _NO_LABEL = ("", "-1", "-1.0", "nan", "null")
 
 

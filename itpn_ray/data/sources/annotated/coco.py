@@ -27,6 +27,7 @@ from itpn_ray.data.sources.walk import Entry, files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
+# COCO's own, and those of Objects365's second version.
 _PREFIXES = ("instances_", "zhiyuan_objv2_")
 
 
@@ -65,6 +66,7 @@ class CocoSource(AnnotatedSource):
             self.splits.check_used(files, self.uri)
         found: dict[str, str] = {}
         for name in files:
+            # Exports of one file name no split; with --splits the user has said which count.
             alone = "train" if len(files) == 1 and not self.splits.given else None
             split = self.splits.of_file(splitext(name)[0]) or alone
             if split in found:

@@ -71,6 +71,7 @@ class _Reading:
             if self._faults:
                 cause += f" that can be used; {self._faults[0].place} {self._faults[0].reason}"
             raise DataError(self._uri, None, cause, "Check the file")
+        # Labels follow the ids, not the order in a file, so that train and val agree.
         categories = dict(sorted(self._categories.items(), key=lambda item: _order(item[0])))
         return AnnotatedSplit(
             name=self._name,
@@ -134,6 +135,8 @@ class _Reading:
         """What reads the objects; those of images left out go with their images."""
         lost = np.array(self._lost, dtype=np.int64)
         numbers = np.concatenate([rows.column("image_id").to_numpy(), lost])
+        # Images left out have numbers, too: their objects are then "of an image that is left out",
+        # not unknown.
         frames = np.zeros((len(numbers), 2), dtype=np.int32)
         frames[: len(rows)] = frames_of(rows)
         ids, first = np.unique(numbers, return_index=True)

@@ -52,6 +52,7 @@ class ImageFolder:
 
     def path(self, file_name: str) -> str:
         """An image's path relative to the source, from its name in any system's form."""
+        # Names written on Windows have backslashes; ".." must not lead out of the source.
         parts = [p for p in file_name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
         return "/".join([*filter(None, [self.folder]), *parts[-self.tail :]])
 
@@ -72,6 +73,7 @@ def find_image_folder(
         DataError: none of the images is in any of the usual folders.
     """
     folders = list(dict.fromkeys(_folders(fs, root, name, split)))
+    # The whole name before its last two parts before the last: patch8/1.jpg is not patch9/1.jpg.
     for file_name, folder, tail in product(file_names, folders, (0, 2, 1)):
         place = ImageFolder(folder, tail)
         if fs.get_file_info(f"{root}/{place.path(file_name)}").type == FileType.File:

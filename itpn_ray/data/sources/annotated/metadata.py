@@ -95,6 +95,8 @@ class MetadataSource(AnnotatedSource):
         if self.classes:
             names = read_classes(self.classes)
             numbered = all(isinstance(name, int) for name in found)
+            # --classes names the numbers where the file has numbers, else it says which words
+            # count.
             return dict(enumerate(names)) if numbered else by_id(names)
         return {name: str(name) for name in sorted(found, key=lambda i: (isinstance(i, str), i))}
 
@@ -104,6 +106,7 @@ class MetadataSource(AnnotatedSource):
         rows = Rows(IMAGE_SCHEMA)
         faults = []
         place = ImageFolder(dirname(path), 0)
+        # The number of the line is the image's id: file names may repeat, lines do not.
         for line, entry in read_entries(fs, f"{root}/{path}"):
             name = entry.get("file_name")
             if not is_text(name) or not name:

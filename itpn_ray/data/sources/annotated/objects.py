@@ -92,6 +92,7 @@ class ObjectSet(ABC):
 
     def shown(self, rows: pa.Table) -> NDArray[np.bool_]:
         """See `itpn_ray.data.sources.base.Annotations.shown`."""
+        # A whole pass over the annotations: what cannot be used must not count as shown.
         found = (one.image_id for one in self.examine() if isinstance(one, Found))
         with_objects = np.unique(np.fromiter(found, np.int64))
         return np.isin(rows.column("image_id").to_numpy(), with_objects)
@@ -111,6 +112,7 @@ class ObjectSet(ABC):
             part = rows.slice(edges[piece], edges[piece + 1] - edges[piece])
             for name, column in columns.items():
                 part = part.append_column(name, column)
+            # Reading fills `problems` before the first piece comes out; they are told once.
             yield part, problems if piece == 0 else []
 
     def examine(self) -> Iterator[Found | Fault]:
@@ -168,6 +170,7 @@ class CocoObjects(ObjectSet):
                 reason = ""
             else:
                 reason = f"has the id {given} of an earlier annotation"
+            # Fresh numbers lie above all that a file may have, so none is given twice.
             number = FRESH + place if reason or given is None else given
             yield Item(
                 file=self.uri,

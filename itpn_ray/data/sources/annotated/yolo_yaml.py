@@ -45,6 +45,7 @@ def find_yaml(fs: FileSystem, root: str) -> YoloYaml | None:
     there = [entry for entry in children(fs, root) if not entry.problem]
     paths = [entry.path for entry in there if entry.name.lower().endswith(_SUFFIXES)]
     found = [read for path in paths if (read := _read(fs, path)) is not None]
+    # Training settings are kept as YAML beside it, with names and train too.
     usual = [read for read in found if read.name.startswith("data")] or found
     if len(usual) > 1:
         names = ", ".join(read.name for read in usual)
