@@ -21,6 +21,7 @@ from itpn_ray.data.annotations.class_masks import MaskValues, class_pixels
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.balance import balance
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
+from itpn_ray.data.doctor.raw import RawHealth
 from itpn_ray.data.loading.segmentation_loader import checked_mask
 from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.prepare.masks import mask_files, mask_of
@@ -38,27 +39,18 @@ Pixels = Mapping[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskHealth:
+class MaskHealth(RawHealth):
     """A raw data set of images with masks.
 
     Attributes:
-        uri: where it is.
         classes: names.
         images: of each split.
         pixels: of each class, by split.
-        faults: everything that was found.
     """
 
-    uri: str
     classes: tuple[str, ...]
     images: Mapping[str, int]
     pixels: Mapping[str, Pixels]
-    faults: FaultList
-
-    @property
-    def sound(self) -> bool:
-        """Whether everything can be used."""
-        return not self.faults.faults
 
     def lines(self) -> Iterator[str]:
         """The findings in words."""
@@ -66,8 +58,7 @@ class MaskHealth:
         for split, images in self.images.items():
             counts = [self.pixels[split].get(label, 0) for label in range(len(self.classes))]
             yield f"{split}: {images:,} images; of pixels {balance(self.classes, counts)}"
-        yield from self.faults.table()
-        yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
+        yield from self.verdict()
 
 
 def mask_source(uri: str, format: str = "auto") -> MaskSource | None:

@@ -21,9 +21,8 @@ of a worker's share so that they are those of the micro-batch. A view of 800 x 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -32,15 +31,13 @@ from torch import Tensor
 from itpn_ray.data.annotations.objects import check_detection, read_objects
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
+from itpn_ray.data.loading.dense_loader import DenseEvalLoader, DenseTrainLoader
 from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.loading.order import Ids
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
 from itpn_ray.data.transforms.detection_views import View, padded_sides, training_views, whole_view
 from itpn_ray.data.transforms.object_masks import MASK_SIDE
-
-Choose = Callable[[Ids], list[View]]
-"""The views of n sample ids."""
 
 
 def trim(batch: HostBatch) -> HostBatch:
@@ -53,32 +50,28 @@ def trim(batch: HostBatch) -> HostBatch:
     return batch | trimmed | {"image": batch["image"][:, :, :height, :width]}
 
 
+class ObjectImageReader(ImageReader):
+    """Reads images of a split that has objects.
+
+    Raises:
+        DataError: the data set is none of detection.
+    """
+
+    def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
+        check_detection(dataset)
+        super().__init__(dataset, config)
+
+
 class _ViewBatches:
     """Host batches of padded views."""
 
     def __init__(self, reader: ImageReader, masks: bool, pin: bool) -> None:
-        check_detection(reader.dataset)
         self._reader = reader
         self._masks = masks
         self._pin = pin
 
-    def stream(
-        self, instructions: Sequence[Ids], choose: Choose, upcoming: Sequence[Ids] = ()
-    ) -> Iterator[HostBatch]:
-        """Yield one batch for each array of sample ids.
-
-        Args:
-            instructions: sample ids of each batch.
-            choose: the views of ids.
-            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        yield from self._reader.stream(instructions, partial(self._begin, choose), upcoming)
-
-    def _begin(self, choose: Choose, pool: DecodePool, ids: Ids) -> Pending:
-        views = choose(ids)
+    def begin(self, views: Sequence[View], pool: DecodePool, ids: Ids) -> Pending:
+        """Start to fill a batch with views of the images of sample ids."""
         found: dict[int, ViewObjects] = {}
 
         def fill(batch: HostBatch, start: int, stop: int) -> None:
@@ -132,26 +125,10 @@ class _ViewBatches:
         return padded
 
 
-class DetectionTrainLoader:
-    """One rank's shares of the global batches, in views of several sizes, some cut and mirrored.
+class DetectionTrainLoader(DenseTrainLoader[ObjectImageReader, DetectionAugmentConfig]):
+    """Views of several sizes, some cut and mirrored; with the objects' masks where ``masks``."""
 
-    The order and the shares are those of `itpn_ray.data.loading.crop_loader.TrainLoader`.
-
-    Args:
-        dataset: the training split.
-        config: transport, threads, prefetch.
-        augment: sizes, crops and flips of the views.
-        seed: the run's seed.
-        global_batch: images a step over all ranks.
-        masks: give the objects' masks.
-        rank: this worker.
-        world: workers.
-        pin: put batches into pinned memory, for asynchronous copies to a GPU.
-
-    Raises:
-        ConfigError: the split holds less than one global batch, or a rank would get no sample.
-        DataError: the data set is none of detection.
-    """
+    reader = ObjectImageReader
 
     def __init__(
         self,
@@ -166,35 +143,21 @@ class DetectionTrainLoader:
         world: int = 1,
         pin: bool = False,
     ) -> None:
-        self._order = TrainOrder(
-            starts=dataset.starts, global_batch=global_batch, seed=seed, window=config.window
+        super().__init__(
+            dataset,
+            config,
+            augment=augment,
+            seed=seed,
+            global_batch=global_batch,
+            rank=rank,
+            world=world,
+            pin=pin,
         )
-        self._share = slice(*share(global_batch, rank, world))
-        self._augment = augment
-        self._seed = seed
-        self._reader = ImageReader(dataset, config)
         self._batches = _ViewBatches(self._reader, masks, pin)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        yield from self._batches.stream(list(ids), partial(self._views, epoch), upcoming)
-
-    def _views(self, epoch: int, ids: Ids) -> list[View]:
+    def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader
-        return training_views(
+        views = training_views(
             reader.widths[ids],
             reader.heights[ids],
             ids,
@@ -202,65 +165,16 @@ class DetectionTrainLoader:
             epoch=epoch,
             config=self._augment,
         )
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
+        return self._batches.begin(views, pool, ids)
 
 
-class DetectionEvalLoader:
-    """One rank's share of a split, each row once: whole images, resized, not mirrored.
+class DetectionEvalLoader(DenseEvalLoader[ObjectImageReader]):
+    """Whole images, with the objects that they show."""
 
-    Args:
-        dataset: the split.
-        config: transport, threads, prefetch.
-        batch: images a batch; the last one may be smaller.
-        short_side: shorter side of a view, pixels, unless its longer one gets too long.
-        long_side: longest side of a view, pixels.
-        rank: this worker.
-        world: workers.
-        pin: put batches into pinned memory.
+    reader = ObjectImageReader
+    usual_sides = (800, 1333)
 
-    Raises:
-        DataError: the data set is none of detection.
-    """
-
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        *,
-        batch: int,
-        short_side: int = 800,
-        long_side: int = 1333,
-        rank: int = 0,
-        world: int = 1,
-        pin: bool = False,
-    ) -> None:
-        self._rows = evaluation_rows(len(dataset), rank, world)
-        self._batch = batch
-        self._sides = short_side, long_side
-        self._reader = ImageReader(dataset, config)
-        self._batches = _ViewBatches(self._reader, masks=False, pin=pin)
-
-    def __len__(self) -> int:
-        """Batches of this rank; ranks may differ by one."""
-        return -(-len(self._rows) // self._batch)
-
-    def __iter__(self) -> Iterator[HostBatch]:
-        """Yield the batches in the order of the rows.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        size = self._batch
-        batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        yield from self._batches.stream(batches, self._views)
-
-    def _views(self, ids: Ids) -> list[View]:
+    def _begin(self, pool: DecodePool, ids: Ids) -> Pending:
         sizes = zip(self._reader.widths[ids], self._reader.heights[ids], strict=True)
-        return [whole_view(int(width), int(height), *self._sides) for width, height in sizes]
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
+        views = [whole_view(int(width), int(height), *self._sides) for width, height in sizes]
+        return _ViewBatches(self._reader, masks=False, pin=self._pin).begin(views, pool, ids)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
@@ -40,6 +39,7 @@ from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.elastic import check_ratios, mean_cost
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
+from itpn_ray.tasks.workers import mean_over_workers, without_own_share
 
 SHOWN = 6
 """Images in a drawing of detections."""
@@ -77,9 +77,7 @@ class DetectionNetwork(Averaging):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The parts of the loss, and ``loss``, their sum; scalars.
 
-        Normalisers are those of all workers' micro-batches together. The loop counts a worker's
-        loss by its share of the images, which is taken out here: a sum over a worker's images,
-        divided by what all of them have on average, holds that share already.
+        Normalisers are those of all workers' micro-batches together.
         """
         targets = Targets(
             boxes=batch["boxes"],
@@ -88,9 +86,7 @@ class DetectionNetwork(Averaging):
             seeds=batch["seed"],
         )
         parts = self.detector.losses(batch["image"], batch["size"], targets, mean_over_workers)
-        own = batch["image"].new_tensor(float(len(batch["image"])))
-        even = mean_over_workers(own) / own
-        parts = {name: part * even for name, part in parts.items()}
+        parts = without_own_share(parts, batch["image"], mean_over_workers)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
@@ -338,15 +334,6 @@ def _categories(network: Detector, classes: Sequence[str]) -> list[dict[str, Any
     names = list(classes) or [str(number) for number in range(network.config.num_classes)]
     numbers = network.class_ids or range(1, len(names) + 1)
     return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]
-
-
-def mean_over_workers(value: Tensor) -> Tensor:
-    """The mean of a normaliser over all workers, which all must call this as often."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
 
 
 def _shape(width: int, depth: int) -> dict[str, int]:
