@@ -13,7 +13,7 @@ by what the annotations do; transforms clip.
 | label | int64 | (B,) | class, -1 where there is none |
 | sample_id | int64 | (B,) | row number in the split, in shard order |
 
-That of detection is described in `itpn_ray.data.loading.view_loader`.
+That of detection is described in `itpn_ray.data.loading.view_batches`.
 
 **Device batch**: the first after `itpn_ray.data.transforms.on_device`: image float32 (B, 3, S, S),
 normalised by the ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or

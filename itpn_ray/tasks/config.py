@@ -201,3 +201,55 @@ class TaskConfig:
         Raises:
             ConfigError: names the setting.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragedConfig(TaskConfig):
+    """Settings of tasks that evaluate and export a moving average of the weights."""
+
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
+
+    def __post_init__(self) -> None:
+        checks.in_range("task.ema_decay", self.ema_decay, 0.0, 1.0, open_high=True)
+
+    @property
+    def average(self) -> tuple[str, float]:
+        """The weights that are evaluated and exported."""
+        return ("evaluated and exported weights", self.ema_decay) if self.ema_decay else ("", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseTaskConfig(AveragedConfig):
+    """Settings of tasks whose images have any size: a head over the pre-trained pyramid."""
+
+    init_pyramid: bool = True
+    """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""
+    short_side: int = 800
+    """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
+    long_side: int = 1333
+    """Longest side of an image in evaluation, pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.positive("task.short_side", self.short_side)
+        checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Refuse compilation.
+
+        Raises:
+            ConfigError: the network is to be compiled.
+        """
+        if model.compile:
+            raise ConfigError(
+                "model.compile",
+                True,
+                "would compile anew for each size of an image",
+                f"Leave it out for {self.name}",
+            )
+
+    def input_side(self, model: ModelConfig) -> tuple[int, str]:
+        """That of whole images in evaluation."""
+        return self.short_side, "--task.short-side"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_files
+from itpn_ray.data.doctor.raw import RawHealth
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
 from itpn_ray.data.sources.annotated.objects import ObjectSet
@@ -37,25 +38,16 @@ class SplitContent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceHealth:
+class SourceHealth(RawHealth):
     """A raw data set.
 
     Attributes:
-        uri: where it is.
         splits: by name.
         shapes: what objects may have besides their boxes, in words.
-        faults: everything that was found.
     """
 
-    uri: str
     splits: dict[str, SplitContent]
     shapes: str
-    faults: FaultList
-
-    @property
-    def sound(self) -> bool:
-        """Whether everything can be used."""
-        return not self.faults.faults
 
     def lines(self) -> Iterator[str]:
         """The findings in words."""
@@ -66,8 +58,7 @@ class SourceHealth:
                 f"{name}: {split.file}, {split.images:,} images, {split.objects:,} objects of "
                 f"{split.classes} classes, {masks}"
             )
-        yield from self.faults.table()
-        yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
+        yield from self.verdict()
 
 
 def annotated(uri: str, format: str = "auto") -> AnnotatedSource | None:

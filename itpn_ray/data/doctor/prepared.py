@@ -30,6 +30,7 @@ from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
 from itpn_ray.storage import ObjectStore, join, open_store
 
+# Groups of duplicates that are named; thousands would hide the rest.
 _SHOWN = 10
 _CHANGED = "its content has changed since it was written"
 
@@ -170,6 +171,7 @@ def doctor(
             )
     groups = equal_images(digests)
     paths = _Paths(uri, manifest)
+    # Groups are in the order train, val, test: the first is the one training has seen.
     leaks = [(group[0], at) for group in groups for at in leaked(group)]
     for original, at in sorted(leaks, key=lambda leak: leak[1]):
         reason = f"is {paths[original]} of {original[0]} too"
@@ -249,6 +251,7 @@ def _local(store: ObjectStore, key: str) -> Iterator[Path]:
     if path is not None:
         yield path
         return
+    # Shards are mapped, which needs a file.
     handle, name = tempfile.mkstemp(prefix="itpn_ray-")
     os.close(handle)
     try:
@@ -265,6 +268,7 @@ def equal_images(digests: dict[str, Digests]) -> list[list[Sample]]:
     split = np.repeat(np.arange(len(names)), [len(part) for part in digests.values()])
     row = np.concatenate([np.arange(len(part)) for part in digests.values()])
     order = np.argsort(every, kind="stable")
+    # 0 stands for images of broken shards: these are not equal to each other.
     order = order[every[order] > 0]
     edges = np.flatnonzero(np.diff(every[order])) + 1
     groups = [group for group in np.split(order, edges) if len(group) > 1]

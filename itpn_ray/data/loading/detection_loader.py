@@ -1,35 +1,40 @@
 """Shards of detection -> host batches: views of whole images with the objects they show.
 
-What a batch holds is described in `itpn_ray.data.loading.view_loader`; boxes are x1, y1, x2, y2.
+What a batch holds is described in `itpn_ray.data.loading.view_batches`; boxes are x1, y1, x2, y2.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from itpn_ray.data.annotations.objects import check_detection, read_objects
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
+from itpn_ray.data.loading.decoding_pool import DecodePool, Pending
+from itpn_ray.data.loading.dense_loader import DenseEvalLoader, DenseTrainLoader
+from itpn_ray.data.loading.image_reader import ImageReader
 from itpn_ray.data.loading.order import Ids
-from itpn_ray.data.loading.view_loader import ViewEvalLoader, ViewTrainLoader
+from itpn_ray.data.loading.view_batches import ViewBatches
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
 from itpn_ray.data.transforms.detection_views import View, training_views, whole_view
 
 
-class DetectionTrainLoader(ViewTrainLoader[View]):
-    """See `ViewTrainLoader`: views of several sizes, some cut and mirrored.
-
-    Args:
-        dataset: the training split.
-        config: transport, threads, prefetch.
-        augment: sizes, crops and flips of the views.
-        masks: give the objects' masks.
-        further: see `ViewTrainLoader`.
+class ObjectImageReader(ImageReader):
+    """Reads images of a split that has objects.
 
     Raises:
-        ConfigError: the split holds less than one global batch, or a rank would get no sample.
         DataError: the data set is none of detection.
     """
+
+    def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
+        check_detection(dataset)
+        super().__init__(dataset, config)
+
+
+class DetectionTrainLoader(DenseTrainLoader[ObjectImageReader, DetectionAugmentConfig]):
+    """Views of several sizes, some cut and mirrored; with the objects' masks where ``masks``."""
+
+    reader = ObjectImageReader
 
     def __init__(
         self,
@@ -37,17 +42,29 @@ class DetectionTrainLoader(ViewTrainLoader[View]):
         config: LoaderConfig,
         *,
         augment: DetectionAugmentConfig,
+        seed: int,
+        global_batch: int,
         masks: bool = False,
-        **further: Any,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
     ) -> None:
-        check_detection(dataset)
-        self._augment = augment
-        self._masks = masks
-        super().__init__(dataset, config, masks=masks, **further)
+        super().__init__(
+            dataset,
+            config,
+            augment=augment,
+            seed=seed,
+            global_batch=global_batch,
+            rank=rank,
+            world=world,
+            pin=pin,
+        )
+        see = partial(_objects, len(dataset.classes), masks)
+        self._batches = ViewBatches(self._reader, see, masks=masks, pin=pin)
 
-    def _views(self, epoch: int, ids: Ids) -> list[View]:
+    def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader
-        return training_views(
+        views = training_views(
             reader.widths[ids],
             reader.heights[ids],
             ids,
@@ -55,46 +72,24 @@ class DetectionTrainLoader(ViewTrainLoader[View]):
             epoch=epoch,
             config=self._augment,
         )
-
-    def _see(self, shard: Shard, row: int, view: View) -> ViewObjects:
-        return _objects(shard, row, view, len(self._reader.dataset.classes), masks=self._masks)
+        return self._batches.begin(views, pool, ids)
 
 
-class DetectionEvalLoader(ViewEvalLoader[View]):
-    """See `ViewEvalLoader`: images are resized, not mirrored.
+class DetectionEvalLoader(DenseEvalLoader[ObjectImageReader]):
+    """Whole images, with the objects that they show."""
 
-    Args:
-        dataset: the split.
-        config: transport, threads, prefetch.
-        short_side: shorter side of a view, pixels, unless its longer one gets too long.
-        long_side: longest side of a view, pixels.
-        further: see `ViewEvalLoader`.
+    reader = ObjectImageReader
+    usual_sides = (800, 1333)
 
-    Raises:
-        DataError: the data set is none of detection.
-    """
-
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        *,
-        short_side: int = 800,
-        long_side: int = 1333,
-        **further: Any,
-    ) -> None:
-        check_detection(dataset)
-        self._sides = short_side, long_side
-        super().__init__(dataset, config, **further)
-
-    def _view(self, width: int, height: int) -> View:
-        return whole_view(width, height, *self._sides)
-
-    def _see(self, shard: Shard, row: int, view: View) -> ViewObjects:
-        return _objects(shard, row, view, len(self._reader.dataset.classes), masks=False)
+    def _begin(self, pool: DecodePool, ids: Ids) -> Pending:
+        sizes = zip(self._reader.widths[ids], self._reader.heights[ids], strict=True)
+        views = [whole_view(int(width), int(height), *self._sides) for width, height in sizes]
+        see = partial(_objects, len(self._reader.dataset.classes), False)
+        batches = ViewBatches(self._reader, see, masks=False, pin=self._pin)
+        return batches.begin(views, pool, ids)
 
 
-def _objects(shard: Shard, row: int, view: View, classes: int, *, masks: bool) -> ViewObjects:
+def _objects(classes: int, masks: bool, shard: Shard, row: int, view: View) -> ViewObjects:
     objects = read_objects(shard, row)
     check_objects(objects, classes)
     return view_objects(objects, view, masks=masks)

@@ -1,17 +1,20 @@
 """Shards of rotated detection -> host batches: views of tiles with the objects they show.
 
-What a batch holds is described in `itpn_ray.data.loading.view_loader`; boxes are turned ones.
+What a batch holds is described in `itpn_ray.data.loading.view_batches`; boxes are turned ones.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from itpn_ray.data.annotations.objects import check_rotated
 from itpn_ray.data.annotations.tiles import read_tile, tile_faults
 from itpn_ray.data.config import LoaderConfig, RotatedAugmentConfig
+from itpn_ray.data.loading.decoding_pool import DecodePool, Pending
+from itpn_ray.data.loading.dense_loader import DenseEvalLoader, DenseTrainLoader
+from itpn_ray.data.loading.image_reader import ImageReader
 from itpn_ray.data.loading.order import Ids
-from itpn_ray.data.loading.view_loader import ViewEvalLoader, ViewTrainLoader
+from itpn_ray.data.loading.view_batches import ViewBatches
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, refuse
 from itpn_ray.data.transforms.turned_views import (
@@ -22,35 +25,26 @@ from itpn_ray.data.transforms.turned_views import (
 )
 
 
-class RotatedTrainLoader(ViewTrainLoader[TurnedView]):
-    """See `ViewTrainLoader`: tiles of one size, some mirrored and turned.
-
-    Args:
-        dataset: the training split.
-        config: transport, threads, prefetch.
-        augment: size, flips and turns of the views.
-        further: see `ViewTrainLoader`.
+class TileImageReader(ImageReader):
+    """Reads tiles of a split that has turned boxes.
 
     Raises:
-        ConfigError: the split holds less than one global batch, or a rank would get no sample.
         DataError: the data set is none of rotated detection.
     """
 
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        *,
-        augment: RotatedAugmentConfig,
-        **further: Any,
-    ) -> None:
+    def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
         check_rotated(dataset)
-        self._augment = augment
-        super().__init__(dataset, config, **further)
+        super().__init__(dataset, config)
 
-    def _views(self, epoch: int, ids: Ids) -> list[TurnedView]:
+
+class RotatedTrainLoader(DenseTrainLoader[TileImageReader, RotatedAugmentConfig]):
+    """Tiles of one size, some mirrored and turned."""
+
+    reader = TileImageReader
+
+    def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader
-        return training_tiles(
+        views = training_tiles(
             reader.widths[ids],
             reader.heights[ids],
             ids,
@@ -58,39 +52,27 @@ class RotatedTrainLoader(ViewTrainLoader[TurnedView]):
             epoch=epoch,
             config=self._augment,
         )
-
-    def _see(self, shard: Shard, row: int, view: TurnedView) -> ViewObjects:
-        return _objects(shard, row, view, len(self._reader.dataset.classes))
+        return _batches(reader, self._pin).begin(views, pool, ids)
 
 
-class RotatedEvalLoader(ViewEvalLoader[TurnedView]):
-    """See `ViewEvalLoader`: tiles are resized, not turned.
+class RotatedEvalLoader(DenseEvalLoader[TileImageReader]):
+    """Whole tiles, with the objects that they show."""
 
-    Args:
-        dataset: the split.
-        config: transport, threads, prefetch.
-        side: longer side of a view, pixels.
-        further: see `ViewEvalLoader`.
+    reader = TileImageReader
+    usual_sides = (1024, 1024)
 
-    Raises:
-        DataError: the data set is none of rotated detection.
-    """
-
-    def __init__(
-        self, dataset: ShardedDataset, config: LoaderConfig, *, side: int = 1024, **further: Any
-    ) -> None:
-        check_rotated(dataset)
-        self._side = side
-        super().__init__(dataset, config, **further)
-
-    def _view(self, width: int, height: int) -> TurnedView:
-        return whole_tile(width, height, self._side)
-
-    def _see(self, shard: Shard, row: int, view: TurnedView) -> ViewObjects:
-        return _objects(shard, row, view, len(self._reader.dataset.classes))
+    def _begin(self, pool: DecodePool, ids: Ids) -> Pending:
+        sizes = zip(self._reader.widths[ids], self._reader.heights[ids], strict=True)
+        views = [whole_tile(int(width), int(height), *self._sides) for width, height in sizes]
+        return _batches(self._reader, self._pin).begin(views, pool, ids)
 
 
-def _objects(shard: Shard, row: int, view: TurnedView, classes: int) -> ViewObjects:
+def _batches(reader: TileImageReader, pin: bool) -> ViewBatches[TurnedView]:
+    see = partial(_objects, len(reader.dataset.classes))
+    return ViewBatches(reader, see, masks=False, pin=pin)
+
+
+def _objects(classes: int, shard: Shard, row: int, view: TurnedView) -> ViewObjects:
     objects = read_tile(shard, row)
     refuse(objects.path, tile_faults(objects, classes))
     return turned_objects(objects, view)

@@ -82,9 +82,10 @@ class TurnedView:
         return torch.stack([x, y], dim=-1)
 
 
-def whole_tile(width: int, height: int, side: int) -> TurnedView:
-    """The image as a detector is tested: its longer side resized, not turned."""
-    return TurnedView(width=width, height=height, scaled=resized(width, height, side, side))
+def whole_tile(width: int, height: int, short_side: int, long_side: int) -> TurnedView:
+    """The image as a detector is tested: resized, not turned."""
+    scaled = resized(width, height, short_side, long_side)
+    return TurnedView(width=width, height=height, scaled=scaled)
 
 
 def training_tiles(

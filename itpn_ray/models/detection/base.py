@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from itpn_ray.models.config import DetectorConfig
-from itpn_ray.models.networks.dense_head import DenseHead
+from itpn_ray.models.networks.dense_head import DenseHead, Mean
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
 UNKNOWN = 255  # fills the ground-truth mask of an object that has none
@@ -24,9 +24,6 @@ MAX_DETECTIONS = 100  # of upright boxes in an image: what COCO's evaluation loo
 
 USUAL_VIEW = (800, 1333)
 """Shorter and longest side of an image where a detector's file does not say."""
-
-Mean = Callable[[Tensor], Tensor]
-"""Averages a loss normaliser over workers; the identity where there is one worker."""
 
 
 @dataclass(frozen=True, kw_only=True)

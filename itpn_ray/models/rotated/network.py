@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from itpn_ray.models.detection.base import Detections, Detector, Mean, Targets
+from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.models.detection.rcnn.regions import extents, objects_of
 from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
 from itpn_ray.models.networks.backbone import DenseTrunk
-from itpn_ray.models.networks.build import build_trunk, pyramid_config, trunk_config
+from itpn_ray.models.networks.build import build_trunk, dense_head_config
+from itpn_ray.models.networks.dense_head import Mean
 from itpn_ray.models.rotated.boxes import hulls_of
 from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.rotated.roi_head import RotatedRoiHead
@@ -72,29 +73,17 @@ class RotatedRcnn(Detector):
         return self.roi.detect(maps, proposals)
 
 
-def create_rotated_rcnn(
-    name: str,
-    *,
-    num_classes: int,
-    image_size: int = 224,
-    pyramid_width: int | None = None,
-    pyramid_depth: int = 1,
-    fc_width: int = 1024,
-    proposals: int = 2000,
-    regions: int = 512,
-    **changes: Any,
-) -> RotatedRcnn:
-    """A rotated Faster R-CNN by its trunk's name; see `RotatedRcnnConfig` and `create_rcnn`.
+def create_rotated_rcnn(name: str, *, pyramid_depth: int = 1, **changes: Any) -> RotatedRcnn:
+    """A rotated Faster R-CNN by the name of its trunk.
+
+    Args:
+        name: see `itpn_ray.models.create_trunk`.
+        pyramid_depth: see `itpn_ray.models.create_rcnn`.
+        changes: fields of `RotatedRcnnConfig`, such as num_classes; see `dense_head_config` for
+            others.
 
     Raises:
-        ConfigError: no such name, or a value that does not fit.
+        ConfigError: no such name or field, or a value that does not fit.
     """
-    config = RotatedRcnnConfig(
-        trunk=trunk_config(name, image_size=image_size, **changes),
-        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
-        num_classes=num_classes,
-        fc_width=fc_width,
-        proposals=proposals,
-        regions=regions,
-    )
+    config = dense_head_config(RotatedRcnnConfig, name, pyramid_depth=pyramid_depth, **changes)
     return RotatedRcnn(config, DenseTrunk(config.dense, build_trunk(config.trunk)))

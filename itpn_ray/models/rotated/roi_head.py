@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from itpn_ray.models.detection.base import Detections, Mean
+from itpn_ray.models.detection.base import Detections
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS
 from itpn_ray.models.detection.rcnn.regions import Objects, pool_regions
 from itpn_ray.models.detection.rcnn.sampling import sample_regions
+from itpn_ray.models.networks.dense_head import Mean
 from itpn_ray.models.rotated.boxes import decode, encode
 from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.rotated.overlap import rotated_nms

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from itpn_ray.data.loading.view_loader import trim
+from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import normalise_views
@@ -22,10 +21,11 @@ from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce
-from itpn_ray.tasks.detection.config import DetectorSettings
+from itpn_ray.tasks.config import DenseTaskConfig
 from itpn_ray.tasks.elastic import check_ratios
+from itpn_ray.tasks.workers import mean_over_workers, without_own_share
 
-S = TypeVar("S", bound=DetectorSettings)
+S = TypeVar("S", bound=DenseTaskConfig)
 SHOWN = 6
 """Images in a drawing of detections."""
 
@@ -49,9 +49,7 @@ class DetectionNetwork(Averaging):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The parts of the loss, and ``loss``, their sum; scalars.
 
-        Normalisers are those of all workers' micro-batches together. The loop counts a worker's
-        loss by its share of the images, which is taken out here: a sum over a worker's images,
-        divided by what all of them have on average, holds that share already.
+        Normalisers are those of all workers' micro-batches together.
         """
         targets = Targets(
             boxes=batch["boxes"],
@@ -60,9 +58,7 @@ class DetectionNetwork(Averaging):
             seeds=batch["seed"],
         )
         parts = self.detector.losses(batch["image"], batch["size"], targets, mean_over_workers)
-        own = batch["image"].new_tensor(float(len(batch["image"])))
-        even = mean_over_workers(own) / own
-        parts = {name: part * even for name, part in parts.items()}
+        parts = without_own_share(parts, batch["image"], mean_over_workers)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
@@ -169,15 +165,6 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         """See :meth:`draw_last`."""
         del network
         return self.draw_last(folder)
-
-
-def mean_over_workers(value: Tensor) -> Tensor:
-    """The mean of a normaliser over all workers, which all must call this as often."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
 
 
 def _shape(width: int, depth: int) -> dict[str, int]:

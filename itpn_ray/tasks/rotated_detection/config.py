@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, RotatedAugmentConfig
 from itpn_ray.metrics import ROTATED, Metric
-from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.detection.config import DetectorSettings
+from itpn_ray.tasks.config import DenseTaskConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotatedDetection(DetectorSettings):
+class RotatedDetection(DenseTaskConfig):
     """Detection of turned boxes in tiles of aerial images (paper, 5.3 and Table 7).
 
     Raises:
@@ -27,13 +25,9 @@ class RotatedDetection(DetectorSettings):
     metrics: ClassVar[tuple[Metric, ...]] = ROTATED
     augmentation: ClassVar[type[Augmentation]] = RotatedAugmentConfig
 
-    side: int = 1024
-    """Longer side of a tile in evaluation, pixels."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.positive("task.side", self.side)
-
-    def input_side(self, model: ModelConfig) -> tuple[int, str]:
-        """That of tiles in evaluation."""
-        return self.side, "--task.side"
+    small_head: bool = False
+    """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""
+    short_side: int = 1024
+    """Shorter side of a tile in evaluation, pixels, unless its longer one gets too long."""
+    long_side: int = 1024
+    """Longest side of a tile in evaluation, pixels."""

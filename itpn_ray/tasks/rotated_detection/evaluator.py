@@ -37,7 +37,7 @@ class RotatedEvaluator(ViewEvaluator):
         check_rotated(place.dataset)
         self.place = place
         self.batch = place.batch or 1
-        self.side = network.view[1]
+        self.short_side, self.long_side = network.view
         self.classes = classes
         self.task = RotatedDetectionTask(
             TaskSetup(
@@ -59,6 +59,11 @@ class RotatedEvaluator(ViewEvaluator):
 
     def _batches(self) -> Iterable[Batch]:
         loader = RotatedEvalLoader(
-            self.place.dataset, LOADER, batch=self.batch, side=self.side, pin=self.place.pin
+            self.place.dataset,
+            LOADER,
+            batch=self.batch,
+            short_side=self.short_side,
+            long_side=self.long_side,
+            pin=self.place.pin,
         )
         return prefetch(loader, self.place.device)

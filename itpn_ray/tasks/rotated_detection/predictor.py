@@ -71,7 +71,7 @@ class RotatedPredictor:
                 yield place, in_tile(found, size, torch.tensor(tile.shape[1:]))
 
     def _seen(self, tile: Tensor) -> Tensor:
-        return whole_tile(tile.shape[2], tile.shape[1], self._model.view[1]).image(tile)
+        return whole_tile(tile.shape[2], tile.shape[1], *self._model.view).image(tile)
 
     def _drawn(self, pixels: Tensor, found: Detections) -> bytes:
         drawing = self._place.drawing

@@ -67,7 +67,8 @@ class RotatedDetectionTask(DetectorTask[RotatedDetection]):
         return RotatedEvalLoader(
             val,
             self.setup.loader,
-            side=self.config.side,
+            short_side=self.config.short_side,
+            long_side=self.config.long_side,
             batch=share.eval_batch,
             rank=share.rank,
             world=share.world,
@@ -131,7 +132,7 @@ class RotatedDetectionTask(DetectorTask[RotatedDetection]):
             {
                 "task": self.config.name,
                 "classes": json.dumps(self.classes),
-                "view": json.dumps([self.config.side, self.config.side]),
+                "view": json.dumps([self.config.short_side, self.config.long_side]),
                 "tiles": json.dumps([settings["tile"], settings["tile_gap"]]),
             },
         )

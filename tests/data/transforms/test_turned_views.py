@@ -131,13 +131,13 @@ def test_what_is_learned_from() -> None:
 
 
 def test_sizes() -> None:
-    seen = whole_tile(1024, 1024, 1024)
+    seen = whole_tile(1024, 1024, 1024, 1024)
     assert (seen.out_width, seen.out_height) == (1024, 1024)
-    smaller = whole_tile(712, 557, 1024)
+    smaller = whole_tile(712, 557, 1024, 1024)
     assert (smaller.out_width, smaller.out_height) == (1024, 801)
-    assert whole_tile(100, 400, 200).image(torch.zeros(3, 400, 100, dtype=torch.uint8)).shape == (
-        *(3, 200, 50),
-    )
+    assert whole_tile(100, 400, 200, 200).image(
+        torch.zeros(3, 400, 100, dtype=torch.uint8)
+    ).shape == (*(3, 200, 50),)
 
 
 def drawn(epoch: int = 0, **settings: float) -> list[TurnedView]:

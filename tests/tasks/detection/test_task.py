@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, padded_sides
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.transforms.detection_views import padded_sides
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, load_model, save_model
 from itpn_ray.models.detection.base import Detections, Detector

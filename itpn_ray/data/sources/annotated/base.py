@@ -82,9 +82,9 @@ class AnnotatedSource(Source):
             splits={split: file.rows for split, file in files.items()},
             origins={split: file.name for split, file in files.items()},
             skipped=tuple(
-                told
+                skip
                 for file in files.values()
-                for told in (*((f.place, f.reason) for f in file.faults), *file.skipped)
+                for skip in (*((f.place, f.reason) for f in file.faults), *file.skipped)
             ),
             annotations={split: file.objects for split, file in files.items()},
         )

@@ -105,13 +105,13 @@ def _any_reads(fs: FileSystem, parse: Parse, paths: Iterable[str]) -> bool:
 
 
 def _refuse_foreign(fs: FileSystem, root: str, files: Sequence[Entry]) -> None:
-    told = next((f"{_FOREIGN[e.name]} ({e.name})" for e in files if e.name in _FOREIGN), None)
-    told = told or next(_other_xml(fs, files), None)
-    if told is not None:
+    program = next((f"{_FOREIGN[e.name]} ({e.name})" for e in files if e.name in _FOREIGN), None)
+    program = program or next(_other_xml(fs, files), None)
+    if program is not None:
         raise DataError(
             "prepare.source",
             root,
-            f"has annotations of {told}, which cannot be read",
+            f"has annotations of {program}, which cannot be read",
             "Export them as COCO, YOLO or Pascal VOC",
         )
 
