@@ -27,7 +27,7 @@ LEVELS: list[set[str]] = [
         "formatting",
     },
     {"storage"},
-    {"ray_runtime", "tracking", "runs", "terminal"},
+    {"ray_runtime", "tracking", "runs", "terminal", "costs"},
     {"models", "data"},
     {"evaluation", "report"},
     {"tasks"},
