@@ -16,7 +16,7 @@ from itpn_ray import checks, renamed
 from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
-from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.config import PlacementConfig, RayConfig
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
@@ -35,6 +35,7 @@ FREE_TO_CHANGE = (
     "checkpoint",
     "tracking",
     "ray",
+    "placement",
     "cost",
     "loader",
     "optim.micro_batch",
@@ -211,6 +212,9 @@ class ExperimentConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    placement: Annotated[PlacementConfig, tyro.conf.arg(name="")] = field(
+        default_factory=PlacementConfig
+    )
     cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
@@ -232,6 +236,13 @@ class ExperimentConfig:
                 True,
                 "does not go with model.compile, whose kernels are chosen by their speed",
                 "Leave one of the two out",
+            )
+        if self.placement.accelerator and self.gpus is False:
+            raise ConfigError(
+                "accelerator",
+                self.placement.accelerator,
+                "workers without GPUs have none",
+                "Leave it out, or add --gpus",
             )
         self._check_task()
         checks.positive("cpus_per_worker", self.cpus_per_worker)

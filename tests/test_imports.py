@@ -63,6 +63,7 @@ PRIVATE_RAY = re.compile(
 MAY_NAME_PRIVATE_RAY = {
     "itpn_ray/ray_runtime/compat.py": "all that the product needs of them",
     "tests/ray_runtime/test_compat.py": "what each must have",
+    "tests/ray_runtime/test_placement.py": "the policies that placement is built on",
     "benchmarks/lib/spot_market.py": "Ray has no other provider of nodes without a cloud",
     "tests/training/launch/drain_a_node.py": "`ray drain-node` is hidden and takes 10 s to start",
     "tests/clusters/test_configs.py": "`ray up` checks a file with these, and then asks a cloud",

@@ -10,8 +10,9 @@ MARKET = "market"
 """Label: ``spot`` for a machine that may be taken away, ``on-demand`` for one that stays."""
 INSTANCE_TYPE = "instance-type"
 """Label: the machine's type, as the cloud and the price list call it."""
-_RAY_MARKET = "ray.io/market-type"  # what some providers set by themselves
 _RAY_ACCELERATOR = "ray.io/accelerator-type"
+ACCELERATOR_RESOURCE = "accelerator_type:"
+"""What Ray's resource of a kind of accelerator begins with; each node that has some has 1 of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Node:
     @property
     def market(self) -> str:
         """``spot`` or ``on-demand``; empty: not told."""
-        return self.labels.get(MARKET) or self.labels.get(_RAY_MARKET, "")
+        return self.labels.get(MARKET, "")
 
     @property
     def instance_type(self) -> str:
@@ -43,7 +44,9 @@ class Node:
     @property
     def accelerator(self) -> str:
         """The kind of its accelerators by Ray's name, such as ``H100``; empty: none, or unknown."""
-        return self.labels.get(_RAY_ACCELERATOR, "")
+        named = (one for one in self.resources if one.startswith(ACCELERATOR_RESOURCE))
+        found = next(named, "").removeprefix(ACCELERATOR_RESOURCE)
+        return found or self.labels.get(_RAY_ACCELERATOR, "")
 
 
 def living_nodes() -> list[Node]:

@@ -64,7 +64,7 @@ def test_nodes_are_priced_by_their_labels_or_the_named_machine() -> None:
         node("a", instance_type="box", market="spot"),
         node("b", instance_type="box", market="on-demand"),
         node("c"),
-        Node(id="d", address="", labels={"ray.io/market-type": "spot"}, resources={}),
+        node("d", market="spot"),
     ]
     assert [one.price for one in held(nodes, CostConfig(), PRICES)] == [1800, 3600, None, None]
     named = held(nodes, CostConfig(machine="box"), PRICES)
