@@ -66,6 +66,7 @@ MAY_NAME_PRIVATE_RAY = {
     "tests/ray_runtime/test_placement.py": "the policies that placement is built on",
     "benchmarks/lib/spot_market.py": "Ray has no other provider of nodes without a cloud",
     "tests/training/launch/drain_a_node.py": "`ray drain-node` is hidden and takes 10 s to start",
+    "tests/clusters/test_aws_nodes.py": "what `ray up` starts machines with has no public name",
     "tests/clusters/test_configs.py": "`ray up` checks a file with these, and then asks a cloud",
 }
 """The only files that name them, and why."""
