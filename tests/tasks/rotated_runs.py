@@ -20,7 +20,7 @@ def rotated(turned: str, out: Path, **changes: Any) -> ExperimentConfig:
         model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.2),
         task=RotatedDetection(small_head=True, short_side=64, long_side=64, ema_decay=0.5),
         optim=OptimConfig(
-            global_batch=6, epochs=1, warmup_epochs=0, warmup_steps=2, lr=1e-3, lr_milestones=(0.7,)
+            global_batch=4, epochs=1, warmup_epochs=0, warmup_steps=2, lr=1e-3, lr_milestones=(0.7,)
         ),
         augment=RotatedAugmentConfig(side=64, quarter_turn=0.5, rotation=0.5),
     )

@@ -149,8 +149,9 @@ def test_wrong_pairs_of_task_and_data_are_refused(
         (classification(turned, tmp_path), "for rotated detection, but a class of each image"),
     ]
     for config, expected in pairs:
+        optim = dataclasses.replace(config.optim, global_batch=2, warmup_steps=0)
         with pytest.raises(DataError, match=expected):
-            preflight(config)
+            preflight(dataclasses.replace(config, optim=optim))
 
 
 def test_wrong_pairs_of_weights_and_data_are_refused(
