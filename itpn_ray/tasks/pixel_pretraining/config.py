@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from itpn_ray import checks
+from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import NEIGHBOURS, PRETRAINING, Metric
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pretraining_checks import refuse_acceleration
@@ -32,6 +33,9 @@ class PixelPretraining(TaskConfig):
     teacher_momentum: float = 0.996
     """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4), warmed up
     over a run's first steps; with 1 it stays as it was."""
+    integral: bool = True
+    """Pre-train the pyramid with the trunk (paper, 3.2); false: the decoder sees the trunk's last
+    stage alone, as in the paper's comparison (Table 8). It has no feature loss."""
     pyramid_width: int = 256
     """Channels of the feature pyramid."""
     decoder_width: int = 512
@@ -45,6 +49,13 @@ class PixelPretraining(TaskConfig):
         checks.in_range("task.teacher_momentum", self.teacher_momentum, 0.0, 1.0)
         for name in ("pyramid_width", "decoder_width", "decoder_depth"):
             checks.positive(f"task.{name}", getattr(self, name))
+        if not self.integral and self.feature_weight:
+            raise ConfigError(
+                "task.feature_weight",
+                self.feature_weight,
+                "weighs the feature loss of a pyramid, which task.integral false leaves out",
+                "Add --task.feature-weight 0",
+            )
 
     @property
     def average(self) -> tuple[str, float]:
