@@ -30,7 +30,7 @@ class Scale:
     epochs: Mapping[str, float]
     """Verb -> factor on the epochs of the paper's recipe."""
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Verb -> what differs from its nano recipe."""
+    """Name of a task -> what differs from its nano recipe."""
 
 
 _BASE = ("fast_itpn_base", "itpn_base")
@@ -40,9 +40,10 @@ NANO = Scale(
     window=4,
     epochs={"pretrain": 3 / 400, "finetune": 3 / 100, "detect": 4 / 12, "segment": 1 / 20},
     changes={
-        "pretrain": {"optim.global_batch": 32, "eval_every": 1},
-        "finetune": {"optim.global_batch": 32},
-        "detect": {"eval_every": 1},
+        "pixel_pretraining": {"optim.global_batch": 32, "eval_every": 1},
+        "clip_pretraining": {"optim.global_batch": 32, "eval_every": 1},
+        "classification": {"optim.global_batch": 32},
+        "detection": {"eval_every": 1},
     },
 )
 _SMALL_BATCH = {"optim.global_batch": 256, "optim.micro_batch": 256}
@@ -53,15 +54,16 @@ SMALL = Scale(
     window=8,
     epochs={"pretrain": 1 / 4, "finetune": 1 / 2, "detect": 1, "segment": 1 / 4},
     changes={
-        "pretrain": {
+        "pixel_pretraining": {
             **_SMALL_BATCH,
             "task.pyramid_width": 256,
             "task.decoder_width": 256,
             "task.decoder_depth": 4,
         },
-        "finetune": {**_SMALL_BATCH, "task.ema_decay": 0.999},
-        "detect": {**_DENSE, "task.short_side": 320, "task.long_side": 544},
-        "segment": {**_DENSE, "task.width": 256},
+        "clip_pretraining": {**_SMALL_BATCH, "task.pyramid_width": 256},
+        "classification": {**_SMALL_BATCH, "task.ema_decay": 0.999},
+        "detection": {**_DENSE, "task.short_side": 320, "task.long_side": 544},
+        "segmentation": {**_DENSE, "task.width": 256},
     },
 )
 SCALES: dict[str, Scale | None] = {"nano": NANO, "small": SMALL, "paper": None}
@@ -88,7 +90,7 @@ def scaled(step: Step, scale: Scale | None) -> tuple[str, ExperimentConfig]:
         raise NotAvailable(f"nothing stands for {paper.model.name} at this scale")
     recipe = _small_recipe(paper)
     own = {
-        **scale.changes.get(step.verb, {}),
+        **scale.changes.get(paper.task.name, {}),
         **step.changes,
         "model.name": scale.networks[paper.model.name],
         "model.image_size": _side(step, paper, scale),
