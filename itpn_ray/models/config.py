@@ -315,6 +315,9 @@ SIZES: dict[str, Size] = {
         source="not in the paper: a plain trunk beside fast_itpn_nano",
     ),
     "plain_base": Size(trunk=_itpn(768, 12, (0, 0, 12)), source="Table 1, ViT-B (merged patches)"),
+    # Their depths are those of HiViT-T and HiViT-S, which the paper counts 19 M and 38 M of too.
+    "itpn_tiny": Size(trunk=_itpn(384, 6, (1, 1, 10)), source="Table 4, iTPN-T"),
+    "itpn_small": Size(trunk=_itpn(384, 6, (2, 2, 20)), source="Table 4, iTPN-S"),
     "itpn_base": Size(trunk=_itpn(512, 8, (3, 3, 24)), source="Table 1, iTPN-B"),
     "itpn_large": Size(trunk=_itpn(768, 12, (2, 2, 40)), source="Table 1, iTPN-L"),
 }

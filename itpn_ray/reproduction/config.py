@@ -30,6 +30,8 @@ class ReproduceConfig:
     """Runs of each cell, which differ by their seed alone, from 0 on."""
     data: str = ""
     """Prepared images with classes, to pre-train on and to classify (the paper's ImageNet-1K)."""
+    intermediate: str = ""
+    """Prepared images of more classes, to fine-tune on first (the paper's ImageNet-22K)."""
     objects: str = ""
     """Prepared images with objects, to detect (the paper's COCO)."""
     masks: str = ""

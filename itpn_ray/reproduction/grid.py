@@ -15,6 +15,8 @@ class Step:
     recipe: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Path of a setting -> value, such as ``task.init_pyramid`` -> False."""
+    data: str = ""
+    """Option that names its data; empty: as its verb has it."""
     stand_in: str = ""
     """Recipe in the place of this one at the smaller scales, where it needs what they lack."""
 

@@ -103,7 +103,9 @@ def _chain(cell: Cell, config: ReproduceConfig, seed: int) -> Iterator[PlannedRu
     before: PlannedRun | None = None
     for step in cell.steps:
         recipe, own = _settings(step, config, seed)
-        data = _data(step, cell, config)
+        if cell.metric == "mask_AP" and not getattr(own.task, "masks", True):
+            raise NotAvailable("no masks are learned at this scale")
+        data = _data(step, config)
         origin = before.config.run if before else ""
         run = PlannedRun(
             verb=step.verb,
@@ -142,15 +144,13 @@ def _settings(step: Step, config: ReproduceConfig, seed: int) -> tuple[str, Expe
     return recipe, dataclasses.replace(own, cpus_per_worker=config.cpus_per_worker)
 
 
-def _data(step: Step, cell: Cell, config: ReproduceConfig) -> str:
+def _data(step: Step, config: ReproduceConfig) -> str:
     """The data that a step is trained on.
 
     Raises:
         NotAvailable: none is named.
     """
-    option = {"detect": "objects", "segment": "masks"}.get(step.verb, "data")
-    if option == "objects" and cell.metric.startswith("rotated"):
-        option = "rotated"
+    option = step.data or {"detect": "objects", "segment": "masks"}.get(step.verb, "data")
     data = str(getattr(config, option))
     if not data:
         raise NotAvailable(f"it needs data: --{option}")

@@ -28,8 +28,20 @@ from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import run as train
 
 MARKDOWN = "table.md"
-FREE = ("out", "run", "tables", "workers", "cpus_per_worker", "dry_run", "tracking", "seeds")
-"""Settings that may differ when a table goes on: more seeds among them."""
+DATA = ("data", "intermediate", "objects", "masks", "rotated")
+FREE = (
+    "out",
+    "run",
+    "workers",
+    "cpus_per_worker",
+    "dry_run",
+    "tracking",
+    "seeds",
+    "teacher",
+    *DATA,
+)
+"""Settings that may differ when a table goes on: more seeds, and data that was not there before;
+what was named before is recognised by its content."""
 
 
 def reproduce(config: ReproduceConfig, *, command: str, console: Console) -> list[Path]:
@@ -103,7 +115,7 @@ def _settings(config: ReproduceConfig) -> dict[str, Any]:
 
 def _claim(folder: Path, name: str, config: ReproduceConfig, command: str) -> None:
     """Make the table's folder, or take it up again; see `itpn_ray.runs.folder.claim`."""
-    data = {key: getattr(config, key) for key in ("data", "objects", "masks", "rotated")}
+    data = {key: getattr(config, key) for key in DATA}
     claim(
         folder,
         {**_settings(config), "run": name},

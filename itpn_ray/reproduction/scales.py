@@ -43,7 +43,17 @@ NANO = Scale(
         "pixel_pretraining": {"optim.global_batch": 32, "eval_every": 1},
         "clip_pretraining": {"optim.global_batch": 32, "eval_every": 1},
         "classification": {"optim.global_batch": 32},
-        "detection": {"eval_every": 1},
+        "detection": {
+            "eval_every": 1,
+            # Masks and larger images take three times as long, mostly to evaluate them.
+            "task.masks": False,
+            "task.short_side": 96,
+            "task.long_side": 160,
+            "augment.short_sides": (80, 96, 112),
+            "augment.long_side": 160,
+            "augment.crop_short_sides": (80, 96, 112),
+            "augment.crop_size": (64, 112),
+        },
     },
 )
 _SMALL_BATCH = {"optim.global_batch": 256, "optim.micro_batch": 256}
