@@ -38,7 +38,7 @@ NANO = Scale(
     networks={**dict.fromkeys(_BASE, "fast_itpn_nano"), "plain_base": "plain_nano"},
     side=64,
     window=4,
-    epochs={"pretrain": 3 / 400, "finetune": 3 / 100, "detect": 4 / 12, "segment": 1 / 20},
+    epochs={"pretrain": 3 / 400, "finetune": 3 / 100, "detect": 4 / 12, "segment": 1 / 32},
     changes={
         "pixel_pretraining": {"optim.global_batch": 32, "eval_every": 1},
         "clip_pretraining": {"optim.global_batch": 32, "eval_every": 1},
@@ -54,6 +54,7 @@ NANO = Scale(
             "augment.crop_short_sides": (80, 96, 112),
             "augment.crop_size": (64, 112),
         },
+        "segmentation": {"eval_every": 0},
     },
 )
 _SMALL_BATCH = {"optim.global_batch": 256, "optim.micro_batch": 256}
