@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     """Run a verb and return its exit code.
 
     0; 1 for a defect, or where a part of the work failed; 2 for a mistake in the input or on this
-    machine; 130 after Ctrl-C, 143 after SIGTERM.
+    machine; 3 for a run that ended at --max-cost; 130 after Ctrl-C, 143 after SIGTERM.
     """
     verbose = "-v" in arguments or "--verbose" in arguments
     rest = [argument for argument in arguments if argument not in ("-v", "--verbose")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Acceleration
 
@@ -343,7 +344,5 @@ def find_size(name: str) -> Size:
         ConfigError: no such size.
     """
     full = ALIASES.get(name, name)
-    if full not in SIZES:
-        known = ", ".join([*SIZES, *ALIASES])
-        raise ConfigError("model", name, "no network of that name", f"use one of {known}")
+    checks.one_of("model", full, [*SIZES, *ALIASES])
     return SIZES[full]

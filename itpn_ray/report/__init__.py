@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from itpn_ray.errors import DataError
 from itpn_ray.report import sections
 from itpn_ray.report.answer import answer
+from itpn_ray.report.costs import costs
 from itpn_ray.report.curves import accuracy_charts, learning_charts
 from itpn_ray.report.html import details, esc, tiles
 from itpn_ray.report.reproduction import reproduction
@@ -80,6 +81,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.mistakes(record),
         sections.prepared(record),
         sections.restarts(record),
+        costs(record),
         sections.settings(record, versions(), hardware()),
     ]
     path = record.folder / REPORT

@@ -23,7 +23,16 @@ from itpn_ray.models.acceleration.config import Accelerated, Acceleration
 from itpn_ray.models.acceleration.gathering import Gathering
 from itpn_ray.models.acceleration.stage3 import Plan, make_plan, run_blocks
 from itpn_ray.models.config import PATCH, TrunkConfig
-from itpn_ray.models.layers.blocks import Block, ConvLinear, EarlyBlock, LayerNorm, patchify
+from itpn_ray.models.layers.blocks import (
+    EPS,
+    Attention,
+    Block,
+    ConvLinear,
+    EarlyBlock,
+    LayerNorm,
+    initialise,
+    patchify,
+)
 from itpn_ray.models.layers.convolution import ConvBlock, Patches
 from itpn_ray.models.layers.position import (
     Grid,
@@ -40,6 +49,7 @@ class Trunk(Accelerated, nn.Module, ABC):
     """A trunk of either family; the families differ in their blocks and merges."""
 
     position_offset: float  # see position.resize_table
+    key_bias: bool  # whether the keys of attention have one
     drop_rates: Tensor
     home_index: Tensor | None
     gathering: Gathering | None
@@ -65,6 +75,8 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.checkpointing = False
         self.gathering = None
         self.set_acceleration(config.acceleration)
+        initialise(self)
+        nn.init.trunc_normal_(self.position, std=0.02)
 
     def _early(self, width: int) -> EarlyBlock | ConvBlock:
         """A new block of stage 1 or 2."""
@@ -83,8 +95,20 @@ class Trunk(Accelerated, nn.Module, ABC):
         """A new layer that merges 2x2 tokens of `width` into one of twice the width."""
 
     @abstractmethod
-    def block(self, eps: float = 1e-6) -> Block:
-        """A new block of stage 3."""
+    def mlp(self, width: int) -> nn.Module:
+        """A new MLP of a block of stage 3."""
+
+    def block(self, eps: float = EPS) -> Block:
+        """A new block of stage 3: LN and attention, LN and an MLP, each scaled where that is on."""
+        config = self.config
+        attention = Attention(
+            config.width,
+            config.heads,
+            key_bias=self.key_bias,
+            relative_grid=config.grid if config.relative_position else None,
+        )
+        mlp = self.mlp(config.width)
+        return Block(attention, mlp, config.width, layer_scale=config.layer_scale, eps=eps)
 
     @property
     def acceleration(self) -> Acceleration:

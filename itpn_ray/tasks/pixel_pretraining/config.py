@@ -8,7 +8,8 @@ from typing import ClassVar
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import NEIGHBOURS, PRETRAINING, Metric
-from itpn_ray.tasks.config import ModelConfig, TaskConfig
+from itpn_ray.models.config import PATCH
+from itpn_ray.tasks.config import MOST_COMPILED, ModelConfig, TaskConfig
 from itpn_ray.tasks.pretraining_checks import refuse_acceleration
 
 
@@ -42,6 +43,11 @@ class PixelPretraining(TaskConfig):
     """Channels of the pixel decoder."""
     decoder_depth: int = 8
     """Blocks of the pixel decoder."""
+    start_size: int = 0
+    """Side of the first epoch's images, pixels, a multiple of 16; they grow by 16 at a time to
+    ``model.image_size``. 0: they have that from the start."""
+    growth_epochs: float = 0.0
+    """Epochs after which images have their full size, where they start smaller."""
 
     def __post_init__(self) -> None:
         checks.in_range("task.mask_ratio", self.mask_ratio, 0.0, 1.0, open_high=True)
@@ -56,6 +62,33 @@ class PixelPretraining(TaskConfig):
                 "weighs the feature loss of a pyramid, which task.integral false leaves out",
                 "Add --task.feature-weight 0",
             )
+        checks.not_negative("task.growth_epochs", self.growth_epochs)
+        if self.start_size % PATCH or self.start_size < 0:
+            raise ConfigError(
+                "task.start_size",
+                self.start_size,
+                f"is no multiple of {PATCH}, the side of a patch",
+                f"Use {max(PATCH, self.start_size // PATCH * PATCH)}",
+            )
+        if bool(self.start_size) != bool(self.growth_epochs):
+            raise ConfigError(
+                "task.growth_epochs",
+                self.growth_epochs,
+                "says how long images grow, and task.start_size from which side",
+                "Give both, or neither",
+            )
+
+    def side(self, epoch: int, image_size: int) -> int:
+        """Side of an epoch's training images, pixels: a function of the epoch, so that it resumes.
+
+        Args:
+            epoch: 0 at the first.
+            image_size: full side.
+        """
+        if not self.start_size or epoch >= self.growth_epochs:
+            return image_size
+        grown = (image_size - self.start_size) * epoch / self.growth_epochs
+        return self.start_size + int(grown // PATCH) * PATCH
 
     @property
     def average(self) -> tuple[str, float]:
@@ -65,9 +98,25 @@ class PixelPretraining(TaskConfig):
         return "teacher of the feature loss", self.teacher_momentum
 
     def check_model(self, model: ModelConfig) -> None:
-        """Refuse token migration and windows.
+        """Refuse token migration and windows, and images that would shrink.
 
         Raises:
-            ConfigError: the network has either.
+            ConfigError: the network has either, or images start larger than they are to be.
         """
         refuse_acceleration(model)
+        if self.start_size >= model.image_size:
+            raise ConfigError(
+                "task.start_size",
+                self.start_size,
+                f"is not smaller than model.image_size, {model.image_size}",
+                "Leave it out, or start smaller",
+            )
+        sizes = (model.image_size - self.start_size) // PATCH + 1
+        if model.compile and self.start_size and sizes > MOST_COMPILED:
+            raise ConfigError(
+                "task.start_size",
+                self.start_size,
+                f"makes {sizes} sizes, each a graph of its own to compile; {MOST_COMPILED} are "
+                "the most",
+                "Start larger, or leave out --model.compile",
+            )
