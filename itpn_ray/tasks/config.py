@@ -52,6 +52,9 @@ class ModelConfig:
     Fast-iTPN, no scale for iTPN)."""
     relative_position: bool = False
     """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
+    convolution: bool = False
+    """Use 3x3 convolutions where the paper has channel MLPs: in stages 1 and 2, and in the pyramid
+    (the paper's comparison, Table 9)."""
     init: str = ""
     """Weights to start from: a weight file of this project or of the authors, or a run's folder;
     empty: random."""
@@ -155,7 +158,11 @@ class ModelConfig:
 
     def trunk_changes(self) -> dict[str, Any]:
         """What the trunk has other than the named size, without acceleration."""
-        changes = {"drop_path": self.drop_path, "relative_position": self.relative_position}
+        changes = {
+            "drop_path": self.drop_path,
+            "relative_position": self.relative_position,
+            "convolution": self.convolution,
+        }
         scale = {} if self.layer_scale is None else {"layer_scale": self.layer_scale}
         return changes | scale
 

@@ -20,7 +20,7 @@ from itpn_ray.data.sources.base import Say, Source, silent
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
-from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
+from itpn_ray.data.sources.imagenet_tars import TRAIN, TRAIN_22K, ImageNetTars
 from itpn_ray.data.sources.masks import mask_format, open_masks
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
@@ -115,7 +115,7 @@ def detect(uri: str, say: Say = silent, *, unlabelled: bool = False) -> str:
     if not found:
         raise DataError("prepare.source", uri, "is empty", "Give a folder with images")
     names = {entry.name for entry in found}
-    if TRAIN in names:
+    if names & {TRAIN, *TRAIN_22K}:
         return "imagenet-tars"
     if form := mask_format(fs, root):
         return form

@@ -144,6 +144,7 @@ def create_autoencoder(
     pyramid_depth: int = 2,
     decoder_width: int | None = None,
     decoder_depth: int | None = None,
+    integral: bool = True,
     **changes: Any,
 ) -> PixelAutoencoder:
     """A pixel masked autoencoder by name; None takes the size's own value."""
@@ -156,6 +157,7 @@ def create_autoencoder(
         decoder_width=width,
         decoder_depth=decoder_depth or depth,
         decoder_heads=decoder_heads(width),
+        integral=integral,
     )
     return PixelAutoencoder(config, build_trunk(trunk))
 
