@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from itpn_ray.data.loading.detection_loader import trim
+from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.models import create_dino
 from itpn_ray.tasks.base import AnyTask, TaskSetup
 from itpn_ray.tasks.classification.config import Classification

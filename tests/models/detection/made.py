@@ -10,8 +10,7 @@ from torchvision.ops import roi_align
 
 from itpn_ray.models import Rcnn, create_rcnn
 from itpn_ray.models.detection.base import MASK_SIDE, Detections, Targets
-from itpn_ray.models.detection.rcnn import regions
-from itpn_ray.models.detection.rcnn.regions import Objects
+from itpn_ray.models.detection.rcnn.regions import Objects, extents_and_objects
 
 CLASSES = 3
 SMALL = {"image_size": 64, "pyramid_width": 32, "fc_width": 64, "regions": 32, "proposals": 64}
@@ -94,7 +93,7 @@ def alike(one: Detections, other: Detections) -> bool:
 
 def objects_of(given: Targets) -> list[Objects]:
     """The objects of each image."""
-    return regions.objects_of(given, (given.labels >= 0).sum(1).tolist())
+    return extents_and_objects(sizes(len(given.labels)), given)[1]
 
 
 def alone(x: Tensor) -> Tensor:

@@ -33,13 +33,21 @@ class Objects:
     """(1,) int64."""
 
 
-def objects_of(targets: Targets, counts: Sequence[int]) -> list[Objects]:
-    """The objects of each image, without the padding.
+def extents(sizes: Tensor) -> list[Extent]:
+    """Sizes (B, 2) of the images of a batch as plain numbers."""
+    return [(height, width) for height, width in sizes.tolist()]
 
-    Args:
-        targets: of all images.
-        counts: objects of each; the host has to ask the device for them.
-    """
+
+def extents_and_objects(sizes: Tensor, targets: Targets) -> tuple[list[Extent], list[Objects]]:
+    """`extents`, and the objects of each image; the host waits for the device once."""
+    counts = (targets.labels >= 0).sum(dim=1, keepdim=True)
+    told = torch.cat([sizes, counts], dim=1).tolist()
+    objects = _objects_of(targets, [count for _, _, count in told])
+    return [(height, width) for height, width, _ in told], objects
+
+
+def _objects_of(targets: Targets, counts: Sequence[int]) -> list[Objects]:
+    """The objects of each image, without the padding; boxes as the targets have them."""
     places = (targets.labels < 0).int().argsort(dim=1, stable=True)  # (B, M), objects first
     return [
         Objects(

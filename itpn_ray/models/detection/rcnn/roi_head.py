@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from itpn_ray.errors import DataError
-from itpn_ray.models.detection.base import MAX_DETECTIONS, Detections, Mean
+from itpn_ray.models.detection.base import MAX_DETECTIONS, Detections
 from itpn_ray.models.detection.boxes import Weights, decode, giou_loss
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
 from itpn_ray.models.detection.rcnn.regions import Extent, Objects, mask_targets, pool_regions
 from itpn_ray.models.detection.rcnn.sampling import Sampled, sample_regions
+from itpn_ray.models.networks.dense_head import Mean
 
 IOU = (0.5, 0.6, 0.7)  # from which a box stands for an object, by stage
 LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # of the stages
@@ -89,10 +90,10 @@ class RoiHead(nn.Module):
         return sample_regions(
             proposals,
             objects,
-            overlap=IOU[stage],
+            iou=IOU[stage],
             count=self.regions,
+            nothing=self.num_classes,
             turn=stage,
-            classes=self.num_classes,
         )
 
     def _box_losses(

@@ -1,4 +1,4 @@
-"""Which boxes of an image a stage learns from.
+"""Which of an image's proposals a head learns from in a step.
 
 How many there are the device alone knows at first. The draws of all images are told to the host at
 once, so that it waits for the device once a stage, not once an image and question.
@@ -58,7 +58,7 @@ class _Draw:
         parts = (used, self.matched >= 0, self.masked, used & ~self.given)
         return torch.stack([part.sum() for part in parts])
 
-    def cut(self, objects: Objects, classes: int, counts: Sequence[int]) -> Sampled:
+    def cut(self, objects: Objects, nothing: int, counts: Sequence[int]) -> Sampled:
         """Without the places of no use."""
         used, positives, masked, found = counts
         matched = self.matched[:used]
@@ -66,7 +66,7 @@ class _Draw:
         own = torch.where(matched == NOTHING, len(objects.labels), matched)
         return Sampled(
             boxes=self.boxes[:used],
-            labels=F.pad(objects.labels, (0, 1), value=classes)[own],
+            labels=F.pad(objects.labels, (0, 1), value=nothing)[own],
             matched=matched[:positives],
             aims=F.pad(objects.boxes, (0, 0, 0, 1))[own],
             masked=_places(self.masked, masked),
@@ -79,36 +79,35 @@ def sample_regions(
     proposals: Sequence[Tensor],
     objects: Sequence[Objects],
     *,
-    overlap: float,
+    iou: float,
     count: int,
-    turn: int,
-    classes: int,
+    nothing: int,
+    turn: int = 0,
 ) -> list[Sampled]:
     """Draw boxes to learn from; the host waits for the device once.
 
     Args:
         proposals: (n, 4) boxes of each image.
         objects: of each image; they are proposals too.
-        overlap: IoU from which a box stands for an object.
-        count: boxes of an image at most.
-        turn: number of the stage.
-        classes: C.
+        iou: from which a box stands for an object.
+        count: boxes of an image to draw.
+        nothing: the label of boxes that stand for nothing.
+        turn: number of the draw, where an image has several.
     """
     draws = [
-        _draw(boxes, real, overlap, count, turn)
-        for boxes, real in zip(proposals, objects, strict=True)
+        _draw(boxes, real, iou, count, turn) for boxes, real in zip(proposals, objects, strict=True)
     ]
     told = torch.stack([draw.counts() for draw in draws]).tolist()
     return [
-        draw.cut(real, classes, counts)
+        draw.cut(real, nothing, counts)
         for draw, real, counts in zip(draws, objects, told, strict=True)
     ]
 
 
-def _draw(proposals: Tensor, objects: Objects, overlap: float, count: int, turn: int) -> _Draw:
+def _draw(proposals: Tensor, objects: Objects, iou: float, count: int, turn: int) -> _Draw:
     # Objects are proposals too, or the first steps would have nothing to learn from.
     boxes = torch.cat([objects.boxes, proposals])
-    matched = match(boxes, objects.boxes, positive=overlap, negative=overlap)
+    matched = match(boxes, objects.boxes, positive=iou, negative=iou)
     index, taken = sample(
         matched, objects.seed, Stream.REGIONS, count=count, share=POSITIVE_SHARE, turn=turn
     )
