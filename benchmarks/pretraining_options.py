@@ -81,13 +81,13 @@ def train(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def interval(differences: list[float]) -> tuple[float, float]:
-    """Mean of differences, and half the width of its 95 % interval."""
-    count = len(differences)
+def difference(found: list[float]) -> str:
+    """Mean of differences, and half the width of its 95 % interval; one seed has none."""
+    count, mean = len(found), fmean(found)
     if count < 2:
-        return fmean(differences), math.inf
-    half = student.ppf(0.975, count - 1) * stdev(differences) / math.sqrt(count)
-    return fmean(differences), float(half)
+        return f"{mean:+.3g}"
+    half = student.ppf(0.975, count - 1) * stdev(found) / math.sqrt(count)
+    return f"{mean:+.3g} ± {half:.2g}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -102,8 +102,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         cells = [name]
         for key in METRICS_SHOWN:
             cells.append(f"{fmean(line[key] for line in own):.4g}")
-            mean, half = interval([line[key] - plain[line["seed"]][key] for line in own])
-            cells.append("" if name == PLAIN else f"{mean:+.3g} ± {half:.2g}")
+            told = difference([line[key] - plain[line["seed"]][key] for line in own])
+            cells.append("" if name == PLAIN else told)
         rows.append(" | ".join(cells))
     return "".join(f"| {row} |\n" for row in rows)
 

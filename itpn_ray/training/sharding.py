@@ -41,8 +41,11 @@ def shard(network: nn.Module, device: torch.device, world: int, *, bf16: bool) -
         for block in trunk.stage3
     }
     # Inputs are left as they are: boxes, labels and draws would lose their digits.
-    types = (torch.bfloat16, torch.float32) if bf16 else (None, None)
-    policy = MixedPrecisionPolicy(*types, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None,
+        reduce_dtype=torch.float32 if bf16 else None,
+        cast_forward_inputs=False,
+    )
     for module in network.modules():
         if isinstance(module, Block) and module not in in_parts:
             fully_shard(module, mesh=mesh, mp_policy=policy)

@@ -113,13 +113,13 @@ class ProposalNetwork(nn.Module):
         # Boxes that lie outside of the image are cut down to nothing. They become copies of the
         # surest other box, which suppresses them: picking them out would have the host wait twice.
         some = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        scores, level = candidates.logits[chosen], torch.cat(levels)
+        scores, scale = candidates.logits[chosen], torch.cat(levels)
         scores = torch.where(some, scores, -math.inf)
         surest = torch.where(some, torch.arange(len(some), device=some.device), scores.argmax())
-        boxes, level = boxes[surest], level[surest]
+        boxes, scale = boxes[surest], scale[surest]
         # Apart by level: a box suppresses those of its own scale only. torchvision's batched_nms
         # goes through the levels one by one where there are many boxes, and waits for each.
-        apart = boxes + (level * (boxes.max() + 1))[:, None]
+        apart = boxes + (scale * (boxes.max() + 1))[:, None]
         return boxes[nms(apart, scores, NMS)[: self.proposals]]
 
 
