@@ -57,6 +57,10 @@ class ModelConfig:
     run says when it starts."""
     partial_init: bool = False
     """Accept an initial file that fills less than 95 % of the trunk."""
+    freeze_trunk: bool = False
+    """Train only what lies behind the trunk: norm and head of a classifier (linear probing), or
+    pyramid and head. The trunk keeps the initial weights and drops no paths; layer decay has
+    nothing to scale."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpoint_activations: bool = False
@@ -84,6 +88,13 @@ class ModelConfig:
                 True,
                 "gathering tokens belong to windows",
                 "Add --model.window 16",
+            )
+        if self.freeze_trunk and self.partial_init:
+            raise ConfigError(
+                "model.partial_init",
+                True,
+                "would freeze what the initial file does not fill at random values",
+                "Leave it out, or leave out --model.freeze-trunk",
             )
         if self.layer_scale is not None:
             checks.positive("model.layer_scale", self.layer_scale)

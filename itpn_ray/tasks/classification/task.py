@@ -26,14 +26,14 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
-from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
-from itpn_ray.tasks.elastic import check_ratios, mean_cost
+from itpn_ray.tasks.elastic import check_ratios
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 
@@ -117,6 +117,8 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 partial=self.model.partial_init,
             )
         check_ratios(classifier, self.model.elastic_migration)
+        if self.model.freeze_trunk:
+            classifier.body.freeze()
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
         return ClassificationNetwork(classifier, self.config.ema_decay)
@@ -210,14 +212,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
 
     def multiply_adds(self, network: ClassificationNetwork) -> dict[str, int]:
         """Of the classifier."""
-        classifier = network.classifier
-        return {
-            "classifier": mean_cost(
-                classifier,
-                self.model.elastic_migration,
-                lambda: multiply_adds(classifier, self.model.image_size),
-            )
-        }
+        return training_cost("classifier", network.classifier, self.model, self.model.image_size)
 
     def export(self, network: ClassificationNetwork, path: Path) -> None:
         """Write the evaluated classifier, with its class names."""

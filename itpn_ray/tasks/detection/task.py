@@ -31,14 +31,14 @@ from itpn_ray.models import (
     save_model,
 )
 from itpn_ray.models.detection.base import Detections, Detector, Targets
-from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.detection.config import Detection
-from itpn_ray.tasks.elastic import check_ratios, mean_cost
+from itpn_ray.tasks.elastic import check_ratios
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 SHOWN = 6
@@ -173,6 +173,8 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
                 pyramid=self.config.init_pyramid,
             )
         check_ratios(detector, self.model.elastic_migration)
+        if self.model.freeze_trunk:
+            detector.body.freeze()
         detector.set_grad_checkpointing(self.model.checkpoint_activations)
         return DetectionNetwork(detector, self.config.ema_decay)
 
@@ -274,17 +276,10 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a view of the middle size, four to three as most photographs are."""
-        detector = network.detector
         sides = sorted(self.augment.short_sides)
         height = max(64, sides[len(sides) // 2] // 32 * 32)
         width = height * 4 // 3 // 32 * 32
-        return {
-            "detector": mean_cost(
-                detector,
-                self.model.elastic_migration,
-                lambda: multiply_adds(detector, (height, width)),
-            )
-        }
+        return training_cost("detector", network.detector, self.model, (height, width))
 
     def export(self, network: DetectionNetwork, path: Path) -> None:
         """Write the evaluated detector, with its classes and the size it was evaluated at."""
