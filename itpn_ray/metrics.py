@@ -85,6 +85,7 @@ TOP_K = (
     Metric(name="mean_recall", unit="%"),
     Metric(name="recall", unit="%"),
     Metric(name="precision", unit="%"),
+    Metric(name="train_images", label="training images", unit="count"),
     Metric(name="non_finite", unit="count", higher_is_better=False),
 )
 

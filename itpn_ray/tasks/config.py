@@ -180,6 +180,11 @@ class TaskConfig:
         return model.image_size, "--model.image-size"
 
     @property
+    def balancing(self) -> str:
+        """The option that lets rare classes count as much as frequent ones; empty: none, or on."""
+        return ""
+
+    @property
     def average(self) -> tuple[str, float]:
         """What a moving average of weights is kept for, and its decay; ("", 0) where none is."""
         return "", 0.0
