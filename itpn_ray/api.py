@@ -208,6 +208,31 @@ def predict(weights: PathLike, folder: PathLike, *, quiet: bool = False, **setti
     return Path(config.out)
 
 
+def features(weights: PathLike, images: PathLike, *, quiet: bool = False, **settings: Any) -> Run:
+    """Embeddings of images, and how well they tell classes apart.
+
+    Args:
+        weights: a run, its folder, or a weight file.
+        images: a folder of images, or prepared data.
+        quiet: show warnings and summaries alone.
+        settings: fields of `itpn_ray.commands.features.config.FeaturesConfig`.
+
+    Returns:
+        The run; its folder holds ``features.parquet``.
+
+    Raises:
+        ItpnError: settings, weights or images that cannot be used.
+    """
+    from itpn_ray.commands.features.config import FeaturesConfig
+
+    given = {"weights": weights, "images": images, **settings}
+    config = keywords.settings(FeaturesConfig, given)
+    from itpn_ray.commands.features.run import extract
+
+    command = keywords.call("features", **given)
+    return Run(extract(config, command=command, console=_console(quiet)))
+
+
 def export(
     weights: PathLike, out: PathLike, *, quiet: bool = False, **settings: Any
 ) -> ExportReport:

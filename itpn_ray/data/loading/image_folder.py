@@ -27,8 +27,7 @@ from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.ray_runtime.config import RayConfig
-from itpn_ray.ray_runtime.start import start_ray
-from itpn_ray.ray_runtime.tasks import Work, run_on_ray
+from itpn_ray.ray_runtime.tasks import Work, here_or_on_actors
 from itpn_ray.storage import filesystem
 
 _RULES = ImageRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
@@ -209,31 +208,17 @@ def answer_folder(
         gpus: reserve a GPU for each actor.
         ray: the Ray to run on, unless this process is connected to one.
     """
-    if workers == 0:
-        for outcomes in FolderWorker(job).answers(rows):
-            yield from outcomes
-        return
     # Fewer where there are few images, so that each worker has some.
-    size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * workers)))
+    size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * max(1, workers))))
     tasks = [to_bytes(rows.slice(start, size)) for start in range(0, len(rows), size)]
 
     def make_work() -> Work:
         worker = FolderWorker(job)
         return lambda task: worker.answers(from_bytes(task))
 
-    with (
-        start_ray(ray),
-        closing(
-            run_on_ray(
-                make_work,
-                tasks,
-                workers=workers,
-                actors=True,
-                ordered=True,
-                cpus=job.threads,
-                gpus=int(gpus),
-            )
-        ) as answers,
-    ):
+    answers = here_or_on_actors(
+        make_work, tasks, workers=workers, cpus=job.threads, gpus=int(gpus), ray=ray
+    )
+    with closing(answers):
         for outcomes in answers:
             yield from outcomes
