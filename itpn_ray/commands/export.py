@@ -36,6 +36,7 @@ def export_shown(config: ExportConfig, console: Console) -> ExportReport:
     for remark in report.remarks:
         console.say(f"{config.file}: {remark}")
     console.say(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {', '.join(report.outputs)}")
+    console.say(f"what it is and how to use it: {report.card}")
     if report.note:
         console.say(f"this is {report.note}")
     if report.difference is not None:
