@@ -124,7 +124,7 @@ def _recipe(verb: str, name: str, step: Step) -> ExperimentConfig:
 def _small_recipe(paper: ExperimentConfig) -> str:
     """The nano recipe of a task and head."""
     dino = isinstance(paper.task, Detection) and paper.task.head == "dino"
-    named_apart = {"clip_pretraining": "nano_clip"}
+    named_apart = {"clip_pretraining": "nano_clip", "rotated_detection": "nano_rotated"}
     return "nano_dino" if dino else named_apart.get(paper.task.name, "nano")
 
 

@@ -34,11 +34,11 @@ def test_every_cell_composes_or_says_why_not(name: str, scale: str) -> None:
             composed += [scaled(step, SCALES[scale])[1] for step in cell.steps]
         except NotAvailable as reason:
             reasons.append(str(reason))
-    assert composed or name == "table7"
+    assert composed
     assert all("no recipe" in reason or "stands for" in reason for reason in reasons)
     for cell in TABLES[name].cells:
         assert cell.paper is None or 0 < cell.paper < 1
-        assert find(cell.metric).unit == "%" or cell.metric == "mim" or name == "table7"
+        assert find(cell.metric).unit == "%" or cell.metric == "mim"
 
 
 @pytest.mark.parametrize("name", list(TABLES))
@@ -124,12 +124,12 @@ def test_a_teacher_that_is_not_named_is_told(prepared: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_a_runs_command_gives_its_settings(
-    prepared: str, scenes: str, masked: str, tmp_path: Path, scale: str
+    prepared: str, scenes: str, tmp_path: Path, scale: str
 ) -> None:
-    config = settings(prepared, tmp_path, objects=scenes, masks=masked, scale=scale, seeds=2)
-    for name in ("table8", "table9", "fig5"):
-        for run in plan(TABLES[name], config).runs().values():
-            assert to_dict(parsed(run)) == to_dict(run.config), run.command
+    config = settings(prepared, tmp_path, objects=scenes, scale=scale, seeds=2)
+    runs = list(plan(TABLES["table8"], config).runs().values())
+    for run in (runs[0], runs[2], runs[-1]):
+        assert to_dict(parsed(run)) == to_dict(run.config), run.command
 
 
 def parsed(run: PlannedRun) -> ExperimentConfig:
