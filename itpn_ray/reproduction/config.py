@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from itpn_ray import checks
+from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tracking.config import TrackingConfig
 
 NAMES = (*(f"table{number}" for number in range(3, 10)), "fig5", "fig6", "fig7")
@@ -49,6 +50,7 @@ class ReproduceConfig:
     """Write what would run, and start nothing."""
     out: str = "out/reproduction"
     """Folder of all tables, and of their runs, which tables share."""
+    ray: RayConfig = field(default_factory=RayConfig)
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(kind="none"))
 
     def __post_init__(self) -> None:

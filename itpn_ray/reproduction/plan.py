@@ -134,7 +134,7 @@ def _settings(step: Step, config: ReproduceConfig, seed: int) -> tuple[str, Expe
             raise NotAvailable("it needs a CLIP teacher: --teacher")
         task = dataclasses.replace(own.task, teacher=absolute(config.teacher))
         own = dataclasses.replace(own, task=task)
-    own = dataclasses.replace(own, seed=seed, tracking=config.tracking)
+    own = dataclasses.replace(own, seed=seed, tracking=config.tracking, ray=config.ray)
     if config.workers or config.scale == "nano":
         # A laptop's runs stay in this process: one of a minute is not to wait for Ray.
         workers = config.workers or "0"

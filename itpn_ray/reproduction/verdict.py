@@ -42,9 +42,9 @@ def judge(
     """
     sign = 1 if find(metric).higher_is_better else -1
     differences = [sign * (one - two) for one, two in zip(better, worse, strict=True)]
-    said = {"claim": f"{claim.better} > {claim.worse}", "column": claim.column}
-    if None not in paper:
-        said["paper"] = sign * (paper[0] - paper[1])  # type: ignore[operator]
+    said: dict[str, Any] = {"claim": f"{claim.better} > {claim.worse}", "column": claim.column}
+    if paper[0] is not None and paper[1] is not None:
+        said["paper"] = sign * (paper[0] - paper[1])
     mean = sum(differences) / len(differences)
     if len(differences) == 1:
         text = f"{_signed(metric, mean)}, {ALONE}"
