@@ -141,7 +141,8 @@ def _settings(step: Step, config: ReproduceConfig, seed: int) -> tuple[str, Expe
         transport = "threads" if workers == "0" else own.loader.transport
         loader = dataclasses.replace(own.loader, transport=transport)
         own = dataclasses.replace(own, workers=workers, loader=loader)
-    return recipe, dataclasses.replace(own, cpus_per_worker=config.cpus_per_worker)
+    cpus = own.cpus_per_worker if config.cpus_per_worker is None else config.cpus_per_worker
+    return recipe, dataclasses.replace(own, cpus_per_worker=cpus)
 
 
 def _data(step: Step, config: ReproduceConfig) -> str:

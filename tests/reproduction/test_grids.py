@@ -94,6 +94,17 @@ def settings(prepared: str, tmp_path: Path, **changes: object) -> ReproduceConfi
     return ReproduceConfig(**given)  # type: ignore[arg-type]
 
 
+def test_workers_are_the_recipes_where_nobody_says(prepared: str, tmp_path: Path) -> None:
+    config = settings(prepared, tmp_path, scale="paper", seeds=1)
+    recipe = named(recipes_of("pretrain"), "itpn_base_pixel_400")
+    for run in plan(TABLES["fig6"], config).runs().values():
+        own = run.config
+        assert (own.workers, own.cpus_per_worker) == (recipe.workers, recipe.cpus_per_worker)
+    fewer = dataclasses.replace(config, workers="2..8", cpus_per_worker=4.0)
+    for run in plan(TABLES["fig6"], fewer).runs().values():
+        assert (run.config.workers, run.config.cpus_per_worker) == ("2..8", 4.0)
+
+
 def test_cells_share_their_pretrainings(prepared: str, scenes: str, tmp_path: Path) -> None:
     config = settings(prepared, tmp_path, objects=scenes, seeds=2)
     found = plan(TABLES["table8"], config)
