@@ -45,14 +45,20 @@ FREE_TO_CHANGE = (
 """Fields that change where or how a run is computed and not what: they may differ on resuming."""
 
 
+OPTIMIZERS = ("adamw", "muon")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
+    """AdamW or Muon with linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
 
     Raises:
         ConfigError: a value lies outside its range.
     """
 
+    optimizer: str = "adamw"
+    """``adamw``, or ``muon``: matrices move along the orthogonalised average of their gradients
+    (Jordan et al., 2024), scaled so that AdamW's rate and decay serve, the rest by AdamW."""
     global_batch: int = 4096
     """Images per step over all workers; shares and accumulation follow from it."""
     micro_batch: int = 0
@@ -87,6 +93,7 @@ class OptimConfig:
     """Non-finite steps in a row that are skipped before the run stops."""
 
     def __post_init__(self) -> None:
+        checks.one_of("optim.optimizer", self.optimizer, OPTIMIZERS)
         for name in ("global_batch", "epochs", "lr", "max_skipped_steps"):
             checks.positive(f"optim.{name}", getattr(self, name))
         for name in ("micro_batch", "warmup_epochs", "warmup_steps", "min_lr", "weight_decay"):
@@ -235,6 +242,13 @@ class ExperimentConfig:
                 "deterministic",
                 True,
                 "does not go with model.compile, whose kernels are chosen by their speed",
+                "Leave one of the two out",
+            )
+        if self.sharded and self.optim.optimizer == "muon":
+            raise ConfigError(
+                "optim.optimizer",
+                "muon",
+                "needs whole matrices, and `sharded` spreads them over the workers",
                 "Leave one of the two out",
             )
         if self.placement.accelerator and self.gpus is False:

@@ -35,6 +35,7 @@ LEVELS: list[set[str]] = [
     {"training"},
     {"tuning"},
     {"recipes"},
+    {"reproduction"},
     {"arguments", "commands"},
     {"cli", "__main__"},
 ]

@@ -106,6 +106,7 @@ def claim(
         if before is not None:
             before.pop("command", None)
             before = as_saved_today(before)
+            # Compared by content instead of by path, so that data may move.
             known = {name: was for name, was in read_inputs(folder).items() if name in inputs}
             changed = [f"{name} (other content)" for name in known if known[name] != inputs[name]]
             changed += _changed_settings(before, plain, ("command", *free, *known))

@@ -65,6 +65,7 @@ class RunRecord:
             return str(self.about["title"])
         task = str(self.config.get("task", {}).get("kind", ""))
         signs = {
+            # Folders of older versions say what they are only by what lies in them.
             "Demo": "stages" in self.results,
             "Prepared images": bool(self.manifest),
             "Pre-training": task.endswith("pretraining"),
@@ -121,6 +122,7 @@ def read_run(folder: str | Path) -> RunRecord:
     command = str(config.pop("command", ""))
     about = _json(place / ABOUT)
     remember(about.get("metrics", []))
+    # A step that was repeated after a restart counts as it went the last time.
     latest = {(r["split"], r["step"]): r for r in read_lines(place / METRICS)}
     return RunRecord(
         folder=place,
