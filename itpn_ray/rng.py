@@ -49,6 +49,7 @@ class Stream(IntEnum):
     MIGRATION = 17
     COLOUR = 18
     DROPOUT = 19
+    POINTS = 20
 
 
 def uniform(
