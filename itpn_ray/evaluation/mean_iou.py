@@ -66,7 +66,7 @@ class MeanIoU:
             self._pixels[count + row] += torch.bincount(mask[where].long(), minlength=count)
 
     def compute(self, reduce: Reduce) -> MeanIoUFigures:
-        """The figures over all workers; exact, for whole numbers are summed."""
+        """The metrics over all workers; exact, for whole numbers are summed."""
         counts = reduce(self._pixels.clone()).cpu().double()
         pixels, edges = counts[:-3], counts[-3:]  # (true class, answer)
         right, true, answers = pixels.diag(), pixels.sum(1), pixels.sum(0)

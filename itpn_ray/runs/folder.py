@@ -21,6 +21,10 @@ REPORT = "report.html"
 EXPORT = "exported/model.safetensors"
 """The trained weights; there once the run has come to its end."""
 CHECKPOINTS = "checkpoints"
+COSTS = "costs.json"
+"""Which machines the run held, from when to when, and their prices."""
+PLAN = "plan.json"
+"""What `itpn-ray plan` said that the run would take."""
 INPUTS = "inputs.json"
 """Digests of what the run reads, see `claim`."""
 EVALUATED = (
@@ -102,6 +106,7 @@ def claim(
         if before is not None:
             before.pop("command", None)
             before = as_saved_today(before)
+            # Compared by content instead of by path, so that data may move.
             known = {name: was for name, was in read_inputs(folder).items() if name in inputs}
             changed = [f"{name} (other content)" for name in known if known[name] != inputs[name]]
             changed += _changed_settings(before, plain, ("command", *free, *known))

@@ -33,6 +33,7 @@ from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
 _CHUNK = 64  # images whose bytes are in memory
+# Preparation's rules without its resizing: what is judged is the image as it lies there.
 _RULES = ImageRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
 Pixels = Mapping[int, int]
 """Class -> pixels."""
@@ -143,11 +144,11 @@ def check_masks_of(shard: Shard, classes: int) -> Iterator[Fault]:
         classes: how many there are.
     """
     for row in range(len(shard)):
-        told = shard.fields(row, ("path", "mask", "width", "height"))
-        fault = partial(Fault, file=told["path"], entry="", kind=kinds.MASK)
+        entry = shard.fields(row, ("path", "mask", "width", "height"))
+        fault = partial(Fault, file=entry["path"], entry="", kind=kinds.MASK)
         try:
-            size = (told["height"], told["width"])
-            mask = checked_mask(told["mask"], size, told["path"], classes)
+            size = (entry["height"], entry["width"])
+            mask = checked_mask(entry["mask"], size, entry["path"], classes)
         except DataError as error:
             yield fault(reason=f"{error.value}: {error.cause}" if error.value else error.cause)
             continue

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, Generic, TypeVar
 
 from itpn_ray.data.config import Augmentation, LoaderConfig
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
-from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.loading.image_reader import ImageReader, Passage
+from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows
+from itpn_ray.data.loading.train_stream import TrainStream
 from itpn_ray.data.store.shards import ShardedDataset
 
 A = TypeVar("A", bound=Augmentation)
 R = TypeVar("R", bound=ImageReader)
 
 
-class DenseTrainLoader(ABC, Generic[R, A]):
+class DenseTrainLoader(TrainStream, Generic[R, A]):
     """One rank's shares of the global batches, in views that differ from epoch to epoch.
 
     The order and the shares are those of `itpn_ray.data.loading.crop_loader.TrainLoader`.
@@ -41,6 +42,7 @@ class DenseTrainLoader(ABC, Generic[R, A]):
     """
 
     reader: type[R]
+    _reader: R
 
     def __init__(
         self,
@@ -54,39 +56,21 @@ class DenseTrainLoader(ABC, Generic[R, A]):
         world: int = 1,
         pin: bool = False,
     ) -> None:
-        self._order = TrainOrder(
+        order = TrainOrder(
             starts=dataset.starts, global_batch=global_batch, seed=seed, window=config.window
         )
-        self._share = slice(*share(global_batch, rank, world))
+        super().__init__(self.reader(dataset, config), order, rank, world)
         self._augment = augment
         self._seed = seed
         self._pin = pin
-        self._reader = self.reader(dataset, config)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image or its annotation cannot be used; it carries the path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        yield from self._reader.stream(list(ids), partial(self._begin, epoch), upcoming)
+    def _passage(self, epoch: int, ids: list[Ids], upcoming: list[Ids]) -> Passage:
+        begin = partial(self._begin, epoch)
+        return Passage(instructions=ids, begin=begin, upcoming=upcoming)
 
     @abstractmethod
     def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         """Start to fill a batch with the images of sample ids, as an epoch shows them."""
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
 
 
 class DenseEvalLoader(ABC, Generic[R]):
@@ -144,7 +128,7 @@ class DenseEvalLoader(ABC, Generic[R]):
         """
         size = self._batch
         batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        yield from self._reader.stream(batches, self._begin)
+        yield from self._reader.stream([Passage(instructions=batches, begin=self._begin)], size)
 
     @abstractmethod
     def _begin(self, pool: DecodePool, ids: Ids) -> Pending:

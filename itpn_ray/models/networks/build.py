@@ -27,6 +27,7 @@ from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.distillation import ClipDistiller
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.segmentation.config import EomtConfig, MaskDinoConfig, SegmenterConfig
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.fast_itpn import FastItpn
@@ -54,6 +55,10 @@ def build(config: NetworkConfig) -> Network:
         from itpn_ray.models.detection.rcnn.network import Rcnn
 
         return Rcnn(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, RotatedRcnnConfig):
+        from itpn_ray.models.rotated.network import RotatedRcnn
+
+        return RotatedRcnn(config, DenseTrunk(config.dense, trunk))
     if isinstance(config, DinoConfig):
         from itpn_ray.models.detection.dino.network import Dino
 
@@ -147,6 +152,7 @@ def create_autoencoder(
     pyramid_depth: int = 2,
     decoder_width: int | None = None,
     decoder_depth: int | None = None,
+    integral: bool = True,
     **changes: Any,
 ) -> PixelAutoencoder:
     """A pixel masked autoencoder by name; None takes the size's own value."""
@@ -159,6 +165,7 @@ def create_autoencoder(
         decoder_width=width,
         decoder_depth=decoder_depth or depth,
         decoder_heads=decoder_heads(width),
+        integral=integral,
     )
     return PixelAutoencoder(config, build_trunk(trunk))
 

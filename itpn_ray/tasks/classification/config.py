@@ -32,6 +32,9 @@ class Classification(AveragedConfig):
     """Probability mass spread evenly over all classes."""
     random_erasing: float = 0.25
     """Probability that a rectangle of an image is replaced by noise."""
+    init_head: bool = False
+    """Take the head of the initial weights too, a classifier's, for the classes that it knows by
+    name: from ImageNet-22K to ImageNet-1K. The other classes get a new one."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
     steps; 0 turns them off."""
