@@ -127,6 +127,7 @@ SEGMENTATION = (
     Metric(name="macc", label="mean accuracy", unit="%"),
     Metric(name="aacc", label="pixel accuracy", unit="%"),
     Metric(name="miou_all", label="mIoU, absent classes as 0", unit="%", detail=True),
+    Metric(name="boundary_iou", label="mIoU of boundaries", unit="%", detail=True),
     Metric(name="iou", label="IoU", unit="%"),
     Metric(name="acc", label="accuracy", unit="%"),
 )

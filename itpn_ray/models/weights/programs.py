@@ -24,7 +24,7 @@ from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.networks.distillation import ClipDistiller
 from itpn_ray.models.networks.preprocess import WholeView, to_pixels
-from itpn_ray.models.segmentation.network import Segmenter
+from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.models.weights.files import load_weights
 
 Outputs = tuple[Tensor, ...]
