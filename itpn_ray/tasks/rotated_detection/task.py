@@ -30,7 +30,7 @@ from itpn_ray.tasks.elastic import mean_cost
 from itpn_ray.tasks.rotated_detection.config import RotatedDetection
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
-SMALL = {"fc_width": 256, "proposals": 512, "regions": 256}
+SMALL = {"fc_width": 256, "proposals": 256, "regions": 128}
 
 
 class RotatedDetectionTask(DetectorTask[RotatedDetection]):
