@@ -90,16 +90,8 @@ _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
     "classes": (
         *("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
-        *(
-            "yolo",
-            "voc",
-            "labelme",
-            "dota",
-            "turned-xml",
-            "metadata",
-            "metadata-labels",
-            *MASK_FORMATS[:3],
-        ),
+        *("yolo", "voc", "labelme", "dota", "turned-xml"),
+        *("metadata", "metadata-labels", *MASK_FORMATS[:3]),
     ),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),

@@ -39,15 +39,8 @@ ANNOTATION_FOLDERS = (
 )
 """How folders beside the images are called, in small letters."""
 _OTHERS = (
-    "data",
-    "dataset",
-    "obj_train_data",
-    "obj",
-    "imagesets",
-    "main",
-    "default",
-    "vocdevkit",
-    "fulldataset",
+    *("data", "dataset", "obj_train_data", "obj", "imagesets", "main", "default"),
+    *("vocdevkit", "fulldataset"),
 )
 _FILES = (".json", ".jsonl", ".xml", ".yaml", ".yml")
 _DEPTH = 3
