@@ -29,7 +29,7 @@ from itpn_ray.tasks.detection.base import SHOWN, DetectionNetwork, DetectorTask
 from itpn_ray.tasks.rotated_detection.config import RotatedDetection
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
-SMALL = {"fc_width": 256, "proposals": 512, "regions": 256}
+SMALL = {"fc_width": 256, "proposals": 256, "regions": 128}
 
 
 class RotatedDetectionTask(DetectorTask[RotatedDetection]):
