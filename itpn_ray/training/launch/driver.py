@@ -78,7 +78,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     folder = run_folder(config)
     with (
         Lease(config.checkpoint.uri or run_uri(config), name=config.run) as lease,
-        kept(config.out, config.run),
+        kept(config.out, config.run, lease.confirm),
     ):
         earlier = earlier_epochs(config)
         began = claim_run(config, command)
