@@ -117,6 +117,10 @@ class Machines:
         self.run(number, ["ip", "addr", "add", f"{self.address(number)}/24", "dev", "e0"])
         self.run(number, ["ip", "link", "set", "e0", "up"])
 
+    def has(self, number: int) -> bool:
+        """Whether a machine is there."""
+        return number in self._holders
+
     def command(self, number: int, words: Sequence[str], **more: str) -> list[str]:
         """A command as it is run on a machine."""
         path = f"{self.checkout}/.venv/bin:{os.environ['PATH']}"

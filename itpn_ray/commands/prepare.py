@@ -14,10 +14,11 @@ def run(words: list[str], verbose: bool) -> int:
 
     config = arguments.parse(PrepareConfig, words, "prepare")
     from itpn_ray.data.prepare.driver import prepare
+    from itpn_ray.ray_runtime.start import redirect_ray_errors
     from itpn_ray.terminal.item_progress import progress_bar
 
     console = console_for(verbose)
-    with progress_bar(console, "preparing images") as count:
+    with redirect_ray_errors(verbose=verbose), progress_bar(console, "preparing images") as count:
         manifest = prepare(config, lambda now: count(now.images, now.total_images), say=console.say)
     for split, info in manifest.splits.items():
         console.say(

@@ -6,13 +6,16 @@ Ray inherits them from this process, and Ray Train hands its own on to its contr
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import socket
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.interrupt import keep_sigterm
@@ -46,13 +49,47 @@ def quiet() -> None:
 def redirect_ray_output(path: Path, *, verbose: bool) -> Iterator[None]:
     """Send what Ray prints into this process's output to a file, unless ``verbose``.
 
-    Ray Tune prints tables and the raylet its warnings whatever their settings say.
+    Ray Tune prints tables whatever its settings say; the core of Ray, which is no Python, writes
+    its stack traces and what it knows of dead workers to standard error itself.
     """
     if verbose:
         yield
         return
-    with path.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+    with path.open("a") as file, redirect_stdout(file), _redirected_errors(file):
         yield
+
+
+@contextmanager
+def redirect_ray_errors(*, verbose: bool) -> Iterator[None]:
+    """Send what Ray prints to standard error to `ray_log`, unless ``verbose``.
+
+    For verbs that have no run's folder, and a progress bar on standard output.
+    """
+    if verbose:
+        yield
+        return
+    with ray_log().open("a") as file, _redirected_errors(file):
+        yield
+
+
+def ray_log() -> Path:
+    """The file of this user's that takes Ray's messages where there is no run's folder."""
+    return Path(tempfile.gettempdir()) / f"itpn_ray_ray_{getpass.getuser()}.log"
+
+
+@contextmanager
+def _redirected_errors(file: TextIO) -> Iterator[None]:
+    """Send standard error to a file: Python's, and that of whatever else is in this process."""
+    sys.stderr.flush()
+    former = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        with redirect_stderr(file):
+            yield
+    finally:
+        file.flush()
+        os.dup2(former, 2)
+        os.close(former)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from itpn_ray.formatting import label, with_certainty
 from itpn_ray.metrics import Metric
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim, write_about
+from itpn_ray.runs.folder import EXPORT, claim, tracking_key, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
 from itpn_ray.runs.mirror import fetched, is_uri, kept, run_place
@@ -75,8 +75,12 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         claim_sweep(config, folder, command)
         write_about(folder, "Sweep", config.finetune.task.metrics)
         tracker = create_tracker(config.tracking, config.out)
-        with start_ray(with_slots(config), verbose=console.verbosity == "verbose"):
-            tracker.start(config.run, flatten(sweep_to_dict(config)), key=config.place)
+        verbose = console.verbosity == "verbose"
+        with (
+            redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+            start_ray(with_slots(config), verbose=verbose),
+        ):
+            tracker.start(config.run, flatten(sweep_to_dict(config)), key=tracking_key(folder))
             journal = FileJournal(folder)
             journal.event("start", trials=config.total_trials)
             with recorded_end(journal, folder, tracker, console):
@@ -226,8 +230,7 @@ def _trials(
     from itpn_ray.tuning.trials import run_trials
 
     console.say(f"{config.total_trials} trials, {config.concurrent} at a time")
-    with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
-        return run_trials(config, folder, weights, timed, study)
+    return run_trials(config, folder, weights, timed, study)
 
 
 def _tell_failures(rows: list[dict[str, Any]], metric: str) -> None:

@@ -12,7 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.ray_runtime.start import environment
-from itpn_ray.runs.folder import EXPORT
+from itpn_ray.runs.folder import EXPORT, tracking_key
 from itpn_ray.storage import join
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.tracking.base import RunStatus
@@ -81,7 +81,7 @@ def run_trials(
             name=f"{time.time():.0f}",
             storage_path=str(folder / "ray"),
             verbose=0,
-            callbacks=[TrackTrials(config)],
+            callbacks=[TrackTrials(config, tracking_key(folder))],
         ),
     )
     try:
@@ -167,13 +167,14 @@ def rows_of(
 
 
 class TrackTrials(tune.Callback):
-    """One nested MLflow run a trial, found again by the trial's folder after a restart."""
+    """One nested MLflow run a trial, found again by the sweep's key and its name."""
 
     _trackers: ClassVar[dict[str, Tracker]] = {}
     """Open runs of this process by trial: of the class, for Tune pickles and copies its objects."""
 
-    def __init__(self, config: SweepConfig) -> None:
+    def __init__(self, config: SweepConfig, key: str) -> None:
         self.config = config
+        self.key = key
 
     @classmethod
     def close_all(cls, status: RunStatus) -> None:
@@ -189,8 +190,8 @@ class TrackTrials(tune.Callback):
         tracker.start(
             f"{self.config.run}/{_name(trial)}",
             trial.config,
-            key=join(self.config.place, TRIALS, _name(trial)),
-            parent=self.config.place,
+            key=join(self.key, TRIALS, _name(trial)),
+            parent=self.key,
         )
 
     def on_trial_result(

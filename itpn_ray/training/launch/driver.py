@@ -10,7 +10,7 @@ from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.interrupt import answering, keep_sigterm
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, LOG
+from itpn_ray.runs.folder import EXPORT, LOG, tracking_key
 from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.runs.lease import Lease
@@ -122,7 +122,7 @@ def _train(
     config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=run_uri(config))
+    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder))
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     with recorded_end(journal, folder, tracker, console):
@@ -159,8 +159,8 @@ def _launch_on_ray(
     config: ExperimentConfig, folder: Path, request: StopRequest, verbose: bool
 ) -> None:
     with (
-        start_ray(config.ray, verbose=verbose),
         redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+        start_ray(config.ray, verbose=verbose),
     ):
         from itpn_ray.training.launch.ray_trainer import launch
 

@@ -1,0 +1,164 @@
+"""A Ray cluster and an S3 server on machines that share nothing, see `benchmarks.lib.machines`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.lib.machines import Machines
+
+ROOT = Path(__file__).resolve().parents[2]
+BUCKET = "s3://machines"
+SECRET = "canary-secret-of-the-bucket"
+TOKEN = "canary-token-of-the-cluster-0123456789"
+STEP = re.compile(r"step (\d+)")
+NODE = (
+    "while true; do ray start --block {role} --node-ip-address={address} --num-cpus=1 --num-gpus=0 "
+    "--object-store-memory=150000000 --disable-usage-stats; ray stop --force; sleep 1; done"
+)
+
+
+class Cluster:
+    """Nodes with one CPU each, the first of them the head, and a machine with the bucket.
+
+    A node that has ended is started again, as whatever keeps a machine would.
+
+    Args:
+        nodes: how many.
+        folder: of this machine, for logs.
+    """
+
+    def __init__(self, nodes: int, folder: Path) -> None:
+        self.nodes = nodes
+        self.folder = folder
+        self.store = nodes
+        self.machines = Machines(nodes + 1, ROOT)
+        self.head = 0
+        self.machines.environment |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN,
+            "RAY_LOGGER_LEVEL": "warning",
+            "AWS_ACCESS_KEY_ID": "canary-key-of-the-bucket",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL_S3": f"http://{self.machines.address(self.store)}:5000",
+            "AWS_REGION": "us-east-1",
+            "ITPN_RAY_S3_ALLOW_HTTP": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def __enter__(self) -> Cluster:
+        self.machines.__enter__()
+        try:
+            python = ["python", "-m", "benchmarks.lib.machine_store"]
+            self.machines.start(self.store, python, self.folder / "s3.log")
+            self.ask("bucket", BUCKET)
+            self.start_nodes()
+        except BaseException:
+            self.machines.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.machines.__exit__(kind, error, trace)
+
+    @property
+    def address(self) -> str:
+        """Of the head, as verbs take it."""
+        return f"{self.machines.address(self.head)}:6379"
+
+    def start_nodes(self) -> None:
+        """Start Ray on all machines, and wait until they have found each other."""
+        for number in range(self.nodes):
+            self.start_node(number)
+        self.wait_for_nodes(self.nodes)
+
+    def start_node(self, number: int) -> None:
+        """Start Ray on a machine, and again whenever it ends."""
+        head = "--head --port=6379 --include-dashboard=false"
+        role = head if number == self.head else f"--address={self.address}"
+        script = NODE.format(role=role, address=self.machines.address(number))
+        self.machines.start(number, ["sh", "-c", script], self.folder / f"ray-{number}.log")
+
+    def move_head(self, head: int) -> None:
+        """Make another machine the head: the former one is lost."""
+        self.head = head
+        for number in range(self.nodes):
+            if self.machines.has(number):
+                self.machines.lose(number)
+            self.machines.add(number)
+        self.start_nodes()
+
+    def wait_for_nodes(self, count: int) -> None:
+        """Wait until so many nodes live."""
+        code = (
+            "import ray, time\n"
+            f"ray.init('{self.address}', log_to_driver=False)\n"
+            f"while sum(n['Alive'] for n in ray.nodes()) < {count}: time.sleep(0.5)\n"
+        )
+        for _ in range(30):  # a head takes some seconds to listen
+            tried = self.machines.run(self.head, ["python", "-c", code], timeout=180)
+            if tried.returncode == 0:
+                return
+            time.sleep(1)
+        raise AssertionError(tried.stderr)
+
+    def verb(self, name: str, *words: str, on: int | None = None, **more: str) -> Verb:
+        """Start a verb on a machine, the head by default."""
+        log = self.folder / f"{name}.log"
+        command = ["python", "-m", "itpn_ray.cli", *words]
+        machine = self.head if on is None else on
+        return Verb(self.machines.start(machine, command, log, **more), log)
+
+    def ask(self, question: str, uri: str) -> Any:
+        """What `benchmarks.lib.machine_answers` says of a URI, from the machine of the bucket."""
+        command = ["python", "-m", "benchmarks.lib.machine_answers", question, uri]
+        found = self.machines.run(self.store, command)
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout.splitlines()[-1])
+
+
+class Verb:
+    """A verb that runs on a machine."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.begun = time.monotonic()
+
+    @property
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text()
+
+    def wait_for(self, pattern: str, seconds: float = 300.0) -> None:
+        """Wait until it has printed something."""
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.printed):
+            assert self.process.poll() is None, self.printed[-3000:]
+            assert time.monotonic() < end, self.printed[-3000:]
+            time.sleep(0.2)
+
+    def wait_for_step(self, step: int, seconds: float = 300.0) -> None:
+        """Wait until a training has come so far."""
+        end = time.monotonic() + seconds
+        while max(map(int, STEP.findall(self.printed)), default=0) < step:
+            assert self.process.poll() is None, self.printed[-3000:]
+            assert time.monotonic() < end, self.printed[-3000:]
+            time.sleep(0.2)
+
+    def end(self, seconds: float = 600.0) -> tuple[int, float]:
+        """Exit code and seconds that it took."""
+        code = self.process.wait(seconds)
+        return code, time.monotonic() - self.begun
