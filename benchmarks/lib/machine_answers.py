@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from itpn_ray.runs.folder import CHECKPOINTS, CONFIG
-from itpn_ray.runs.journal import EVENTS, RESULTS
+from itpn_ray.runs.folder import CHECKPOINTS, EXPORT
+from itpn_ray.runs.journal import EVENTS, RESULTS, STATUS
 from itpn_ray.storage import join, open_store
 
 
@@ -57,13 +57,25 @@ def events(uri: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def results(uri: str) -> dict[str, Any]:
-    """The results of a run, and its settings."""
+def trials(uri: str) -> list[dict[str, Any]]:
+    """The trials of a sweep that have an evaluation: host of the last worker, steps resumed from.
+
+    Raises:
+        FileNotFoundError: the weights of one are missing.
+    """
     store = open_store(uri)
-    return {name: json.loads(store.read_bytes(name)) for name in (RESULTS, CONFIG)}
+    found = json.loads(store.read_bytes(RESULTS))["trials"]
+    answer = []
+    for name in (one["trial"] for one in found if "front" in one):
+        place = f"trials/{name}"
+        assert store.exists(f"{place}/{EXPORT}"), f"{name} has no weights"
+        status = json.loads(store.read_bytes(f"{place}/{STATUS}/rank-0.json"))
+        resumed = [one["step"] for one in events(join(uri, place)) if one["event"] == "resume"]
+        answer.append({"trial": name, "host": status["host"], "resumed": resumed})
+    return answer
 
 
-QUESTIONS = {one.__name__: one for one in (bucket, keys, secrets, digest, events, results)}
+QUESTIONS = {one.__name__: one for one in (bucket, keys, secrets, digest, events, trials)}
 
 if __name__ == "__main__":
     print(json.dumps(QUESTIONS[sys.argv[1]](sys.argv[2])))

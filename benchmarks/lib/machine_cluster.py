@@ -7,11 +7,16 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from benchmarks.lib.machines import Machines
+
+DELAY = "/tmp/delay"
+"""File of the S3 server's machine that holds seconds before each answer."""
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "s3://machines"
@@ -91,6 +96,38 @@ class Cluster:
         script = NODE.format(role=role, address=self.machines.address(number))
         self.machines.start(number, ["sh", "-c", script], self.folder / f"ray-{number}.log")
 
+    def replace(self, number: int) -> None:
+        """Lose a machine and have a new one in its place."""
+        self.machines.lose(number)
+        self.machines.add(number)
+        self.start_node(number)
+        self.wait_for_nodes(self.nodes)
+
+    @contextmanager
+    def wrong_clock(self, seconds: int) -> Iterator[None]:
+        """Let what is started on machine 1 meanwhile see a wrong clock.
+
+        Namespaces have clocks since their start alone, so that the C library is asked to lie.
+        """
+        library = ROOT / "build/clock.so"  # in the checkout, which the machines see
+        library.parent.mkdir(exist_ok=True)
+        source = ROOT / "benchmarks/lib/clock.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        self.machines.own[1] = {"LD_PRELOAD": str(library), "CLOCK_OFF": str(seconds)}
+        yield
+        del self.machines.own[1]
+
+    def store_delay(self, seconds: float) -> None:
+        """Let the S3 server wait before each answer."""
+        self.machines.run(self.store, ["sh", "-c", f"echo {seconds} > {DELAY}.new"])
+        self.machines.run(self.store, ["mv", f"{DELAY}.new", str(DELAY)])
+
+    def renew(self) -> None:
+        """Nodes without anything of before; the bucket stays."""
+        self.machines.heal(self.store)
+        self.store_delay(0.0)
+        self.move_head(0)
+
     def move_head(self, head: int) -> None:
         """Make another machine the head: the former one is lost."""
         self.head = head
@@ -114,12 +151,12 @@ class Cluster:
             time.sleep(1)
         raise AssertionError(tried.stderr)
 
-    def verb(self, name: str, *words: str, on: int | None = None, **more: str) -> Verb:
+    def verb(self, name: str, *words: str, on: int | None = None) -> Verb:
         """Start a verb on a machine, the head by default."""
         log = self.folder / f"{name}.log"
         command = ["python", "-m", "itpn_ray.cli", *words]
         machine = self.head if on is None else on
-        return Verb(self.machines.start(machine, command, log, **more), log)
+        return Verb(self.machines.start(machine, command, log), log)
 
     def ask(self, question: str, uri: str) -> Any:
         """What `benchmarks.lib.machine_answers` says of a URI, from the machine of the bucket."""
@@ -142,13 +179,9 @@ class Verb:
         """What it has printed so far."""
         return self.log.read_text()
 
-    def wait_for(self, pattern: str, seconds: float = 300.0) -> None:
-        """Wait until it has printed something."""
-        end = time.monotonic() + seconds
-        while not re.search(pattern, self.printed):
-            assert self.process.poll() is None, self.printed[-3000:]
-            assert time.monotonic() < end, self.printed[-3000:]
-            time.sleep(0.2)
+    def last_line(self) -> str:
+        """The last line that it has printed."""
+        return self.printed.strip().rpartition("\n")[2][:300]
 
     def wait_for_step(self, step: int, seconds: float = 300.0) -> None:
         """Wait until a training has come so far."""

@@ -7,20 +7,20 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.lib.machine_cluster import DELAY
 from itpn_ray.commands.chaos.faults import FlakyServer
 
 PORT, INNER = 5000, 5001
-DELAY = Path("/tmp/delay")
-"""On the machine of the server: seconds before each answer."""
 
 
 def main() -> None:
     """Serve until the machine is gone."""
+    delay = Path(DELAY)
     inner = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(INNER)]
     subprocess.Popen(inner)
     with FlakyServer(f"http://127.0.0.1:{INNER}", listen=("0.0.0.0", PORT)) as server:
         while True:
-            server.delay = float(DELAY.read_text() or 0) if DELAY.exists() else 0.0
+            server.delay = float(delay.read_text()) if delay.exists() else 0.0
             time.sleep(0.2)
 
 

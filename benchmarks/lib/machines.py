@@ -36,7 +36,7 @@ mkdir -p {checkout} /tmp/home
 mount --bind /mnt/checkout {checkout}
 mount -o remount,ro,bind {checkout}
 ip link set lo up
-exec sleep infinity
+exec sh -c 'sleep infinity & wait'
 """
 
 
@@ -56,6 +56,9 @@ class Machines:
         count: how many.
         checkout: a folder that all of them see, read-only.
         environment: variables of every command.
+
+    Attributes:
+        own: further variables, by machine.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Machines:
         self.count = count
         self.checkout = checkout
         self.environment = dict(environment or {})
+        self.own: dict[int, dict[str, str]] = {}
         self._holders: dict[int, subprocess.Popen[bytes]] = {}
         self._started: list[subprocess.Popen[str]] = []
 
@@ -121,30 +125,28 @@ class Machines:
         """Whether a machine is there."""
         return number in self._holders
 
-    def command(self, number: int, words: Sequence[str], **more: str) -> list[str]:
+    def command(self, number: int, words: Sequence[str]) -> list[str]:
         """A command as it is run on a machine."""
         path = f"{self.checkout}/.venv/bin:{os.environ['PATH']}"
         own = {"HOME": "/tmp/home", "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        variables = own | self.environment | more
+        variables = own | self.environment | self.own.get(number, {})
         enter = ["nsenter", "--target", str(self._pid(number)), *SPACES]
         assigned = [f"{name}={value}" for name, value in variables.items()]
         return [*enter, "env", "--chdir=/tmp/home", *assigned, *words]
 
     def run(
-        self, number: int, words: Sequence[str], *, timeout: float = 600.0, **more: str
+        self, number: int, words: Sequence[str], *, timeout: float = 600.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a machine to its end."""
         return subprocess.run(
-            self.command(number, words, **more), capture_output=True, text=True, timeout=timeout
+            self.command(number, words), capture_output=True, text=True, timeout=timeout
         )
 
-    def start(
-        self, number: int, words: Sequence[str], log: Path, **more: str
-    ) -> subprocess.Popen[str]:
+    def start(self, number: int, words: Sequence[str], log: Path) -> subprocess.Popen[str]:
         """Start a command on a machine; what it prints goes to a file of this machine."""
         with log.open("w") as file:
             process = subprocess.Popen(
-                self.command(number, words, **more), stdout=file, stderr=file, text=True
+                self.command(number, words), stdout=file, stderr=file, text=True
             )
         self._started.append(process)
         return process
@@ -157,10 +159,18 @@ class Machines:
         """Put the cable back."""
         self._ip("link", "set", f"v{number}", "up")
 
-    def slow(self, number: int, *how: str) -> None:
-        """Make the cable of a machine a bad one: ``delay 50ms loss 1%``; nothing: a good one."""
+    def slow(self, number: int, *how: str) -> str:
+        """Make the cable of a machine a bad one: ``delay 50ms loss 1%``; nothing: a good one.
+
+        Returns:
+            Why this kernel cannot; empty where it can.
+        """
         change = ["replace", "dev", f"v{number}", "root", "netem", *how]
-        self._in_yard("tc", "qdisc", *(change if how else ["del", *change[1:4]]))
+        try:
+            self._in_yard("tc", "qdisc", *(change if how else ["del", *change[1:4]]))
+        except subprocess.CalledProcessError as error:
+            return f"{error.stderr.decode().strip()} (netem)"
+        return ""
 
     def fill_disk(self, number: int, free_mb: int = 0) -> None:
         """Leave so much room on a machine's disk."""
