@@ -179,7 +179,7 @@ class Bench:
         """The second one on a machine whose clock is five minutes ahead."""
         verb = self.pretrain("twice")
         verb.wait_for_step(AT_STEP)
-        with self.cluster.wrong_clock(300):
+        with self.cluster.wrong_clock(1, 300):
             second = self.pretrain("twice", on=1)
             code, _ = second.end()
         first, seconds = verb.end()
@@ -195,7 +195,7 @@ class Bench:
 
     def clock_off(self) -> Row:
         """Of a worker's machine, from before the run."""
-        with self.cluster.wrong_clock(-300):
+        with self.cluster.wrong_clock(1, -300):
             self.cluster.replace(1)
             row = self.disturbed("worker's clock 5 min behind", lambda verb: None)
         self.cluster.replace(1)

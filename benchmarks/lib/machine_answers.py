@@ -17,16 +17,22 @@ from itpn_ray.storage import join, open_store
 
 
 def bucket(uri: str) -> None:
-    """Make the bucket, once its server answers, and drawn images in it, prepared."""
-    from benchmarks.lib.drawn import prepared_images
+    """Make the bucket, once its server answers."""
     from itpn_ray.storage.s3 import S3Store
 
     store = S3Store(uri)
     store._s3.create_bucket(Bucket=store.bucket)
+
+
+def images(uri: str) -> None:
+    """Put drawn images there, as they are and prepared."""
+    from benchmarks.lib.drawn import prepared_images
+
+    store = open_store(uri)
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepared_images(Path(folder), train=256, val=32)
+        prepared_images(Path(folder), train=256, val=32)
         for path in (path for path in Path(folder).rglob("*") if path.is_file()):
-            store.put_file(path, path.relative_to(prepared.parent).as_posix())
+            store.put_file(path, path.relative_to(folder).as_posix())
 
 
 def keys(uri: str) -> list[str]:
@@ -75,7 +81,7 @@ def trials(uri: str) -> list[dict[str, Any]]:
     return answer
 
 
-QUESTIONS = {one.__name__: one for one in (bucket, keys, secrets, digest, events, trials)}
+QUESTIONS = {one.__name__: one for one in (bucket, images, keys, secrets, digest, events, trials)}
 
 if __name__ == "__main__":
     print(json.dumps(QUESTIONS[sys.argv[1]](sys.argv[2])))

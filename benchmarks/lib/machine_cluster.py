@@ -37,11 +37,13 @@ class Cluster:
     Args:
         nodes: how many.
         folder: of this machine, for logs.
+        ray: start Ray on the nodes, and put drawn images into the bucket.
     """
 
-    def __init__(self, nodes: int, folder: Path) -> None:
+    def __init__(self, nodes: int, folder: Path, *, ray: bool = True) -> None:
         self.nodes = nodes
         self.folder = folder
+        self.ray = ray
         self.store = nodes
         self.machines = Machines(nodes + 1, ROOT)
         self.head = 0
@@ -64,7 +66,9 @@ class Cluster:
             python = ["python", "-m", "benchmarks.lib.machine_store"]
             self.machines.start(self.store, python, self.folder / "s3.log")
             self.ask("bucket", BUCKET)
-            self.start_nodes()
+            if self.ray:
+                self.ask("images", BUCKET)
+                self.start_nodes()
         except BaseException:
             self.machines.__exit__(*sys.exc_info())
             raise
@@ -104,8 +108,8 @@ class Cluster:
         self.wait_for_nodes(self.nodes)
 
     @contextmanager
-    def wrong_clock(self, seconds: int) -> Iterator[None]:
-        """Let what is started on machine 1 meanwhile see a wrong clock.
+    def wrong_clock(self, number: int, seconds: int) -> Iterator[None]:
+        """Let what is started on a machine meanwhile see a wrong clock.
 
         Namespaces have clocks since their start alone, so that the C library is asked to lie.
         """
@@ -113,9 +117,9 @@ class Cluster:
         library.parent.mkdir(exist_ok=True)
         source = ROOT / "benchmarks/lib/clock.c"
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-        self.machines.own[1] = {"LD_PRELOAD": str(library), "CLOCK_OFF": str(seconds)}
+        self.machines.own[number] = {"LD_PRELOAD": str(library), "CLOCK_OFF": str(seconds)}
         yield
-        del self.machines.own[1]
+        del self.machines.own[number]
 
     def store_delay(self, seconds: float) -> None:
         """Let the S3 server wait before each answer."""
