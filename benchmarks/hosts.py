@@ -168,12 +168,8 @@ class Bench:
 
     def bad_network(self) -> Row:
         """Packets to a worker's machine are late, and some are lost."""
-        refused = self.cluster.machines.slow(1, "delay", "50ms", "loss", "1%")
-        if refused:
-            return Row(verb="pretrain", fault="50 ms and 1 % loss", outcome=f"not run: {refused}")
-        row = self.disturbed("50 ms and 1 % loss", lambda verb: None)
-        self.cluster.machines.slow(1)
-        return row
+        with self.cluster.machines.bad_cable(1, 0.05, 0.01):
+            return self.disturbed("50 ms and 1 % loss on a worker's cable", lambda verb: None)
 
     def two_drivers(self) -> Row:
         """The second one on a machine whose clock is five minutes ahead."""

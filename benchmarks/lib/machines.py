@@ -13,14 +13,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 NETWORK = "10.77.0"
 DISK_MB = 4096
 SPACES = ("--net", "--mount", "--uts", "--pid")
+BAD_CABLE = ("python3", "-m", "benchmarks.lib.bad_cable")
 SETUP = """
 set -e
 mount --make-rprivate /
@@ -159,18 +160,24 @@ class Machines:
         """Put the cable back."""
         self._ip("link", "set", f"v{number}", "up")
 
-    def slow(self, number: int, *how: str) -> str:
-        """Make the cable of a machine a bad one: ``delay 50ms loss 1%``; nothing: a good one.
-
-        Returns:
-            Why this kernel cannot; empty where it can.
-        """
-        change = ["replace", "dev", f"v{number}", "root", "netem", *how]
+    @contextmanager
+    def bad_cable(self, number: int, seconds: float, fraction: float) -> Iterator[None]:
+        """Let frames on a machine's cable be late by so many seconds, and some of them be lost."""
+        for one in self._holders:
+            self.run(one, [*BAD_CABLE, "--plain", "e0"]).check_returncode()
+        self._ip("link", "add", "w", "type", "veth", "peer", "name", "x")
+        self._ip("link", "set", f"v{number}", "nomaster")
+        self._ip("link", "set", "x", "master", "bridge", "up")
+        self._ip("link", "set", "w", "up")
+        words = [*BAD_CABLE, f"v{number}", "w", str(seconds), str(fraction)]
+        cable = subprocess.Popen([*self._yard_of(), *words], cwd=self.checkout)
         try:
-            self._in_yard("tc", "qdisc", *(change if how else ["del", *change[1:4]]))
-        except subprocess.CalledProcessError as error:
-            return f"{error.stderr.decode().strip()} (netem)"
-        return ""
+            yield
+        finally:
+            cable.kill()
+            cable.wait()
+            self._ip("link", "del", "w")
+            self._ip("link", "set", f"v{number}", "master", "bridge")
 
     def fill_disk(self, number: int, free_mb: int = 0) -> None:
         """Leave so much room on a machine's disk."""
@@ -206,8 +213,11 @@ class Machines:
         self._in_yard("ip", *words)
 
     def _in_yard(self, *words: str) -> None:
-        enter = ["nsenter", "--target", str(self._yard.pid), "--net"]
-        subprocess.run([*enter, *words], check=True, capture_output=True)
+        subprocess.run([*self._yard_of(), *words], check=True, capture_output=True)
+
+    def _yard_of(self) -> list[str]:
+        """What runs a command where the bridge is."""
+        return ["nsenter", "--target", str(self._yard.pid), "--net"]
 
 
 def _namespace(pid: int, kind: str) -> str:
