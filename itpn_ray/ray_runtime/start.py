@@ -31,6 +31,7 @@ _QUIET = {
 _PRIVATE = {"itpn-ray/private": "true"}
 _LEAST_CPUS = 4
 _CONNECT_TIMEOUT_S = 5.0
+_PATIENT_TIMEOUT_S = 20.0
 _START_ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -248,14 +249,21 @@ def _set_environment(config: RayConfig, verbose: bool) -> None:
 def _join(address: str, options: dict[str, Any]) -> None:
     """Connect to a running cluster, and say in seconds why it cannot be: Ray itself takes 20 s."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     if address != "local":
         compat.use_token()
-    if address not in ("auto", "local"):
-        _check_head(address)
+    head = compat.head_of_this_machine() if address == "auto" else address
+    if head not in ("", "local"):
+        _check_head(head)
     try:
         ray.init(address=address, **options)
+    except AuthenticationError as error:
+        raise _refused(head) from error
     except ConnectionError as error:
+        # Asked again, for a head may be too busy to answer at first.
+        if head not in ("", "local") and compat.refuses_token(head, timeout_s=_PATIENT_TIMEOUT_S):
+            raise _refused(head) from error
         raise _unreachable(address, str(error).splitlines()[0]) from error
 
 
@@ -267,12 +275,16 @@ def _check_head(address: str) -> None:
     except (OSError, ValueError) as error:
         raise _unreachable(address, str(error)) from error
     if compat.refuses_token(address, timeout_s=_CONNECT_TIMEOUT_S):
-        raise ConfigError(
-            "ray.address",
-            address,
-            "the cluster does not take this machine's token, or there is none",
-            "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
-        )
+        raise _refused(address)
+
+
+def _refused(address: str) -> ConfigError:
+    return ConfigError(
+        "ray.address",
+        address,
+        "the cluster does not take this machine's token, or there is none",
+        "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
+    )
 
 
 def _unreachable(address: str, cause: str) -> ConfigError:
