@@ -289,11 +289,10 @@ def refuses_token(address: str, *, timeout_s: float) -> bool:
 def head_of_this_machine() -> str:
     """``host:port`` of the head that ``auto`` means; empty where none is known."""
     find_head = find("bootstrap")
-    if find_head is None:
+    try:
+        return (find_head("auto") if find_head is not None else None) or ""
+    except ConnectionError:  # Ray's word for: there are several
         return ""
-    with suppress(ConnectionError):  # Ray's word for: there are several
-        return find_head("auto") or ""
-    return ""
 
 
 def max_resources() -> Mapping[str, float] | None:

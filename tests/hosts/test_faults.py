@@ -21,11 +21,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Three machines, and a run that was left alone."""
+    """Three machines."""
     with Cluster(3, tmp_path_factory.mktemp("logs")) as cluster:
-        bench = Bench(cluster)
-        bench.measure()
-        yield bench
+        yield Bench(cluster)
 
 
 def went_on(row: Row) -> None:
