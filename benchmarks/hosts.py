@@ -238,7 +238,7 @@ class Bench:
         """A machine that trains trials vanishes, and a new one comes."""
         begin = time.monotonic()
         verb = self.tune("sweep-worker")
-        self._wait_for_trials("sweep-worker")
+        self._wait_for_trials("sweep-worker", verb)
         self.cluster.replace(2)
         code, _ = verb.end()
         spent = time.monotonic() - begin
@@ -247,16 +247,16 @@ class Bench:
     def sweep_head_lost(self) -> Row:
         """The sweep's driver vanishes with its machine."""
         begin = time.monotonic()
-        self.tune("sweep-head")
-        self._wait_for_trials("sweep-head")
+        self._wait_for_trials("sweep-head", self.tune("sweep-head"))
         self.cluster.move_head(1 - self.cluster.head)
         code, _ = self.tune("sweep-head").end()
         fault = "head and driver lost; repeated on another machine"
         return self._sweep_row(fault, "sweep-head", code, time.monotonic() - begin)
 
-    def _wait_for_trials(self, run: str) -> None:
+    def _wait_for_trials(self, run: str, verb: Verb) -> None:
         """Until trials have saved."""
         while not any("/checkpoints/step-" in key for key in self._keys(run)):
+            assert verb.process.poll() is None, verb.printed[-3000:]
             time.sleep(2)
 
     def _keys(self, run: str) -> list[str]:
@@ -314,10 +314,10 @@ class Bench:
 
 
 ROWS = (
-    "left_alone", "worker_cut_10", "worker_cut_100", "worker_lost", "worker_cut_for_good", "driver_cut_10",
-    "driver_cut_100", "store_away", "store_slow", "disk_full", "bad_network", "two_drivers",
-    "clock_off", "sweep", "sweep_worker_lost", "other_verbs", "head_lost", "sweep_head_lost",
-    "left_behind",
+    "left_alone", "worker_cut_10", "worker_cut_100", "worker_lost", "worker_cut_for_good",
+    "driver_cut_10", "driver_cut_100", "store_away", "store_slow", "disk_full", "bad_network",
+    "two_drivers", "clock_off", "sweep", "sweep_worker_lost", "other_verbs", "head_lost",
+    "sweep_head_lost", "left_behind",
 )  # fmt: skip
 
 

@@ -263,8 +263,7 @@ def use_token() -> None:
 def refuses_token(address: str, *, timeout_s: float) -> bool:
     """Whether the head at ``host:port`` answers that it does not take the token Ray would show.
 
-    So it is where one is to be shown and there is none. Whatever else goes wrong (TLS, say) is for
-    Ray's own client to judge.
+    Or there is none to show. Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
     """
     import grpc  # type: ignore[import-untyped]
 
