@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,7 +65,9 @@ def run_trials(
     scheduler.recall({name_of(one): one.params for one in study.trials()})
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trial, sweep=config, weights=weights),
+            tune.with_parameters(
+                _trial, sweep=config, weights=weights, scratch=tempfile.gettempdir()
+            ),
             beside_this_process(),
         ),
         tune_config=tune.TuneConfig(
@@ -122,8 +125,12 @@ def halving(config: SweepConfig) -> DominanceHalving:
     )
 
 
-def _trial(choice: dict[str, Any], sweep: SweepConfig, weights: dict[str, str]) -> None:
+def _trial(
+    choice: dict[str, Any], sweep: SweepConfig, weights: dict[str, str], scratch: str
+) -> None:
     """One trial: a Ray Train run whose evaluations Tune sees."""
+    # Where the sweep's driver has its folders, for Ray may have been started with another TMPDIR.
+    tempfile.tempdir = scratch
     point = dict(choice)
     name = point.pop(TRIAL)
     init = weights[pretraining(sweep, point).run] if weights else sweep.finetune.model.init
