@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels test-hosts lint docs format bench bench-gpu lock lock-lowest clean
+.PHONY: help demo test test-kernels test-hosts coverage lint docs format bench bench-gpu lock lock-lowest clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,10 @@ test-hosts: $(VENV)/.ready ## the tests on several machines, where namespaces ca
 # Sums in another order, as on a processor without AVX: a test must not hang on the last bits.
 test-kernels: $(VENV)/.ready ## the tests that depend on rounding, with other kernels
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "rounding and not slow" tests/models tests/tasks tests/training
+
+# Lines that only Ray's workers run are not counted: coverage does not follow processes that Ray starts.
+coverage: $(VENV)/.ready ## the test suite, and which lines it runs
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --cov=itpn_ray --cov=jobs --cov-report=term:skip-covered --cov-report=xml
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(BIN)/ruff check .

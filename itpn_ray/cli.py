@@ -15,6 +15,7 @@ from itpn_ray.commands import (
     prepare,
     preview,
     report,
+    reproduce,
     runs,
     submit,
     synthesize,
@@ -50,7 +51,7 @@ def run(arguments: list[str]) -> int:
     """Run a verb and return its exit code.
 
     0; 1 for a defect, or where a part of the work failed; 2 for a mistake in the input or on this
-    machine; 130 after Ctrl-C, 143 after SIGTERM.
+    machine; 3 for a run that ended at --max-cost; 130 after Ctrl-C, 143 after SIGTERM.
     """
     verbose = "-v" in arguments or "--verbose" in arguments
     rest = [argument for argument in arguments if argument not in ("-v", "--verbose")]
@@ -110,6 +111,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "evaluate": (evaluate.run, evaluate.HELP),
     "predict": (predict.run, predict.HELP),
     "tune": (tune.run, tune.HELP),
+    "reproduce": (reproduce.run, reproduce.HELP),
     "inspect": (inspect.run, inspect.HELP),
     "export": (export.run, export.HELP),
     "visualize": (visualize.run, visualize.HELP),

@@ -111,6 +111,12 @@ def _average_precision(kind: str, things: str) -> tuple[Metric, ...]:
 
 
 AVERAGE_PRECISION = (*_average_precision("box", "boxes"), *_average_precision("mask", "masks"))
+_ROTATED_CHART = "average precision of turned boxes on held-out images"
+ROTATED = (
+    Metric(name="rotated_AP50", label="AP50", unit="%", chart=_ROTATED_CHART, headline=True),
+    Metric(name="rotated_AP75", label="AP75", unit="%", chart=_ROTATED_CHART),
+    Metric(name="rotated_AP", label="AP", unit="%", chart=_ROTATED_CHART),
+)
 SEGMENTATION = (
     Metric(name="miou", label="mIoU", unit="%", headline=True),
     Metric(name="macc", label="mean accuracy", unit="%"),
@@ -129,6 +135,7 @@ _KNOWN = {
         NEIGHBOURS,
         TOP_K,
         AVERAGE_PRECISION,
+        ROTATED,
         SEGMENTATION,
     )
     for metric in table

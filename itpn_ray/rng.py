@@ -49,6 +49,7 @@ class Stream(IntEnum):
     MIGRATION = 17
     COLOUR = 18
     DROPOUT = 19
+    TURN = 20
 
 
 def uniform(

@@ -27,7 +27,7 @@ LEVELS: list[set[str]] = [
         "formatting",
     },
     {"storage"},
-    {"ray_runtime", "tracking", "runs", "terminal"},
+    {"ray_runtime", "tracking", "runs", "terminal", "costs"},
     {"models", "data"},
     {"evaluation", "report"},
     {"tasks"},
@@ -35,6 +35,7 @@ LEVELS: list[set[str]] = [
     {"training"},
     {"tuning"},
     {"recipes"},
+    {"reproduction"},
     {"arguments", "commands"},
     {"cli", "__main__"},
 ]
@@ -63,8 +64,10 @@ PRIVATE_RAY = re.compile(
 MAY_NAME_PRIVATE_RAY = {
     "itpn_ray/ray_runtime/compat.py": "all that the product needs of them",
     "tests/ray_runtime/test_compat.py": "what each must have",
+    "tests/ray_runtime/test_placement.py": "the policies that placement is built on",
     "benchmarks/lib/spot_market.py": "Ray has no other provider of nodes without a cloud",
     "tests/training/launch/drain_a_node.py": "`ray drain-node` is hidden and takes 10 s to start",
+    "tests/clusters/test_aws_nodes.py": "what `ray up` starts machines with has no public name",
     "tests/clusters/test_configs.py": "`ray up` checks a file with these, and then asks a cloud",
 }
 """The only files that name them, and why."""

@@ -52,7 +52,7 @@ class MeanIoU:
         self._pixels += torch.bincount(pairs, minlength=count**2).view(count, count)
 
     def compute(self, reduce: Reduce) -> MeanIoUFigures:
-        """The figures over all workers; exact, for whole numbers are summed."""
+        """The metrics over all workers; exact, for whole numbers are summed."""
         pixels = reduce(self._pixels.clone()).cpu().double()  # true class, answer
         right, true, answers = pixels.diag(), pixels.sum(1), pixels.sum(0)
         either = true + answers - right

@@ -9,45 +9,16 @@ settings of its own authors are taken.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
-from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
-from itpn_ray.recipes.paper import CLUSTER, Recipe, by_name
-from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.data.config import DetectionAugmentConfig
+from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.recipes.dense import SIZES, cluster, laptop
+from itpn_ray.recipes.paper import Recipe, by_name
 from itpn_ray.tasks.detection.config import Detection
 
-PREFETCH = 64
-"""Images decoded ahead: one of 800 x 1333 pixels takes 3 MB."""
 DROPS = (9 / 12, 11 / 12)
 """Fractions of the run after which the rate falls to a tenth (5.3)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorRecipe:
-    """What detection trains a network with, whatever the head."""
-
-    title: str
-    """Its name in the paper."""
-    layer_decay: float
-    """As in its fine-tuning."""
-    large: bool = False
-    """Whether it needs activations computed anew, and more stochastic depth."""
-    image_size: int = 224
-    """Pixels of its pre-training."""
-
-
-SIZES = {
-    "fast_itpn_tiny": DetectorRecipe(title="Fast-iTPN-T", layer_decay=0.80),
-    "fast_itpn_small": DetectorRecipe(title="Fast-iTPN-S", layer_decay=0.90),
-    "fast_itpn_base": DetectorRecipe(title="Fast-iTPN-B", layer_decay=0.90),
-    "fast_itpn_large": DetectorRecipe(
-        title="Fast-iTPN-L", layer_decay=0.95, large=True, image_size=256
-    ),
-    "itpn_base": DetectorRecipe(title="iTPN-B", layer_decay=0.90),
-    "itpn_large": DetectorRecipe(title="iTPN-L", layer_decay=0.95, large=True),
-}
 
 TITLES = {
     "mask_rcnn_1x": "Mask R-CNN, 12 epochs",
@@ -80,26 +51,14 @@ def nano() -> ExperimentConfig:
     """
     return ExperimentConfig(
         run="detect",
-        model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.05),
         task=Detection(small_head=True, short_side=160, long_side=256),
-        optim=OptimConfig(
-            global_batch=8,
-            epochs=12,
-            warmup_epochs=1,
-            lr=1e-3,
-            lr_milestones=DROPS,
-            beta2=0.999,
-            layer_decay=0.9,
-        ),
         augment=DetectionAugmentConfig(
             short_sides=(128, 144, 160, 176),
             long_side=256,
             crop_short_sides=(128, 160, 192),
             crop_size=(112, 192),
         ),
-        loader=LoaderConfig(prefetch=PREFETCH),
-        checkpoint=CheckpointConfig(every_steps=200),
-        eval_every=2,
+        **laptop(lr_milestones=DROPS),
     )
 
 
@@ -178,7 +137,8 @@ def _rcnn(
             beta2=0.999,
             layer_decay=SIZES[network].layer_decay,
         ),
-        **_common(network, drop_path, workers="32"),
+        augment=DetectionAugmentConfig(),
+        **cluster(network, drop_path, workers="32"),
     )
 
 
@@ -198,23 +158,9 @@ def _dino(network: str) -> ExperimentConfig:
             backbone_lr_scale=0.1,
             clip_norm=0.1,
         ),
-        **_common(network, 0.2 if SIZES[network].large else 0.1, workers="8"),
+        augment=DetectionAugmentConfig(),
+        **cluster(network, 0.2 if SIZES[network].large else 0.1, workers="8"),
     )
-
-
-def _common(network: str, drop_path: float, workers: str) -> dict[str, Any]:
-    size = SIZES[network]
-    return CLUSTER | {
-        "workers": workers,
-        "model": ModelConfig(
-            name=network,
-            image_size=size.image_size,
-            drop_path=drop_path,
-            checkpoint_activations=size.large,
-        ),
-        "augment": DetectionAugmentConfig(),
-        "loader": LoaderConfig(threads=8, prefetch=PREFETCH),
-    }
 
 
 def _recipe(network: str, schedule: str) -> Recipe:

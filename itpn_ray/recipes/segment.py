@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from itpn_ray.data.config import LoaderConfig, SegmentationAugmentConfig
-from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
-from itpn_ray.recipes.detect import SIZES
-from itpn_ray.recipes.paper import CLUSTER, Recipe, by_name
-from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.data.config import SegmentationAugmentConfig
+from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.recipes.dense import SIZES, cluster, laptop
+from itpn_ray.recipes.paper import Recipe, by_name
 from itpn_ray.tasks.segmentation.config import Segmentation
 
 STEPS = 160_000
 STEPS_PER_EPOCH = 20_210 // 16
 """Of ADE20K's training images."""
-PREFETCH = 64
-"""Images decoded ahead: a crop of 512 pixels takes 1.3 MB with its mask."""
 EXPECTED = {
     "itpn_base_upernet": "53.5 % mIoU after 1600 epochs on pixels, 52.2 % after 400, 51.8 % with "
     "--task.init-pyramid false (Table 8); with --model.drop-path 0.2 54.7 % after 800 on CLIP-B",
@@ -40,52 +37,29 @@ def nano() -> ExperimentConfig:
     """
     return ExperimentConfig(
         run="segment",
-        model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.05),
         task=Segmentation(width=64, short_side=128, long_side=512, window=128, stride=85),
-        optim=OptimConfig(
-            global_batch=8,
-            epochs=12,
-            warmup_epochs=1,
-            lr=1e-3,
-            linear=True,
-            beta2=0.999,
-            layer_decay=0.9,
-        ),
         augment=SegmentationAugmentConfig(short_side=128, long_side=512, crop_size=128),
-        loader=LoaderConfig(prefetch=PREFETCH),
-        checkpoint=CheckpointConfig(every_steps=200),
-        eval_every=2,
+        **laptop(linear=True),
     )
 
 
 def _make(network: str) -> ExperimentConfig:
-    size = SIZES[network]
     return ExperimentConfig(
-        **CLUSTER
-        | {
-            "workers": "8",
-            "task": Segmentation(),
-            "model": ModelConfig(
-                name=network,
-                image_size=size.image_size,
-                drop_path=0.1 if network == "itpn_base" else 0.2,
-                checkpoint_activations=size.large,
-            ),
-            "optim": OptimConfig(
-                global_batch=16,
-                micro_batch=2,
-                epochs=STEPS / STEPS_PER_EPOCH,
-                warmup_epochs=0,
-                warmup_steps=1500,
-                lr=3e-5,
-                linear=True,
-                beta2=0.999,
-                layer_decay=size.layer_decay,
-            ),
-            "augment": SegmentationAugmentConfig(),
-            "loader": LoaderConfig(threads=8, prefetch=PREFETCH),
-            "eval_every": 13,  # 16,000 steps
-        }
+        task=Segmentation(),
+        optim=OptimConfig(
+            global_batch=16,
+            micro_batch=2,
+            epochs=STEPS / STEPS_PER_EPOCH,
+            warmup_epochs=0,
+            warmup_steps=1500,
+            lr=3e-5,
+            linear=True,
+            beta2=0.999,
+            layer_decay=SIZES[network].layer_decay,
+        ),
+        augment=SegmentationAugmentConfig(),
+        eval_every=13,  # 16,000 steps
+        **cluster(network, 0.1 if network == "itpn_base" else 0.2, workers="8"),
     )
 
 

@@ -32,6 +32,7 @@ _CAPTIONS = {
     "confusion": "Confusion: of each class (row), the images taken for each, in per cent",
     "mistakes": "Wrong answers, the surest first: the class, and what it was taken for",
     "detections": "What was found, and beside it what is annotated",
+    "attention": "What the token in the middle of an image attends to",
     "masks": "An image, the classes that were found, and those annotated",
 }
 _DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours

@@ -26,6 +26,10 @@ REPEATS = "repeats"
 """Folder in that of a sweep: runs with other seeds, each kept by itself."""
 TRACKED = "tracked.json"
 """The key by which the run's tracker knows it, see `tracking_key`."""
+COSTS = "costs.json"
+"""Which machines the run held, from when to when, and their prices."""
+PLAN = "plan.json"
+"""What `itpn-ray plan` said that the run would take."""
 INPUTS = "inputs.json"
 """Digests of what the run reads, see `claim`."""
 EVALUATED = (
@@ -107,6 +111,7 @@ def claim(
         if before is not None:
             before.pop("command", None)
             before = as_saved_today(before)
+            # Compared by content instead of by path, so that data may move.
             known = {name: was for name, was in read_inputs(folder).items() if name in inputs}
             changed = [f"{name} (other content)" for name in known if known[name] != inputs[name]]
             changed += _changed_settings(before, plain, ("command", *free, *known))

@@ -50,6 +50,7 @@ class TrackingFollower:
     def _follow(self) -> None:
         stopping = False
         while not stopping:
+            # Once more after the end: the last records came since the last look.
             stopping = self._stop.wait(INTERVAL_S)
             try:
                 self._hand_over()
@@ -60,6 +61,7 @@ class TrackingFollower:
     def _hand_over(self) -> None:
         for record in read_lines(self._path):
             split, step = record["split"], record["step"]
+            # Steps repeated after a restart have been handed over; a tracker cannot take them back.
             if step <= self._seen.get(split, -1):
                 continue
             self._seen[split] = step

@@ -112,10 +112,12 @@ class FileJournal(Journal):
         (self.folder / STOP).unlink(missing_ok=True)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
+        # One write a line: the system appends it whole, whoever else writes.
         with (self.folder / name).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def _replace(self, path: Path, content: bytes) -> None:
+        # By process: ranks of one machine replace files at the same time.
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_bytes(content)
         temporary.replace(path)
@@ -124,6 +126,7 @@ class FileJournal(Journal):
         path = self.folder / METRICS
         if not path.exists():
             return
+        # Else a curve would go back and forth where a run was resumed.
         kept = [record for record in read_lines(path) if record["step"] <= step]
         self._replace(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
@@ -138,6 +141,7 @@ class RemoteJournal(Journal):
 
     def write(self, kind: str, record: dict[str, Any]) -> None:
         """Send one record."""
+        # Calls of one process arrive in order, so nothing has to wait for an answer.
         self._keeper.write.remote(kind, record)
 
     def stop_asked(self) -> bool:

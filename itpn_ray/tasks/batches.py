@@ -23,8 +23,8 @@ class TrainBatches(Protocol):
     def steps_per_epoch(self) -> int:
         """Whole global batches in an epoch."""
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterable[Batch]:
-        """The host batches of an epoch from a step on."""
+    def batches(self, first: int, last: int) -> Iterable[Batch]:
+        """The host batches of steps ``first`` to ``last - 1`` of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)

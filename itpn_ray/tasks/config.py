@@ -10,7 +10,7 @@ from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import LOSS, Metric
-from itpn_ray.models.acceleration.config import Acceleration
+from itpn_ray.models.acceleration.config import RELATIVE_POSITIONS, Acceleration
 from itpn_ray.models.config import crop_fraction
 
 MOST_COMPILED = 7
@@ -44,11 +44,17 @@ class ModelConfig:
     """Largest side of an attention window in stage 3, tokens; 0: the whole map (paper, 4.2)."""
     gathering: bool = False
     """Give each window a gathering token, through which windows see each other (paper, 4.2)."""
+    window_position: str = "none"
+    """Learned position bias of windows: ``none``, ``windows`` for their own attention (the paper's
+    HRPE), or ``windows+cross`` for that to gathering tokens too (RPE; Table 7)."""
     layer_scale: float | None = None
     """First value of the learned scale on each residual branch; None: the size's own (0.1 for
     Fast-iTPN, no scale for iTPN)."""
     relative_position: bool = False
     """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
+    convolution: bool = False
+    """Use 3x3 convolutions where the paper has channel MLPs: in stages 1 and 2, and in the pyramid
+    (the paper's comparison, Table 9)."""
     init: str = ""
     """Weights to start from: a weight file of this project or of the authors, or a run's folder;
     empty: random."""
@@ -85,8 +91,26 @@ class ModelConfig:
                 "gathering tokens belong to windows",
                 "Add --model.window 16",
             )
+        self._check_window_position()
         if self.layer_scale is not None:
             checks.positive("model.layer_scale", self.layer_scale)
+
+    def _check_window_position(self) -> None:
+        checks.one_of("model.window_position", self.window_position, RELATIVE_POSITIONS)
+        if self.window_position != "none" and not self.window:
+            raise ConfigError(
+                "model.window_position",
+                self.window_position,
+                "its offsets are those inside a window",
+                "Add --model.window 16",
+            )
+        if self.window_position == "windows+cross" and not self.gathering:
+            raise ConfigError(
+                "model.window_position",
+                self.window_position,
+                "cross attention reads gathering tokens, and there are none",
+                "Add --model.gathering true",
+            )
 
     def _check_elastic(self) -> None:
         ratios = self.elastic_migration
@@ -129,11 +153,16 @@ class ModelConfig:
             ratio=self.migration,
             window=self.window,
             gathering=self.gathering,
+            relative_position=self.window_position,
         )
 
     def trunk_changes(self) -> dict[str, Any]:
         """What the trunk has other than the named size, without acceleration."""
-        changes = {"drop_path": self.drop_path, "relative_position": self.relative_position}
+        changes = {
+            "drop_path": self.drop_path,
+            "relative_position": self.relative_position,
+            "convolution": self.convolution,
+        }
         scale = {} if self.layer_scale is None else {"layer_scale": self.layer_scale}
         return changes | scale
 
@@ -179,3 +208,55 @@ class TaskConfig:
         Raises:
             ConfigError: names the setting.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragedConfig(TaskConfig):
+    """Settings of tasks that evaluate and export a moving average of the weights."""
+
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
+
+    def __post_init__(self) -> None:
+        checks.in_range("task.ema_decay", self.ema_decay, 0.0, 1.0, open_high=True)
+
+    @property
+    def average(self) -> tuple[str, float]:
+        """The weights that are evaluated and exported."""
+        return ("evaluated and exported weights", self.ema_decay) if self.ema_decay else ("", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseTaskConfig(AveragedConfig):
+    """Settings of tasks whose images have any size: a head over the pre-trained pyramid."""
+
+    init_pyramid: bool = True
+    """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""
+    short_side: int = 800
+    """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
+    long_side: int = 1333
+    """Longest side of an image in evaluation, pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.positive("task.short_side", self.short_side)
+        checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Refuse compilation.
+
+        Raises:
+            ConfigError: the network is to be compiled.
+        """
+        if model.compile:
+            raise ConfigError(
+                "model.compile",
+                True,
+                "would compile anew for each size of an image",
+                f"Leave it out for {self.name}",
+            )
+
+    def input_side(self, model: ModelConfig) -> tuple[int, str]:
+        """That of whole images in evaluation."""
+        return self.short_side, "--task.short-side"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from itpn_ray.data.config import AugmentConfig
@@ -16,8 +17,17 @@ def crop_train_loader(
     train: ShardedDataset,
     share: WorkerShare,
     features: Features | None = None,
+    side: Callable[[int], int] | None = None,
 ) -> TrainLoader:
-    """Random crops of the training images, augmented; with a teacher's features where given."""
+    """Random crops of the training images, augmented; with a teacher's features where given.
+
+    Args:
+        setup: of the task.
+        train: the training images.
+        share: which worker reads.
+        features: of a teacher.
+        side: of an epoch's crops, pixels; None: always ``model.image_size``.
+    """
     return TrainLoader(
         train,
         setup.loader,
@@ -29,6 +39,7 @@ def crop_train_loader(
         rank=share.rank,
         world=share.world,
         pin=share.pin,
+        side=side,
     )
 
 

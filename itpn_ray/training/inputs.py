@@ -7,6 +7,7 @@ import hashlib
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.models.weights.raw_files import locate
 from itpn_ray.training.launch.setup import make_task
 
 
@@ -20,7 +21,7 @@ def input_digests(config: ExperimentConfig) -> dict[str, str]:
     manifest = read_manifest(config.data)
     found = {"data": manifest.digest}
     if config.model.init and "://" not in config.model.init:
-        found["model.init"] = _file_digest(config.model.init)
+        found["model.init"] = _file_digest(str(locate(config.model.init)))
     return found | make_task(config, manifest.classes).input_digests()
 
 

@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -108,10 +109,10 @@ def train(parts: TrainingParts) -> nn.Module:
     if step >= last and config.eval_every >= 0:
         # Stopped between the last save and the end: whoever waits for the figures still needs them.
         _evaluate(parts, network, step, step / per_epoch)
-    while step < last:
-        epoch, first = divmod(step, per_epoch)
-        batches = prefetch(parts.train.epoch(epoch, first), worker.device)
-        while step < last and step // per_epoch == epoch:
+    # One stream for the whole run, so that no epoch begins with an empty queue.
+    with closing(prefetch(parts.train.batches(step, last), worker.device)) as batches:
+        while step < last:
+            epoch = step // per_epoch
             meter.tell(step, step / per_epoch)
             with meter.time("reading"):
                 batch = next(batches)

@@ -1,4 +1,4 @@
-"""AdamW with layer decay: parameters grouped by depth and by whether they decay."""
+"""AdamW or Muon with layer decay: parameters grouped by depth and by whether they decay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 import torch
+from timm.optim import Muon
 from torch import nn
 
 from itpn_ray.experiment import OptimConfig
@@ -21,8 +22,8 @@ def parameter_groups(
     without weight decay.
 
     Returns:
-        Dicts for the optimiser with ``params``, ``names``, ``weight_decay`` and ``lr_scale``, in an
-        order that depends on the names alone.
+        Dicts for the optimiser with ``params``, ``names``, ``decays``, ``weight_decay`` and
+        ``lr_scale``, in an order that depends on the names alone.
     """
     top = max(layer_ids.values())
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -37,6 +38,7 @@ def parameter_groups(
             {
                 "params": [],
                 "names": [],
+                "decays": decays,
                 "weight_decay": config.weight_decay if decays else 0.0,
                 "lr_scale": config.layer_decay ** (top - depth)
                 * (config.backbone_lr_scale if depth < top else 1.0),
@@ -49,17 +51,23 @@ def parameter_groups(
 
 def make_optimizer(
     network: nn.Module, layer_ids: Mapping[str, int], no_weight_decay: Set[str], config: OptimConfig
-) -> torch.optim.AdamW:
-    """Fused AdamW over :func:`parameter_groups`."""
-    return torch.optim.AdamW(
-        [
-            {key: value for key, value in group.items() if key != "names"}
-            for group in parameter_groups(network, layer_ids, no_weight_decay, config)
-        ],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-    )
+) -> torch.optim.Optimizer:
+    """Fused AdamW, or Muon, over :func:`parameter_groups`.
+
+    Muon moves the matrices that decay; vectors, position tables and tokens are AdamW's. Its update
+    has the root mean square of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025).
+    """
+    described = parameter_groups(network, layer_ids, no_weight_decay, config)
+    groups = [
+        {key: value for key, value in group.items() if key not in ("names", "decays")}
+        for group in described
+    ]
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "muon":
+        for group, about in zip(groups, described, strict=True):
+            group["use_fallback"] = not about["decays"]
+        return Muon(groups, lr=config.lr, betas=betas)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

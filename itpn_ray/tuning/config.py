@@ -6,9 +6,12 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from itpn_ray import checks
+from itpn_ray.costs.config import CostConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
@@ -98,6 +101,7 @@ class SweepConfig:
     )
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
         for name in ("trials", "concurrent", "grace_epochs", "speed_batch", "seeds"):
@@ -106,6 +110,14 @@ class SweepConfig:
             checks.not_negative(name, getattr(self, name) or 0)
         checks.one_of("search", self.search, SEARCHES)
         checks.in_range("reduction", self.reduction, 2, 100)
+        for name, one in (("pretrain", self.pretrain), ("finetune", self.finetune)):
+            if one.cost != CostConfig():
+                raise ConfigError(
+                    f"{name}.max_cost",
+                    one.cost.max_cost,
+                    "is of one run, and a sweep has one bill",
+                    "Give --max-cost, --prices and --machine without the name before them",
+                )
         dimensions = self.dimensions
         if not dimensions:
             raise ConfigError("space", (), "is empty", "Name at least one field that varies")
@@ -151,12 +163,13 @@ def sweep_to_dict(config: SweepConfig) -> dict[str, Any]:
     plain = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(config)
-        if f.name not in ("pretrain", "finetune", "tracking", "ray")
+        if f.name not in ("pretrain", "finetune", "tracking", "ray", "cost")
     }
     return {
         **plain,
         "tracking": dataclasses.asdict(config.tracking),
         "ray": dataclasses.asdict(config.ray),
+        "cost": dataclasses.asdict(config.cost),
         "pretrain": to_dict(config.pretrain),
         "finetune": to_dict(config.finetune),
     }
@@ -186,6 +199,7 @@ def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
         own,
         run=f"pretrain-{settings_digest(own)}",
         out=join(config.out, PRETRAINED),
+        cost=dataclasses.replace(config.cost, max_cost=0.0),  # the sweep holds to its own
         tracking=tracking,
     )
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.costs.prices import prices_of
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, TrialsError
@@ -30,6 +31,8 @@ from itpn_ray.training.devices import with_devices
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
+from itpn_ray.training.spending import Spending
+from itpn_ray.training.stopping import SweepStop
 from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
     SweepConfig,
@@ -49,7 +52,10 @@ from itpn_ray.tuning.speed import (
 )
 from itpn_ray.tuning.study import SweepStudy, warm_start
 
-FREE = ("out", "run", "ray", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
+FREE = (
+    *("out", "run", "ray", "cost", "concurrent"),
+    *("trials", "extend", "repeat_best", "seeds", "apply"),
+)
 """Settings that may differ when a sweep goes on."""
 
 
@@ -63,6 +69,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     Raises:
         TrialsError: trials failed; the results of the others are written.
         ItpnError: a mistake in the settings or the data.
+        CapReached: the machines have cost ``max_cost``.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
@@ -83,7 +90,9 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
             tracker.start(config.run, flatten(sweep_to_dict(config)), key=tracking_key(folder))
             journal = FileJournal(folder)
             journal.event("start", trials=config.total_trials)
-            with recorded_end(journal, folder, tracker, console):
+            stop = SweepStop()
+            spending = Spending(folder, config.cost, prices_of(config.cost), stop)
+            with recorded_end(journal, folder, tracker, console), stop.answered(), spending:
                 _run(config, folder, command, journal, console)
     kept_at = {"run": config.place} if is_uri(config.out) else {}
     console.summary(folder, where={"tracking": tracker.where, **kept_at})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_files
+from itpn_ray.data.doctor.raw import RawHealth
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
 from itpn_ray.data.sources.annotated.objects import ObjectSet
@@ -37,35 +38,27 @@ class SplitContent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceHealth:
+class SourceHealth(RawHealth):
     """A raw data set.
 
     Attributes:
-        uri: where it is.
         splits: by name.
-        faults: everything that was found.
+        shapes: what objects may have besides their boxes, in words.
     """
 
-    uri: str
     splits: dict[str, SplitContent]
-    faults: FaultList
-
-    @property
-    def sound(self) -> bool:
-        """Whether everything can be used."""
-        return not self.faults.faults
+    shapes: str
 
     def lines(self) -> Iterator[str]:
         """The findings in words."""
         yield self.uri
         for name, split in self.splits.items():
-            masks = f"{split.masks:,} with masks" if split.masks else "without masks"
+            masks = f"{split.masks:,} {self.shapes}" if split.masks else "without masks"
             yield (
                 f"{name}: {split.file}, {split.images:,} images, {split.objects:,} objects of "
                 f"{split.classes} classes, {masks}"
             )
-        yield from self.faults.table()
-        yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
+        yield from self.verdict()
 
 
 def annotated(uri: str, format: str = "auto") -> AnnotatedSource | None:
@@ -122,7 +115,8 @@ def source_doctor(
                 classes=len(file.categories),
                 masks=masks,
             )
-    return SourceHealth(uri=source.uri, splits=splits, faults=faults)
+    shapes = "with turned boxes" if source.kind == "rotated" else "with masks"
+    return SourceHealth(uri=source.uri, splits=splits, shapes=shapes, faults=faults)
 
 
 def _framed(file: AnnotatedSplit, frames: NDArray[np.int32]) -> ObjectSet:

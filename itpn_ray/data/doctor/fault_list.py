@@ -84,6 +84,7 @@ class FaultList:
         if exception[0] is None:
             os.replace(self._part, self.path)
         else:
+            # A list that ends in the middle would look like all faults.
             self._part.unlink()
 
     def add(self, split: str, fault: Fault) -> None:

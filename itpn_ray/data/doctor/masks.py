@@ -21,6 +21,7 @@ from itpn_ray.data.annotations.class_masks import MaskValues, class_pixels
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.balance import balance
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
+from itpn_ray.data.doctor.raw import RawHealth
 from itpn_ray.data.loading.segmentation_loader import checked_mask
 from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.prepare.masks import mask_files, mask_of
@@ -31,33 +32,25 @@ from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
 _CHUNK = 64  # images whose bytes are in memory
+# Preparation's rules without its resizing: what is judged is the image as it lies there.
 _RULES = ImageRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
 Pixels = Mapping[int, int]
 """Class -> pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskHealth:
+class MaskHealth(RawHealth):
     """A raw data set of images with masks.
 
     Attributes:
-        uri: where it is.
         classes: names.
         images: of each split.
         pixels: of each class, by split.
-        faults: everything that was found.
     """
 
-    uri: str
     classes: tuple[str, ...]
     images: Mapping[str, int]
     pixels: Mapping[str, Pixels]
-    faults: FaultList
-
-    @property
-    def sound(self) -> bool:
-        """Whether everything can be used."""
-        return not self.faults.faults
 
     def lines(self) -> Iterator[str]:
         """The findings in words."""
@@ -65,8 +58,7 @@ class MaskHealth:
         for split, images in self.images.items():
             counts = [self.pixels[split].get(label, 0) for label in range(len(self.classes))]
             yield f"{split}: {images:,} images; of pixels {balance(self.classes, counts)}"
-        yield from self.faults.table()
-        yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
+        yield from self.verdict()
 
 
 def mask_source(uri: str, format: str = "auto") -> MaskSource | None:
@@ -149,11 +141,11 @@ def check_masks_of(shard: Shard, classes: int) -> Iterator[Fault]:
         classes: how many there are.
     """
     for row in range(len(shard)):
-        told = shard.fields(row, ("path", "mask", "width", "height"))
-        fault = partial(Fault, file=told["path"], entry="", kind=kinds.MASK)
+        entry = shard.fields(row, ("path", "mask", "width", "height"))
+        fault = partial(Fault, file=entry["path"], entry="", kind=kinds.MASK)
         try:
-            size = (told["height"], told["width"])
-            mask = checked_mask(told["mask"], size, told["path"], classes)
+            size = (entry["height"], entry["width"])
+            mask = checked_mask(entry["mask"], size, entry["path"], classes)
         except DataError as error:
             yield fault(reason=f"{error.value}: {error.cause}" if error.value else error.cause)
             continue

@@ -23,12 +23,14 @@ from itpn_ray.data.doctor.balance import balance
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_shard
 from itpn_ray.data.doctor.masks import check_masks_of
-from itpn_ray.data.doctor.objects import Numbers, Repeats, check_objects_of
+from itpn_ray.data.doctor.objects import Numbers, Repeats, check_objects_of, check_tiles_of
+from itpn_ray.data.schema import WITH_OBJECTS
 from itpn_ray.data.store.manifest import QUARANTINE, Manifest, ShardInfo, read_manifest
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
 from itpn_ray.storage import ObjectStore, join, open_store
 
+# Groups of duplicates that are named; thousands would hide the rest.
 _SHOWN = 10
 _CHANGED = "its content has changed since it was written"
 
@@ -156,7 +158,7 @@ def doctor(
                     faults.add(name, fault)
                 done += shard.rows
                 count(done, total)
-            if manifest.kind == "detection" and not any(split.class_counts):
+            if manifest.kind in WITH_OBJECTS and not any(split.class_counts):
                 reason = f"{name} has not one object"
                 faults.add(name, Fault(file=name, entry="", kind=kinds.NO_OBJECT, reason=reason))
             digests[name] = np.concatenate(parts)
@@ -169,6 +171,7 @@ def doctor(
             )
     groups = equal_images(digests)
     paths = _Paths(uri, manifest)
+    # Groups are in the order train, val, test: the first is the one training has seen.
     leaks = [(group[0], at) for group in groups for at in leaked(group)]
     for original, at in sorted(leaks, key=lambda leak: leak[1]):
         reason = f"is {paths[original]} of {original[0]} too"
@@ -230,6 +233,8 @@ def _examine_rows(shard: Shard, manifest: Manifest) -> _ShardFindings:
     heads = b"".join(hashlib.sha256(image.data).digest()[:8] for image in images)
     numbers: list[Numbers] = []
     faults = list(check_shard(shard))
+    if manifest.kind == "rotated":
+        faults += check_tiles_of(shard, len(manifest.classes))
     if manifest.kind == "detection":
         numbers, faulty = check_objects_of(shard, len(manifest.classes))
         faults += faulty
@@ -246,6 +251,7 @@ def _local(store: ObjectStore, key: str) -> Iterator[Path]:
     if path is not None:
         yield path
         return
+    # Shards are mapped, which needs a file.
     handle, name = tempfile.mkstemp(prefix="itpn_ray-")
     os.close(handle)
     try:
@@ -262,6 +268,7 @@ def equal_images(digests: dict[str, Digests]) -> list[list[Sample]]:
     split = np.repeat(np.arange(len(names)), [len(part) for part in digests.values()])
     row = np.concatenate([np.arange(len(part)) for part in digests.values()])
     order = np.argsort(every, kind="stable")
+    # 0 stands for images of broken shards: these are not equal to each other.
     order = order[every[order] > 0]
     edges = np.flatnonzero(np.diff(every[order])) + 1
     groups = [group for group in np.split(order, edges) if len(group) > 1]

@@ -18,8 +18,9 @@ import torch
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.loading.decode import centre_crop, resize_square
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
-from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.loading.image_reader import ImageReader, Passage
+from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows
+from itpn_ray.data.loading.train_stream import TrainStream
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.store.teacher_features import Features
 from itpn_ray.data.transforms.augmentation import make_policy, policy_draws
@@ -41,23 +42,22 @@ class _Crops:
         self._pin = pin
         self._features = features
 
-    def stream(
+    def passage(
         self,
         instructions: Sequence[Ids],
         draw: Draw,
         upcoming: Sequence[Ids] = (),
         view: int = 0,
-    ) -> Iterator[HostBatch]:
-        """Yield one batch for each array of sample ids.
+        side: int | None = None,
+    ) -> Passage:
+        """One batch for each array of sample ids.
 
         Args:
             instructions: sample ids of each batch.
             draw: makes images of ids.
-            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
+            upcoming: what comes next; its remote shards are fetched ahead.
             view: which of the teacher's features go with the images.
-
-        Raises:
-            DataError: an image cannot be decoded; it carries the image's path.
+            side: of the crops, pixels; ``None``: as usual.
         """
         features = self._features
         count = len(self._reader.dataset)
@@ -71,13 +71,26 @@ class _Crops:
                 features.read(view, rows, part["teacher"])
 
         def begin(pool: DecodePool, ids: Ids) -> Pending:
-            return pool.start(self._empty(ids), fill)
+            return pool.start(self._empty(ids, side or self._image_size), fill)
 
-        beside = None if features is None else features.fetch(view)
-        yield from self._reader.stream(instructions, begin, upcoming, beside)
+        return Passage(
+            instructions=instructions,
+            begin=begin,
+            upcoming=upcoming,
+            beside=None if features is None else features.fetch(view),
+        )
 
-    def _empty(self, ids: Ids) -> HostBatch:
-        size, dataset, features = self._image_size, self._reader.dataset, self._features
+    def stream(self, instructions: Sequence[Ids], draw: Draw) -> Iterator[HostBatch]:
+        """Yield the batches of one passage.
+
+        Raises:
+            DataError: an image cannot be decoded; it carries the image's path.
+        """
+        largest = max((len(ids) for ids in instructions), default=0)
+        yield from self._reader.stream([self.passage(instructions, draw)], largest)
+
+    def _empty(self, ids: Ids, size: int) -> HostBatch:
+        dataset, features = self._reader.dataset, self._features
         pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self._pin)
         teacher = {} if features is None else {"teacher": features.empty(len(ids), self._pin)}
         return teacher | {
@@ -121,7 +134,7 @@ class _Views:
             place.copy_(crop if self._policy is None else self._policy(crop, draw))
 
 
-class TrainLoader:
+class TrainLoader(TrainStream):
     """One rank's shares of the global batches, augmented.
 
     Args:
@@ -135,6 +148,7 @@ class TrainLoader:
         world: workers.
         pin: put batches into pinned memory, for asynchronous copies to a GPU.
         features: a teacher's features; the images are then shown in its views, in turn.
+        side: side of the crops of an epoch, pixels; ``None``: always ``image_size``.
 
     Raises:
         ConfigError: the split holds less than one global batch, or a rank would get no sample.
@@ -153,42 +167,38 @@ class TrainLoader:
         world: int = 1,
         pin: bool = False,
         features: Features | None = None,
+        side: Callable[[int], int] | None = None,
     ) -> None:
-        self._order = TrainOrder(
+        order = TrainOrder(
             starts=dataset.starts,
             global_batch=global_batch,
             seed=seed,
             repeats=augment.repeats,
             window=config.window,
         )
-        self._share = slice(*share(global_batch, rank, world))
-        self._reader = ImageReader(dataset, config)
+        super().__init__(ImageReader(dataset, config), order, rank, world)
         self._crops = _Crops(self._reader, image_size, pin, features)
         self._features = features
+        self._side = side
         # A teacher's features were computed of views by their own seed; others would not fit.
         view_seed = seed if features is None else features.manifest.settings.seed
         self._views = _Views(self._reader, augment, view_seed)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
+    def batches(self, first: int, last: int) -> Generator[HostBatch, None, None]:
+        """See `TrainStream.batches`."""
+        if self._features is None or not self._features.remote:
+            yield from super().batches(first, last)
+            return
+        # Of remote features one view is open at a time: epochs are read one after another.
+        for passage in self._passages(first, last):
+            yield from self._reader.stream([passage], self._largest)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image cannot be decoded; it carries the image's path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
+    def _passage(self, epoch: int, ids: list[Ids], upcoming: list[Ids]) -> Passage:
         features = self._features
         # Cached views are taken in turn, since there are only so many.
         view = epoch if features is None else epoch % features.views
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        draw = partial(self._views.draw, view)
-        yield from self._crops.stream(list(ids), draw, upcoming, view)
+        side = None if self._side is None else self._side(epoch)
+        return self._crops.passage(ids, partial(self._views.draw, view), upcoming, view, side)
 
     def close(self) -> None:
         """Stop the threads; the loader is not used again."""

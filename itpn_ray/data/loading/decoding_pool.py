@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ _CHUNK = 32  # images of one task: small enough to spread a batch, large enough 
 
 Fill = Callable[[HostBatch, int, int], None]
 """Fills positions [start, stop) of a batch."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +77,18 @@ class DecodePool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def run_ahead(
-    instructions: Generator[T, None, None], begin: Callable[[T], Pending], ahead: int
-) -> Iterator[HostBatch]:
-    """Yield finished batches in order while the next ``ahead`` are being filled."""
+def run_ahead(begun: Generator[Pending, None, None], ahead: int) -> Iterator[HostBatch]:
+    """Yield finished batches in order while the next ``ahead`` are being filled.
+
+    Args:
+        begun: starts to fill a batch each time that it is asked.
+        ahead: batches.
+    """
     pending: deque[Pending] = deque()
-    with closing(instructions):
+    with closing(begun):
         try:
-            for instruction in instructions:
-                pending.append(begin(instruction))
+            for one in begun:
+                pending.append(one)
                 # One more than `ahead`: the oldest is handed out while so many are being filled.
                 if len(pending) > ahead:
                     yield pending.popleft().result()

@@ -1,157 +1,40 @@
 """Shards of detection -> host batches: views of whole images with the objects they show.
 
-A host batch is a dict of B images with M places for objects, M that of the image with most:
-
-| name | type | shape | meaning |
-|---|---|---|---|
-| image | uint8 | (B, 3, H, W) | RGB views, zeros at their right and lower sides |
-| size | int64 | (B, 2) | height and width of the view inside its image |
-| original | int64 | (B, 2) | height and width of the stored image |
-| boxes | float32 | (B, M, 4) | x1, y1, x2, y2 in pixels of the view; 0 where there is none |
-| label | int64 | (B, M) | class from 0, -1 where there is no object |
-| masks | uint8 | (B, M, 112, 112) | 0 or 1, cut to the box; only where masks are asked for |
-| sample_id | int64 | (B,) | row of the split |
-
-The mask of an object that has none is 255 all over, which losses leave out.
-
-H and W are the largest of the batch, rounded up to multiples of 32; `trim` takes a micro-batch out
-of a worker's share so that they are those of the micro-batch. A view of 800 x 1333 takes
-3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
+What a batch holds is described in `itpn_ray.data.loading.view_batches`; boxes are x1, y1, x2, y2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from itpn_ray.data.annotations.objects import check_detection, read_objects
 from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
-from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
+from itpn_ray.data.loading.decoding_pool import DecodePool, Pending
+from itpn_ray.data.loading.dense_loader import DenseEvalLoader, DenseTrainLoader
 from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
-from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.data.loading.order import Ids
+from itpn_ray.data.loading.view_batches import ViewBatches
+from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
-from itpn_ray.data.transforms.detection_views import View, padded_sides, training_views, whole_view
-from itpn_ray.data.transforms.object_masks import MASK_SIDE
-
-Choose = Callable[[Ids], list[View]]
-"""The views of n sample ids."""
+from itpn_ray.data.transforms.detection_views import View, training_views, whole_view
 
 
-def trim(batch: HostBatch) -> HostBatch:
-    """A part of a batch, padded no more than a batch of its images alone would be."""
-    height, width = padded_sides(batch["size"].cpu().numpy())
-    # One place at least, so that no tensor is empty.
-    places = max(1, int((batch["label"] >= 0).sum(1).max()))
-    per_object = batch.keys() & {"boxes", "label", "masks"}
-    trimmed = {name: batch[name][:, :places] for name in per_object}
-    return batch | trimmed | {"image": batch["image"][:, :, :height, :width]}
-
-
-class _ViewBatches:
-    """Host batches of padded views."""
-
-    def __init__(self, reader: ImageReader, masks: bool, pin: bool) -> None:
-        check_detection(reader.dataset)
-        self._reader = reader
-        self._masks = masks
-        self._pin = pin
-
-    def stream(
-        self, instructions: Sequence[Ids], choose: Choose, upcoming: Sequence[Ids] = ()
-    ) -> Iterator[HostBatch]:
-        """Yield one batch for each array of sample ids.
-
-        Args:
-            instructions: sample ids of each batch.
-            choose: the views of ids.
-            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        yield from self._reader.stream(instructions, partial(self._begin, choose), upcoming)
-
-    def _begin(self, choose: Choose, pool: DecodePool, ids: Ids) -> Pending:
-        views = choose(ids)
-        found: dict[int, ViewObjects] = {}
-
-        def fill(batch: HostBatch, start: int, stop: int) -> None:
-            for i in range(start, stop):
-                row, view = int(ids[i]), views[i]
-                seen = view.image(self._reader.decode(row))
-                batch["image"][i, :, : view.out_height, : view.out_width] = seen
-                objects = read_objects(*self._reader.locate(row))
-                check_objects(objects, len(self._reader.dataset.classes))
-                found[i] = view_objects(objects, view, masks=self._masks)
-
-        def finish(batch: HostBatch) -> HostBatch:
-            return batch | self._padded([found[i] for i in range(len(ids))])
-
-        # One image a task: at these sizes one alone keeps a thread busy for long enough.
-        return replace(pool.start(self._empty(ids, views), fill, chunk=1), finish=finish)
-
-    def _empty(self, ids: Ids, views: Sequence[View]) -> HostBatch:
-        reader = self._reader
-        sizes = np.array([(view.out_height, view.out_width) for view in views], dtype=np.int64)
-        height, width = padded_sides(sizes)
-        # Zeros, for what a view does not fill must not change from batch to batch.
-        pixels = torch.zeros(len(ids), height, width, 3, dtype=torch.uint8, pin_memory=self._pin)
-        originals = np.stack([reader.heights[ids], reader.widths[ids]], axis=1)  # (B, 2)
-        return {
-            "image": pixels.permute(0, 3, 1, 2),  # (B, 3, H, W), channels last in memory
-            "size": torch.from_numpy(sizes),
-            "original": torch.from_numpy(originals.astype(np.int64)),
-            "sample_id": torch.from_numpy(ids.astype(np.int64)),
-        }
-
-    def _padded(self, found: Sequence[ViewObjects]) -> HostBatch:
-        """The objects of B images, padded to the places of the one with most of them."""
-        places = max(1, *(len(objects) for objects in found))
-
-        def empty(*shape: int, value: float, dtype: torch.dtype) -> Tensor:
-            whole = (len(found), places, *shape)
-            return torch.full(whole, value, dtype=dtype, pin_memory=self._pin)
-
-        padded = {
-            "boxes": empty(4, value=0, dtype=torch.float32),
-            "label": empty(value=-1, dtype=torch.int64),
-        }
-        if self._masks:
-            padded["masks"] = empty(MASK_SIDE, MASK_SIDE, value=0, dtype=torch.uint8)
-        for i, objects in enumerate(found):
-            padded["boxes"][i, : len(objects)] = objects.boxes
-            padded["label"][i, : len(objects)] = objects.labels
-            if objects.masks is not None:
-                padded["masks"][i, : len(objects)] = objects.masks
-        return padded
-
-
-class DetectionTrainLoader:
-    """One rank's shares of the global batches, in views of several sizes, some cut and mirrored.
-
-    The order and the shares are those of `itpn_ray.data.loading.crop_loader.TrainLoader`.
-
-    Args:
-        dataset: the training split.
-        config: transport, threads, prefetch.
-        augment: sizes, crops and flips of the views.
-        seed: the run's seed.
-        global_batch: images a step over all ranks.
-        masks: give the objects' masks.
-        rank: this worker.
-        world: workers.
-        pin: put batches into pinned memory, for asynchronous copies to a GPU.
+class ObjectImageReader(ImageReader):
+    """Reads images of a split that has objects.
 
     Raises:
-        ConfigError: the split holds less than one global batch, or a rank would get no sample.
         DataError: the data set is none of detection.
     """
+
+    def __init__(self, dataset: ShardedDataset, config: LoaderConfig) -> None:
+        check_detection(dataset)
+        super().__init__(dataset, config)
+
+
+class DetectionTrainLoader(DenseTrainLoader[ObjectImageReader, DetectionAugmentConfig]):
+    """Views of several sizes, some cut and mirrored; with the objects' masks where ``masks``."""
+
+    reader = ObjectImageReader
 
     def __init__(
         self,
@@ -166,35 +49,22 @@ class DetectionTrainLoader:
         world: int = 1,
         pin: bool = False,
     ) -> None:
-        self._order = TrainOrder(
-            starts=dataset.starts, global_batch=global_batch, seed=seed, window=config.window
+        super().__init__(
+            dataset,
+            config,
+            augment=augment,
+            seed=seed,
+            global_batch=global_batch,
+            rank=rank,
+            world=world,
+            pin=pin,
         )
-        self._share = slice(*share(global_batch, rank, world))
-        self._augment = augment
-        self._seed = seed
-        self._reader = ImageReader(dataset, config)
-        self._batches = _ViewBatches(self._reader, masks, pin)
+        see = partial(_objects, len(dataset.classes), masks)
+        self._batches = ViewBatches(self._reader, see, masks=masks, pin=pin)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        yield from self._batches.stream(list(ids), partial(self._views, epoch), upcoming)
-
-    def _views(self, epoch: int, ids: Ids) -> list[View]:
+    def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader
-        return training_views(
+        views = training_views(
             reader.widths[ids],
             reader.heights[ids],
             ids,
@@ -202,65 +72,24 @@ class DetectionTrainLoader:
             epoch=epoch,
             config=self._augment,
         )
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
+        return self._batches.begin(views, pool, ids)
 
 
-class DetectionEvalLoader:
-    """One rank's share of a split, each row once: whole images, resized, not mirrored.
+class DetectionEvalLoader(DenseEvalLoader[ObjectImageReader]):
+    """Whole images, with the objects that they show."""
 
-    Args:
-        dataset: the split.
-        config: transport, threads, prefetch.
-        batch: images a batch; the last one may be smaller.
-        short_side: shorter side of a view, pixels, unless its longer one gets too long.
-        long_side: longest side of a view, pixels.
-        rank: this worker.
-        world: workers.
-        pin: put batches into pinned memory.
+    reader = ObjectImageReader
+    usual_sides = (800, 1333)
 
-    Raises:
-        DataError: the data set is none of detection.
-    """
-
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        *,
-        batch: int,
-        short_side: int = 800,
-        long_side: int = 1333,
-        rank: int = 0,
-        world: int = 1,
-        pin: bool = False,
-    ) -> None:
-        self._rows = evaluation_rows(len(dataset), rank, world)
-        self._batch = batch
-        self._sides = short_side, long_side
-        self._reader = ImageReader(dataset, config)
-        self._batches = _ViewBatches(self._reader, masks=False, pin=pin)
-
-    def __len__(self) -> int:
-        """Batches of this rank; ranks may differ by one."""
-        return -(-len(self._rows) // self._batch)
-
-    def __iter__(self) -> Iterator[HostBatch]:
-        """Yield the batches in the order of the rows.
-
-        Raises:
-            DataError: an image cannot be decoded or an object cannot be used; it carries the path.
-        """
-        size = self._batch
-        batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        yield from self._batches.stream(batches, self._views)
-
-    def _views(self, ids: Ids) -> list[View]:
+    def _begin(self, pool: DecodePool, ids: Ids) -> Pending:
         sizes = zip(self._reader.widths[ids], self._reader.heights[ids], strict=True)
-        return [whole_view(int(width), int(height), *self._sides) for width, height in sizes]
+        views = [whole_view(int(width), int(height), *self._sides) for width, height in sizes]
+        see = partial(_objects, len(self._reader.dataset.classes), False)
+        batches = ViewBatches(self._reader, see, masks=False, pin=self._pin)
+        return batches.begin(views, pool, ids)
 
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
+
+def _objects(classes: int, masks: bool, shard: Shard, row: int, view: View) -> ViewObjects:
+    objects = read_objects(shard, row)
+    check_objects(objects, classes)
+    return view_objects(objects, view, masks=masks)

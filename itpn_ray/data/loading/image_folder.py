@@ -6,10 +6,10 @@ pixels or is told; nothing an image holds can end the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from posixpath import relpath
 from typing import Any
 
@@ -60,11 +60,13 @@ class Answer:
         entries: plain data for the results.
         drawn: JPEG bytes of the image with what was found; empty where none is drawn.
         mask: PNG bytes of the class of each pixel; empty where there is none.
+        lines: file name -> lines that are written behind those of earlier images.
     """
 
     entries: list[dict[str, Any]]
     drawn: bytes = b""
     mask: bytes = b""
+    lines: Mapping[str, str] = field(default_factory=dict)
 
 
 Predict = Callable[[Sequence[FolderImage]], Sequence[Answer]]

@@ -7,8 +7,8 @@ process, straight into its batches.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,22 @@ from itpn_ray.storage import is_s3
 
 Begin = Callable[[DecodePool, Ids], Pending]
 """Starts to fill a batch with the images of n sample ids, in the threads of a pool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """Batches that are filled in the same way, such as those of an epoch."""
+
+    instructions: Sequence[Ids]
+    """Sample ids of each batch."""
+    begin: Begin
+    """Starts to fill a batch."""
+    upcoming: Sequence[Ids] = ()
+    """What the next passage will begin with; its remote shards are fetched ahead."""
+    beside: RemoteShards[Any] | None = None
+    """Remote shards with the same rows that ``begin`` reads too."""
+
+
 _TRANSPORTS: dict[str, Transport] = {"ray": ray_transport, "threads": thread_transport}
 
 
@@ -50,46 +66,44 @@ class ImageReader:
         self._config = config
         self._pool: DecodePool | None = None
 
-    def stream(
-        self,
-        instructions: Sequence[Ids],
-        begin: Begin,
-        upcoming: Sequence[Ids] = (),
-        beside: RemoteShards[Any] | None = None,
-    ) -> Iterator[HostBatch]:
-        """Yield one batch for each array of sample ids.
+    def stream(self, passages: Iterable[Passage], largest: int) -> Iterator[HostBatch]:
+        """Yield the batches of all passages, one after another.
 
         Args:
-            instructions: sample ids of each batch.
-            begin: starts to fill a batch.
-            upcoming: what the next stream will begin with; its remote shards are fetched ahead.
-            beside: remote shards with the same rows that ``begin`` reads too.
+            passages: asked for the next one while the last batches of the one before are filled.
+            largest: images of the largest batch.
 
         Raises:
             DataError: an image cannot be decoded; it carries the image's path.
         """
-        if not instructions:
-            return
-        # Made at the first batch: a loader that is only asked for its length starts no threads.
-        pool = self._pool = self._pool or DecodePool(self._config.threads)
         # Prefetch counts images, so that memory does not depend on the batch.
-        ahead = max(1, self._config.prefetch // max(len(ids) for ids in instructions))
-        begun = itertools.count()
+        ahead = max(1, self._config.prefetch // max(1, largest))
+        yield from run_ahead(self._begin(passages, ahead), ahead)
+
+    def _begin(self, passages: Iterable[Passage], ahead: int) -> Generator[Pending, None, None]:
+        """Start to fill one batch each time that it is asked."""
+        number = 0
+        for passage in passages:
+            if not passage.instructions:
+                continue
+            self._plan(passage, number)
+            for ids in _TRANSPORTS[self._config.transport](passage.instructions):
+                for remote in (self.remote, passage.beside):
+                    if remote is not None:
+                        remote.advance(number, number - ahead)
+                # Made at the first batch: a loader that is only asked for its length has no threads.
+                pool = self._pool = self._pool or DecodePool(self._config.threads)
+                yield passage.begin(pool, ids)
+                number += 1
+
+    def _plan(self, passage: Passage, first: int) -> None:
+        """Tell what fetches shards which ones a passage needs; ``first`` is its first batch."""
         count = len(self.dataset)
+        ids = passage.instructions
         if self.remote is not None:
-            self.remote.plan([ids % count for ids in (*instructions, *upcoming)])
-        if beside is not None:
-            beside.plan([ids % count for ids in instructions])
-
-        def start(ids: Ids) -> Pending:
-            number = next(begun)
-            for remote in (self.remote, beside):
-                if remote is not None:
-                    remote.advance(number, number - ahead)
-            return begin(pool, ids)
-
-        carried = _TRANSPORTS[self._config.transport](instructions)
-        yield from run_ahead(carried, start, ahead)
+            self.remote.plan([part % count for part in (*ids, *passage.upcoming)], first)
+        if passage.beside is not None:
+            passage.beside.plan([part % count for part in ids], first)
 
     def decode(self, row: int) -> Tensor:
         """One stored image, (3, H, W) uint8.

@@ -16,9 +16,6 @@ batch, rounded up to multiples of 32, and the mask is that of the stored image.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,8 +23,9 @@ from torch import Tensor
 from itpn_ray.data.annotations.class_masks import Mask, decode_mask
 from itpn_ray.data.config import LoaderConfig, SegmentationAugmentConfig
 from itpn_ray.data.loading.decoding_pool import DecodePool, HostBatch, Pending
+from itpn_ray.data.loading.dense_loader import DenseEvalLoader, DenseTrainLoader
 from itpn_ray.data.loading.image_reader import ImageReader
-from itpn_ray.data.loading.order import Ids, TrainOrder, evaluation_rows, share
+from itpn_ray.data.loading.order import Ids
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_views import View, padded_sides, whole_view
 from itpn_ray.data.transforms.segmentation_views import training_crop, view_mask
@@ -90,63 +88,10 @@ def check_segmentation(dataset: ShardedDataset) -> None:
         )
 
 
-class SegmentationTrainLoader:
-    """One rank's shares of the global batches: crops of one size.
+class SegmentationTrainLoader(DenseTrainLoader[MaskReader, SegmentationAugmentConfig]):
+    """Crops of one size, with their masks."""
 
-    The order and the shares are those of `itpn_ray.data.loading.crop_loader.TrainLoader`.
-
-    Args:
-        dataset: the training split.
-        config: transport, threads, prefetch.
-        augment: sizes, crops and flips.
-        seed: the run's seed.
-        global_batch: images a step over all ranks.
-        rank: this worker.
-        world: workers.
-        pin: put batches into pinned memory, for asynchronous copies to a GPU.
-
-    Raises:
-        ConfigError: the split holds less than one global batch, or a rank would get no sample.
-        DataError: the data set is none of segmentation.
-    """
-
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        *,
-        augment: SegmentationAugmentConfig,
-        seed: int,
-        global_batch: int,
-        rank: int = 0,
-        world: int = 1,
-        pin: bool = False,
-    ) -> None:
-        self._order = TrainOrder(
-            starts=dataset.starts, global_batch=global_batch, seed=seed, window=config.window
-        )
-        self._share = slice(*share(global_batch, rank, world))
-        self._augment = augment
-        self._seed = seed
-        self._reader = MaskReader(dataset, config)
-        self._pin = pin
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self._order.steps_per_epoch
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[HostBatch, None, None]:
-        """Yield the batches of an epoch from ``first_step`` on, without reading those before it.
-
-        Raises:
-            DataError: an image or its mask cannot be used; it carries the path.
-        """
-        ids = self._order.epoch(epoch)[first_step:, self._share]  # (steps, share)
-        # Only remote shards are worth another permutation to know what comes after the epoch.
-        remote = self._reader.remote is not None
-        upcoming = list(self._order.epoch(epoch + 1)[:1, self._share]) if remote else []
-        yield from self._reader.stream(list(ids), partial(self._begin, epoch), upcoming)
+    reader = MaskReader
 
     def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         side = self._augment.crop_size
@@ -168,59 +113,12 @@ class SegmentationTrainLoader:
 
         return pool.start(batch, fill, chunk=1)
 
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
 
+class SegmentationEvalLoader(DenseEvalLoader[MaskReader]):
+    """Whole images, with the masks of the stored ones."""
 
-class SegmentationEvalLoader:
-    """One rank's share of a split, each row once: whole images, resized, with their own masks.
-
-    Args:
-        dataset: the split.
-        config: transport, threads, prefetch.
-        batch: images a batch; the last one may be smaller.
-        short_side: shorter side of a view, pixels, unless its longer one gets too long.
-        long_side: longest side of a view, pixels.
-        rank: this worker.
-        world: workers.
-        pin: put batches into pinned memory.
-
-    Raises:
-        DataError: the data set is none of segmentation.
-    """
-
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        config: LoaderConfig,
-        *,
-        batch: int,
-        short_side: int = 512,
-        long_side: int = 2048,
-        rank: int = 0,
-        world: int = 1,
-        pin: bool = False,
-    ) -> None:
-        self._rows = evaluation_rows(len(dataset), rank, world)
-        self._batch = batch
-        self._sides = short_side, long_side
-        self._reader = MaskReader(dataset, config)
-        self._pin = pin
-
-    def __len__(self) -> int:
-        """Batches of this rank; ranks may differ by one."""
-        return -(-len(self._rows) // self._batch)
-
-    def __iter__(self) -> Iterator[HostBatch]:
-        """Yield the batches in the order of the rows.
-
-        Raises:
-            DataError: an image or its mask cannot be used; it carries the path.
-        """
-        size = self._batch
-        batches = [self._rows[i : i + size] for i in range(0, len(self._rows), size)]
-        yield from self._reader.stream(batches, self._begin)
+    reader = MaskReader
+    usual_sides = (512, 2048)
 
     def _begin(self, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader
@@ -247,10 +145,6 @@ class SegmentationEvalLoader:
                 batch["mask"][i, :height, :width] = torch.from_numpy(reader.mask(row))
 
         return pool.start(batch, fill, chunk=1)
-
-    def close(self) -> None:
-        """Stop the threads; the loader is not used again."""
-        self._reader.close()
 
 
 def _images(count: int, height: int, width: int, pin: bool) -> Tensor:

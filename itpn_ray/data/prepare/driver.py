@@ -36,6 +36,7 @@ from itpn_ray.data.prepare.shard_job import (
     remove_work,
 )
 from itpn_ray.data.prepare.tally import ProgressCallback, Tally
+from itpn_ray.data.schema import WITH_OBJECTS
 from itpn_ray.data.sources.base import Listing, Say, silent
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words, is_leftover
@@ -93,6 +94,7 @@ def prepare(
             out=store.uri,  # absolute, for workers in other folders
             kind=listing.kind,
             masks=listing.masks,
+            tiling=(config.tile, config.tile_gap),
             rules=ImageRules(
                 max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
             ),
@@ -120,7 +122,7 @@ def _tell(form: str, listing: Listing, say: Say) -> None:
 
 def _check_objects(listing: Listing, plans: Sequence[ShardPlan], config: PrepareConfig) -> None:
     """Refuse, before an image is decoded, a split of detection without one usable object."""
-    for split in listing.splits if listing.kind == "detection" else ():
+    for split in listing.splits if listing.kind in WITH_OBJECTS else ():
         ours = [plan for plan in plans if plan.split == split]
         if not any(plan.objects for plan in ours):
             problems = [problem for plan in plans for problem in plan.problems]

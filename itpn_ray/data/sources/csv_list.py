@@ -22,7 +22,9 @@ from itpn_ray.data.sources.tables import Table, read_table
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
+# Files whose sizes are asked for together: lists of millions of names fit in memory this way.
 _SIZES_AT_ONCE = 1024
+# What tables hold in place of a missing label; -1 is usual for test images.
 _NO_LABEL = ("", "-1", "-1.0", "nan", "null")
 
 
@@ -46,7 +48,7 @@ class CsvList(Source):
         """See `Source.listing`; rows in the order of the list. Rows without a label are listed."""
         table = read_table(self.uri, blanks=True)
         columns = find_columns(table, self.splits, labelled=not self.unlabelled)
-        splits, told = row_splits(table, columns, self.splits)
+        splits, decided_by = row_splits(table, columns, self.splits)
         labels = None if columns.label is None else _labels(table, columns.label)
         paths = table.column(columns.path)
         reasons = [
@@ -72,7 +74,8 @@ class CsvList(Source):
             classes=classes,
             splits=found,
             origins={
-                split: f"rows of {split} by {told}" if told else "all rows" for split in found
+                split: f"rows of {split} by {decided_by}" if decided_by else "all rows"
+                for split in found
             },
             skipped=tuple((path, why) for path, why in zip(paths, reasons, strict=True) if why),
             notes=_notes(table, columns.label, reasons),

@@ -31,6 +31,7 @@ from itpn_ray.errors import DataError
 
 _ALL_CLASSES = "; where all are classes, --splits train=. says so"
 _IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos"))
+# train, val, test and one more; five equal folders are rather classes with equal subfolders.
 _MOST_SPLITS = 4
 _LISTS = (".txt", ".csv", ".tsv")
 
@@ -72,6 +73,7 @@ def find_layout(fs: FileSystem, root: str, names: SplitNames, *, labelled: bool 
         return _given(fs, root, folders, names, beside)
     named = [entry for entry in folders if names.of_name(entry.name)]
     if not named:
+        # What archives make of themselves: everything in one folder.
         if len(folders) == 1 and not any(map(is_image, found)):
             return _wrapped(fs, root, folders[0], names, beside)
         if labelled:
@@ -79,6 +81,7 @@ def find_layout(fs: FileSystem, root: str, names: SplitNames, *, labelled: bool 
         return Layout({"train": (root,)}, inner=True)
     others = [e for e in folders if e not in named and count_images(fs, e.path, 1)]
     splits = {str(names.of_name(entry.name)) for entry in named}
+    # "train" among "car" and "bus" is the vehicle, as long as there are images in all of them.
     if others and len(splits) == 1 and not any(_has_folders(fs, e.path) for e in named + others):
         note = (
             f"{named[0].name} is taken for a class: as in {shown([e.name for e in others], 3)} "

@@ -84,6 +84,7 @@ class _Reading:
         splits = self._splits(inside, classes)
         if not splits:
             raise _no_images(self._source.uri, [path for path, _ in self._skipped])
+        # A given list is kept whole: its length is that of the network's head.
         if not self._source.classes:
             classes, splits, empty = without_empty(classes, splits)
             self._notes += [f"there are no images in {shown(empty)}: no class"] if empty else []
@@ -102,6 +103,8 @@ class _Reading:
         """Names of the class folders of a split; none where its images have no labels."""
         if self._source.unlabelled:
             return ()
+        # A split may lie in several folders (train/ of each part of a data set), whose classes are
+        # one list.
         found = [entry for folder in folders for entry in children(self._fs, folder)]
         names = sorted({entry.name for entry in found if entry.is_folder})
         loose = [entry.path for entry in found if is_image(entry)]
@@ -116,6 +119,7 @@ class _Reading:
 
     def _classes(self, inside: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
         """Classes common to all splits."""
+        # Without train, the split with the most class folders: the others' are to be among them.
         classes = inside.get("train") or max(inside.values(), key=len)
         if self._source.classes and classes:
             classes = read_classes(self._source.classes)
@@ -155,6 +159,8 @@ class _Reading:
         paths = table.column("path").to_pylist()
         given = self._source.labels
         found: tuple[str, list[str]] | None
+        # --labels is about val: test labels are rarely published, so they are only looked for
+        # beside it.
         if given and split != "test":
             found = given, read_labels(given, paths)
         else:
@@ -190,8 +196,8 @@ class _Reading:
         if classes:
             check_classes(classes, uri)
         elif tables:
-            told = f"no labels are taken from {shown(tables, 3)}; --source reads such a list"
-            self._notes.append(told)
+            note = f"no labels are taken from {shown(tables, 3)}; --source reads such a list"
+            self._notes.append(note)
 
     def _inside(self, splits: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, str]]:
         """The splits, also those inside of class folders, and where each comes from."""

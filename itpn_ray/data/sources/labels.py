@@ -44,6 +44,7 @@ def label_numbers(
         labels = [position.get(word, -1) for word in words]
     elif names:
         classes = tuple(names)
+        # MATLAB's lists, as ImageNet's and Stanford's, count from 1.
         first = int(min(numbers) >= 1 and max(numbers) == len(classes))
         labels = [number - first for number in numbers]
     else:
@@ -89,6 +90,7 @@ def without_empty(
         splits: listings.
     """
     labels = {split: table.column("label").to_numpy() for split, table in splits.items()}
+    # The empty array: np.concatenate refuses no arrays at all.
     there = np.unique(np.concatenate([*labels.values(), np.empty(0, np.int32)]))
     empty = [name for label, name in enumerate(classes) if label not in there]
     if not empty or not len(there):

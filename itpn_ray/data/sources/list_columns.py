@@ -65,6 +65,8 @@ def find_columns(table: Table, names: SplitNames, *, labelled: bool) -> Columns:
     others = [n for n in range(table.width) if n not in (path, label, *flags)]
     split = table.find(SPLIT_COLUMNS)
     if split is None:
+        # A column without a known name, all of whose cells are names of splits, can be nothing
+        # else.
         split = next((n for n in others if _all_name_splits(table, n, names)), None)
     others = [n for n in others if n != split]
     if label is None and labelled and others:
@@ -73,6 +75,7 @@ def find_columns(table: Table, names: SplitNames, *, labelled: bool) -> Columns:
 
 
 def _only_label(table: Table, others: list[int]) -> int:
+    # "a.jpg,cat": two columns without names leave no doubt.
     if not table.header and len(others) == 1:
         return others[0]
     seen = shown(table.header) if table.header else f"{table.width} columns without names"
@@ -95,17 +98,17 @@ def _flagged(name: str) -> str | None:
 
 
 def row_splits(table: Table, columns: Columns, names: SplitNames) -> tuple[list[str | None], str]:
-    """The split of each row, ``None`` where ``--splits`` leaves it out; and what told them, if so.
+    """The split of each row, ``None`` where ``--splits`` leaves it out, and what decided it.
 
     Raises:
         DataError: a row has no split, unlike others.
     """
     if columns.split is not None:
-        told = f"column {table.header[columns.split] if table.header else columns.split + 1!r}"
-        return _by_cells(table, columns.split, names), told
+        column = f"column {table.header[columns.split] if table.header else columns.split + 1!r}"
+        return _by_cells(table, columns.split, names), column
     if columns.flags:
-        told = shown([repr(table.header[column]) for column in columns.flags])
-        return [_by_flags(table, row, columns.flags) for row in table.rows], f"column {told}"
+        flags = shown([repr(table.header[column]) for column in columns.flags])
+        return [_by_flags(table, row, columns.flags) for row in table.rows], f"column {flags}"
     return _by_folders(table, columns.path, names)
 
 
@@ -113,6 +116,7 @@ def _by_cells(table: Table, column: int, names: SplitNames) -> list[str | None]:
     cells = table.column(column)
     seen = list(dict.fromkeys(cells))
     names.check_used(seen, table.uri)
+    # The column is there, but nobody filled it in.
     if seen == [""]:
         return ["train"] * len(cells)
     meant = {cell: names.of_name(cell) for cell in seen}
@@ -141,6 +145,7 @@ def _by_flags(table: Table, row: Row, columns: Sequence[int]) -> str:
             )
         if flag:
             return split
+    # is_train = 0 is said of validation images; is_valid = 0 of training images.
     return "val" if splits == ["train"] else "train"
 
 
@@ -148,6 +153,7 @@ def _by_folders(table: Table, column: int, names: SplitNames) -> tuple[list[str 
     """The splits that the folders of the images name, if they name more than one."""
     folders = [dirname(path.replace("\\", "/")) for path in table.column(column)]
     seen = list(dict.fromkeys(folders))
+    # Folders above all images divide nothing: they may be called train on somebody's disk.
     above = len(_common(seen))
     if names.given:
         names.check_used(seen, table.uri)

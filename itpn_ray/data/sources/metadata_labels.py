@@ -10,7 +10,7 @@ from posixpath import dirname
 
 from pyarrow.fs import FileSystem
 
-from itpn_ray.data.sources.annotated.coco_places import Place
+from itpn_ray.data.sources.annotated.coco_image_folder import ImageFolder
 from itpn_ray.data.sources.annotated.ids import is_text
 from itpn_ray.data.sources.annotated.metadata import LABELS, metadata_by_split, read_entries
 from itpn_ray.data.sources.base import (
@@ -61,7 +61,7 @@ class MetadataLabels(Source):
 
     def _entries(self, fs: FileSystem, root: str, path: str) -> Iterator[tuple[str, Label]]:
         """The images of a file and their labels."""
-        place = Place(dirname(path), 0)
+        place = ImageFolder(dirname(path), 0)
         for line, entry in read_entries(fs, f"{root}/{path}"):
             where = f"{self.uri}/{path}, line {line}"
             name = entry.get("file_name")

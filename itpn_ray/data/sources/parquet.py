@@ -44,6 +44,7 @@ from itpn_ray.storage import filesystem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
+# Images of a row group that are in memory: a row group can hold a gigabyte of them.
 _BATCH = 16
 
 
@@ -94,6 +95,7 @@ class ParquetSource(Source):
             cause = "holds no Parquet files with rows"
             raise DataError("prepare.source", self.uri, cause, "Check the path")
         splits = {split: pa.concat_tables(parts[split]) for split in SPLITS if split in parts}
+        # Hugging Face publishes test splits with the label -1 throughout.
         if not self.unlabelled and set(labels.get("test", ())) & {-1, None}:
             reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
             skipped.append(("test", reason))
@@ -163,6 +165,7 @@ class ParquetSource(Source):
             DataError: it is missing, damaged, or cut off.
         """
         try:
+            # Mapped, a file that is cut off meanwhile would end the process.
             with pq.ParquetFile(path, filesystem=fs, memory_map=False) as file:
                 yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
@@ -193,9 +196,11 @@ def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Ta
     """Listing of one file, without labels; ``group`` numbers row groups over all files."""
     parts = []
     counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    # Damaged footers reach this far, and would allocate what they claim.
     if min(counts, default=0) < 0 or sum(counts) != file.metadata.num_rows:
         raise pa.ArrowInvalid(f"it counts {file.metadata.num_rows} rows, its row groups {counts}")
     for number, count in enumerate(counts):
+        # The size of one image is not in the metadata; shards are only cut by it.
         size = file.metadata.row_group(number).total_byte_size // max(count, 1)
         columns = {
             "path": [f"{name}#{number}.{row}" for row in range(count)],
@@ -218,6 +223,7 @@ def _images(
     file: pq.ParquetFile, column: str, group: int, numbers: list[int]
 ) -> Iterator[bytes | OSError]:
     """Images of some rows of a row group, in ascending order of the rows."""
+    # -1 is before every row: nothing waits any more.
     start, waiting = 0, iter([*numbers, -1])
     number = next(waiting)
     for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[column]):

@@ -60,6 +60,7 @@ def column_labels(file: pq.ParquetFile, column: str, path: str) -> list[Label | 
         pyarrow.ArrowException: the file is damaged.
     """
     found = file.read(columns=[column]).column(column)
+    # Offsets beyond the buffers of a damaged file would be read from other memory.
     found.validate(full=True)
     kind = _plain(found.type)
     where = f"{path} column {column}"
@@ -81,6 +82,7 @@ def class_names(file: pq.ParquetFile, column: str) -> tuple[str, ...]:
         names = json.loads(written)["info"]["features"][column]["names"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ()
+    # Two classes of one name could not be told apart in a report.
     usable = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if usable and len(set(names)) == len(names) else ()
 

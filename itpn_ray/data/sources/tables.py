@@ -13,6 +13,7 @@ from itpn_ray.data.sources.base import IMAGE_SUFFIXES
 from itpn_ray.data.sources.text import read_text
 from itpn_ray.errors import DataError
 
+# Names of columns as `_plain` writes them, the preferred first.
 PATH_COLUMNS = (
     *("path", "filepath", "imagepath", "imgpath", "picturepath", "file", "filename"),
     *("imagefile", "imagefilename", "imagename", "imgname", "image", "img", "picture", "photo"),
@@ -81,6 +82,7 @@ def read_table(uri: str, *, blanks: bool = False) -> Table:
     else:
         rows = list(_rows(text, delimiter or ",", skipped, uri))
     header: tuple[str, ...] = ()
+    # A header is known by the column of the paths; no image file is called "path".
     if rows and any(_plain(cell) in PATH_COLUMNS for cell in rows[0].cells):
         header, rows = tuple(cell.replace("\n", " ") for cell in rows[0].cells), rows[1:]
     width = len(header) or max((len(row.cells) for row in rows), default=0)
@@ -100,6 +102,7 @@ def _without_hint(text: str) -> tuple[str, int]:
 
 def _delimiter(text: str) -> str | None:
     first = next((line for line in text.split("\n") if line.strip()), "")
+    # A mark inside of quotes delimits nothing.
     bare = re.sub(r'"[^"]*"', "", first)
     counts = {mark: bare.count(mark) for mark in ",;\t|"}
     best = max(counts, key=lambda mark: counts[mark])
@@ -128,6 +131,7 @@ def _by_blanks(text: str) -> list[Row]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line]
     first = lines[0][1] if lines else ""
+    # "my cat.jpg" is one name, "cat.jpg 3" a name and a label.
     whole = is_image_name(first) and not is_image_name(first.split()[0])
     fields = 1 if whole or len(first.split()) < 2 else 2
     return [Row(number, tuple(line.split(maxsplit=fields - 1))) for number, line in lines]

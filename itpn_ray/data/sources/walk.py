@@ -93,6 +93,7 @@ def _remote(info: FileInfo, folder: str) -> Entry:
 
 def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
     here = os.stat(folder)
+    # Paths through a link to a folder above never end; device and inode tell that folder again.
     above |= {(here.st_dev, here.st_ino)}
     for entry in _scan(folder):
         if not entry.is_folder:
@@ -117,6 +118,7 @@ def _scan(folder: str) -> Iterator[Entry]:
 
 
 def _entry(item: os.DirEntry[str]) -> Entry:
+    # os.scandir has bytes that are no UTF-8 as surrogates, which pyarrow and JSON refuse.
     path = item.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if path != item.path:
         return Entry(path, None, NOT_UTF8)
@@ -126,6 +128,7 @@ def _entry(item: os.DirEntry[str]) -> Entry:
         found = item.stat()
     except OSError:
         return Entry(path, None, DEAD_LINK)
+    # Pipes, sockets and devices could block a read for ever: only regular files are read.
     if stat.S_ISDIR(found.st_mode):
         return Entry(path, None)
     return Entry(path, found.st_size, "" if stat.S_ISREG(found.st_mode) else NOT_A_FILE)

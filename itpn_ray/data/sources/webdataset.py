@@ -41,6 +41,7 @@ from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
+# Reading headers is waiting, most of all in S3.
 _THREADS = 8
 _LABELS = (".cls", ".json")
 _NOT_PLAIN = "refused: its name leads outside the tar"
@@ -113,6 +114,7 @@ class WebDataset(Source):
     def _parts(self, tar: str, images: Sequence[Member], split: str) -> Sequence[str]:
         """The split of each image: by the tar's name, or by the folders inside."""
         inside = None
+        # The tar's own name comes first: shards of one split often repeat its folder inside.
         if not self.splits.of_file(tar):
             inside = splits_of_folders([dirname(member.name) for member in images], tar)
         return inside or [split] * len(images)
@@ -168,6 +170,8 @@ def _plain(found: Iterator[Member], samples: _Samples) -> Iterator[Member]:
         outside = member.name.startswith("/") or ".." in member.name.split("/")
         leftover = LEFTOVER if lies_in_leftover(member.name) else ""
         problem = _NOT_PLAIN if outside else leftover or member.problem
+        # A name that leads outside is never unpacked here, but its tar was made by mistake or in
+        # bad faith.
         if problem:
             samples.refused.append((member.name, problem))
         else:

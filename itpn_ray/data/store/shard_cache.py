@@ -187,18 +187,28 @@ class RemoteShards(Generic[S]):
         self._first_use: list[tuple[int, int]] = []
         self._last_use: dict[int, int] = {}
 
-    def plan(self, batches: Sequence[Ids]) -> None:
-        """Take the rows of each coming batch, and fetch the first shards they need."""
-        self._first_use, self._last_use = [], {}
-        for number, rows in enumerate(batches):
+    def plan(self, batches: Sequence[Ids], first: int = 0) -> None:
+        """Take the rows of each coming batch, and fetch the first shards they need.
+
+        Args:
+            batches: rows of each.
+            first: number of the first of them. From 0 on they are counted anew; else the batches
+                before it, which have all begun, may still be being decoded.
+        """
+        self._first_use = []
+        if first == 0:
+            self._last_use = {}
+        coming: set[int] = set()
+        for number, rows in enumerate(batches, first):
             # Looked up for a whole batch at once: there are millions of rows in an epoch.
             shards = np.searchsorted(self._dataset.starts, rows, side="right") - 1
             for shard in np.unique(shards).tolist():
-                if shard not in self._last_use:
+                if shard not in coming:
+                    coming.add(shard)
                     self._first_use.append((number, shard))
                 self._last_use[shard] = number
         self._first_use.reverse()  # popped from the end
-        self.advance(0, 0)
+        self.advance(first, 0)
 
     def advance(self, begun: int, done: int) -> None:
         """Batch ``begun`` is about to be decoded, those before ``done`` are: close, fetch on."""

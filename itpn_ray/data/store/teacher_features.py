@@ -238,9 +238,14 @@ class Features:
         """V, views of each image."""
         return len(self._views)
 
+    @property
+    def remote(self) -> bool:
+        """Whether they are fetched; of those, one view is open at a time."""
+        return is_s3(self._views[0].uri)
+
     def fetch(self, view: int) -> RemoteShards[FeatureShard] | None:
         """What fetches the shards of a view that is read next; None where they are local."""
-        if not is_s3(self._views[view].uri):
+        if not self.remote:
             return None
         # Views are read one after another, so that one cache of remote shards is open at a time.
         self.close()

@@ -7,7 +7,7 @@ H x W pixels; K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from functools import cache
 
 import torch
@@ -27,7 +27,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def prefetch(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Copy batches to a device, on a GPU one batch ahead and beside the computation.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 
 REDUCTIONS = ("none", "migration", "tome", "random")
@@ -31,10 +32,7 @@ class Acceleration:
     """Learned position bias: "none", in "windows" (HRPE) or "windows+cross" (RPE), Table 7."""
 
     def __post_init__(self) -> None:
-        if self.reduction not in REDUCTIONS:
-            raise ConfigError(
-                "reduction", self.reduction, "no such reduction", f"use one of {list(REDUCTIONS)}"
-            )
+        checks.one_of("reduction", self.reduction, REDUCTIONS)
         if not 0.0 <= self.ratio < 1.0:
             raise ConfigError(
                 "ratio",
@@ -55,13 +53,7 @@ class Acceleration:
             raise ConfigError(
                 "gathering", True, "gathering tokens belong to windows", "set window, such as 16"
             )
-        if self.relative_position not in RELATIVE_POSITIONS:
-            raise ConfigError(
-                "relative_position",
-                self.relative_position,
-                "no such relative position",
-                f"use one of {list(RELATIVE_POSITIONS)}",
-            )
+        checks.one_of("relative_position", self.relative_position, RELATIVE_POSITIONS)
         if self.relative_position != "none" and not self.window:
             raise ConfigError(
                 "relative_position",

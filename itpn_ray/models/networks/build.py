@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Acceleration
@@ -12,6 +12,7 @@ from itpn_ray.models.config import (
     AutoencoderConfig,
     ClassifierConfig,
     DenseConfig,
+    DenseHeadConfig,
     DistillerConfig,
     NetworkConfig,
     PyramidConfig,
@@ -26,10 +27,13 @@ from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.distillation import ClipDistiller
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.segmentation.config import SegmenterConfig
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.fast_itpn import FastItpn
 from itpn_ray.models.trunk.itpn import Itpn
+
+H = TypeVar("H", bound=DenseHeadConfig)
 
 
 def build_trunk(config: TrunkConfig) -> Trunk:
@@ -51,6 +55,10 @@ def build(config: NetworkConfig) -> Network:
         from itpn_ray.models.detection.rcnn.network import Rcnn
 
         return Rcnn(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, RotatedRcnnConfig):
+        from itpn_ray.models.rotated.network import RotatedRcnn
+
+        return RotatedRcnn(config, DenseTrunk(config.dense, trunk))
     if isinstance(config, DinoConfig):
         from itpn_ray.models.detection.dino.network import Dino
 
@@ -136,6 +144,7 @@ def create_autoencoder(
     pyramid_depth: int = 2,
     decoder_width: int | None = None,
     decoder_depth: int | None = None,
+    integral: bool = True,
     **changes: Any,
 ) -> PixelAutoencoder:
     """A pixel masked autoencoder by name; None takes the size's own value."""
@@ -148,6 +157,7 @@ def create_autoencoder(
         decoder_width=width,
         decoder_depth=decoder_depth or depth,
         decoder_heads=decoder_heads(width),
+        integral=integral,
     )
     return PixelAutoencoder(config, build_trunk(trunk))
 
@@ -169,6 +179,38 @@ def create_distiller(
         teacher_dim=teacher_dim,
     )
     return ClipDistiller(config, build_trunk(trunk))
+
+
+def dense_head_config(
+    kind: type[H],
+    name: str,
+    *,
+    image_size: int = 224,
+    pyramid_width: int | None = None,
+    pyramid_depth: int = 1,
+    **changes: Any,
+) -> H:
+    """The settings of a dense trunk with a head, by the name of the trunk.
+
+    Args:
+        kind: the settings' class.
+        name: see `create_trunk`.
+        image_size: side of the images that the trunk's position table is made for, in pixels;
+            others resize it.
+        pyramid_width: channels of the maps; None: the size's own.
+        pyramid_depth: blocks after each upsampling.
+        changes: other fields of ``kind`` and of `TrunkConfig`, or migration.
+
+    Raises:
+        ConfigError: no such name or field, or a value that does not fit.
+    """
+    own = {field.name for field in dataclasses.fields(kind)}
+    head = {field: changes.pop(field) for field in own & changes.keys()}
+    return kind(
+        trunk=trunk_config(name, image_size=image_size, **changes),
+        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
+        **head,
+    )
 
 
 def pyramid_config(name: str, width: int | None = None, depth: int = 1) -> PyramidConfig:

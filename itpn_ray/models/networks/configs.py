@@ -19,6 +19,7 @@ from itpn_ray.models.config import (
 )
 from itpn_ray.models.detection.dino.config import DinoConfig
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
 from itpn_ray.models.segmentation.config import SegmenterConfig
 
 _KINDS: dict[str, type[Any]] = {
@@ -27,6 +28,7 @@ _KINDS: dict[str, type[Any]] = {
     "autoencoder": AutoencoderConfig,
     "distiller": DistillerConfig,
     "rcnn": RcnnConfig,
+    "rotated_rcnn": RotatedRcnnConfig,
     "dino": DinoConfig,
     "segmenter": SegmenterConfig,
 }

@@ -17,6 +17,9 @@ from itpn_ray.models.networks.base import Network
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.rng import Stream, uniform_torch
 
+Mean = Callable[[Tensor], Tensor]
+"""Averages a loss normaliser over workers; the identity where there is one worker."""
+
 
 class DenseHead(Accelerated, Network, ABC):
     """A dense trunk with a head.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itpn_ray.models.networks.backbone import DenseTrunk
-from itpn_ray.models.networks.build import build_trunk, pyramid_config, trunk_config
+from itpn_ray.models.networks.build import build_trunk, dense_head_config
 from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.segmentation.config import SegmenterConfig
 from itpn_ray.models.segmentation.sliding import Viewing, pixel_classes, slide
@@ -127,42 +127,19 @@ class Segmenter(DenseHead):
         return found
 
 
-def create_segmenter(
-    name: str,
-    *,
-    num_classes: int,
-    head: str = "upernet",
-    image_size: int = 224,
-    pyramid_width: int | None = None,
-    pyramid_depth: int = 2,
-    width: int = 0,
-    aux_width: int = 256,
-    **changes: Any,
-) -> Segmenter:
-    """A segmenter by its trunk's name; see `SegmenterConfig`.
+def create_segmenter(name: str, *, pyramid_depth: int = 2, **changes: Any) -> Segmenter:
+    """A segmenter by the name of its trunk.
 
     Args:
-        name: of the trunk, one of `config.SIZES`.
-        num_classes: classes of pixels.
-        head: upernet or mlp.
-        image_size: side of the images that the position table is made for; others resize it.
-        pyramid_width: channels of the maps; None: the size's own.
+        name: see `itpn_ray.models.create_trunk`.
         pyramid_depth: blocks after each upsampling (the authors' 2).
-        width: channels of the head; 0: those of the joined map of stride 16.
-        aux_width: channels of the auxiliary head.
-        changes: other fields of `TrunkConfig`, such as drop_path or acceleration, or migration.
+        changes: fields of `SegmenterConfig`, such as num_classes or head; see `dense_head_config`
+            for others.
 
     Raises:
-        ConfigError: no such name, or a value that does not fit.
+        ConfigError: no such name or field, or a value that does not fit.
     """
-    config = SegmenterConfig(
-        trunk=trunk_config(name, image_size=image_size, **changes),
-        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
-        num_classes=num_classes,
-        head=head,
-        width=width,
-        aux_width=aux_width,
-    )
+    config = dense_head_config(SegmenterConfig, name, pyramid_depth=pyramid_depth, **changes)
     return Segmenter(config, DenseTrunk(config.dense, build_trunk(config.trunk)))
 
 

@@ -23,7 +23,17 @@ from itpn_ray.models.acceleration.config import Accelerated, Acceleration
 from itpn_ray.models.acceleration.gathering import Gathering
 from itpn_ray.models.acceleration.stage3 import Plan, make_plan, run_blocks
 from itpn_ray.models.config import PATCH, TrunkConfig
-from itpn_ray.models.layers.blocks import Block, ConvLinear, EarlyBlock, LayerNorm, patchify
+from itpn_ray.models.layers.blocks import (
+    EPS,
+    Attention,
+    Block,
+    ConvLinear,
+    EarlyBlock,
+    LayerNorm,
+    initialise,
+    patchify,
+)
+from itpn_ray.models.layers.convolution import ConvBlock, Patches
 from itpn_ray.models.layers.position import (
     Grid,
     gather_pairs,
@@ -39,6 +49,7 @@ class Trunk(Accelerated, nn.Module, ABC):
     """A trunk of either family; the families differ in their blocks and merges."""
 
     position_offset: float  # see position.resize_table
+    key_bias: bool  # whether the keys of attention have one
     drop_rates: Tensor
     home_index: Tensor | None
     gathering: Gathering | None
@@ -51,9 +62,9 @@ class Trunk(Accelerated, nn.Module, ABC):
         first, second, third = self.widths
         self.embed = ConvLinear(48, first)
         self.embed_norm = LayerNorm(first) if config.patch_norm else nn.Identity()
-        self.stage1 = nn.ModuleList(self.early_block(first) for _ in range(config.depths[0]))
+        self.stage1 = nn.ModuleList(self._early(first) for _ in range(config.depths[0]))
         self.merge1 = self.merge(first)
-        self.stage2 = nn.ModuleList(self.early_block(second) for _ in range(config.depths[1]))
+        self.stage2 = nn.ModuleList(self._early(second) for _ in range(config.depths[1]))
         self.merge2 = self.merge(second)
         self.position = nn.Parameter(torch.zeros(1, config.grid**2, third))
         self.stage3 = nn.ModuleList(self.block() for _ in range(config.depths[2]))
@@ -64,18 +75,40 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.checkpointing = False
         self.gathering = None
         self.set_acceleration(config.acceleration)
+        initialise(self)
+        nn.init.trunc_normal_(self.position, std=0.02)
+
+    def _early(self, width: int) -> EarlyBlock | ConvBlock:
+        """A new block of stage 1 or 2."""
+        return self.conv_block(width) if self.config.convolution else self.early_block(width)
 
     @abstractmethod
     def early_block(self, width: int) -> EarlyBlock:
-        """A new block of stage 1 or 2."""
+        """A new block of stage 1 or 2, of channel MLPs."""
+
+    def conv_block(self, width: int) -> ConvBlock:
+        """A new block of stage 1 or 2, of convolutions."""
+        return ConvBlock(width)
 
     @abstractmethod
     def merge(self, width: int) -> nn.Module:
         """A new layer that merges 2x2 tokens of `width` into one of twice the width."""
 
     @abstractmethod
-    def block(self, eps: float = 1e-6) -> Block:
-        """A new block of stage 3."""
+    def mlp(self, width: int) -> nn.Module:
+        """A new MLP of a block of stage 3."""
+
+    def block(self, eps: float = EPS) -> Block:
+        """A new block of stage 3: LN and attention, LN and an MLP, each scaled where that is on."""
+        config = self.config
+        attention = Attention(
+            config.width,
+            config.heads,
+            key_bias=self.key_bias,
+            relative_grid=config.grid if config.relative_position else None,
+        )
+        mlp = self.mlp(config.width)
+        return Block(attention, mlp, config.width, layer_scale=config.layer_scale, eps=eps)
 
     @property
     def acceleration(self) -> Acceleration:
@@ -154,14 +187,15 @@ class Trunk(Accelerated, nn.Module, ABC):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Stages 1 and 2: U1, U2, and the tokens (B, N, d) that enter stage 3 without position."""
         x = self.embed_norm(self.embed(patchify(images, visible)))  # (B, N, 4, 4, d/4)
+        patches = Patches(self.grid(images), visible)
         drop = 0
         for block in self.stage1:
-            x = self.run(block, x, None if keep is None else keep[drop])
+            x = self.run(block, x, None if keep is None else keep[drop], patches)
             drop += 1
         u1 = x
         x = self.merge1(u1)  # (B, N, 2, 2, d/2)
         for block in self.stage2:
-            x = self.run(block, x, None if keep is None else keep[drop])
+            x = self.run(block, x, None if keep is None else keep[drop], patches)
             drop += 1
         return u1, x, self.merge2(x)[:, :, 0, 0, :]
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from itpn_ray.models.config import TrunkConfig
 from itpn_ray.models.layers.blocks import (
-    EPS,
-    Attention,
-    Block,
     ConvLinear,
     EarlyBlock,
     LayerNorm,
     Mlp,
     SwiGlu,
     group_cells,
-    initialise,
 )
 from itpn_ray.models.trunk.base import Trunk
 
@@ -37,11 +32,7 @@ class FastItpn(Trunk):
     """Fast-iTPN. Early blocks carry no layer scale; keys have no bias."""
 
     position_offset = 0.0
-
-    def __init__(self, config: TrunkConfig) -> None:
-        super().__init__(config)
-        initialise(self)
-        nn.init.trunc_normal_(self.position, std=0.02)
+    key_bias = False
 
     def early_block(self, width: int) -> EarlyBlock:
         """LN, 1x1 convolution, GELU, LN, 1x1 convolution."""
@@ -52,14 +43,6 @@ class FastItpn(Trunk):
         """LN and a 2x2 convolution."""
         return ConvMerge(width)
 
-    def block(self, eps: float = EPS) -> Block:
-        """LN and attention, LN and SwiGLU, each scaled."""
-        config = self.config
-        attention = Attention(
-            config.width,
-            config.heads,
-            key_bias=False,
-            relative_grid=config.grid if config.relative_position else None,
-        )
-        mlp = SwiGlu(config.width, round(config.width * config.mlp_ratio))
-        return Block(attention, mlp, config.width, layer_scale=config.layer_scale, eps=eps)
+    def mlp(self, width: int) -> nn.Module:
+        """SwiGLU."""
+        return SwiGlu(width, round(width * self.config.mlp_ratio))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itpn_ray.errors import ConfigError
 from itpn_ray.models.config import DenseConfig, crop_fraction
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.detection.dino.network import Dino
@@ -140,6 +141,13 @@ def _dense_of(network: Network) -> tuple[DenseTrunk, str]:
         )
     assert isinstance(network, PixelAutoencoder | ClipDistiller)
     config = network.config
+    if network.pyramid is None:
+        raise ConfigError(
+            "file",
+            "integral: false",
+            "was pre-trained without its pyramid, so there is no program to write",
+            "Fine-tune it first",
+        )
     dense = build(DenseConfig(trunk=config.trunk, pyramid=config.pyramid, levels=3)).eval()
     assert isinstance(dense, DenseTrunk)
     dense.trunk, dense.pyramid = network.trunk, network.pyramid

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from itpn_ray import checks
 from itpn_ray.metrics import TOP_K, Metric
-from itpn_ray.tasks.config import TaskConfig
+from itpn_ray.tasks.config import AveragedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification(TaskConfig):
+class Classification(AveragedConfig):
     """Fine-tuning for classification (paper, 5.2).
 
     Raises:
@@ -32,17 +32,16 @@ class Classification(TaskConfig):
     """Probability mass spread evenly over all classes."""
     random_erasing: float = 0.25
     """Probability that a rectangle of an image is replaced by noise."""
+    init_head: bool = False
+    """Take the head of the initial weights too, a classifier's, for the classes that it knows by
+    name: from ImageNet-22K to ImageNet-1K. The other classes get a new one."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
     steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.not_negative("task.mixup", self.mixup)
         checks.not_negative("task.cutmix", self.cutmix)
-        for field in ("label_smoothing", "random_erasing", "ema_decay"):
+        for field in ("label_smoothing", "random_erasing"):
             checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
-
-    @property
-    def average(self) -> tuple[str, float]:
-        """The weights that are evaluated and exported."""
-        return ("evaluated and exported weights", self.ema_decay) if self.ema_decay else ("", 0.0)

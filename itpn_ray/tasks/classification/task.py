@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from itpn_ray.models import (
     save_model,
 )
 from itpn_ray.models.networks.cost import multiply_adds
+from itpn_ray.models.weights.head import take_head
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
@@ -116,6 +118,11 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 key=self.model.init_key,
                 partial=self.model.partial_init,
             )
+            if self.config.init_head:
+                taken = take_head(classifier, self.classes, self.model.init, self.model.init_key)
+                known = f"the head of {taken:,} of {len(self.classes):,} classes, by their names"
+                report = self.load_report
+                self.load_report = replace(report, remarks=(*report.remarks, known))
         check_ratios(classifier, self.model.elastic_migration)
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops

@@ -9,13 +9,13 @@ from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, DetectionAugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import AVERAGE_PRECISION, Metric
-from itpn_ray.tasks.config import ModelConfig, TaskConfig
+from itpn_ray.tasks.config import DenseTaskConfig
 
 HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection(TaskConfig):
+class Detection(DenseTaskConfig):
     """Object detection and instance segmentation (paper, 5.3).
 
     Raises:
@@ -35,43 +35,9 @@ class Detection(TaskConfig):
     """Find masks besides boxes; DINO has none."""
     small_head: bool = False
     """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""
-    init_pyramid: bool = True
-    """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""
-    short_side: int = 800
-    """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
-    long_side: int = 1333
-    """Longest side of an image in evaluation, pixels."""
-    ema_decay: float = 0.0
-    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
-    steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.one_of("task.head", self.head, HEADS)
         if self.masks and self.head == "dino":
             raise ConfigError("task.masks", True, "DINO finds boxes only", "Add --task.masks false")
-        checks.positive("task.short_side", self.short_side)
-        checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
-        checks.in_range("task.ema_decay", self.ema_decay, 0.0, 1.0, open_high=True)
-
-    def check_model(self, model: ModelConfig) -> None:
-        """Refuse compilation.
-
-        Raises:
-            ConfigError: the network is to be compiled.
-        """
-        if model.compile:
-            raise ConfigError(
-                "model.compile",
-                True,
-                "would compile anew for each size of a batch's views",
-                "Leave it out for detection",
-            )
-
-    def input_side(self, model: ModelConfig) -> tuple[int, str]:
-        """That of whole images in evaluation."""
-        return self.short_side, "--task.short-side"
-
-    @property
-    def average(self) -> tuple[str, float]:
-        """The weights that are evaluated and exported."""
-        return ("evaluated and exported weights", self.ema_decay) if self.ema_decay else ("", 0.0)

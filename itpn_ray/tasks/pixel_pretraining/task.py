@@ -78,7 +78,6 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
 
     def __init__(self, setup: TaskSetup[PixelPretraining]) -> None:
         super().__init__(setup)
-        self.tokens = (self.model.image_size // PATCH) ** 2
         self._last: Batch | None = None
         self._num_drops = 0
 
@@ -86,13 +85,17 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         """Refuse masks that leave nothing to hide or to see.
 
         Raises:
-            ConfigError: the ratio does so at this image size.
+            ConfigError: the ratio does so at an image size of the run.
         """
-        visible_count(self.tokens, self.config.mask_ratio)
+        for side in {self.config.side(0, self.model.image_size), self.model.image_size}:
+            visible_count((side // PATCH) ** 2, self.config.mask_ratio)
 
     def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
-        """Random crops."""
-        return crop_train_loader(self.setup, train, share)
+        """Random crops, which grow where they start smaller."""
+        full = self.model.image_size
+        return crop_train_loader(
+            self.setup, train, share, side=lambda epoch: self.config.side(epoch, full)
+        )
 
     def eval_loader(self, val: ShardedDataset, share: WorkerShare) -> Iterable[Batch]:
         """Central crops."""
@@ -107,6 +110,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
             pyramid_width=self.config.pyramid_width,
             decoder_width=self.config.decoder_width,
             decoder_depth=self.config.decoder_depth,
+            integral=self.config.integral,
             **self.model.trunk_changes(),
         )
         if self.model.init:
@@ -122,11 +126,12 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Normalise the images and draw their masks."""
+        height, width = batch["image"].shape[2:]
         visible, mask = random_mask(
             batch["sample_id"],
             seed=self.seed,
             epoch=epoch,
-            tokens=self.tokens,
+            tokens=height // PATCH * (width // PATCH),
             ratio=self.config.mask_ratio,
         )
         noise = uniform_torch(
@@ -190,10 +195,13 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         return [path]
 
     def multiply_adds(self, network: MaskedPretrainingNetwork) -> dict[str, int]:
-        """Of the autoencoder, and of the teacher where there is one; both see visible patches."""
+        """Of the autoencoder, and of the teacher where there is one; both see visible patches.
+
+        Of images of full size, also where they start smaller.
+        """
         autoencoder = network.autoencoder
         size = self.model.image_size
-        visible = max(1, int(self.tokens * (1 - self.config.mask_ratio)))
+        visible = max(1, int((size // PATCH) ** 2 * (1 - self.config.mask_ratio)))
         adds = {"student": multiply_adds(autoencoder, size, visible=visible)}
         if self.config.feature_weight > 0:
             adds["teacher"] = multiply_adds(autoencoder.trunk, size, visible=visible)

@@ -4,8 +4,8 @@
 - Objects365 v2: ``annotations/zhiyuan_objv2_train.json`` names
   ``images/v1/patch8/objects365_v1_00420917.jpg``, the image is
   ``train/patch8/objects365_v1_00420917.jpg``.
-- Any other JSON file with COCO's lists, see `itpn_ray.data.sources.annotated.coco_places`. It, or
-  a folder that it lies in, names its split; a single file that names none is ``train``.
+- Any other JSON file with COCO's lists, see `coco_image_folder` beside this module. It, or a folder
+  that it lies in, names its split; a single file that names none is ``train``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
 from itpn_ray.data.sources.annotated.coco_file import read_coco_file
-from itpn_ray.data.sources.annotated.coco_places import is_coco
+from itpn_ray.data.sources.annotated.coco_image_folder import is_coco
 from itpn_ray.data.sources.annotated.ids import Id
 from itpn_ray.data.sources.annotated.near import files_near
 from itpn_ray.data.sources.annotated.pairs import is_image, pair_key
@@ -27,6 +27,7 @@ from itpn_ray.data.sources.walk import Entry, files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
+# COCO's own, and those of Objects365's second version.
 _PREFIXES = ("instances_", "zhiyuan_objv2_")
 
 
@@ -65,6 +66,7 @@ class CocoSource(AnnotatedSource):
             self.splits.check_used(files, self.uri)
         found: dict[str, str] = {}
         for name in files:
+            # Exports of one file name no split; with --splits the user has said which count.
             alone = "train" if len(files) == 1 and not self.splits.given else None
             split = self.splits.of_file(splitext(name)[0]) or alone
             if split in found:

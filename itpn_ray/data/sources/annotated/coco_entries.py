@@ -33,6 +33,7 @@ Mask = tuple[list[list[float]], list[int]]
 """Outlines and run lengths, of which one at least is empty."""
 # Annotations count pixels from 0 or from 1, to the last one or beyond it.
 _TOLERATED = 1.0
+# Sides and run lengths are stored as int32.
 _LONGEST = 2**31
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
@@ -50,7 +51,7 @@ def parse_category(item: Mapping[str, Any]) -> tuple[Id, str]:
 
 
 def parse_image(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Id, file_name, width and height of an image; the last two None where they are not told.
+    """Id, file_name, width and height of an image; the last two None where they are not given.
 
     Raises:
         FaultError: it cannot be used.
@@ -98,8 +99,8 @@ def parse_object(
         check_box_in_image(box, width=frame[0], height=frame[1])
         beyond = overshoot(box, *frame)
         if beyond > _TOLERATED:
-            told = f"has a box that reaches {beyond:g} pixels beyond the image"
-            remarks.append((kinds.BOX_CUT, told))
+            reason = f"has a box that reaches {beyond:g} pixels beyond the image"
+            remarks.append((kinds.BOX_CUT, reason))
     area = _number(item.get("area"))
     if area is None or not 0 < area < math.inf:
         if item.get("area") is not None:
@@ -121,12 +122,14 @@ def _box(
 ) -> list[float]:
     """x1, y1, x2, y2 of a box x, y, width, height; around the mask where there is no box."""
     found = item.get("bbox")
+    # Programs that draw outlines only write no boxes at all.
     if found in (None, "", []) and outlines:
         x = [value for outline in outlines for value in outline[0::2]]
         y = [value for outline in outlines for value in outline[1::2]]
         return [min(x), min(y), max(x), max(y)]
     if found in (None, "", []) and runs:
         return run_lengths.bounds(runs, item["segmentation"]["size"][0])
+    # "[1, 2, 3, 4]" is what a CSV column makes of a list.
     numbers = re.findall(r"[^\s,;()\[\]]+", found) if isinstance(found, str) else found
     x1, y1, width, height = _numbers(numbers, "bbox", 4)
     return [x1, y1, x1 + width, y1 + height]
@@ -139,14 +142,15 @@ def _usable_mask(found: Any, frame: Frame | None) -> tuple[Mask, list[Remark]]:
     try:
         parts, runs = _mask(found, frame)
         outlines = [part for part in parts if has_area(part)]
+        # After parts without area are out: the rest may still be a mask.
         check_mask(outlines, runs)
         if frame is not None:
             check_mask_in_image(outlines, runs, width=frame[0], height=frame[1])
     except FaultError as fault:
         return ([], []), [(kinds.MASK_IGNORED, fault.reason)]
     without = len(parts) - len(outlines)
-    told = f"has an outline with parts without area: {without}"
-    return (outlines, runs), [(kinds.PART_LEFT_OUT, told)] if without else []
+    reason = f"has an outline with parts without area: {without}"
+    return (outlines, runs), [(kinds.PART_LEFT_OUT, reason)] if without else []
 
 
 def _mask(found: Any, frame: Frame | None) -> Mask:
@@ -160,6 +164,8 @@ def _mask(found: Any, frame: Frame | None) -> Mask:
 
 def _parts(found: list[Any]) -> Iterator[Any]:
     """The outlines of a list; one that is not in a list of its own, or of points, is one too."""
+    # [[x, y], [x, y], ...] is one outline of points; [[x, y, x, y, ...]] is COCO's list of
+    # outlines.
     if all(isinstance(part, list) and len(part) == 2 for part in found):
         yield [value for point in found for value in point]
     elif any(isinstance(part, list) for part in found):
@@ -175,13 +181,13 @@ def _runs(found: Mapping[str, Any], frame: Frame | None) -> list[int]:
     except (ValueError, OverflowError) as error:
         raise FaultError(kinds.RUN_LENGTHS, f"has unreadable run lengths: {error}") from error
     if not (_are_whole(runs) and _are_whole(size) and len(size) == 2):
-        told = f"{short(runs)} for a size of {short(size)}"
-        raise FaultError(kinds.RUN_LENGTHS, f"has the run lengths {told}")
+        reason = f"{short(runs)} for a size of {short(size)}"
+        raise FaultError(kinds.RUN_LENGTHS, f"has the run lengths {reason}")
     height, width = size
     if sum(runs) != width * height or (frame is not None and (width, height) != frame):
-        told = f"run lengths of {sum(runs)} pixels for {width} x {height}"
+        reason = f"run lengths of {sum(runs)} pixels for {width} x {height}"
         image = f" in an image of {frame[0]} x {frame[1]}" if frame is not None else ""
-        raise FaultError(kinds.RUN_LENGTHS, f"has {told}{image}")
+        raise FaultError(kinds.RUN_LENGTHS, f"has {reason}{image}")
     return runs
 
 

@@ -14,7 +14,7 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.sources.annotated.base import IMAGE_SCHEMA, AnnotatedSplit, frames_of
 from itpn_ray.data.sources.annotated.coco_entries import parse_category, parse_image
-from itpn_ray.data.sources.annotated.coco_places import Place, find_place
+from itpn_ray.data.sources.annotated.coco_image_folder import ImageFolder, find_image_folder
 from itpn_ray.data.sources.annotated.ids import Id, IdNumbers, read_id
 from itpn_ray.data.sources.annotated.objects import CocoObjects, read_arrays
 from itpn_ray.data.sources.base import Rows
@@ -53,7 +53,7 @@ class _Reading:
         self._images = Rows(IMAGE_SCHEMA)
         self._numbers = IdNumbers()
         self._waiting: list[dict[str, Any]] = []
-        self._place: Place | None = None
+        self._place: ImageFolder | None = None
         self._lost: list[int] = []  # numbers of images whose entries cannot be used
         self._faults: list[Fault] = []
 
@@ -71,6 +71,7 @@ class _Reading:
             if self._faults:
                 cause += f" that can be used; {self._faults[0].place} {self._faults[0].reason}"
             raise DataError(self._uri, None, cause, "Check the file")
+        # Labels follow the ids, not the order in a file, so that train and val agree.
         categories = dict(sorted(self._categories.items(), key=lambda item: _order(item[0])))
         return AnnotatedSplit(
             name=self._name,
@@ -107,7 +108,7 @@ class _Reading:
             return
         if self._place is None:
             names = [image["file_name"] for image in self._waiting]
-            self._place = find_place(self._fs, self._root, self._name, self._split, names)
+            self._place = find_image_folder(self._fs, self._root, self._name, self._split, names)
         for image in self._waiting:
             path = self._place.path(image["file_name"])
             self._images.add(
@@ -134,6 +135,8 @@ class _Reading:
         """What reads the objects; those of images left out go with their images."""
         lost = np.array(self._lost, dtype=np.int64)
         numbers = np.concatenate([rows.column("image_id").to_numpy(), lost])
+        # Images left out have numbers, too: their objects are then "of an image that is left out",
+        # not unknown.
         frames = np.zeros((len(numbers), 2), dtype=np.int32)
         frames[: len(rows)] = frames_of(rows)
         ids, first = np.unique(numbers, return_index=True)

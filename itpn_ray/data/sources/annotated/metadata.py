@@ -22,7 +22,7 @@ from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.sources.annotated.base import IMAGE_SCHEMA, AnnotatedSource, AnnotatedSplit
-from itpn_ray.data.sources.annotated.coco_places import Place
+from itpn_ray.data.sources.annotated.coco_image_folder import ImageFolder
 from itpn_ray.data.sources.annotated.ids import Id, is_text, read_id
 from itpn_ray.data.sources.annotated.near import files_near
 from itpn_ray.data.sources.annotated.objects import Item, ObjectSet
@@ -95,6 +95,8 @@ class MetadataSource(AnnotatedSource):
         if self.classes:
             names = read_classes(self.classes)
             numbered = all(isinstance(name, int) for name in found)
+            # --classes names the numbers where the file has numbers, else it says which words
+            # count.
             return dict(enumerate(names)) if numbered else by_id(names)
         return {name: str(name) for name in sorted(found, key=lambda i: (isinstance(i, str), i))}
 
@@ -103,12 +105,15 @@ class MetadataSource(AnnotatedSource):
     ) -> AnnotatedSplit:
         rows = Rows(IMAGE_SCHEMA)
         faults = []
-        place = Place(dirname(path), 0)
+        place = ImageFolder(dirname(path), 0)
+        # The number of the line is the image's id: file names may repeat, lines do not.
         for line, entry in read_entries(fs, f"{root}/{path}"):
             name = entry.get("file_name")
             if not is_text(name) or not name:
-                told = f"has {name!r} as its file_name"
-                faults.append(Fault(file=path, entry=f"line {line}", kind=kinds.ENTRY, reason=told))
+                reason = f"has {name!r} as its file_name"
+                faults.append(
+                    Fault(file=path, entry=f"line {line}", kind=kinds.ENTRY, reason=reason)
+                )
                 continue
             image = place.path(name)
             rows.add(image, f"{root}/{image}", image_id=line, frame_width=None, frame_height=None)
@@ -142,13 +147,13 @@ def metadata_by_split(
     parts: dict[str, str] = {}
     files = metadata_files(fs, root, files_near(fs, root), fields)
     if not files:
-        told = f"has no {NAME} whose lines have {fields[0]}"
-        raise DataError("prepare.source", root, told, "Check the folder")
+        reason = f"has no {NAME} whose lines have {fields[0]}"
+        raise DataError("prepare.source", root, reason, "Check the folder")
     by_split, _ = names.sort_files([dirname(path) for path in files], root)
     for split, folders in by_split.items():
         if len(folders) > 1:
-            told = f"has {NAME} in {shown(folders)}, which are all {split}"
-            raise DataError("prepare.source", root, told, "Leave one of them there")
+            reason = f"has {NAME} in {shown(folders)}, which are all {split}"
+            raise DataError("prepare.source", root, reason, "Leave one of them there")
         parts[split] = f"{folders[0]}/{NAME}".lstrip("/")
     return {split: parts[split] for split in SPLITS if split in parts}
 
@@ -193,8 +198,8 @@ def objects_of(entry: Mapping[str, Any]) -> Iterator[dict[str, Any] | FaultError
         if not isinstance(boxes, list) or not isinstance(categories, list):
             yield FaultError(kinds.ENTRY, "has no lists of boxes and categories")
         elif len(boxes) != len(categories):
-            told = f"has {len(boxes)} boxes and {len(categories)} categories"
-            yield FaultError(kinds.ENTRY, told)
+            reason = f"has {len(boxes)} boxes and {len(categories)} categories"
+            yield FaultError(kinds.ENTRY, reason)
         else:
             for box, category in zip(boxes, categories, strict=True):
                 yield {"bbox": box, "category_id": category}

@@ -92,6 +92,7 @@ class ObjectSet(ABC):
 
     def shown(self, rows: pa.Table) -> NDArray[np.bool_]:
         """See `itpn_ray.data.sources.base.Annotations.shown`."""
+        # A whole pass over the annotations: what cannot be used must not count as shown.
         found = (one.image_id for one in self.examine() if isinstance(one, Found))
         with_objects = np.unique(np.fromiter(found, np.int64))
         return np.isin(rows.column("image_id").to_numpy(), with_objects)
@@ -111,6 +112,7 @@ class ObjectSet(ABC):
             part = rows.slice(edges[piece], edges[piece + 1] - edges[piece])
             for name, column in columns.items():
                 part = part.append_column(name, column)
+            # Reading fills `problems` before the first piece comes out; they are told once.
             yield part, problems if piece == 0 else []
 
     def examine(self) -> Iterator[Found | Fault]:
@@ -161,14 +163,15 @@ class CocoObjects(ObjectSet):
         """
         seen = IdBook()
         for place, (_, fields) in enumerate(read_arrays(self.uri, ("annotations",))):
-            told = _whole_id(fields)
-            if told is None:
+            given = _whole_id(fields)
+            if given is None:
                 reason = "has no whole number as its id"
-            elif seen.add(told):
+            elif seen.add(given):
                 reason = ""
             else:
-                reason = f"has the id {told} of an earlier annotation"
-            number = FRESH + place if reason or told is None else told
+                reason = f"has the id {given} of an earlier annotation"
+            # Fresh numbers lie above all that a file may have, so none is given twice.
+            number = FRESH + place if reason or given is None else given
             yield Item(
                 file=self.uri,
                 entry=object_entry(number),

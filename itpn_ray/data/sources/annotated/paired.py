@@ -171,6 +171,7 @@ class PairedSource(AnnotatedSource):
         for split in SPLITS:
             if parts.get(split):
                 yield split, self._split(folder, parts[split], categories, tuple(skipped))
+                # What was left out belongs to no split: it is listed once, with the first.
                 skipped = []
 
     def _folder(self) -> Folder:

@@ -9,6 +9,7 @@ from posixpath import basename
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.annotated.coco import annotation_files
+from itpn_ray.data.sources.annotated.dota import holds_dota
 from itpn_ray.data.sources.annotated.label_file import Parse
 from itpn_ray.data.sources.annotated.labelme import parse_labelme
 from itpn_ray.data.sources.annotated.metadata import LABELS, OBJECTS, metadata_files
@@ -44,7 +45,10 @@ def annotated_format(fs: FileSystem, root: str) -> str | None:
         return "objects365"
     if names:
         return "coco"
-    if _is_yolo(fs, root, files):
+    texts = _texts_of_images(files)
+    if any(isinstance(data, bytes) and holds_dota(data) for data in _first(fs, texts)):
+        return "dota"
+    if _is_yolo(fs, root, files, texts):
         return "yolo"
     if _any_reads(fs, parse_voc, _of_suffix(files, ".xml")):
         return "voc"
@@ -58,15 +62,23 @@ def annotated_format(fs: FileSystem, root: str) -> str | None:
     return None
 
 
-def _is_yolo(fs: FileSystem, root: str, files: Sequence[Entry]) -> bool:
-    """Whether a text of boxes lies where the labels of an image would, or data.yaml says it."""
+def _texts_of_images(files: Sequence[Entry]) -> list[str]:
+    """Texts that lie where the labels of an image would."""
     texts = list(_of_suffix(files, ".txt"))
     images = {pair_key(entry.path) for entry in files if texts and is_image(entry)}
-    texts = [path for path in texts if pair_key(path) in images]
+    return [path for path in texts if pair_key(path) in images]
+
+
+def _first(fs: FileSystem, paths: Sequence[str]) -> Iterator[bytes | OSError]:
+    return read_files(fs, islice(paths, _LOOKED_AT))
+
+
+def _is_yolo(fs: FileSystem, root: str, files: Sequence[Entry], texts: Sequence[str]) -> bool:
+    """Whether the texts of images are of boxes, or data.yaml says it."""
     if texts and find_yaml(fs, root) is not None:
         return True
     named = any(entry.name.lower() in CLASS_LISTS for entry in files)
-    for data in islice(read_files(fs, texts), _LOOKED_AT):
+    for data in _first(fs, texts):
         if isinstance(data, bytes) and data.strip():
             return _holds_objects(data)
     return bool(texts) and named
@@ -93,13 +105,13 @@ def _any_reads(fs: FileSystem, parse: Parse, paths: Iterable[str]) -> bool:
 
 
 def _refuse_foreign(fs: FileSystem, root: str, files: Sequence[Entry]) -> None:
-    told = next((f"{_FOREIGN[e.name]} ({e.name})" for e in files if e.name in _FOREIGN), None)
-    told = told or next(_other_xml(fs, files), None)
-    if told is not None:
+    program = next((f"{_FOREIGN[e.name]} ({e.name})" for e in files if e.name in _FOREIGN), None)
+    program = program or next(_other_xml(fs, files), None)
+    if program is not None:
         raise DataError(
             "prepare.source",
             root,
-            f"has annotations of {told}, which cannot be read",
+            f"has annotations of {program}, which cannot be read",
             "Export them as COCO, YOLO or Pascal VOC",
         )
 

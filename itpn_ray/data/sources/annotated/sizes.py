@@ -37,8 +37,8 @@ def _size(data: bytes) -> Frame | None:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             # Asking for EXIF decodes images that have none in their header.
-            told = image.format in ("JPEG", "MPO", "TIFF") or "exif" in image.info
-            turned = told and image.getexif().get(_ORIENTATION) in _TURNED
+            may_have_exif = image.format in ("JPEG", "MPO", "TIFF") or "exif" in image.info
+            turned = may_have_exif and image.getexif().get(_ORIENTATION) in _TURNED
     # Readers raise nearly anything on broken files, which preparation tells when it decodes them.
     except Exception:
         return None

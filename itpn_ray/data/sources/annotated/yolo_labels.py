@@ -2,7 +2,7 @@
 
 - ``class x y width height``: the box's centre and sides; a confidence may follow.
 - ``class x y x y x y ...``: the corners of an outline, the box is around it. Four corners are also
-  how oriented boxes are written, so these are told.
+  how oriented boxes are written, so they are reported.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def _fields(
     is_box = len(shares) in _BOX
     outside = [share for share in shares[: 4 if is_box else None] if abs(share) > _LARGEST_SHARE]
     if outside:
-        told = f"has {outside[0]:g} where a share of the image's side belongs, 0 to 1"
-        raise FaultError(kinds.ENTRY, told)
+        reason = f"has {outside[0]:g} where a share of the image's side belongs, 0 to 1"
+        raise FaultError(kinds.ENTRY, reason)
     if is_box:
         x, y, width, height = (v * frame[n % 2] for n, v in enumerate(shares[:4]))
         return {"bbox": [x - width / 2, y - height / 2, width, height]}, ()
     if len(shares) < _LEAST_OUTLINE or len(shares) % 2:
         raise FaultError(kinds.ENTRY, f"has {len(shares)} numbers behind its class")
     outline = [value * frame[n % 2] for n, value in enumerate(shares)]
-    told = "has four corners, which are read as its outline"
-    remarks = ((kinds.CORNERS, told),) if len(shares) == _ORIENTED else ()
+    reason = "has four corners, which are read as its outline"
+    remarks = ((kinds.CORNERS, reason),) if len(shares) == _ORIENTED else ()
     return {"segmentation": [outline]}, remarks

@@ -45,6 +45,7 @@ def find_yaml(fs: FileSystem, root: str) -> YoloYaml | None:
     there = [entry for entry in children(fs, root) if not entry.problem]
     paths = [entry.path for entry in there if entry.name.lower().endswith(_SUFFIXES)]
     found = [read for path in paths if (read := _read(fs, path)) is not None]
+    # Training settings are kept as YAML beside it, with names and train too.
     usual = [read for read in found if read.name.startswith("data")] or found
     if len(usual) > 1:
         names = ", ".join(read.name for read in usual)
@@ -63,8 +64,8 @@ def _read(fs: FileSystem, path: str) -> YoloYaml | None:
             raise data
         found = yaml.load(decode(data), Loader=yaml.BaseLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise DataError(path, None, f"cannot be read: {told}", "Fix it or remove it") from error
+        cause = " ".join(str(error).split())
+        raise DataError(path, None, f"cannot be read: {cause}", "Fix it or remove it") from error
     if not isinstance(found, dict) or not {"names", "train", "val"} & set(found):
         return None
     try:
@@ -74,8 +75,8 @@ def _read(fs: FileSystem, path: str) -> YoloYaml | None:
             splits=dict(_splits(found)),
         )
     except (FaultError, TypeError) as error:
-        told = error.reason if isinstance(error, FaultError) else str(error)
-        raise DataError(path, None, told, "Write names as a list and splits as folders") from error
+        cause = error.reason if isinstance(error, FaultError) else str(error)
+        raise DataError(path, None, cause, "Write names as a list and splits as folders") from error
 
 
 def _names(found: Any) -> Iterator[tuple[Id, str]]:

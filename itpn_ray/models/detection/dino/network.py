@@ -6,7 +6,6 @@ Shapes: B images, S tokens over all maps, Q queries, D noisy copies, C classes. 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from itpn_ray.models.detection.base import (
     MAX_DETECTIONS,
     Detections,
     Detector,
-    Mean,
     Targets,
 )
 from itpn_ray.models.detection.dino.boxes import to_pixels, to_shares
@@ -27,7 +25,8 @@ from itpn_ray.models.detection.dino.levels import Levels, lay_out
 from itpn_ray.models.detection.dino.losses import Predictions, match, set_losses
 from itpn_ray.models.detection.dino.parts import draw_layers, make_encoder, place_codes
 from itpn_ray.models.networks.backbone import DenseTrunk
-from itpn_ray.models.networks.build import build_trunk, pyramid_config, trunk_config
+from itpn_ray.models.networks.build import build_trunk, dense_head_config
+from itpn_ray.models.networks.dense_head import Mean
 
 
 class Dino(Detector):
@@ -170,38 +169,18 @@ class Dino(Detector):
         return boxes.gather(1, query), best, place % classes
 
 
-def create_dino(
-    name: str,
-    *,
-    num_classes: int,
-    image_size: int = 224,
-    pyramid_width: int | None = None,
-    pyramid_depth: int = 1,
-    **changes: Any,
-) -> Dino:
+def create_dino(name: str, *, pyramid_depth: int = 1, **changes: Any) -> Dino:
     """A DINO by the name of its trunk.
 
     Args:
         name: see `itpn_ray.models.create_trunk`.
-        num_classes: classes of objects.
-        image_size: side of the images that the trunk's position table is made for, in pixels;
-            others resize it.
-        pyramid_width: channels of the maps; None: the size's own.
         pyramid_depth: blocks after each upsampling: the authors use 1; take the 2 of pixel
             pre-training to keep all that its pyramid has learned.
-        changes: other fields of `DinoConfig`, such as levels; and of `TrunkConfig`, such as
-            drop_path or acceleration, or migration.
+        changes: fields of `DinoConfig`, such as num_classes or levels; see `dense_head_config` for
+            others.
 
     Raises:
-        ConfigError: no such name, or a value that does not fit.
+        ConfigError: no such name or field, or a value that does not fit.
     """
-    own = {field.name for field in dataclasses.fields(DinoConfig)}
-    head = {field: changes.pop(field) for field in own & changes.keys()}
-    trunk = trunk_config(name, image_size=image_size, **changes)
-    config = DinoConfig(
-        trunk=trunk,
-        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
-        num_classes=num_classes,
-        **head,
-    )
-    return Dino(config, DenseTrunk(config.dense, build_trunk(trunk)))
+    config = dense_head_config(DinoConfig, name, pyramid_depth=pyramid_depth, **changes)
+    return Dino(config, DenseTrunk(config.dense, build_trunk(config.trunk)))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from itpn_ray.models.detection.base import Detections, Detector, Mean, Targets
+from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
-from itpn_ray.models.detection.rcnn.regions import Extent, objects_of
+from itpn_ray.models.detection.rcnn.regions import extents, objects_of
 from itpn_ray.models.detection.rcnn.roi_head import RoiHead
 from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
 from itpn_ray.models.networks.backbone import DenseTrunk
-from itpn_ray.models.networks.build import build_trunk, pyramid_config, trunk_config
+from itpn_ray.models.networks.build import build_trunk, dense_head_config
+from itpn_ray.models.networks.dense_head import Mean
 
 
 class Rcnn(Detector):
@@ -43,7 +43,7 @@ class Rcnn(Detector):
             DataError: there are mask heads but no masks.
         """
         maps = self.maps(images, targets.seeds)
-        valid, objects = _sizes(sizes), objects_of(targets)
+        valid, objects = extents(sizes), objects_of(targets)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         first = proposal_losses(candidates, objects, mean)
@@ -52,57 +52,24 @@ class Rcnn(Detector):
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """See `Detector.detect`."""
-        maps, valid = self.maps(images), _sizes(sizes)
+        maps, valid = self.maps(images), extents(sizes)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         return self.roi.detect(maps, proposals, valid)
 
 
-def create_rcnn(
-    name: str,
-    *,
-    num_classes: int,
-    stages: int = 1,
-    masks: bool = True,
-    image_size: int = 224,
-    pyramid_width: int | None = None,
-    pyramid_depth: int = 1,
-    fc_width: int = 1024,
-    proposals: int = 1000,
-    regions: int = 512,
-    **changes: Any,
-) -> Rcnn:
-    """A Mask R-CNN (1 stage) or Cascade Mask R-CNN (3) by its trunk's name; see `RcnnConfig`.
+def create_rcnn(name: str, *, pyramid_depth: int = 1, **changes: Any) -> Rcnn:
+    """A Mask R-CNN (1 stage) or Cascade Mask R-CNN (3) by the name of its trunk.
 
     Args:
-        name: of the trunk, one of `config.SIZES`.
-        num_classes: classes of objects.
-        stages: box heads in a row.
-        masks: whether there are mask heads.
-        image_size: side of the images that the position table is made for; others resize it.
-        pyramid_width: channels of the maps; None: the size's own.
+        name: see `itpn_ray.models.create_trunk`.
         pyramid_depth: blocks after each upsampling: the authors use 1; take the 2 of pixel
             pre-training to keep all that its pyramid has learned.
-        fc_width: hidden width of the box heads.
-        proposals: boxes of an image that the proposal network hands on.
-        regions: boxes of an image that a head learns from.
-        changes: other fields of `TrunkConfig`, such as drop_path or acceleration, or migration.
+        changes: fields of `RcnnConfig`, such as num_classes, stages or masks; see
+            `dense_head_config` for others.
 
     Raises:
-        ConfigError: no such name, or a value that does not fit.
+        ConfigError: no such name or field, or a value that does not fit.
     """
-    config = RcnnConfig(
-        trunk=trunk_config(name, image_size=image_size, **changes),
-        pyramid=pyramid_config(name, pyramid_width, pyramid_depth),
-        num_classes=num_classes,
-        stages=stages,
-        masks=masks,
-        fc_width=fc_width,
-        proposals=proposals,
-        regions=regions,
-    )
+    config = dense_head_config(RcnnConfig, name, pyramid_depth=pyramid_depth, **changes)
     return Rcnn(config, DenseTrunk(config.dense, build_trunk(config.trunk)))
-
-
-def _sizes(sizes: Tensor) -> Sequence[Extent]:
-    return [(height, width) for height, width in sizes.tolist()]

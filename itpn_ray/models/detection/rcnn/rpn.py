@@ -16,9 +16,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from itpn_ray.models.detection.base import Mean
 from itpn_ray.models.detection.boxes import decode, encode, match, sample
 from itpn_ray.models.detection.rcnn.regions import Extent, Objects
+from itpn_ray.models.networks.dense_head import Mean
 from itpn_ray.rng import Stream
 
 ANCHOR_STRIDES = 8  # side of a square anchor over its map's stride

@@ -39,7 +39,7 @@ def is_coco(fs: FileSystem, path: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageFolder:
     """Where the images of an annotation file lie.
 
     Attributes:
@@ -52,13 +52,14 @@ class Place:
 
     def path(self, file_name: str) -> str:
         """An image's path relative to the source, from its name in any system's form."""
+        # Names written on Windows have backslashes; ".." must not lead out of the source.
         parts = [p for p in file_name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
         return "/".join([*filter(None, [self.folder]), *parts[-self.tail :]])
 
 
-def find_place(
+def find_image_folder(
     fs: FileSystem, root: str, name: str, split: str, file_names: Sequence[str]
-) -> Place:
+) -> ImageFolder:
     """Where the images of an annotation file lie.
 
     Args:
@@ -72,8 +73,9 @@ def find_place(
         DataError: none of the images is in any of the usual folders.
     """
     folders = list(dict.fromkeys(_folders(fs, root, name, split)))
+    # The whole name before its last two parts before the last: patch8/1.jpg is not patch9/1.jpg.
     for file_name, folder, tail in product(file_names, folders, (0, 2, 1)):
-        place = Place(folder, tail)
+        place = ImageFolder(folder, tail)
         if fs.get_file_info(f"{root}/{place.path(file_name)}").type == FileType.File:
             return place
     raise DataError(
