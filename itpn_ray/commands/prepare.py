@@ -30,9 +30,11 @@ def prepare_data(config: PrepareConfig, console: Console) -> None:
         DataError: images that cannot be used.
     """
     from itpn_ray.data.prepare.driver import prepare
+    from itpn_ray.ray_runtime.start import redirect_ray_errors
     from itpn_ray.terminal.item_progress import progress_bar
 
-    with progress_bar(console, "preparing images") as count:
+    verbose = console.verbosity == "verbose"
+    with redirect_ray_errors(verbose=verbose), progress_bar(console, "preparing images") as count:
         manifest = prepare(config, lambda now: count(now.images, now.total_images), say=console.say)
     for split, info in manifest.splits.items():
         console.say(

@@ -11,6 +11,7 @@ from typing import Any
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
+from itpn_ray.storage import join, open_store
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
@@ -21,6 +22,10 @@ REPORT = "report.html"
 EXPORT = "exported/model.safetensors"
 """The trained weights; there once the run has come to its end."""
 CHECKPOINTS = "checkpoints"
+REPEATS = "repeats"
+"""Folder in that of a sweep: runs with other seeds, each kept by itself."""
+TRACKED = "tracked.json"
+"""The key by which the run's tracker knows it, see `tracking_key`."""
 COSTS = "costs.json"
 """Which machines the run held, from when to when, and their prices."""
 PLAN = "plan.json"
@@ -113,11 +118,41 @@ def claim(
             _refuse_changes(folder.name, changed)
             if longer(before, plain):
                 _make_way(folder, epochs_of(before))
+        _note_key(folder, plain, before)
         (folder / INPUTS).write_text(json.dumps(dict(inputs), indent=1))
         (folder / CONFIG).write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise _unwritable(folder, error) from error
     return before
+
+
+def tracking_key(folder: Path) -> str:
+    """The key by which a tracker knows the run in a claimed folder: where it was first kept."""
+    return str(json.loads((folder / TRACKED).read_text())["key"])
+
+
+def _note_key(folder: Path, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
+    """Write the tracking key: a run that was moved keeps it, a copy of one gets its own."""
+    path = folder / TRACKED
+    here = _place_of(now)
+    # A run of an older version has no such file, but was tracked by the place in its settings.
+    known = tracking_key(folder) if path.exists() else _place_of(before or now)
+    if known != here and _holds_run(known):
+        known = here
+    path.write_text(json.dumps({"key": known}))
+
+
+def _holds_run(place: str) -> bool:
+    """Whether there is a run at a place, as far as it can be asked."""
+    try:
+        return open_store(place).exists(CONFIG)
+    except OSError:
+        return False
+
+
+def _place_of(settings: Mapping[str, Any]) -> str:
+    """OUT/RUN of settings."""
+    return join(str(settings["out"]), str(settings["run"]))
 
 
 def renew(
