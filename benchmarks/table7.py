@@ -9,7 +9,7 @@ in windows (WMSA); with relative positions in windows (HRPE); with gathering tok
 positions of windows and of the attention to gathering tokens (RPE); with gathering tokens and
 positions in windows. They are timed in turn in one process, from normalised tiles to turned boxes;
 weights are random unless they were trained, and then few boxes are found. Writes
-table7-<device>-<type>.json and .md; training writes a run a row, which goes on where it was stopped.
+table7-<device>-<type>.json and .md; training writes a run a row, which goes on where it stopped.
 """
 
 from __future__ import annotations
