@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -262,9 +262,7 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
     """
     trained, network = network, _gathered(parts, network).eval()
     batches = partial(prefetch, parts.val, parts.worker.device)
-    # Eagerly: evaluations have sizes and a mode of their own, each a graph to compile.
-    eager = torch.compiler.set_stance("force_eager")
-    with torch.no_grad(), parts.worker.autocast(), eager:
+    with torch.no_grad(), parts.worker.autocast(), _eager(parts.config):
         found = parts.task.evaluate_ratios(network, batches, parts.worker.reduce)
         figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
         best = _is_best(parts, figures, step)
@@ -280,6 +278,12 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
     trained.train()
     parts.evaluated({**figures, "step": step, "epoch": epoch})
     return best
+
+
+def _eager(config: ExperimentConfig) -> AbstractContextManager[object]:
+    """Nothing is compiled meanwhile: evaluations have sizes and a mode of their own."""
+    # Not unless it is needed, for the compiler takes seconds to import.
+    return torch.compiler.set_stance("force_eager") if config.model.compile else nullcontext()
 
 
 def _is_best(parts: TrainingParts, figures: dict[str, float], step: int) -> bool:
