@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,14 +15,12 @@ DOTA = "DOTA mAP"
 
 def _fine_tuned(row: str, pretrain: str, finetune: str, paper: float, large: str = "") -> Cell:
     """A row of Tables 3 and 4; `large` is the recipe of ImageNet-22K in between."""
-    first = Step(verb="pretrain", recipe=pretrain)
-    last = Step(verb="finetune", recipe=finetune)
+    steps: tuple[Step, ...] = (Step(verb="pretrain", recipe=pretrain),)
+    changes = {}
     if large:
-        between = Step(verb="finetune", recipe=large, data="intermediate")
-        last = dataclasses.replace(last, changes={"task.init_head": True})
-        steps = (first, between, last)
-    else:
-        steps = (first, last)
+        steps += (Step(verb="finetune", recipe=large, data="intermediate"),)
+        changes = {"task.init_head": True}
+    steps += (Step(verb="finetune", recipe=finetune, changes=changes),)
     return Cell(row=row, column=IMAGENET, steps=steps, metric="top1", paper=paper)
 
 
