@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,37 @@ SMALL = (
 )
 
 
+CANARIES = {
+    "AWS_ACCESS_KEY_ID": "canary-key-id-51c0",
+    "AWS_SECRET_ACCESS_KEY": "canary-secret-key-9d2e",
+    "MLFLOW_TRACKING_TOKEN": "canary-mlflow-token-77ab",
+}
+"""Secrets of whoever submits: handed on, and written nowhere."""
+
+
+@pytest.fixture(autouse=True)
+def canaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CANARIES.items():
+        monkeypatch.setenv(name, value)
+
+
 def submitted(head: Head, file: str, *changes: str) -> int:
     words = [word for change in changes for word in ("--set", change)]
-    to = ["--address", head.jobs_address, "--connect-timeout-s", "60"]
+    to = ["--address", head.jobs_address, "--connect-timeout-s", "60", "--env", *CANARIES]
     return cli.run(["submit", str(JOBS / file), *to, *words])
+
+
+def files_with_secrets(*folders: Path) -> list[tuple[Path, str]]:
+    """Every file that holds a canary or the cluster's token."""
+    secrets = [*CANARIES.values(), os.environ["RAY_AUTH_TOKEN"]]
+    return [
+        (path, secret)
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+        for secret in secrets
+        if secret.encode() in path.read_bytes()
+    ]
 
 
 def small(step: str) -> list[str]:
@@ -45,6 +73,13 @@ def test_a_chain_and_its_finished_steps(
     assert "step evaluate, 4 of 4" in said
     results = json.loads((tmp_path / "runs" / "evaluate" / "results.json").read_text())
     assert [row["migration"] for row in results["migration"]] == [0.0, 0.2]
+    # Runs, their logs and reports; Ray's logs, and those of the jobs.
+    assert files_with_secrets(tmp_path, head.folder) == []
+    from ray.job_submission import JobSubmissionClient
+
+    jobs = JobSubmissionClient(head.jobs_address).list_jobs()
+    assert any("jobs.chain" in job.entrypoint for job in jobs)
+    assert not any(secret in job.entrypoint for job in jobs for secret in CANARIES.values())
     assert submitted(head, "chain.yaml", *changes) == 0
     said = capfd.readouterr().out
     assert said.count("was done before") == 4
@@ -59,7 +94,10 @@ def test_training_files(head: Head, prepared: str, tmp_path: Path, file: str) ->
     weights = [] if step == "pretrain" else [f"weights={tmp_path / 'none'}"]
     fresh = [] if step == "pretrain" else ["finetune.model.init="]
     changes = [*place, *weights, *fresh, "recipe=nano", *small(step)]
+    changes.remove(f"{step}.tracking.kind=none")
     assert submitted(head, f"{file}.yaml", *changes) == 0
+    assert (tmp_path / "mlflow.db").is_file()
+    assert files_with_secrets(tmp_path) == []
     assert (tmp_path / f"imagenet-{step}" / "exported" / "model.safetensors").is_file()
 
 

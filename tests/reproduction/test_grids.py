@@ -70,6 +70,9 @@ def test_a_smaller_scale_keeps_what_differs() -> None:
     windows = Step(verb="detect", recipe="itpn_base_dino", changes={"model.window": 16})
     assert scaled(windows, NANO)[0] == "nano_dino"
     assert scaled(windows, NANO)[1].model.window == NANO.window
+    assert scaled(Step(verb="segment", recipe="fast_itpn_base_mask_dino"), NANO)[0] == (
+        "nano_mask_dino"
+    )
 
 
 @pytest.mark.parametrize(
