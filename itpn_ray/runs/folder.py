@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -155,23 +155,37 @@ def _place_of(settings: Mapping[str, Any]) -> str:
     return join(str(settings["out"]), str(settings["run"]))
 
 
-def renew(folder: Path, settings: Mapping[str, Any], *, command: str) -> str:
+def renew(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    command: str,
+    what: str = "an evaluation",
+    marks: Set[str] = frozenset({"weights", "migration"}),
+) -> str:
     """Make the folder of an evaluation, rid of all that an earlier one wrote.
+
+    Args:
+        folder: of the run.
+        settings: of the evaluation, a dict of JSON values.
+        command: the command line.
+        what: kind of evaluation, for people.
+        marks: settings by which the folder of an earlier one is known.
 
     Returns:
         The weights that the earlier evaluation was of; empty where there was none.
 
     Raises:
-        ConfigError: the folder cannot be written, or holds something else than an evaluation.
+        ConfigError: the folder cannot be written, or holds something else.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = settings_before(folder) or {}
-        if any(folder.iterdir()) and not {"weights", "migration"} <= before.keys():
+        if any(folder.iterdir()) and not marks <= before.keys():
             raise ConfigError(
                 "run",
                 folder.name,
-                f"{folder} holds something else than an evaluation",
+                f"{folder} holds something else than {what}",
                 "Choose another --run",
             )
         plain = {**settings, "command": command}

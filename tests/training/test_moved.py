@@ -15,7 +15,7 @@ from itpn_ray.commands.verify_resume.run import _short
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import INPUTS, TRACKED, tracking_key
+from itpn_ray.runs.folder import EXPORT, INPUTS, TRACKED, tracking_key
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.training.claim import claim_run, run_folder
@@ -81,6 +81,18 @@ def test_moved_initial_weights_go_on(data: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"others")
     with pytest.raises(ConfigError, match=r"model\.init \(other content\)"):
         claim_run(starting(tmp_path / "a"), "")
+
+
+def test_a_runs_folder_stands_for_the_weights_in_it(data: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "pre" / EXPORT
+    exported.parent.mkdir(parents=True)
+    exported.write_bytes(b"weights")
+    digests = []
+    for init in (exported, tmp_path / "pre"):
+        base = classification(str(data), tmp_path / "out")
+        model = dataclasses.replace(base.model, init=str(init))
+        digests.append(input_digests(dataclasses.replace(base, model=model)))
+    assert digests[0] == digests[1]
 
 
 def test_a_moved_teacher_is_known_by_its_content(data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from itpn_ray.commands.evaluate.run import load_trained
+from itpn_ray.commands.features.config import FeaturesConfig
 from itpn_ray.commands.predict.config import PredictConfig
 from itpn_ray.commands.predict.files import (
     DRAWN,
@@ -100,7 +101,7 @@ def make_predictor(config: PredictConfig, weights: str) -> Predict:
     return task.predictor(network.to(worker.device), task.class_names(network), place)
 
 
-def with_room(config: PredictConfig) -> RayConfig:
+def with_room(config: PredictConfig | FeaturesConfig) -> RayConfig:
     """The Ray to run on; a private one has CPUs for all workers, which would wait for them else."""
     if config.ray.address or config.ray.num_cpus is not None:
         return config.ray
