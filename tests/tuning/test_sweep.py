@@ -8,18 +8,25 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError, TrialsError
+from itpn_ray.evaluation.speed import Speed
+from itpn_ray.runs.folder import EXPORT
 from itpn_ray.runs.journal import read_lines
+from itpn_ray.storage import open_store
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.speed import Timing, key_of, networks
+from itpn_ray.tuning.study import name_of
 from itpn_ray.tuning.sweep import _tell_failures
+from itpn_ray.tuning.trials import rows_of
 from tests.training.runs import classification, tiny
 
 
@@ -84,6 +91,61 @@ def test_failed_trials_are_counted_and_those_that_were_stopped_early_are_not() -
 def test_bad_settings(prepared: str, tmp_path: Path, changes: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         dataclasses.replace(config(prepared, tmp_path), **changes)
+
+
+def test_a_sweep_under_a_uri_goes_on_on_another_machine(
+    prepared: str, s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Study, trials and results lie under the URI; the trials themselves are stood in for."""
+    from itpn_ray.tuning import sweep as driver
+
+    metrics = {"split": "val", "top1": 0.5, "loss": 1.0, "epoch": 4.0, "step": 8, "time": 0.0}
+    machines: list[list[str]] = []
+
+    def trials(config: SweepConfig, folder: Path, weights: dict, *others: object) -> list[dict]:
+        timed, study = others[:2]
+        assert weights == {}
+        machines.append([name_of(one) for one in study.trials()])
+        while taken := study.take():
+            place = folder / "trials" / taken[0]
+            (place / "exported").mkdir(parents=True)
+            (place / EXPORT).write_bytes(b"weights")
+            (place / "config.json").write_text("{}")
+            (place / "metrics.jsonl").write_text(json.dumps(metrics) + "\n")
+            study.complete(taken[0], (0.5, 100.0))
+            if len(machines) == 1:
+                raise KeyboardInterrupt
+        return rows_of(config, folder, timed, study, {})
+
+    settings = config(prepared, tmp_path)
+    settings = dataclasses.replace(
+        settings,
+        out=f"{s3_uri}/out",
+        apply="best",
+        tracking=TrackingConfig(kind="none"),
+        finetune=dataclasses.replace(
+            settings.finetune, model=dataclasses.replace(settings.finetune.model, init="")
+        ),
+    )
+    speed = Speed(images_per_s=100.0, low=90.0, high=110.0, timings=3)
+    timing = Timing(throughput=speed, latency_ms=5.0)
+    known = {key_of(one.model): timing for one in networks(settings)}
+    monkeypatch.setattr(driver, "start_ray", lambda *a, **b: nullcontext())
+    monkeypatch.setattr(driver, "_timings", lambda *a: known)
+    monkeypatch.setattr(driver, "_pretrained", lambda *a: {})
+    monkeypatch.setattr(driver, "_trials", trials)
+    for number, ended in enumerate((pytest.raises(KeyboardInterrupt), nullcontext())):
+        (tmp_path / f"machine-{number}").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / f"machine-{number}"))
+        with ended:
+            driver.sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    assert machines == [[], ["trial-000"]]
+    store = open_store(f"{s3_uri}/out/tune")
+    rows = json.loads(store.read_bytes("results.json"))["trials"]
+    assert sorted(row["trial"] for row in rows) == ["trial-000", "trial-001"]
+    assert {"study.sqlite", "report.html", "config.json", f"best/{EXPORT}"} <= set(store.list())
+    assert store.exists(f"trials/trial-000/{EXPORT}")
+    assert not [key for key in store.list() if "canary" in store.read_bytes(key).decode("latin-1")]
 
 
 @pytest.mark.usefixtures("ray_cluster")
