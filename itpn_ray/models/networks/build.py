@@ -28,7 +28,7 @@ from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.distillation import ClipDistiller
 from itpn_ray.models.rotated.config import RotatedRcnnConfig
-from itpn_ray.models.segmentation.config import SegmenterConfig
+from itpn_ray.models.segmentation.config import EomtConfig, MaskDinoConfig, SegmenterConfig
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.fast_itpn import FastItpn
 from itpn_ray.models.trunk.itpn import Itpn
@@ -64,9 +64,17 @@ def build(config: NetworkConfig) -> Network:
 
         return Dino(config, DenseTrunk(config.dense, trunk))
     if isinstance(config, SegmenterConfig):
-        from itpn_ray.models.segmentation.network import Segmenter
+        from itpn_ray.models.segmentation.pixelwise import PixelwiseSegmenter
 
-        return Segmenter(config, DenseTrunk(config.dense, trunk))
+        return PixelwiseSegmenter(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, MaskDinoConfig):
+        from itpn_ray.models.segmentation.mask_dino import MaskDino
+
+        return MaskDino(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, EomtConfig):
+        from itpn_ray.models.segmentation.eomt import Eomt
+
+        return Eomt(config, DenseTrunk(config.dense, trunk))
     assert isinstance(config, DistillerConfig)
     return ClipDistiller(config, trunk)
 
