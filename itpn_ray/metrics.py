@@ -78,13 +78,18 @@ PRETRAINING = (
         for n in (1, 2, 3)
     ),
 )
-NEIGHBOURS = (Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),)
+NEIGHBOURS = (
+    Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),
+    Metric(name="rankme", label="RankMe", chart="effective rank of the features"),
+)
+FEATURES = (Metric(name="probe_top1", label="linear probe top-1", unit="%", counted=True),)
 TOP_K = (
     Metric(name="top1", label="top-1", unit="%", headline=True, counted=True),
     Metric(name="top5", label="top-5", unit="%", counted=True),
     Metric(name="mean_recall", unit="%"),
     Metric(name="recall", unit="%"),
     Metric(name="precision", unit="%"),
+    Metric(name="train_images", label="training images", unit="count"),
     Metric(name="non_finite", unit="count", higher_is_better=False),
 )
 
@@ -122,6 +127,7 @@ SEGMENTATION = (
     Metric(name="macc", label="mean accuracy", unit="%"),
     Metric(name="aacc", label="pixel accuracy", unit="%"),
     Metric(name="miou_all", label="mIoU, absent classes as 0", unit="%", detail=True),
+    Metric(name="boundary_iou", label="mIoU of boundaries", unit="%", detail=True),
     Metric(name="iou", label="IoU", unit="%"),
     Metric(name="acc", label="accuracy", unit="%"),
 )
@@ -133,6 +139,7 @@ _KNOWN = {
         SETTINGS,
         PRETRAINING,
         NEIGHBOURS,
+        FEATURES,
         TOP_K,
         AVERAGE_PRECISION,
         ROTATED,

@@ -50,6 +50,7 @@ class Stream(IntEnum):
     COLOUR = 18
     DROPOUT = 19
     TURN = 20
+    POINTS = 21
 
 
 def uniform(

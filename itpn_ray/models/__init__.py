@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from itpn_ray.models.networks.distillation import ClipDistiller
     from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
     from itpn_ray.models.rotated.network import RotatedRcnn, create_rotated_rcnn
-    from itpn_ray.models.segmentation.network import Segmenter, create_segmenter
+    from itpn_ray.models.segmentation.base import Segmenter
+    from itpn_ray.models.segmentation.network import create_segmenter
     from itpn_ray.models.trunk.base import Trunk
     from itpn_ray.models.weights.convert import to_official
     from itpn_ray.models.weights.files import (
@@ -52,7 +53,8 @@ _HOMES = {
     "weights.files": ("LoadReport", "load_model", "load_official", "load_weights", "save_model"),
     "networks.layer_decay": ("layer_ids", "no_weight_decay"),
     "rotated.network": ("RotatedRcnn", "create_rotated_rcnn"),
-    "segmentation.network": ("Segmenter", "create_segmenter"),
+    "segmentation.base": ("Segmenter",),
+    "segmentation.network": ("create_segmenter",),
     "trunk.base": ("Trunk",),
     "networks.build": (
         "build",

@@ -52,6 +52,9 @@ class ModelConfig:
     Fast-iTPN, no scale for iTPN)."""
     relative_position: bool = False
     """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
+    convolution: bool = False
+    """Use 3x3 convolutions where the paper has channel MLPs: in stages 1 and 2, and in the pyramid
+    (the paper's comparison, Table 9)."""
     init: str = ""
     """Weights to start from: a weight file of this project or of the authors, or a run's folder;
     empty: random."""
@@ -60,6 +63,10 @@ class ModelConfig:
     run says when it starts."""
     partial_init: bool = False
     """Accept an initial file that fills less than 95 % of the trunk."""
+    freeze_trunk: bool = False
+    """Train only what lies behind the trunk: norm and head of a classifier (linear probing), or
+    pyramid and head. The trunk keeps the initial weights and drops no paths; layer decay has
+    nothing to scale."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpoint_activations: bool = False
@@ -87,6 +94,13 @@ class ModelConfig:
                 True,
                 "gathering tokens belong to windows",
                 "Add --model.window 16",
+            )
+        if self.freeze_trunk and self.partial_init:
+            raise ConfigError(
+                "model.partial_init",
+                True,
+                "would freeze what the initial file does not fill at random values",
+                "Leave it out, or leave out --model.freeze-trunk",
             )
         self._check_window_position()
         if self.layer_scale is not None:
@@ -155,7 +169,11 @@ class ModelConfig:
 
     def trunk_changes(self) -> dict[str, Any]:
         """What the trunk has other than the named size, without acceleration."""
-        changes = {"drop_path": self.drop_path, "relative_position": self.relative_position}
+        changes = {
+            "drop_path": self.drop_path,
+            "relative_position": self.relative_position,
+            "convolution": self.convolution,
+        }
         scale = {} if self.layer_scale is None else {"layer_scale": self.layer_scale}
         return changes | scale
 
@@ -189,6 +207,11 @@ class TaskConfig:
     def input_side(self, model: ModelConfig) -> tuple[int, str]:
         """Shorter side of what the network sees, pixels, and the option that sets it."""
         return model.image_size, "--model.image-size"
+
+    @property
+    def balancing(self) -> str:
+        """The option that lets rare classes count as much as frequent ones; empty: none, or on."""
+        return ""
 
     @property
     def average(self) -> tuple[str, float]:

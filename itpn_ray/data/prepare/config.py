@@ -9,7 +9,14 @@ from itpn_ray.data.sources.outside import check_format
 from itpn_ray.errors import ConfigError
 
 LAYOUTS = ("imagenet", "coco", "ade", "dota")
-MASK_FORMATS = ("ade20k", "masks", "voc-masks", "cityscapes")
+MASK_FORMATS = (
+    "ade20k",
+    "masks",
+    "voc-masks",
+    "ade20k-full",
+    "cityscapes",
+    "coco-panoptic",
+)
 FORMATS = (
     "auto",
     "folders",

@@ -230,7 +230,7 @@ class ShardJob:
                     record.leave_out(row["path"], faults)
                     row = follow(row, image)
                 if self.masks:
-                    row |= self._mask(row["mask_path"], mask, image)
+                    row |= self._mask(row, mask, image)
             except RejectedError as error:
                 record.quarantine.append((row["path"], str(error)))
                 continue
@@ -249,10 +249,12 @@ class ShardJob:
             if tile["classes"] or split != "train":
                 yield {**tile, **_stored(image)}, image
 
-    def _mask(self, path: str, data: bytes | OSError, image: EncodedImage) -> dict[str, Any]:
+    def _mask(
+        self, row: dict[str, Any], data: bytes | OSError, image: EncodedImage
+    ) -> dict[str, Any]:
         """The column of a mask, and how many pixels each class has."""
         assert self.masks is not None
-        mask = mask_of(path, data, image, self.masks, self.rules.max_pixels)
+        mask = mask_of(row, data, image, self.masks, self.rules.max_pixels)
         return {"mask": encode_mask(mask), "pixels": class_pixels(mask)}
 
 

@@ -21,16 +21,24 @@ from itpn_ray.data.sources.base import Say, Source, silent
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
-from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
-from itpn_ray.data.sources.masks import mask_format, open_masks
+from itpn_ray.data.sources.imagenet_tars import TRAIN, TRAIN_22K, ImageNetTars
+from itpn_ray.data.sources.masks import MaskSource, mask_format
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
+from itpn_ray.data.sources.panoptic import PanopticSource
 from itpn_ray.data.sources.parquet import ParquetSource
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import Entry, children
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import filesystem, join
+
+
+def open_masks(form: str, config: PrepareConfig) -> MaskSource:
+    """The reader of a format of images with masks."""
+    source = PanopticSource if form == "coco-panoptic" else MaskSource
+    return source(config.source, form, config.classes, config.palette, _splits(config))
+
 
 SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "folders": lambda c: FolderSource(c.source, c.unlabelled, c.classes, c.labels, _splits(c)),
@@ -91,7 +99,7 @@ _TAKERS = {
     "classes": (
         *("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
         *("yolo", "voc", "labelme", "dota", "turned-xml"),
-        *("metadata", "metadata-labels", *MASK_FORMATS[:3]),
+        *("metadata", "metadata-labels", *MASK_FORMATS[:4]),
     ),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
@@ -118,7 +126,7 @@ def detect(uri: str, say: Say = silent, *, unlabelled: bool = False) -> str:
     if not found:
         raise DataError("prepare.source", uri, "is empty", "Give a folder with images")
     names = {entry.name for entry in found}
-    if TRAIN in names:
+    if names & {TRAIN, *TRAIN_22K}:
         return "imagenet-tars"
     if form := mask_format(fs, root):
         return form
