@@ -12,9 +12,7 @@ import pyarrow as pa
 
 from itpn_ray.errors import ItpnError
 from itpn_ray.ray_runtime.compat import rows_of
-from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.places import missing_places
-from itpn_ray.ray_runtime.start import start_ray
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -115,9 +113,8 @@ def here_or_on_actors(
     workers: int,
     cpus: float,
     gpus: float,
-    ray: RayConfig | None = None,
 ) -> Generator[Any, None, None]:
-    """What the tasks answer, in their order.
+    """What the tasks answer, in their order; needs a connection to Ray unless there are no workers.
 
     Args:
         make_work: makes what does the work, once a worker.
@@ -125,7 +122,6 @@ def here_or_on_actors(
         workers: actors; 0: this process, without Ray.
         cpus: reserved for each actor.
         gpus: likewise.
-        ray: the Ray to run on, unless this process is connected to one.
 
     Raises:
         ConfigError: the cluster has not, and cannot get, what the workers need.
@@ -136,11 +132,9 @@ def here_or_on_actors(
         for task in tasks:
             yield from work(task)
         return
-    answered = run_on_ray(
+    yield from run_on_ray(
         make_work, tasks, workers=workers, actors=True, ordered=True, cpus=cpus, gpus=gpus
     )
-    with start_ray(ray), closing(answered) as answers:
-        yield from answers
 
 
 def dataset_of(items: Sequence[dict[str, Any]], *, ordered: bool) -> Dataset:

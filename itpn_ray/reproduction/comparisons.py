@@ -18,12 +18,11 @@ def _fine_tuned(row: str, pretrain: str, finetune: str, paper: float, large: str
     """A row of Tables 3 and 4; `large` is the recipe of ImageNet-22K in between."""
     first = Step(verb="pretrain", recipe=pretrain)
     last = Step(verb="finetune", recipe=finetune)
+    steps: tuple[Step, ...] = (first, last)
     if large:
         between = Step(verb="finetune", recipe=large, data="intermediate")
         last = dataclasses.replace(last, changes={"task.init_head": True})
         steps = (first, between, last)
-    else:
-        steps = (first, last)
     return Cell(row=row, column=IMAGENET, steps=steps, metric="top1", paper=paper)
 
 

@@ -111,10 +111,10 @@ def extract(config: FeaturesConfig, *, command: str, console: Console) -> Path:
     return folder
 
 
-def make_embedder(config: FeaturesConfig) -> Predict:
-    """The network on this worker's device."""
+def make_embedder(config: FeaturesConfig, weights: str) -> Predict:
+    """The network of a file on this worker's device."""
     worker = TrainContext.alone(gpu=bool(config.gpu), threads=config.threads)
-    network, _ = build_network(read_weights(config.weights, key=config.key))
+    network, _ = build_network(read_weights(weights, key=config.key))
     assert isinstance(network, Network)
     return Embedder(network, worker)
 
@@ -145,6 +145,7 @@ def _of_split(config: FeaturesConfig, split: ShardedDataset, console: Console) -
         split=split.split,
         batch=config.batch,
         threads=config.threads,
+        weights=config.weights,
         make_predictor=partial(make_embedder, config),
     )
     answers = answer_split(
@@ -165,6 +166,7 @@ def _of_folder(config: FeaturesConfig, folder: Path, console: Console) -> Embedd
         uri=config.images,
         batch=config.batch,
         threads=config.threads,
+        weights=config.weights,
         make_predictor=partial(make_embedder, config),
     )
     outcomes = answer_folder(

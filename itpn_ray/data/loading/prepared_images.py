@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,19 @@ from torch import Tensor
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.loading.image_folder import Answer, FolderImage, Predict
+from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.errors import DataError
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.machines import require_seen, ship
+from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.ray_runtime.tasks import Work, here_or_on_actors
+from itpn_ray.storage import is_s3, join
+from itpn_ray.storage.uri import local_path
 
 _LOADER = LoaderConfig(transport="threads")
 _BATCHES_A_TASK = 8  # batches that an actor is asked for together
+_ELSEWHERE = "Copy it to s3://BUCKET/PREFIX"
 Rows = tuple[int, int]
 """The first row and the one after the last."""
 
@@ -34,14 +40,16 @@ class SplitJob:
         split: which split.
         batch: images a forward pass.
         threads: images decoded at once.
-        make_predictor: makes the network, once a worker.
+        weights: file of the network; a local one is sent to workers on other machines.
+        make_predictor: makes the network of a file, once a worker.
     """
 
     uri: str
     split: str
     batch: int
     threads: int
-    make_predictor: Callable[[], Predict]
+    weights: str
+    make_predictor: Callable[[str], Predict]
 
 
 class SplitWorker:
@@ -54,7 +62,7 @@ class SplitWorker:
     def __init__(self, job: SplitJob) -> None:
         self._job = job
         self._dataset = open_rows(job.uri, job.split, _LOADER)
-        self._predict = job.make_predictor()
+        self._predict = job.make_predictor(job.weights)
         self._pool = ThreadPoolExecutor(job.threads, "decode")
 
     def answers(self, rows: Rows) -> Iterator[list[Answer]]:
@@ -101,13 +109,17 @@ def answer_split(
     """
     size = job.batch * min(_BATCHES_A_TASK, -(-count // (job.batch * max(1, workers))))
     tasks = [(start, min(count, start + size)) for start in range(0, count, size)]
+    with start_ray(ray) if workers else nullcontext():
+        if workers and not is_s3(job.uri):
+            require_seen("images", job.uri, local_path(join(job.uri, MANIFEST)), _ELSEWHERE)
+        sent = ship(job.weights) if workers else None
 
-    def make_work() -> Work:
-        return SplitWorker(job).answers
+        def make_work() -> Work:
+            return SplitWorker(replace(job, weights=sent.here()) if sent else job).answers
 
-    answered = here_or_on_actors(
-        make_work, tasks, workers=workers, cpus=job.threads, gpus=int(gpus), ray=ray
-    )
-    with closing(answered):
-        for answers in answered:
-            yield from answers
+        answered = here_or_on_actors(
+            make_work, tasks, workers=workers, cpus=job.threads, gpus=int(gpus)
+        )
+        with closing(answered):
+            for answers in answered:
+                yield from answers
