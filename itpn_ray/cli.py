@@ -27,6 +27,7 @@ from itpn_ray.commands.cache_teacher import command as cache_teacher
 from itpn_ray.commands.chaos import command as chaos
 from itpn_ray.commands.demo import command as demo
 from itpn_ray.commands.evaluate import command as evaluate
+from itpn_ray.commands.features import command as features
 from itpn_ray.commands.plan import command as plan
 from itpn_ray.commands.predict import command as predict
 from itpn_ray.commands.verify_resume import command as verify_resume
@@ -110,6 +111,7 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "segment": (train.segment, train.SEGMENT_HELP),
     "evaluate": (evaluate.run, evaluate.HELP),
     "predict": (predict.run, predict.HELP),
+    "features": (features.run, features.HELP),
     "tune": (tune.run, tune.HELP),
     "reproduce": (reproduce.run, reproduce.HELP),
     "inspect": (inspect.run, inspect.HELP),

@@ -50,7 +50,7 @@ OPTIMIZERS = ("adamw", "muon")
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW or Muon with linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
+    """AdamW or Muon, linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
 
     Raises:
         ConfigError: a value lies outside its range.

@@ -78,13 +78,18 @@ PRETRAINING = (
         for n in (1, 2, 3)
     ),
 )
-NEIGHBOURS = (Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),)
+NEIGHBOURS = (
+    Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),
+    Metric(name="rankme", label="RankMe", chart="effective rank of the features"),
+)
+FEATURES = (Metric(name="probe_top1", label="linear probe top-1", unit="%", counted=True),)
 TOP_K = (
     Metric(name="top1", label="top-1", unit="%", headline=True, counted=True),
     Metric(name="top5", label="top-5", unit="%", counted=True),
     Metric(name="mean_recall", unit="%"),
     Metric(name="recall", unit="%"),
     Metric(name="precision", unit="%"),
+    Metric(name="train_images", label="training images", unit="count"),
     Metric(name="non_finite", unit="count", higher_is_better=False),
 )
 
@@ -134,6 +139,7 @@ _KNOWN = {
         SETTINGS,
         PRETRAINING,
         NEIGHBOURS,
+        FEATURES,
         TOP_K,
         AVERAGE_PRECISION,
         ROTATED,

@@ -95,7 +95,9 @@ def run_command(config: SubmitConfig, name: str, command: str) -> int:
         "env_vars": _environment(config),
     }
     client = _connect(config)
-    where = {"entrypoint_label_selector": selector} if (selector := _driver_place(config)) else {}
+    where: dict[str, Any] = {}
+    if (selector := _driver_place(config)) is not None:
+        where["entrypoint_label_selector"] = selector
     end = time.monotonic() + config.connect_timeout_s
     while True:
         try:

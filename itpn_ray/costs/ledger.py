@@ -91,9 +91,14 @@ class Ledger:
         self._open = seen
 
     @property
+    def at_hand(self) -> list[Held]:
+        """The machines that were last seen."""
+        return [holding.held for holding in self._open.values()]
+
+    @property
     def rate(self) -> float:
         """What the machines at hand cost an hour."""
-        return sum(holding.held.price or 0.0 for holding in self._open.values())
+        return sum(held.price or 0.0 for held in self.at_hand)
 
     def cost(self, spans: Iterable[Span] | None = None) -> float:
         """What was held cost, in all or within spans that do not overlap."""

@@ -178,17 +178,17 @@ def _annotated(
 ) -> Iterator[_Mark]:
     """All objects, large ones first: small ones are drawn over them."""
     whole = np.array([0.0, 0.0, truth.size[1], truth.size[0]])
-    turned = isinstance(truth, TileObjects)
+    corners = truth.corners * scale if isinstance(truth, TileObjects) else None
     for number in np.argsort(-truth.areas, kind="stable").tolist():
         label = int(truth.classes[number])
         yield _Mark(
             box=(truth.boxes[number] * scale).tolist(),
             text=names[label] + (" (crowd)" if truth.crowds[number] else ""),
             colour=class_colour(label),
-            mask=None
-            if turned
-            else part_mask(truth, number, whole, size[1], size[0]).astype(np.uint8),
-            corners=(truth.corners[number] * scale).reshape(-1).tolist() if turned else None,
+            mask=part_mask(truth, number, whole, size[1], size[0]).astype(np.uint8)
+            if corners is None
+            else None,
+            corners=None if corners is None else corners[number].reshape(-1).tolist(),
         )
 
 

@@ -315,6 +315,7 @@ SIZES: dict[str, Size] = {
         decoder=(128, 2),
         source="not in the paper: a plain trunk beside fast_itpn_nano",
     ),
+    "plain_small": Size(trunk=_itpn(384, 6, (0, 0, 12)), source="ViT-S (merged patches)"),
     "plain_base": Size(trunk=_itpn(768, 12, (0, 0, 12)), source="Table 1, ViT-B (merged patches)"),
     # Their depths are those of HiViT-T and HiViT-S, which the paper counts 19 M and 38 M of too.
     "itpn_tiny": Size(trunk=_itpn(384, 6, (1, 1, 10)), source="Table 4, iTPN-T"),

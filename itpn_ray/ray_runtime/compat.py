@@ -96,6 +96,11 @@ NAMES = {
         "cannot connect, and not that the token is wrong.",
         without="a cluster that refuses the token is told by Ray itself, and late",
     ),
+    "bootstrap": PrivateName(
+        path="ray._private.services:canonicalize_bootstrap_address",
+        why="Which cluster of this machine `auto` means, to ask it whether it takes the token.",
+        without="a cluster of this machine that refuses the token is told by Ray itself, and late",
+    ),
     "max_resources": PrivateName(
         path="ray._private.state:state.get_max_resources_from_cluster_config",
         why="What an autoscaler may add in all. ray.cluster_resources() knows the nodes at hand.",
@@ -275,14 +280,19 @@ def use_token() -> None:
 def refuses_token(address: str, *, timeout_s: float) -> bool:
     """Whether the head at ``host:port`` answers that it does not take the token Ray would show.
 
-    Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
+    Or there is none to show. Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
     """
     import grpc  # type: ignore[import-untyped]
 
     loader = find("TokenLoader")
     if loader is None:
         return False
-    headers = loader.instance().get_token_for_http_header()
+    from ray.exceptions import AuthenticationError
+
+    try:
+        headers = loader.instance().get_token_for_http_header()
+    except AuthenticationError:
+        return True
     metadata = [(name.lower(), value) for name, value in headers.items()]
     with grpc.insecure_channel(address) as channel:
         try:
@@ -290,6 +300,15 @@ def refuses_token(address: str, *, timeout_s: float) -> bool:
         except grpc.RpcError as error:
             return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
     return False
+
+
+def head_of_this_machine() -> str:
+    """``host:port`` of the head that ``auto`` means; empty where none is known."""
+    find_head = find("bootstrap")
+    try:
+        return (find_head("auto") if find_head is not None else None) or ""
+    except ConnectionError:  # Ray's word for: there are several
+        return ""
 
 
 def max_resources() -> Mapping[str, float] | None:

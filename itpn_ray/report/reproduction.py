@@ -26,24 +26,32 @@ def reproduction(record: RunRecord) -> str:
     charts = "".join([*_curves(record), *_speeds(cells), *_bars(cells)])
     return "".join(
         [
-            section("Claims", table([_claim(row) for row in record.results["claims"]]))
+            section("Claims", table([claim_row(row) for row in record.results["claims"]]))
             if record.results["claims"]
             else "",
-            section("Beside the paper", held, table([_cell(row) for row in cells])),
+            section("Beside the paper", held, table([cell_row(row) for row in cells])),
             section("Charts", f'<div class="charts">{charts}</div>' if charts else ""),
             _missing(record.results["missing"]),
         ]
     )
 
 
-def _claim(row: Mapping[str, Any]) -> dict[str, str]:
-    return {"column": row["column"], "claim": row["claim"], "here": row["text"]}
-
-
-def _cell(row: Mapping[str, Any]) -> dict[str, str]:
-    name = row["metric"]
-    half = row["half"]
+def claim_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """A claim of the paper, the paper's difference and what was found, as text."""
+    said = row.get("paper")
+    points = "" if said is None else f"{100 * said:+.1f}"
     return {
+        "column": row["column"],
+        "claim": row["claim"],
+        "paper": points,
+        "here": row["text"],
+    }
+
+
+def cell_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """A cell, the paper's value and what was measured with what it took, as text."""
+    name, half = row["metric"], row["half"]
+    told = {
         "row": row["row"],
         "column": row["column"],
         "paper": "" if row["paper"] is None else show_metric(name, row["paper"]),
@@ -54,6 +62,8 @@ def _cell(row: Mapping[str, Any]) -> dict[str, str]:
         "images": " + ".join(f"{images:,}" for images in row["images"]),
         "time": show_duration(3600 * row["hours"]),
     }
+    speed = row.get("images_per_s")
+    return told if speed is None else {**told, "images/s": show_metric("images_per_s", speed)}
 
 
 def _curves(record: RunRecord) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from itpn_ray import checks
+from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.tracking.config import TrackingConfig
 
 NAMES = (*(f"table{number}" for number in range(3, 10)), "fig5", "fig6", "fig7")
@@ -43,12 +44,13 @@ class ReproduceConfig:
     workers: str = ""
     """Training workers of each run, such as 1 or 2..8; 0: in this process; empty: as the scale
     has it, which is 0 at nano."""
-    cpus_per_worker: float = 1.0
-    """CPUs of a worker, and its compute threads."""
+    cpus_per_worker: float | None = None
+    """CPUs of a worker, and its compute threads; None: as the recipes have it."""
     dry_run: bool = False
     """Write what would run, and start nothing."""
     out: str = "out/reproduction"
     """Folder of all tables, and of their runs, which tables share."""
+    ray: RayConfig = field(default_factory=RayConfig)
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(kind="none"))
 
     def __post_init__(self) -> None:
@@ -56,4 +58,5 @@ class ReproduceConfig:
             checks.one_of("table", name, NAMES)
         checks.one_of("scale", self.scale, SCALES)
         checks.positive("seeds", self.seeds)
-        checks.positive("cpus_per_worker", self.cpus_per_worker)
+        if self.cpus_per_worker is not None:
+            checks.positive("cpus_per_worker", self.cpus_per_worker)

@@ -134,14 +134,15 @@ def _settings(step: Step, config: ReproduceConfig, seed: int) -> tuple[str, Expe
             raise NotAvailable("it needs a CLIP teacher: --teacher")
         task = dataclasses.replace(own.task, teacher=absolute(config.teacher))
         own = dataclasses.replace(own, task=task)
-    own = dataclasses.replace(own, seed=seed, tracking=config.tracking)
+    own = dataclasses.replace(own, seed=seed, tracking=config.tracking, ray=config.ray)
     if config.workers or config.scale == "nano":
         # A laptop's runs stay in this process: one of a minute is not to wait for Ray.
         workers = config.workers or "0"
         transport = "threads" if workers == "0" else own.loader.transport
         loader = dataclasses.replace(own.loader, transport=transport)
         own = dataclasses.replace(own, workers=workers, loader=loader)
-    return recipe, dataclasses.replace(own, cpus_per_worker=config.cpus_per_worker)
+    cpus = own.cpus_per_worker if config.cpus_per_worker is None else config.cpus_per_worker
+    return recipe, dataclasses.replace(own, cpus_per_worker=cpus)
 
 
 def _data(step: Step, config: ReproduceConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import absolute
 from itpn_ray.formatting import show_duration
+from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.report import REPORT
 from itpn_ray.reproduction.attention import draw_attention
 from itpn_ray.reproduction.config import ReproduceConfig
@@ -31,7 +33,7 @@ MARKDOWN = "table.md"
 DATA = ("data", "intermediate", "objects", "masks", "rotated")
 FREE = (
     "out",
-    "run",
+    "ray",
     "workers",
     "cpus_per_worker",
     "dry_run",
@@ -99,7 +101,8 @@ def _reproduce(
         tracker.start(folder.name, flatten(_settings(config)), key=str(folder))
         journal.event("start")
         with recorded_end(journal, folder, tracker, console):
-            _run_all(found, command, console)
+            with _ray(found, config, console):
+                _run_all(found, console)
             results = _results(table, found, folder)
             journal.result(**results)
             (folder / MARKDOWN).write_text(markdown(table.title, results))
@@ -126,7 +129,14 @@ def _claim(folder: Path, name: str, config: ReproduceConfig, command: str) -> No
     )
 
 
-def _run_all(found: Plan, command: str, console: Console) -> None:
+def _ray(found: Plan, config: ReproduceConfig, console: Console) -> AbstractContextManager[object]:
+    """One Ray for all runs that need it, which each would start anew."""
+    if all(run.config.workers == "0" for run in found.runs().values()):
+        return nullcontext()
+    return start_ray(config.ray, verbose=console.verbosity == "verbose")
+
+
+def _run_all(found: Plan, console: Console) -> None:
     """Run what has not been run, in this process or under Ray as each run's workers say."""
     runs = found.runs()
     for number, (name, run) in enumerate(runs.items(), start=1):

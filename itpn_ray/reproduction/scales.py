@@ -60,7 +60,7 @@ NANO = Scale(
 _SMALL_BATCH = {"optim.global_batch": 256, "optim.micro_batch": 256}
 _DENSE = {"optim.global_batch": 16, "optim.micro_batch": 8}
 SMALL = Scale(
-    networks=dict.fromkeys(_BASE, "fast_itpn_tiny"),
+    networks={**dict.fromkeys(_BASE, "fast_itpn_tiny"), "plain_base": "plain_small"},
     side=128,
     window=8,
     epochs={"pretrain": 1 / 4, "finetune": 1 / 2, "detect": 1, "segment": 1 / 4},
@@ -100,12 +100,13 @@ def scaled(step: Step, scale: Scale | None) -> tuple[str, ExperimentConfig]:
     if paper.model.name not in scale.networks:
         raise NotAvailable(f"nothing stands for {paper.model.name} at this scale")
     recipe = _small_recipe(paper)
+    epochs = round(paper.optim.epochs * scale.epochs[step.verb])
     own = {
         **scale.changes.get(paper.task.name, {}),
         **step.changes,
         "model.name": scale.networks[paper.model.name],
         "model.image_size": _side(step, paper, scale),
-        "optim.epochs": max(2.0, float(round(paper.optim.epochs * scale.epochs[step.verb]))),
+        "optim.epochs": max(2.0, float(epochs)),  # the first is a warm-up
     }
     if paper.model.window:
         own["model.window"] = scale.window
@@ -124,7 +125,7 @@ def _recipe(verb: str, name: str, step: Step) -> ExperimentConfig:
 def _small_recipe(paper: ExperimentConfig) -> str:
     """The nano recipe of a task and head."""
     dino = isinstance(paper.task, Detection) and paper.task.head == "dino"
-    named_apart = {"clip_pretraining": "nano_clip"}
+    named_apart = {"clip_pretraining": "nano_clip", "rotated_detection": "nano_rotated"}
     return "nano_dino" if dino else named_apart.get(paper.task.name, "nano")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from itpn_ray.formatting import show_metric
@@ -43,9 +42,9 @@ def judge(
     """
     sign = 1 if find(metric).higher_is_better else -1
     differences = [sign * (one - two) for one, two in zip(better, worse, strict=True)]
-    said = {"claim": f"{claim.better} > {claim.worse}", "column": claim.column}
-    if None not in paper:
-        said["paper"] = sign * (paper[0] - paper[1])  # type: ignore[operator]
+    said: dict[str, Any] = {"claim": f"{claim.better} > {claim.worse}", "column": claim.column}
+    if paper[0] is not None and paper[1] is not None:
+        said["paper"] = sign * (paper[0] - paper[1])
     mean = sum(differences) / len(differences)
     if len(differences) == 1:
         text = f"{_signed(metric, mean)}, {ALONE}"
@@ -79,10 +78,3 @@ def _plain(metric: str, value: float) -> str:
 
 def _signed(metric: str, value: float) -> str:
     return f"{'-' if value < 0 else '+'}{_plain(metric, abs(value))}"
-
-
-def shown(row: Mapping[str, Any]) -> str:
-    """A cell's value with its interval: ``52.1 ± 0.4 %``."""
-    metric = find(row["metric"])
-    half = math.nan if row["half"] is None else row["half"]
-    return Score(value=row["value"], half=half, seeds=1).text(metric)

@@ -123,7 +123,7 @@ def differences(one: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
 
 def side_by_side(one: RunRecord, other: RunRecord) -> list[dict[str, str]]:
     """The newest metrics of two runs, a row each."""
-    columns = [_newest_metrics(record) for record in (one, other)]
+    columns = [newest_metrics(record) for record in (one, other)]
     return [
         {
             "metric": label(name),
@@ -136,7 +136,7 @@ def side_by_side(one: RunRecord, other: RunRecord) -> list[dict[str, str]]:
     ]
 
 
-def _newest_metrics(record: RunRecord) -> dict[str, float]:
+def newest_metrics(record: RunRecord) -> dict[str, float]:
     """The last value of each metric of held-out images; details are left out."""
     values: dict[str, float] = {}
     for row in record.metrics:

@@ -63,6 +63,10 @@ class ModelConfig:
     run says when it starts."""
     partial_init: bool = False
     """Accept an initial file that fills less than 95 % of the trunk."""
+    freeze_trunk: bool = False
+    """Train only what lies behind the trunk: norm and head of a classifier (linear probing), or
+    pyramid and head. The trunk keeps the initial weights and drops no paths; layer decay has
+    nothing to scale."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpoint_activations: bool = False
@@ -90,6 +94,13 @@ class ModelConfig:
                 True,
                 "gathering tokens belong to windows",
                 "Add --model.window 16",
+            )
+        if self.freeze_trunk and self.partial_init:
+            raise ConfigError(
+                "model.partial_init",
+                True,
+                "would freeze what the initial file does not fill at random values",
+                "Leave it out, or leave out --model.freeze-trunk",
             )
         self._check_window_position()
         if self.layer_scale is not None:
@@ -196,6 +207,11 @@ class TaskConfig:
     def input_side(self, model: ModelConfig) -> tuple[int, str]:
         """Shorter side of what the network sees, pixels, and the option that sets it."""
         return model.image_size, "--model.image-size"
+
+    @property
+    def balancing(self) -> str:
+        """The option that lets rare classes count as much as frequent ones; empty: none, or on."""
+        return ""
 
     @property
     def average(self) -> tuple[str, float]:

@@ -147,21 +147,23 @@ class Spending:
         if not cap:
             return
         if unpriced := self._unpriced():
-            self._run.cap(self._reason(f"there is no price for {unpriced}"), at_once=False)
+            cause, hint = f"there is no price for {unpriced}", "Fill it in, and repeat the command"
+            self._run.cap(self._reason(cause, hint), at_once=False)
         elif cost + self._ledger.rate * RESERVE_S / 3600 >= cap:
-            self._run.cap(self._reason(f"it has cost {self._shown(cost)}"), at_once=cost >= cap)
+            cause, hint = f"it has cost {self._shown(cost)}", "Repeat the command with a larger one"
+            self._run.cap(self._reason(cause, hint), at_once=cost >= cap)
 
     def _unpriced(self) -> str:
         """A machine at hand that has no price, in words; empty: all have one."""
-        machines = held(self._nodes(), self._config, self._prices)
+        machines = self._ledger.at_hand
         return next((describe(m.machine, m.market) for m in machines if m.price is None), "")
 
-    def _reason(self, cause: str) -> CapReached:
+    def _reason(self, cause: str, hint: str) -> CapReached:
         return CapReached(
             "max_cost",
             self._config.max_cost,
             f"the run has ended, for {cause}; what it had saved is kept",
-            "Repeat the command with a larger --max-cost to go on",
+            f"{hint} to go on",
         )
 
     def _shown(self, amount: float) -> str:

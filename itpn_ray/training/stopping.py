@@ -50,7 +50,7 @@ class StopRequest:
         first, self._capped = self._capped is None, self._capped or reason
         if first:
             self._journal.ask_to_stop()
-            self._journal.event("cap", message=f"{reason.cause}: saving a checkpoint")
+            self._journal.event("cap", message="saving a checkpoint, then the run ends")
         if at_once or (first and not self._training()):
             _interrupt_main_thread()
 

@@ -14,12 +14,14 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.metrics import Metric
-from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.runs.folder import CONFIG, EXPORT, REPEATS
+from itpn_ray.runs.mirror import is_uri
+from itpn_ray.storage import join, local_copy
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
-from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.config import TRIALS, SweepConfig, pretraining, trial
 from itpn_ray.tuning.importance import importances, refusal, usable
 from itpn_ray.tuning.searcher import evaluations, trial_folder
 from itpn_ray.tuning.speed import scores
@@ -32,7 +34,6 @@ BEST = "best"
 
 def repeated(
     config: SweepConfig,
-    folder: Path,
     rows: Rows,
     study: SweepStudy,
     weights: Mapping[str, str],
@@ -52,7 +53,7 @@ def repeated(
     names = dict.fromkeys(row["trial"] for row in best_rows(whole, metric, len(whole)))
     for name in list(names)[: config.repeat_best]:
         for number in range(1, config.seeds):
-            again = repeat(config, folder, name, points[name], weights, number)
+            again = repeat(config, name, points[name], weights, number)
             console.say(f"{name} once more, with seed {again.seed}")
             train(again, command=command, console=console)
             figures = evaluations(run_folder(again), metric)[-1]
@@ -65,7 +66,6 @@ def repeated(
 
 def repeat(
     config: SweepConfig,
-    folder: Path,
     name: str,
     point: Mapping[str, Any],
     weights: Mapping[str, str],
@@ -73,8 +73,8 @@ def repeat(
 ) -> ExperimentConfig:
     """A trial with the seed that is ``number`` above its own."""
     init = weights[pretraining(config, point).run] if weights else config.finetune.model.init
-    own = trial(config, str(folder), f"{name}-repeat-{number}", point, init)
-    return dataclasses.replace(own, out=f"{folder}/repeats", seed=own.seed + number)
+    own = trial(config, config.place, f"{name}-repeat-{number}", point, init)
+    return dataclasses.replace(own, out=join(config.place, REPEATS), seed=own.seed + number)
 
 
 def conclude(
@@ -132,27 +132,41 @@ def _answer(
     }
 
 
-def apply_trial(folder: Path, named: str, best: str) -> Path:
+def apply_trial(config: SweepConfig, folder: Path, best: str) -> str:
     """Copy a trial's settings and weights to `BEST`, a run's folder that every verb takes.
 
     Args:
+        config: the sweep; ``apply`` names the trial, or is `BEST`.
         folder: the sweep's folder.
-        named: the trial, or `BEST`.
         best: the trial that the sweep recommends.
+
+    Returns:
+        Where they are kept.
 
     Raises:
         ConfigError: there is no such trial, or it was not trained to its end.
     """
-    source = trial_folder(folder, best if named == BEST else named)
-    if not best or not (source / EXPORT).is_file():
+    name = best if config.apply == BEST else config.apply
+    weights = _weights_of(config, folder, name) if name else None
+    if weights is None:
         raise ConfigError(
             "apply",
-            named,
-            f"means {source.name}, which was not trained to its end",
+            config.apply,
+            f"means {name or 'no trial'}, which was not trained to its end",
             f"Write {BEST}, or the name of a trial that was",
         )
-    place = folder / BEST
-    (place / EXPORT).parent.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, EXPORT):
-        shutil.copyfile(source / name, place / name)
-    return place
+    (folder / BEST / EXPORT).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, folder / BEST / EXPORT)
+    shutil.copyfile(trial_folder(folder, name) / CONFIG, folder / BEST / CONFIG)
+    return join(config.place, BEST)
+
+
+def _weights_of(config: SweepConfig, folder: Path, name: str) -> Path | None:
+    """The weights of a trial, from the store where another machine has exported them."""
+    here = trial_folder(folder, name) / EXPORT
+    if here.is_file():
+        return here
+    try:
+        return local_copy(join(config.place, TRIALS, name, EXPORT)) if is_uri(config.out) else None
+    except FileNotFoundError:
+        return None

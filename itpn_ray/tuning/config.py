@@ -15,6 +15,7 @@ from itpn_ray.costs.config import CostConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.storage import join
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.base import flatten
@@ -37,6 +38,8 @@ DEFAULT_SPACE = (
 SEARCHES = ("tpe", "quasi", "random", "grid")
 PRETRAINED = "pretrained"
 """Folder in OUT of the pre-trainings that sweeps share."""
+TRIALS = "trials"
+"""Folder in a sweep's of its trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class SweepConfig:
     run: str = "tune"
     """Name of the sweep; the same name and settings resume it."""
     out: str = "out"
-    """Folder of all runs."""
+    """Folder or URI of all runs."""
     data: str = ""
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
     trials: int = 6
@@ -68,7 +71,7 @@ class SweepConfig:
     quasi: int = 0
     """Quasi-random trials before TPE goes by results; 0: half of them, at least 10."""
     warm_start: str = ""
-    """Folder of an earlier sweep over the same space, whose results TPE starts with."""
+    """Folder or URI of an earlier sweep over the same space, whose results TPE starts with."""
     extend: int = 0
     """Trials beyond ``trials``: repeat the command of a sweep that has ended, and add this."""
     at_least: float = 0.0
@@ -135,6 +138,11 @@ class SweepConfig:
         return parse_space(self.space, self.pretrain, self.finetune)
 
     @property
+    def place(self) -> str:
+        """Where the sweep is kept, the trials in it: OUT/RUN, a folder or a URI."""
+        return join(self.out, self.run)
+
+    @property
     def total_trials(self) -> int:
         """With those by which the sweep is extended."""
         return self.trials + self.extend
@@ -183,14 +191,16 @@ def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
     """
     own = applied(config.pretrain, stage_of(config.dimensions, "pretrain"), point)
     own = dataclasses.replace(own, data=config.data)
-    # All runs of the sweep in one place: the embedded database lies in the sweep's own out.
-    uri = tracking_uri(config.tracking, config.out)
+    tracking = config.tracking
+    if tracking.kind != "none":
+        # All runs of the sweep in one place: the embedded database lies in the sweep's own out.
+        tracking = dataclasses.replace(tracking, uri=tracking_uri(tracking, config.out))
     return dataclasses.replace(
         own,
         run=f"pretrain-{settings_digest(own)}",
-        out=f"{config.out}/{PRETRAINED}",
+        out=join(config.out, PRETRAINED),
         cost=dataclasses.replace(config.cost, max_cost=0.0),  # the sweep holds to its own
-        tracking=dataclasses.replace(config.tracking, uri=uri),
+        tracking=tracking,
     )
 
 
@@ -201,12 +211,12 @@ def settings_digest(config: ExperimentConfig) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def trial(config: SweepConfig, folder: str, name: str, point: Point, init: str) -> ExperimentConfig:
+def trial(config: SweepConfig, place: str, name: str, point: Point, init: str) -> ExperimentConfig:
     """The fine-tuning of one trial.
 
     Args:
         config: the sweep.
-        folder: the sweep's folder.
+        place: where the sweep is kept, a folder or a URI.
         name: of the trial.
         point: of the space.
         init: weights to start from.
@@ -215,7 +225,7 @@ def trial(config: SweepConfig, folder: str, name: str, point: Point, init: str) 
     return dataclasses.replace(
         own,
         run=name,
-        out=f"{folder}/trials",
+        out=join(place, TRIALS),
         data=config.data,
         model=dataclasses.replace(own.model, init=init),
         tracking=dataclasses.replace(own.tracking, kind="none"),

@@ -12,18 +12,21 @@ from typing import Any
 from itpn_ray.costs.prices import prices_of
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import TrialsError
+from itpn_ray.errors import ConfigError, TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.experiment import absolute
 from itpn_ray.formatting import label, with_certainty
 from itpn_ray.metrics import Metric
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim, folder_of, write_about
+from itpn_ray.runs.folder import EXPORT, claim, tracking_key, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
+from itpn_ray.runs.mirror import fetched, is_uri, kept, run_place
+from itpn_ray.storage import join
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
+from itpn_ray.training.claim import run_uri
 from itpn_ray.training.devices import with_devices
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
@@ -60,7 +63,8 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     """Run the sweep, or go on where the same command stopped.
 
     Returns:
-        The sweep's folder, with results.json, plots and report.
+        The sweep's folder, with results.json, plots and report; where OUT is a URI, the working
+        folder on this machine.
 
     Raises:
         TrialsError: trials failed; the results of the others are written.
@@ -69,25 +73,33 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
-    folder = folder_of(config.out, config.run)
-    _preflight(config, folder)
-    claim_sweep(config, folder, command)
-    write_about(folder, "Sweep", config.finetune.task.metrics)
-    journal = FileJournal(folder)
-    tracker = create_tracker(config.tracking, config.out)
-    verbose = console.verbosity == "verbose"
-    with Lease(str(folder), name=config.run), start_ray(with_slots(config), verbose=verbose):
-        tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
-        journal.event("start", trials=config.total_trials)
-        stop = SweepStop()
-        spending = Spending(folder, config.cost, prices_of(config.cost), stop)
-        with recorded_end(journal, folder, tracker, console), stop.answered(), spending:
-            _run(config, folder, command, journal, console)
-    console.summary(folder, where={"tracking": tracker.where})
+    folder = run_place(config.out, config.run)
+    _preflight(config)
+    with (
+        Lease(config.place, name=config.run) as lease,
+        kept(config.out, config.run, lease.confirm),
+    ):
+        claim_sweep(config, folder, command)
+        write_about(folder, "Sweep", config.finetune.task.metrics)
+        tracker = create_tracker(config.tracking, config.out)
+        verbose = console.verbosity == "verbose"
+        with (
+            redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+            start_ray(with_slots(config), verbose=verbose),
+        ):
+            tracker.start(config.run, flatten(sweep_to_dict(config)), key=tracking_key(folder))
+            journal = FileJournal(folder)
+            journal.event("start", trials=config.total_trials)
+            stop = SweepStop()
+            spending = Spending(folder, config.cost, prices_of(config.cost), stop)
+            with recorded_end(journal, folder, tracker, console), stop.answered(), spending:
+                _run(config, folder, command, journal, console)
+    kept_at = {"run": config.place} if is_uri(config.out) else {}
+    console.summary(folder, where={"tracking": tracker.where, **kept_at})
     return folder
 
 
-def _preflight(config: SweepConfig, folder: Path) -> None:
+def _preflight(config: SweepConfig) -> None:
     """Find in seconds what would end the sweep later: `preflight` of its first runs.
 
     Raises:
@@ -95,7 +107,7 @@ def _preflight(config: SweepConfig, folder: Path) -> None:
     """
     shaping(config.dimensions)
     first = {one.name: one.values[0] for one in config.dimensions}
-    preflight(trial(config, str(folder), "trial", first, init=config.finetune.model.init))
+    preflight(trial(config, config.place, "trial", first, init=config.finetune.model.init))
     if config.pretrains:
         preflight(pretraining(config, first))
 
@@ -119,22 +131,34 @@ def _run(
     timed = _timings(config, folder, console)
     study = open_study(config, folder, timed)
     if config.warm_start:
-        taken = warm_start(study, Path(absolute(config.warm_start)))
+        taken = warm_start(study, _earlier(config.warm_start))
         console.say(f"{taken} trials of {config.warm_start} are known to the search")
     weights = _pretrained(config, study, command, console) if config.pretrains else {}
     rows = _trials(config, folder, weights, timed, study, console)
     metric = config.finetune.task.headline().name
     if done := [row for row in rows if metric in row]:
         results = _compare(config, rows, folder)
-        values = repeated(config, folder, done, study, weights, command, console)
+        values = repeated(config, done, study, weights, command, console)
         results |= conclude(config, done, values, study)
         journal.result(**results)
         console.table([with_certainty(row, results["images"]) for row in results["trials"]])
         console.say(results.get("importance_refused") or _importance_line(results["importance"]))
         console.say(results["answer"])
         if config.apply:
-            console.say(f"applied: {apply_trial(folder, config.apply, results['best'])}")
+            console.say(f"applied: {apply_trial(config, folder, results['best'])}")
     _tell_failures(rows, metric)
+
+
+def _earlier(named: str) -> Path:
+    """The folder of an earlier sweep, on this machine.
+
+    Raises:
+        ConfigError: there is nothing under the URI.
+    """
+    try:
+        return fetched(named) if is_uri(named) else Path(absolute(named))
+    except FileNotFoundError as error:
+        raise ConfigError("warm_start", named, "does not exist", "Check the address") from error
 
 
 def _importance_line(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -193,16 +217,15 @@ def _pretrained(
     """Run every pre-training that trials can ask for, in the order in which the first ones do.
 
     Returns:
-        Its weights by its name.
+        Where its weights are kept, by its name.
     """
     points: list[Point] = [*study.design]
     if config.search == "tpe":
         points += combinations(stage_of(config.dimensions, "pretrain"))
     runs = {one.run: one for one in (pretraining(config, point) for point in points)}
-    return {
-        name: str(train(one, command=command, console=console) / EXPORT)
-        for name, one in runs.items()
-    }
+    for one in runs.values():
+        train(one, command=command, console=console)
+    return {name: join(run_uri(one), EXPORT) for name, one in runs.items()}
 
 
 def _trials(
@@ -216,8 +239,7 @@ def _trials(
     from itpn_ray.tuning.trials import run_trials
 
     console.say(f"{config.total_trials} trials, {config.concurrent} at a time")
-    with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
-        return run_trials(config, folder, weights, timed, study)
+    return run_trials(config, folder, weights, timed, study)
 
 
 def _tell_failures(rows: list[dict[str, Any]], metric: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
-from itpn_ray.errors import DataError
+from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.ray_runtime import compat, start, train_compat
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import start_ray
@@ -90,6 +91,7 @@ def test_the_installed_ray_has(name: str) -> None:
         ),
         ("ensure_token", "create_token_if_missing"),
         ("show_token", "warn_if_disabled"),
+        ("bootstrap", "addr"),
         ("controller", "controller_init_kwargs"),
         ("sigint", "controller"),
     ],
@@ -285,6 +287,46 @@ def test_without_tokens_a_cluster_is_left_to_ray(take_away: Callable[..., None])
     take_away("show_token", "TokenLoader")
     compat.use_token()
     assert not compat.refuses_token("127.0.0.1:9", timeout_s=1)
+
+
+def test_a_token_that_is_to_be_shown_and_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none() -> dict[str, str]:
+        raise AuthenticationError("no token was found")
+
+    loader = SimpleNamespace(instance=lambda: SimpleNamespace(get_token_for_http_header=none))
+    monkeypatch.setattr(compat, "find", {"TokenLoader": loader}.get)
+    assert compat.refuses_token("127.0.0.1:9", timeout_s=1)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no answer"), AuthenticationError("no token")])
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "auto"])
+def test_a_refused_token_is_told_however_ray_says_so(
+    monkeypatch: pytest.MonkeyPatch, address: str, error: Exception
+) -> None:
+    def refused(**options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setattr(start, "_check_head", lambda head: None)
+    monkeypatch.setattr(compat, "use_token", lambda: None)
+    monkeypatch.setattr(compat, "head_of_this_machine", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(compat, "refuses_token", lambda head, timeout_s: True)
+    with pytest.raises(ConfigError, match=r"ray.address = '10.0.0.1:6379': .* token, or there is"):
+        start._join(address, {})
+
+
+def test_no_head_on_this_machine_or_several_are_left_to_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def several(address: str) -> None:
+        raise ConnectionError("several")
+
+    monkeypatch.setattr(compat, "find", {"bootstrap": several}.get)
+    assert compat.head_of_this_machine() == ""
+    monkeypatch.setattr(compat, "find", {"bootstrap": lambda address: None}.get)
+    assert compat.head_of_this_machine() == ""
 
 
 def test_without_bundles_rows_come_as_rows(take_away: Callable[..., None]) -> None:

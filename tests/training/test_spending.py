@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ from itpn_ray.training import spending
 from itpn_ray.training.launch.driver import run
 from itpn_ray.training.launch.process import open_checkpoints
 from itpn_ray.training.spending import Spending, held
-from itpn_ray.training.stopping import StopRequest
+from itpn_ray.training.stopping import StopRequest, SweepStop
+from itpn_ray.tuning.config import SweepConfig
 from tests.training.runs import classification, final_digest, train_alone
 
 PRICES = PriceList(
@@ -122,6 +124,7 @@ def test_a_cap_needs_a_price_for_every_machine(
         counted._look()
         counted._check()
     assert "there is no price for crate spot" in asked.reasons[0][0]
+    assert "Fill it in, and repeat the command to go on." in asked.reasons[0][0]
 
 
 def test_a_cap_before_any_worker_trains_ends_at_once(tmp_path: Path, usual_signals: None) -> None:
@@ -184,7 +187,7 @@ def capped_at_step(step: int):
     def check(self: Spending) -> None:
         done = read_lines(self._journal.folder / "metrics.jsonl")
         if done and done[-1]["step"] >= step:
-            self._run.cap(self._reason("it has cost EUR 1"), at_once=False)
+            self._run.cap(self._reason("it has cost EUR 1", "Give more"), at_once=False)
 
     return check
 
@@ -256,3 +259,20 @@ def test_events_of_a_capped_run(tmp_path: Path) -> None:
     request.cap(CapReached("max_cost", 1.0, "the run has ended", "Give more"), at_once=False)
     assert journal.stop_asked()
     assert read_lines(tmp_path / EVENTS)[-1]["event"] == "cap"
+
+
+def test_a_sweep_ends_at_its_cap_and_has_one_bill(usual_signals: None) -> None:
+    stop = SweepStop()
+    reason = CapReached("max_cost", 1.0, "the run has ended", "Give more")
+
+    def trials() -> None:
+        stop.cap(reason, at_once=False)
+        time.sleep(60)
+
+    with pytest.raises(CapReached), stop.answered():
+        trials()
+    with pytest.raises(KeyboardInterrupt), SweepStop().answered():
+        raise KeyboardInterrupt
+    capped = dataclasses.replace(ExperimentConfig(), cost=CostConfig(max_cost=1.0))
+    with pytest.raises(ConfigError, match=r"pretrain\.max_cost = 1\.0: .* a sweep has one bill"):
+        SweepConfig(pretrain=capped)

@@ -32,6 +32,7 @@ FORMATS = (
     "metadata",
     "metadata-labels",
     "dota",
+    "turned-xml",
     *MASK_FORMATS,
 )
 # Above this Pillow itself refuses an image (twice its MAX_IMAGE_PIXELS).

@@ -14,6 +14,7 @@ from itpn_ray.data.sources.annotated.dota import DotaSource
 from itpn_ray.data.sources.annotated.metadata import MetadataSource
 from itpn_ray.data.sources.annotated.near import annotated_folders
 from itpn_ray.data.sources.annotated.recognise import annotated_format
+from itpn_ray.data.sources.annotated.turned_xml import TurnedXmlSource
 from itpn_ray.data.sources.annotated.voc_folder import LabelmeSource, VocSource
 from itpn_ray.data.sources.annotated.yolo import YoloSource
 from itpn_ray.data.sources.base import Say, Source, silent
@@ -51,6 +52,7 @@ SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "voc": lambda c: VocSource(c.source, c.classes, _splits(c)),
     "labelme": lambda c: LabelmeSource(c.source, c.classes, _splits(c)),
     "dota": lambda c: DotaSource(c.source, c.classes, _splits(c)),
+    "turned-xml": lambda c: TurnedXmlSource(c.source, c.classes, _splits(c)),
     "metadata": lambda c: MetadataSource(c.source, c.classes, _splits(c)),
     "metadata-labels": lambda c: MetadataLabels(c.source, c.classes, _splits(c)),
     **{form: partial(open_masks, form) for form in MASK_FORMATS},
@@ -96,7 +98,8 @@ _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
     "classes": (
         *("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
-        *("yolo", "voc", "labelme", "dota", "metadata", "metadata-labels", *MASK_FORMATS[:4]),
+        *("yolo", "voc", "labelme", "dota", "turned-xml"),
+        *("metadata", "metadata-labels", *MASK_FORMATS[:4]),
     ),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),

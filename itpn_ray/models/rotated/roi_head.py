@@ -25,6 +25,8 @@ from itpn_ray.models.rotated.overlap import rotated_nms
 IOU = 0.5  # of a proposal with an object's hull, from which it stands for the object
 SCORE, NMS = 0.05, 0.1  # lowest score that counts, and IoU of boxes that are one
 MOST = 2000  # detections of an image: tiles of car parks and harbours hold many
+# Of a network that has learned nothing all classes of all proposals are sure enough.
+BEFORE_NMS = 2 * MOST
 
 Maps = Mapping[int, Tensor]
 
@@ -119,7 +121,10 @@ class RotatedRoiHead(nn.Module):
 
 def _best(boxes: Tensor, scores: Tensor) -> Detections:
     """Of boxes (n, 5) and scores (n, C), what is sure enough and not repeated."""
-    region, label = (scores > SCORE).nonzero(as_tuple=True)
-    reached, sure = boxes[region], scores[region, label]
+    sure, place = scores.flatten().sort(descending=True, stable=True)
+    sure, place = sure[:BEFORE_NMS], place[:BEFORE_NMS]
+    region, label = place // scores.shape[1], place % scores.shape[1]
+    enough = sure > SCORE
+    reached, sure, label = boxes[region[enough]], sure[enough], label[enough]
     kept = rotated_nms(reached, sure, label, NMS)[:MOST]
     return Detections(boxes=reached[kept], scores=sure[kept], labels=label[kept], masks=None)

@@ -73,6 +73,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         home = relative_index((config.grid, config.grid)) if config.relative_position else None
         self.register_buffer("home_index", home, persistent=False)
         self.checkpointing = False
+        self.frozen = False
         self.gathering = None
         self.set_acceleration(config.acceleration)
         initialise(self)
@@ -143,6 +144,15 @@ class Trunk(Accelerated, nn.Module, ABC):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only each block's input for the backward pass, and compute the rest again."""
         self.checkpointing = enable
+
+    def freeze(self) -> None:
+        """Keep the weights as they are: no gradients, and no drop path in training either."""
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Set the mode; a frozen trunk stays evaluated: an image has one set of features."""
+        return super().train(mode and not self.frozen)
 
     def grid(self, images: Tensor) -> Grid:
         """Patches (down, across) of (B, 3, H, W) images.

@@ -120,6 +120,8 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
                 pyramid=self.config.init_pyramid,
             )
         check_ratios(detector, self.model.elastic_migration)
+        if self.model.freeze_trunk:
+            detector.body.freeze()
         detector.set_grad_checkpointing(self.model.checkpoint_activations)
         return DetectionNetwork(detector, self.config.ema_decay)
 

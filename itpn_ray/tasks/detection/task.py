@@ -27,12 +27,11 @@ from itpn_ray.models import (
     save_model,
 )
 from itpn_ray.models.detection.base import Detector
-from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.tasks.base import TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, TrainBatches
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.detection.base import SHOWN, DetectionNetwork, DetectorTask
 from itpn_ray.tasks.detection.config import Detection
-from itpn_ray.tasks.elastic import mean_cost
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 STAGES = {"mask_rcnn": 1, "cascade_mask_rcnn": 3}
@@ -149,17 +148,10 @@ class DetectionTask(DetectorTask[Detection]):
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a view of the middle size, four to three as most photographs are."""
-        detector = network.detector
         sides = sorted(self.augment.short_sides)
         height = max(64, sides[len(sides) // 2] // 32 * 32)
         width = height * 4 // 3 // 32 * 32
-        return {
-            "detector": mean_cost(
-                detector,
-                self.model.elastic_migration,
-                lambda: multiply_adds(detector, (height, width)),
-            )
-        }
+        return training_cost("detector", network.detector, self.model, (height, width))
 
     def export(self, network: DetectionNetwork, path: Path) -> None:
         """Write the evaluated detector, with its classes and the size it was evaluated at."""

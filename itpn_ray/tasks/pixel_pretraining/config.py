@@ -10,7 +10,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import NEIGHBOURS, PRETRAINING, Metric
 from itpn_ray.models.config import PATCH
 from itpn_ray.tasks.config import MOST_COMPILED, ModelConfig, TaskConfig
-from itpn_ray.tasks.pretraining_checks import refuse_acceleration
+from itpn_ray.tasks.pretraining_checks import refuse_fine_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,12 @@ class PixelPretraining(TaskConfig):
         return "teacher of the feature loss", self.teacher_momentum
 
     def check_model(self, model: ModelConfig) -> None:
-        """Refuse token migration and windows, and images that would shrink.
+        """Refuse a frozen trunk, token migration, windows, and images that would shrink.
 
         Raises:
-            ConfigError: the network has either, or images start larger than they are to be.
+            ConfigError: the network has one of them, or images start larger than they are to be.
         """
-        refuse_acceleration(model)
+        refuse_fine_tuning(model)
         if self.start_size >= model.image_size:
             raise ConfigError(
                 "task.start_size",

@@ -22,15 +22,14 @@ from itpn_ray.evaluation.draw_detections import Scene, detection_grid
 from itpn_ray.evaluation.rotated_ap import RotatedAP
 from itpn_ray.models import RotatedRcnn, create_rotated_rcnn, save_model
 from itpn_ray.models.detection.base import Detector
-from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.tasks.base import TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, TrainBatches
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.detection.base import SHOWN, DetectionNetwork, DetectorTask
-from itpn_ray.tasks.elastic import mean_cost
 from itpn_ray.tasks.rotated_detection.config import RotatedDetection
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
-SMALL = {"fc_width": 256, "proposals": 512, "regions": 256}
+SMALL = {"fc_width": 256, "proposals": 256, "regions": 128}
 
 
 class RotatedDetectionTask(DetectorTask[RotatedDetection]):
@@ -115,13 +114,8 @@ class RotatedDetectionTask(DetectorTask[RotatedDetection]):
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a square tile."""
-        detector = network.detector
         side = max(64, -(-self.augment.side // 32) * 32)
-        return {
-            "detector": mean_cost(
-                detector, self.model.elastic_migration, lambda: multiply_adds(detector, side)
-            )
-        }
+        return training_cost("detector", network.detector, self.model, side)
 
     def export(self, network: DetectionNetwork, path: Path) -> None:
         """Write the evaluated detector, with its classes, view and tiles."""

@@ -34,7 +34,6 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
-from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.models.segmentation.sliding import Viewing
 from itpn_ray.models.weights.files import read_pyramid
@@ -42,6 +41,7 @@ from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.segmentation.config import Segmentation
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 from itpn_ray.tasks.workers import mean_over_workers
@@ -173,6 +173,8 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )
+        if self.model.freeze_trunk:
+            segmenter.body.freeze()
         segmenter.set_grad_checkpointing(self.model.checkpoint_activations)
         segmenter.viewing = self.viewing
         return SegmentationNetwork(segmenter, self.config.ema_decay)
@@ -255,7 +257,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
 
     def multiply_adds(self, network: SegmentationNetwork) -> dict[str, int]:
         """Of the segmenter, for a crop."""
-        return {"segmenter": multiply_adds(network.segmenter, self.augment.crop_size)}
+        return training_cost("segmenter", network.segmenter, self.model, self.augment.crop_size)
 
     def export(self, network: SegmentationNetwork, path: Path) -> None:
         """Write the evaluated segmenter, with its classes and how it looks at images."""

@@ -11,7 +11,7 @@ from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.interrupt import Interrupted, answering, keep_sigterm
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, LOG
+from itpn_ray.runs.folder import EXPORT, LOG, tracking_key
 from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.runs.lease import Lease
@@ -81,7 +81,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
     folder = run_folder(config)
     with (
         Lease(config.checkpoint.uri or run_uri(config), name=config.run) as lease,
-        kept(config.out, config.run),
+        kept(config.out, config.run, lease.confirm),
     ):
         earlier = earlier_epochs(config)
         began = claim_run(config, command)
@@ -125,7 +125,7 @@ def _train(
     config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=run_uri(config))
+    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder))
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     with recorded_end(journal, folder, tracker, console):
@@ -167,8 +167,8 @@ def _launch_on_ray(
     config: ExperimentConfig, folder: Path, request: StopRequest, verbose: bool
 ) -> None:
     with (
-        start_ray(config.ray, verbose=verbose),
         redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+        start_ray(config.ray, verbose=verbose),
     ):
         from itpn_ray.training.launch.ray_trainer import launch
 

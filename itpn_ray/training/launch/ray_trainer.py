@@ -31,7 +31,7 @@ from itpn_ray.ray_runtime.start import environment, is_private
 from itpn_ray.runs.journal import FileJournal, Journal, RemoteJournal
 from itpn_ray.training.devices import device_line, with_devices
 from itpn_ray.training.launch.network import RayAddressConfig
-from itpn_ray.training.launch.places import check_shared, ship, unpack
+from itpn_ray.training.launch.places import check_seen, local_files, shared_places, unpack
 
 
 def error_of_ours(failed: TrainingFailedError) -> ItpnError | None:
@@ -60,14 +60,26 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
     """
     journal = _journal(folder)
     config = _placed(config, journal)
-    check_shared(config)
     placement = _placement(config, journal)
-    loop_config = {
-        "config": to_dict(config),
-        "journal": journal,
-        "files": ship(config),
-        "reports": bool(callbacks),
-    }
+    with shared_places(config) as token:
+        loop_config = {
+            "config": to_dict(config),
+            "journal": journal,
+            "files": local_files(config),
+            "token": token,
+            "reports": bool(callbacks),
+        }
+        _fit_again(config, folder, loop_config, callbacks, placement)
+
+
+def _fit_again(
+    config: ExperimentConfig,
+    folder: Path,
+    loop_config: dict[str, Any],
+    callbacks: list[Any] | None,
+    placement: SpotFirst | None,
+) -> None:
+    """Train to the end, restarting what is lost."""
     # A Ray Train that would restart after any error restarts nothing: that is done here.
     by_ray = train_compat.can_end_runs()
     failures = 0
@@ -188,7 +200,9 @@ def _worker(payload: dict[str, Any]) -> None:
     from itpn_ray.training.launch.context import TrainContext
     from itpn_ray.training.launch.process import work
 
-    config = unpack(from_dict(payload["config"]), payload["files"])
+    config = from_dict(payload["config"])
+    check_seen(config, payload["token"])
+    config = unpack(config, payload["files"])
     worker = TrainContext.in_group(config)
     report = ray.train.report if payload["reports"] else _ignore
     work(config, worker, payload["journal"], report)

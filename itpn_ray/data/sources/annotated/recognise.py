@@ -16,6 +16,7 @@ from itpn_ray.data.sources.annotated.metadata import LABELS, OBJECTS, metadata_f
 from itpn_ray.data.sources.annotated.near import files_near
 from itpn_ray.data.sources.annotated.pairs import is_image, pair_key, read_files
 from itpn_ray.data.sources.annotated.safe_xml import parse_xml
+from itpn_ray.data.sources.annotated.turned_xml import holds_turned
 from itpn_ray.data.sources.annotated.voc import ROOT, parse_voc
 from itpn_ray.data.sources.annotated.yolo import CLASS_LISTS
 from itpn_ray.data.sources.annotated.yolo_labels import parse_yolo
@@ -50,7 +51,10 @@ def annotated_format(fs: FileSystem, root: str) -> str | None:
         return "dota"
     if _is_yolo(fs, root, files, texts):
         return "yolo"
-    if _any_reads(fs, parse_voc, _of_suffix(files, ".xml")):
+    xmls = list(_of_suffix(files, ".xml"))
+    if any(isinstance(data, bytes) and holds_turned(data) for data in _first(fs, xmls)):
+        return "turned-xml"
+    if _any_reads(fs, parse_voc, xmls):
         return "voc"
     if _any_reads(fs, parse_labelme, _of_suffix(files, ".json")):
         return "labelme"
