@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,16 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.metrics import Metric
+from itpn_ray.models.weights.config import ExportConfig
+from itpn_ray.models.weights.export import export
 from itpn_ray.runs.folder import CONFIG, EXPORT
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
-from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.config import SweepConfig, pretraining, tracking_of_runs, trial
 from itpn_ray.tuning.importance import importances, refusal, usable
+from itpn_ray.tuning.next_sweep import next_sweep
 from itpn_ray.tuning.searcher import evaluations, trial_folder
 from itpn_ray.tuning.speed import scores
 from itpn_ray.tuning.study import DESIGN, SweepStudy, name_of
@@ -54,7 +58,7 @@ def repeated(
         for number in range(1, config.seeds):
             again = repeat(config, folder, name, points[name], weights, number)
             console.say(f"{name} once more, with seed {again.seed}")
-            train(again, command=command, console=console)
+            train(again, command=command, console=console, parent=str(folder))
             figures = evaluations(run_folder(again), metric)[-1]
             served = scores(config, points[name], figures)
             for row in (row for row in rows if row["trial"] == name):
@@ -74,14 +78,20 @@ def repeat(
     """A trial with the seed that is ``number`` above its own."""
     init = weights[pretraining(config, point).run] if weights else config.finetune.model.init
     own = trial(config, str(folder), f"{name}-repeat-{number}", point, init)
-    return dataclasses.replace(own, out=f"{folder}/repeats", seed=own.seed + number)
+    return dataclasses.replace(
+        own,
+        out=f"{folder}/repeats",
+        seed=own.seed + number,
+        tracking=tracking_of_runs(config),
+    )
 
 
 def conclude(
     config: SweepConfig, rows: Rows, values: Mapping[str, Sequence[float]], study: SweepStudy
 ) -> dict[str, Any]:
-    """``best``, the trial to use, and ``answer``, a sentence on it; ``repeats``, its interval and
-    others; ``importance``, a list, or ``importance_refused``, the reason.
+    """``best``, the trial to use, ``best_migration``, its r, and ``answer``, a sentence on it;
+    ``repeats``, its interval and others; ``importance``, a list, or ``importance_refused``, the
+    reason; ``next``, what the next sweep should try; ``settings``, what varied.
     """
     metric = config.finetune.task.headline()
     images = len(open_dataset(config.data, "val"))
@@ -95,6 +105,8 @@ def conclude(
     refused = refusal(len(planned))
     return {
         **_answer(whole, rows, told, metric, settings, limits),
+        "settings": settings,
+        "next": next_sweep(rows, config.dimensions, metric),
         "repeats": [
             {"trial": row["trial"], metric.name: one.value, "half": one.half, "seeds": one.seeds}
             for row in rows
@@ -122,23 +134,31 @@ def _answer(
     metric: Metric,
     settings: Sequence[str],
     limits: Mapping[str, float],
-) -> dict[str, str]:
+) -> dict[str, Any]:
     if not whole:
-        return {"best": "", "answer": "no trial came to its end, so there is none to use"}
+        return {
+            "best": "",
+            "best_migration": 0.0,
+            "answer": "no trial came to its end, so there is none to use",
+        }
     choice = recommended(whole, told, metric)
     return {
         "best": str(choice["trial"]),
+        "best_migration": choice.get("migration", 0.0),
         "answer": sentence(choice, rows, told, metric, settings, **limits),
     }
 
 
-def apply_trial(folder: Path, named: str, best: str) -> Path:
+def apply_trial(folder: Path, named: str, best: str, ratio: float) -> Path:
     """Copy a trial's settings and weights to `BEST`, a run's folder that every verb takes.
+
+    The winner of a sweep with elastic r is fixed at the r that is recommended.
 
     Args:
         folder: the sweep's folder.
         named: the trial, or `BEST`.
         best: the trial that the sweep recommends.
+        ratio: its r.
 
     Raises:
         ConfigError: there is no such trial, or it was not trained to its end.
@@ -155,4 +175,10 @@ def apply_trial(folder: Path, named: str, best: str) -> Path:
     (place / EXPORT).parent.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, EXPORT):
         shutil.copyfile(source / name, place / name)
+    settings = json.loads((place / CONFIG).read_text())
+    if named == BEST and settings.get("model", {}).get("elastic_migration"):
+        settings["model"] |= {"elastic_migration": [], "migration": ratio}
+        (place / CONFIG).write_text(json.dumps(settings, indent=1))
+        weights = str(place / EXPORT)
+        export(ExportConfig(file=weights, out=weights, migration=ratio))
     return place

@@ -16,6 +16,7 @@ from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.experiment import absolute
 from itpn_ray.formatting import label, with_certainty
 from itpn_ray.metrics import Metric
+from itpn_ray.models.weights.export import check_onnx_libraries
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.runs.folder import EXPORT, claim, folder_of, write_about
@@ -29,6 +30,7 @@ from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
+    ONNX,
     SweepConfig,
     pretraining,
     sweep_as_saved_today,
@@ -44,7 +46,8 @@ from itpn_ray.tuning.speed import (
     shaping,
     timings,
 )
-from itpn_ray.tuning.study import SweepStudy, warm_start
+from itpn_ray.tuning.spent import hours, hours_line
+from itpn_ray.tuning.study import SweepStudy, name_of, warm_start
 
 FREE = ("out", "run", "ray", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
 """Settings that may differ when a sweep goes on."""
@@ -85,6 +88,8 @@ def _preflight(config: SweepConfig, folder: Path) -> None:
         ItpnError: see `preflight`, and a dimension that decides speeds but cannot be timed.
     """
     shaping(config.dimensions)
+    if config.target == ONNX:
+        check_onnx_libraries("target", config.target)
     first = {one.name: one.values[0] for one in config.dimensions}
     preflight(trial(config, str(folder), "trial", first, init=config.finetune.model.init))
     if config.pretrains:
@@ -112,19 +117,24 @@ def _run(
     if config.warm_start:
         taken = warm_start(study, Path(absolute(config.warm_start)))
         console.say(f"{taken} trials of {config.warm_start} are known to the search")
-    weights = _pretrained(config, study, command, console) if config.pretrains else {}
+    weights = _pretrained(config, folder, study, command, console) if config.pretrains else {}
     rows = _trials(config, folder, weights, timed, study, console)
     metric = config.finetune.task.headline().name
     if done := [row for row in rows if metric in row]:
         results = _compare(config, rows, folder)
         values = repeated(config, folder, done, study, weights, command, console)
         results |= conclude(config, done, values, study)
+        results |= hours(config, folder, [(name_of(one), one.params) for one in study.trials()])
         journal.result(**results)
         console.table([with_certainty(row, results["images"]) for row in results["trials"]])
         console.say(results.get("importance_refused") or _importance_line(results["importance"]))
+        for text in results["next"]:
+            console.say(f"the next sweep should try {text}")
+        console.say(hours_line(results))
         console.say(results["answer"])
         if config.apply:
-            console.say(f"applied: {apply_trial(folder, config.apply, results['best'])}")
+            best = results["best"], results["best_migration"]
+            console.say(f"applied: {apply_trial(folder, config.apply, *best)}")
     _tell_failures(rows, metric)
 
 
@@ -145,8 +155,9 @@ def _timings(config: SweepConfig, folder: Path, console: Console) -> Timings:
     """
     from itpn_ray.training.launch.ray_trainer import cluster_gpus
 
-    gpu = bool(with_devices(config.finetune, cluster_gpus()).gpus)
-    console.say(f"timing {len(networks(config))} networks on a worker's {'GPU' if gpu else 'CPU'}")
+    gpu = bool(with_devices(config.finetune, cluster_gpus()).gpus) and config.target != ONNX
+    where = f"on a worker's {'GPU' if gpu else 'CPU'}{', as ONNX' if config.target == ONNX else ''}"
+    console.say(f"timing {len(networks(config))} networks {where}")
     timed = timings(config, folder, gpu=gpu)
     check_reachable(config, timed)
     return timed
@@ -179,7 +190,7 @@ def with_slots(config: SweepConfig) -> RayConfig:
 
 
 def _pretrained(
-    config: SweepConfig, study: SweepStudy, command: str, console: Console
+    config: SweepConfig, folder: Path, study: SweepStudy, command: str, console: Console
 ) -> dict[str, str]:
     """Run every pre-training that trials can ask for, in the order in which the first ones do.
 
@@ -191,7 +202,7 @@ def _pretrained(
         points += combinations(stage_of(config.dimensions, "pretrain"))
     runs = {one.run: one for one in (pretraining(config, point) for point in points)}
     return {
-        name: str(train(one, command=command, console=console) / EXPORT)
+        name: str(train(one, command=command, console=console, parent=str(folder)) / EXPORT)
         for name, one in runs.items()
     }
 

@@ -64,8 +64,16 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     return report
 
 
-def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
+def run(
+    config: ExperimentConfig, *, command: str, console: Console, parent: str | None = None
+) -> Path:
     """Train from the first epoch, or from where the same command stopped, to the last.
+
+    Args:
+        config: what to train.
+        command: for the run's record.
+        console: to tell people.
+        parent: the tracker's key of a run that this one is nested in, such as its sweep.
 
     Returns:
         The run's folder.
@@ -92,7 +100,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"{config.model.init}: {report}")
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
-            _train(config, folder, began, console, lease)
+            _train(config, folder, began, console, lease, parent)
     tracker = create_tracker(config.tracking, config.out)
     lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
@@ -119,10 +127,15 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
 
 
 def _train(
-    config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
+    config: ExperimentConfig,
+    folder: Path,
+    began: bool,
+    console: Console,
+    lease: Lease,
+    parent: str | None,
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=run_uri(config))
+    tracker.start(config.run, flatten(to_dict(config)), key=run_uri(config), parent=parent)
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     with recorded_end(journal, folder, tracker, console):
