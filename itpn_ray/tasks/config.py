@@ -50,8 +50,8 @@ class ModelConfig:
     relative_position: bool = False
     """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
     init: str = ""
-    """Weights to start from: a weight file of this project or of the authors, or a run's folder;
-    empty: random."""
+    """Weights to start from: a weight file of this project or of the authors, a run's folder, or
+    zoo:NAME, a network that comes with the package; empty: random."""
     init_key: str | None = None
     """Which network of an initial file that holds several, such as model_ema; None: as the
     run says when it starts."""

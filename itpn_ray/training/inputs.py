@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import CheckpointError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.models.weights.raw_files import locate
 from itpn_ray.training.launch.setup import make_task
 
 
@@ -20,13 +22,15 @@ def input_digests(config: ExperimentConfig) -> dict[str, str]:
     manifest = read_manifest(config.data)
     found = {"data": manifest.digest}
     if config.model.init and "://" not in config.model.init:
-        found["model.init"] = _file_digest(config.model.init)
+        found["model.init"] = _file_digest(locate(config.model.init))
     return found | make_task(config, manifest.classes).input_digests()
 
 
-def _file_digest(path: str) -> str:
+def _file_digest(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(path, None, f"cannot be read: {error}", "Check the path") from error
+        raise CheckpointError(
+            str(path), None, f"cannot be read: {error}", "Check the path"
+        ) from error

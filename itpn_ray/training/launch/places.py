@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.models.zoo import is_zoo
 from itpn_ray.runs.mirror import is_uri
 from itpn_ray.training.claim import checkpoint_uri
 
@@ -129,7 +130,7 @@ def ship(config: ExperimentConfig) -> dict[str, Shipped]:
     return {
         field: _shipped(Path(path).expanduser())
         for field, path in named.items()
-        if path and not is_uri(path)
+        if path and not is_uri(path) and not is_zoo(path)
     }
 
 
