@@ -26,7 +26,7 @@ from itpn_ray.tuning.config import SweepConfig, pretraining, tracking_of_runs, t
 from itpn_ray.tuning.importance import importances, refusal, usable
 from itpn_ray.tuning.next_sweep import next_sweep
 from itpn_ray.tuning.searcher import evaluations, trial_folder
-from itpn_ray.tuning.speed import scores
+from itpn_ray.tuning.speed import free_of_speed, scores
 from itpn_ray.tuning.study import DESIGN, SweepStudy, name_of
 
 Rows = Sequence[Mapping[str, Any]]
@@ -106,7 +106,7 @@ def conclude(
     return {
         **_answer(whole, rows, told, metric, settings, limits),
         "settings": settings,
-        "next": next_sweep(rows, config.dimensions, metric),
+        "next": next_sweep(rows, free_of_speed(config.dimensions), metric),
         "repeats": [
             {"trial": row["trial"], metric.name: one.value, "half": one.half, "seeds": one.seeds}
             for row in rows

@@ -25,7 +25,8 @@ def next_sweep(rows: Rows, dimensions: Sequence[Dimension], metric: Metric) -> l
 
     Args:
         rows: of all trials that have an evaluation.
-        dimensions: the space.
+        dimensions: of the space, those that speed does not depend on: values that are fast and less
+            accurate belong to the trade-off that a sweep is for.
         metric: the headline metric.
     """
     names = {str(row["trial"]) for row in rows}

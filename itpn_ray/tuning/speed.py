@@ -75,6 +75,12 @@ def shaping(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
     return tuple(found)
 
 
+def free_of_speed(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
+    """The dimensions that no trial's speed depends on."""
+    decisive = shaping(dimensions)
+    return tuple(one for one in dimensions if one not in decisive)
+
+
 def networks(config: SweepConfig) -> list[ExperimentConfig]:
     """Settings of fine-tuning for each network that trials can ask for, without initial weights."""
     start = {one.name: one.values[0] for one in config.dimensions}

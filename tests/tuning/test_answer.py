@@ -24,6 +24,7 @@ from itpn_ray.tuning.config import pretraining
 from itpn_ray.tuning.importance import FEWEST, importances, refusal, usable
 from itpn_ray.tuning.next_sweep import next_sweep
 from itpn_ray.tuning.space import parse_space
+from itpn_ray.tuning.speed import free_of_speed
 from itpn_ray.tuning.spent import hours_line, hours_of
 from tests.report.runs import write_lines
 
@@ -157,7 +158,12 @@ def test_the_winner_with_elastic_r_is_fixed_at_the_r_that_is_recommended(tmp_pat
 def searched(trials: int) -> list[dict]:
     """Rows that are the worse the lower lr is."""
     return [
-        {"trial": str(n), "top1": 0.9 - 0.05 * n, "images_per_s": 100.0, "migration": 0.2 * (n % 3)}
+        {
+            "trial": str(n),
+            "top1": 0.9 - 0.05 * n,
+            "images_per_s": 100.0,
+            "feature_weight": (0.0, 0.3, 1.0)[n % 3],
+        }
         | {"lr": 10 ** -(2 + 2 * n / trials), "layer_decay": 0.7 + 0.01 * (n % 2)}
         for n in range(trials)
     ]
@@ -168,18 +174,20 @@ def test_what_the_next_sweep_should_try() -> None:
         (
             "optim.lr log 1e-4 1e-2",
             "optim.layer_decay uniform 0.5 1",
+            "task.feature_weight choice 0 0.3 1",
             "model.migration choice 0 0.2 0.4",
         ),
         tune.nano().pretrain,
         tune.nano().finetune,
     )
-    assert next_sweep(searched(6), space, TOP1) == [
+    free = free_of_speed(space)
+    assert next_sweep(searched(6), free, TOP1) == [
         "learning rate above 0.01: the best trial lies at the upper end",
         "a narrower layer decay, where the best third lies: "
         "--space.optim.layer-decay uniform 0.7 0.71",
-        "r without 0.4, which none of the best third has",
+        "λ without 1.0, which none of the best third has",
     ]
-    assert "--extend" in next_sweep(searched(5), space, TOP1)[0]
+    assert "--extend" in next_sweep(searched(5), free, TOP1)[0]
 
 
 def test_hours_leave_out_the_time_in_which_no_driver_ran(tmp_path: Path) -> None:
