@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels coverage lint docs format bench bench-gpu lock lock-lowest clean
+.PHONY: help demo test test-kernels test-hosts coverage lint docs format bench bench-gpu lock lock-lowest clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -25,6 +25,9 @@ demo: $(VENV)/.ready ## images -> prepare -> pretrain -> finetune -> tune -> det
 
 test: $(VENV)/.ready ## the test suite
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+test-hosts: $(VENV)/.ready ## the tests on several machines, where namespaces can be made: ten minutes
+	$(BIN)/python -m pytest -n 0 -m hosts tests/hosts
 
 # Sums in another order, as on a processor without AVX: a test must not hang on the last bits.
 test-kernels: $(VENV)/.ready ## the tests that depend on rounding, with other kernels

@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from itpn_ray.data.config import DetectionAugmentConfig  # noqa: E402
-from itpn_ray.data.loading.detection_loader import padded_sides  # noqa: E402
-from itpn_ray.data.transforms.detection_views import training_views  # noqa: E402
+from itpn_ray.data.transforms.detection_views import padded_sides, training_views  # noqa: E402
 from itpn_ray.rng import permutation  # noqa: E402
 
 MICRO, SHARES, VIEWS = 2, (2, 4, 8, 16, 64), 20_000

@@ -66,7 +66,9 @@ def train(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
     lines = read_lines(options.work / run / METRICS)
-    found = {key: value for line in lines if line["split"] != "train" for key, value in line.items()}
+    found = {
+        key: value for line in lines if line["split"] != "train" for key, value in line.items()
+    }
     return {
         "option": name,
         "seed": seed,

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from itpn_ray.errors import ConfigError
@@ -20,6 +21,33 @@ WORDS = {
 """How the value of a switch may be written, in any case -> how the parser has it."""
 
 
+class _Parsed(Exception):
+    """A verb has its settings; it is to go no further."""
+
+
+_ONLY_CHECKED: ContextVar[bool] = ContextVar("only_checked", default=False)
+
+
+def check(verb: Callable[[list[str], bool], int], words: Sequence[str]) -> None:
+    """Have a verb parse its words and run nothing.
+
+    Args:
+        verb: a function of `itpn_ray.cli.VERBS`.
+        words: as they would stand after its name.
+
+    Raises:
+        ConfigError: an option is unknown, or a value cannot be used.
+        SystemExit: a value has another type.
+    """
+    token = _ONLY_CHECKED.set(True)
+    try:
+        verb(list(words), False)
+    except _Parsed:
+        return
+    finally:
+        _ONLY_CHECKED.reset(token)
+
+
 def parse(cls: Callable[..., T], arguments: list[str], prog: str, default: T | None = None) -> T:
     """Parse options into a settings class; a mistyped one names the nearest right one.
 
@@ -30,13 +58,36 @@ def parse(cls: Callable[..., T], arguments: list[str], prog: str, default: T | N
 
     names = {n for n, kind in options(cls, default) if bool in (kind, *typing.get_args(kind))}
     given: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
+    words = spell_switches(options_today(arguments), names)
+    if _ONLY_CHECKED.get():
+        _check_names(words, {name for name, _ in options(cls, default)})
+    parsed = tyro.cli(
         cls,
         prog=f"itpn-ray {prog}",
-        args=spell_switches(options_today(arguments), names),
+        args=words,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
         **given,
     )
+    if _ONLY_CHECKED.get():
+        raise _Parsed
+    return parsed
+
+
+def _check_names(words: Sequence[str], known: Collection[str]) -> None:
+    """Refuse an option that is unknown, in one line; tyro's own answer is a page.
+
+    Raises:
+        ConfigError: names the nearest right one.
+    """
+    from difflib import get_close_matches
+
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("_", "-")
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                hint = f"Did you mean {close[0]!r}" if close else "--help lists the options"
+                raise ConfigError("option", name, "is not known", hint)
 
 
 def options(cls: Any, default: object = None, prefix: str = "") -> Iterator[tuple[str, Any]]:

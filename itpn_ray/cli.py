@@ -15,6 +15,7 @@ from itpn_ray.commands import (
     prepare,
     preview,
     report,
+    reproduce,
     runs,
     submit,
     synthesize,
@@ -26,6 +27,7 @@ from itpn_ray.commands.cache_teacher import command as cache_teacher
 from itpn_ray.commands.chaos import command as chaos
 from itpn_ray.commands.demo import command as demo
 from itpn_ray.commands.evaluate import command as evaluate
+from itpn_ray.commands.features import command as features
 from itpn_ray.commands.plan import command as plan
 from itpn_ray.commands.predict import command as predict
 from itpn_ray.commands.verify_resume import command as verify_resume
@@ -50,7 +52,7 @@ def run(arguments: list[str]) -> int:
     """Run a verb and return its exit code.
 
     0; 1 for a defect, or where a part of the work failed; 2 for a mistake in the input or on this
-    machine; 130 after Ctrl-C, 143 after SIGTERM.
+    machine; 3 for a run that ended at --max-cost; 130 after Ctrl-C, 143 after SIGTERM.
     """
     verbose = "-v" in arguments or "--verbose" in arguments
     rest = [argument for argument in arguments if argument not in ("-v", "--verbose")]
@@ -109,7 +111,9 @@ VERBS: dict[str, tuple[Callable[[list[str], bool], int], str]] = {
     "segment": (train.segment, train.SEGMENT_HELP),
     "evaluate": (evaluate.run, evaluate.HELP),
     "predict": (predict.run, predict.HELP),
+    "features": (features.run, features.HELP),
     "tune": (tune.run, tune.HELP),
+    "reproduce": (reproduce.run, reproduce.HELP),
     "inspect": (inspect.run, inspect.HELP),
     "export": (export.run, export.HELP),
     "visualize": (visualize.run, visualize.HELP),

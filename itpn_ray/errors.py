@@ -67,6 +67,12 @@ class TrialsError(RunError):
     exit_code = 1
 
 
+class CapReached(RunError):
+    """A run that was saved and ended because its machines have cost what they may."""
+
+    exit_code = 3
+
+
 _MACHINE = {
     errno.ENOSPC: "Free some space, or choose another place",
     errno.EDQUOT: "Free some space, or choose another place",

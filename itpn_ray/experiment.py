@@ -8,13 +8,16 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from itpn_ray import checks, renamed
+from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.zoo import is_zoo
-from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.config import PlacementConfig, RayConfig
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
@@ -33,6 +36,8 @@ FREE_TO_CHANGE = (
     "checkpoint",
     "tracking",
     "ray",
+    "placement",
+    "cost",
     "loader",
     "optim.micro_batch",
     "model.compile",
@@ -46,7 +51,7 @@ OPTIMIZERS = ("adamw", "muon")
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW or Muon with linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
+    """AdamW or Muon, linear warm-up, then cosine decay (paper, 5.1 and 5.2), steps or a line (5.3).
 
     Raises:
         ConfigError: a value lies outside its range.
@@ -215,6 +220,10 @@ class ExperimentConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    placement: Annotated[PlacementConfig, tyro.conf.arg(name="")] = field(
+        default_factory=PlacementConfig
+    )
+    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run):
@@ -242,6 +251,13 @@ class ExperimentConfig:
                 "muon",
                 "needs whole matrices, and `sharded` spreads them over the workers",
                 "Leave one of the two out",
+            )
+        if self.placement.accelerator and self.gpus is False:
+            raise ConfigError(
+                "accelerator",
+                self.placement.accelerator,
+                "workers without GPUs have none",
+                "Leave it out, or add --gpus",
             )
         self._check_task()
         checks.positive("cpus_per_worker", self.cpus_per_worker)

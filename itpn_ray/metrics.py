@@ -78,13 +78,18 @@ PRETRAINING = (
         for n in (1, 2, 3)
     ),
 )
-NEIGHBOURS = (Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),)
+NEIGHBOURS = (
+    Metric(name="knn_top1", label="kNN top-1", unit="%", counted=True),
+    Metric(name="rankme", label="RankMe", chart="effective rank of the features"),
+)
+FEATURES = (Metric(name="probe_top1", label="linear probe top-1", unit="%", counted=True),)
 TOP_K = (
     Metric(name="top1", label="top-1", unit="%", headline=True, counted=True),
     Metric(name="top5", label="top-5", unit="%", counted=True),
     Metric(name="mean_recall", unit="%"),
     Metric(name="recall", unit="%"),
     Metric(name="precision", unit="%"),
+    Metric(name="train_images", label="training images", unit="count"),
     Metric(name="non_finite", unit="count", higher_is_better=False),
 )
 
@@ -111,11 +116,18 @@ def _average_precision(kind: str, things: str) -> tuple[Metric, ...]:
 
 
 AVERAGE_PRECISION = (*_average_precision("box", "boxes"), *_average_precision("mask", "masks"))
+_ROTATED_CHART = "average precision of turned boxes on held-out images"
+ROTATED = (
+    Metric(name="rotated_AP50", label="AP50", unit="%", chart=_ROTATED_CHART, headline=True),
+    Metric(name="rotated_AP75", label="AP75", unit="%", chart=_ROTATED_CHART),
+    Metric(name="rotated_AP", label="AP", unit="%", chart=_ROTATED_CHART),
+)
 SEGMENTATION = (
     Metric(name="miou", label="mIoU", unit="%", headline=True),
     Metric(name="macc", label="mean accuracy", unit="%"),
     Metric(name="aacc", label="pixel accuracy", unit="%"),
     Metric(name="miou_all", label="mIoU, absent classes as 0", unit="%", detail=True),
+    Metric(name="boundary_iou", label="mIoU of boundaries", unit="%", detail=True),
     Metric(name="iou", label="IoU", unit="%"),
     Metric(name="acc", label="accuracy", unit="%"),
 )
@@ -127,8 +139,10 @@ _KNOWN = {
         SETTINGS,
         PRETRAINING,
         NEIGHBOURS,
+        FEATURES,
         TOP_K,
         AVERAGE_PRECISION,
+        ROTATED,
         SEGMENTATION,
     )
     for metric in table

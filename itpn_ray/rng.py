@@ -49,6 +49,8 @@ class Stream(IntEnum):
     MIGRATION = 17
     COLOUR = 18
     DROPOUT = 19
+    TURN = 20
+    POINTS = 21
 
 
 def uniform(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
@@ -21,12 +24,23 @@ class SubmitConfig:
         ConfigError: a field has a form that cannot be used.
     """
 
+    job: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="JOB_FILE")] = ""
+    """A job file such as jobs/chain.yaml, in place of a verb."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=VALUE of a job file's values, or STEP.OPTION=VALUE of a step's options; as often as is
+    needed."""
     address: str = ""
     """URL of the cluster's job server, which is its dashboard's: http://127.0.0.1:8265 for a head
     on this machine or behind a tunnel."""
     kubernetes: str = ""
     """A RayJob manifest, in place of an address (clusters/kuberay/rayjob.yaml): it is printed with
     the verb in it, for `kubectl apply -f -`, and nothing is sent."""
+    queue: str = ""
+    """Local queue of Kueue that a RayJob waits in: it starts suspended, and once there is room for
+    all of its machines. Needs --kubernetes and --nodes."""
+    nodes: tuple[str, ...] = ()
+    """GROUP=N of a queued RayJob: how many machines of a worker group it has, for a queue admits a
+    whole job and no autoscaling. Other groups are left out."""
     name: str = ""
     """The job's name; empty makes one of the verb and the time."""
     env: tuple[str, ...] = ()
@@ -61,6 +75,7 @@ class SubmitConfig:
                 "is not a name that Kubernetes and Ray take",
                 "Use up to 47 small letters, digits and dashes, a letter first",
             )
+        self._check_queue()
         for name in self.env:
             if not _ENV_NAME.fullmatch(name):
                 raise ConfigError(
@@ -69,4 +84,22 @@ class SubmitConfig:
                     "must be the name of an environment variable, never its value",
                     "Export the variable and give its name",
                 )
+        if self.set and not self.job:
+            raise ConfigError(
+                "submit.set", self.set, "changes a job file, and none is named", "Name one first"
+            )
         checks.positive("submit.connect_timeout_s", self.connect_timeout_s)
+
+    def _check_queue(self) -> None:
+        if bool(self.queue) != bool(self.nodes) or (self.queue and not self.kubernetes):
+            raise ConfigError(
+                "submit.queue",
+                self.queue,
+                "goes with a manifest and the machines that the job has",
+                "Give --kubernetes MANIFEST --queue QUEUE --nodes GROUP=N, all three",
+            )
+        for group in self.nodes:
+            if not re.fullmatch(r"[a-z0-9-]+=[1-9]\d*", group):
+                raise ConfigError(
+                    "submit.nodes", group, "is no GROUP=N", "Write --nodes gpu-spot=4"
+                )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from jobs.config import SubmitConfig
 
+_QUEUE = "kueue.x-k8s.io/queue-name"
 
-def rayjob(config: SubmitConfig, name: str, argv: Sequence[str]) -> str:
+
+def rayjob(config: SubmitConfig, name: str, command: str) -> str:
     """Fill a manifest like clusters/kuberay/rayjob.yaml in, for ``kubectl apply -f -``.
 
     The manifest's image brings the code. Secrets come to its pods from Kubernetes.
@@ -21,7 +22,7 @@ def rayjob(config: SubmitConfig, name: str, argv: Sequence[str]) -> str:
     Args:
         config: names the manifest.
         name: the RayJob's name.
-        argv: the verb and its options, as they would stand after ``itpn-ray``.
+        command: what the job runs, for a shell.
 
     Raises:
         ConfigError: the manifest holds no RayJob, or environment variables were asked for.
@@ -37,10 +38,32 @@ def rayjob(config: SubmitConfig, name: str, argv: Sequence[str]) -> str:
     for document in documents:
         if document["kind"] == "RayJob":
             document["metadata"]["name"] = name
-            document["spec"]["entrypoint"] = shlex.join(
-                [config.python, "-m", "itpn_ray.cli", *argv]
-            )
+            document["spec"]["entrypoint"] = command
+            if config.queue:
+                _queue(document, config)
     return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, width=1000)
+
+
+def _queue(job: dict[str, Any], config: SubmitConfig) -> None:
+    """Have Kueue start a RayJob: suspended, with a queue's name and a fixed number of machines.
+
+    Kueue admits a job as a whole; a cluster that grows by itself would pass it by.
+
+    Raises:
+        ConfigError: the manifest has no such worker group; names the nearest.
+    """
+    job["metadata"].setdefault("labels", {})[_QUEUE] = config.queue
+    job["spec"]["suspend"] = True
+    cluster = job["spec"]["rayClusterSpec"]
+    cluster["enableInTreeAutoscaling"] = False
+    cluster.pop("autoscalerOptions", None)
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    cluster["workerGroupSpecs"] = []
+    for one in config.nodes:
+        name, _, count = one.partition("=")
+        checks.one_of("submit.nodes", name, groups)
+        fixed = dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), int(count))
+        cluster["workerGroupSpecs"].append(groups[name] | fixed)
 
 
 def _read(path: str) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from itpn_ray.errors import ConfigError, ItpnError
 from itpn_ray.ray_runtime.compat import use_token
+from itpn_ray.ray_runtime.nodes import MARKET
+from itpn_ray.ray_runtime.placement import driver_selector
 from itpn_ray.ray_runtime.start import quiet
 from jobs.config import SubmitConfig
 
@@ -55,13 +57,34 @@ def submit(config: SubmitConfig, argv: Sequence[str]) -> int:
         raise ConfigError(
             "submit", None, "no verb to run", "Put it behind dashes: `itpn-ray submit ... -- demo`"
         )
-    name = config.name or f"{argv[0]}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return _send(config, argv[0], ["-m", "itpn_ray.cli", *argv])
+
+
+def submit_file(config: SubmitConfig) -> int:
+    """Run the steps of the job file ``config.job``, as `submit` runs a verb.
+
+    Raises:
+        ConfigError: see `submit` and `itpn_ray`'s parsers: the file is checked before it is sent.
+    """
+    from jobs.chain import as_argument
+    from jobs.files import read_job
+
+    job = read_job(config.job, config.set)
+    if len(job.steps) == 1:
+        return _send(config, job.name, ["-m", "itpn_ray.cli", *job.steps[0].words])
+    return _send(config, job.name, ["-m", "jobs.chain", as_argument(job)])
+
+
+def _send(config: SubmitConfig, kind: str, words: Sequence[str]) -> int:
+    """Run words of the cluster's Python as a job; ``kind`` is what its name begins with."""
+    name = config.name or f"{kind}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    command = shlex.join([config.python, *words])
     if config.kubernetes:
         from jobs.rayjob import rayjob
 
-        sys.stdout.write(rayjob(config, name, argv))
+        sys.stdout.write(rayjob(config, name, command))
         return 0
-    return run_command(config, name, shlex.join([config.python, "-m", "itpn_ray.cli", *argv]))
+    return run_command(config, name, command)
 
 
 def run_command(config: SubmitConfig, name: str, command: str) -> int:
@@ -72,10 +95,15 @@ def run_command(config: SubmitConfig, name: str, command: str) -> int:
         "env_vars": _environment(config),
     }
     client = _connect(config)
+    where: dict[str, Any] = {}
+    if (selector := _driver_place(config)) is not None:
+        where["entrypoint_label_selector"] = selector
     end = time.monotonic() + config.connect_timeout_s
     while True:
         try:
-            client.submit_job(entrypoint=command, submission_id=name, runtime_env=runtime_env)
+            client.submit_job(
+                entrypoint=command, submission_id=name, runtime_env=runtime_env, **where
+            )
             break
         except RuntimeError as error:  # The one class Ray has for whatever the server answers.
             if "already exists" in str(error):
@@ -94,6 +122,20 @@ def run_command(config: SubmitConfig, name: str, command: str) -> int:
     except KeyboardInterrupt:
         print(f"\nthe job {name} goes on\n{_hints(config, name)}", flush=True)
         return _INTERRUPTED
+
+
+def _driver_place(config: SubmitConfig) -> dict[str, str] | None:
+    """Labels of the nodes that the job's driver is to run on; None: the head, as Ray has it."""
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        nodes = list_nodes(address=config.address, filters=[("state", "=", "ALIVE")])
+    except (RayStateApiException, OSError):  # a head that has only just started lists none
+        return None
+    markets = [str((node.labels or {}).get(MARKET, "")) for node in nodes]
+    heads = [market for node, market in zip(nodes, markets, strict=True) if node.is_head_node]
+    return driver_selector(markets, heads[0]) if heads else None
 
 
 def _hints(config: SubmitConfig, name: str) -> str:

@@ -123,6 +123,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Prepared tiles with turned boxes: of 6 images to train on, and of 3 held out."""
+    from tests.data.made_dota import write_turned
+
+    return write_turned(tmp_path_factory.mktemp("turned"), train=6, val=3)
+
+
+@pytest.fixture(scope="session")
 def masked(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Prepared images with masks of eleven classes: 8 to train on, 5 held out."""
     from tests.data.made_masks import write_masked

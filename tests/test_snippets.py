@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import itpn_ray
 from itpn_ray.models import create_autoencoder, save_model, to_official
+from itpn_ray.tracking import NoopTracker
 from itpn_ray.training.checkpoint.writer import CheckpointStore
-from tests.data.made import make_image
+from itpn_ray.training.launch import driver
+from tests.data.made import jpeg, make_image
 from tests.models.detection.made import rcnn
 from tests.models.nets import classifier
 
@@ -26,8 +29,13 @@ SNIPPETS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a classifier's, a detector's and a pre-training run, and a photograph."""
+    """A folder with prepared data, a classifier's, a detector's and a pre-training run, a photo."""
     folder = tmp_path_factory.mktemp("snippets")
+    for number in range(80):
+        path = folder / f"images/class {number % 10}/{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(make_image(number, 48, 48)))
+    itpn_ray.prepare(folder / "images", folder / "data/mine", num_workers=0, quiet=True)
     exported = "exported/model.safetensors"
     names = {"classes": json.dumps([f"class {n}" for n in range(10)])}
     save_model(classifier(), folder / "out/fine" / exported, names)
@@ -45,4 +53,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_python_in_the_docs_runs(code: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    # A database of MLflow's takes longer to make than all the rest.
+    monkeypatch.setattr(driver, "create_tracker", lambda *_: NoopTracker())
     exec(compile(code, "snippet", "exec"), {})

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from itpn_ray import arguments
 from itpn_ray.commands.shared import console_for
+
+if TYPE_CHECKING:
+    from itpn_ray.data.prepare.config import PrepareConfig
+    from itpn_ray.terminal.console import Console
 
 HELP = "turn raw images into shards with a manifest"
 
@@ -12,12 +18,23 @@ def run(words: list[str], verbose: bool) -> int:
     """Run the verb; its exit code."""
     from itpn_ray.data.prepare.config import PrepareConfig
 
-    config = arguments.parse(PrepareConfig, words, "prepare")
+    prepare_data(arguments.parse(PrepareConfig, words, "prepare"), console_for(verbose))
+    return 0
+
+
+def prepare_data(config: PrepareConfig, console: Console) -> None:
+    """Prepare the images, and say what became of them.
+
+    Raises:
+        ConfigError: places that cannot be used.
+        DataError: images that cannot be used.
+    """
     from itpn_ray.data.prepare.driver import prepare
+    from itpn_ray.ray_runtime.start import redirect_ray_errors
     from itpn_ray.terminal.item_progress import progress_bar
 
-    console = console_for(verbose)
-    with progress_bar(console, "preparing images") as count:
+    verbose = console.verbosity == "verbose"
+    with redirect_ray_errors(verbose=verbose), progress_bar(console, "preparing images") as count:
         manifest = prepare(config, lambda now: count(now.images, now.total_images), say=console.say)
     for split, info in manifest.splits.items():
         console.say(
@@ -30,4 +47,3 @@ def run(words: list[str], verbose: bool) -> int:
             f"listed in {config.out}/quarantine.csv"
         )
     console.say(f"the prepared data lie in {config.out}")
-    return 0

@@ -6,7 +6,7 @@ from itpn_ray import arguments
 from itpn_ray.commands.shared import at_separator
 from itpn_ray.errors import ConfigError
 
-HELP = "run any verb as a job on a Ray cluster"
+HELP = "run any verb, or the steps of a job file, as a job on a Ray cluster"
 
 
 def run(words: list[str], verbose: bool) -> int:
@@ -15,13 +15,14 @@ def run(words: list[str], verbose: bool) -> int:
 
     options, verb = at_separator(words)
     config = arguments.parse(SubmitConfig, options, "submit")
-    if not verb:
+    if bool(verb) == bool(config.job):
         raise ConfigError(
             "submit",
-            None,
-            "names no verb",
-            "Write `itpn-ray submit [OPTIONS] -- pretrain nano ...`",
+            config.job or None,
+            "takes either a verb or a job file" if verb else "names no verb and no job file",
+            "Write `itpn-ray submit [OPTIONS] -- pretrain nano ...`, or "
+            "`itpn-ray submit jobs/chain.yaml [OPTIONS]`",
         )
-    from jobs.submit import submit
+    from jobs.submit import submit, submit_file
 
-    return submit(config, verb)
+    return submit(config, verb) if verb else submit_file(config)

@@ -117,6 +117,29 @@ class DetectionAugmentConfig(Augmentation):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotatedAugmentConfig(Augmentation):
+    """Size, flips and turns of rotated detection (mmrotate's for DOTA).
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+
+    side: int = 1024
+    """Longer side of a view, pixels."""
+    flip: float = 0.75
+    """Probability of a flip: left to right, upside down or both, each as likely."""
+    quarter_turn: float = 0.0
+    """Probability of a turn by 90, 180 or 270 degrees, each as likely."""
+    rotation: float = 0.0
+    """Probability of a rotation by any angle about the centre; what leaves the view is lost."""
+
+    def __post_init__(self) -> None:
+        checks.positive("augment.side", self.side)
+        for name in ("flip", "quarter_turn", "rotation"):
+            checks.in_range(f"augment.{name}", getattr(self, name), 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentationAugmentConfig(Augmentation):
     """Sizes, crops, flips and colours of segmentation (the usual ones of ADE20K since PSPNet).
 
@@ -180,6 +203,7 @@ class PreviewConfig:
     """Epoch of the order and of every draw."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detection: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+    rotated: RotatedAugmentConfig = field(default_factory=RotatedAugmentConfig)
     segmentation: SegmentationAugmentConfig = field(default_factory=SegmentationAugmentConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 

@@ -13,7 +13,7 @@ by what the annotations do; transforms clip.
 | label | int64 | (B,) | class, -1 where there is none |
 | sample_id | int64 | (B,) | row number in the split, in shard order |
 
-That of detection is described in `itpn_ray.data.loading.detection_loader`.
+That of detection is described in `itpn_ray.data.loading.view_batches`.
 
 **Device batch**: the first after `itpn_ray.data.transforms.on_device`: image float32 (B, 3, S, S),
 normalised by the ImageNet mean and standard deviation, mixed and erased; label as int64 (B,) or
@@ -27,6 +27,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 
 KINDS = ("classification", "unlabelled", "detection", "segmentation", "rotated")
+
+WITH_OBJECTS = ("detection", "rotated")
+"""Kinds whose images have objects; a split of them needs one at least."""
 
 _IMAGE = [
     pa.field("image", pa.binary(), nullable=False),  # JPEG, 8 bits, RGB or grey, upright
@@ -55,9 +58,12 @@ _OBJECTS = [
 ]
 
 _ROTATED = [
-    *(field for field in _OBJECTS if field.name not in ("polygons", "runs")),
-    # Corners x, y of a turned box, in the annotation's order (DOTA); `crowds` marks difficult ones.
-    pa.field("corners", pa.list_(pa.list_(pa.float64(), 8)), nullable=False),
+    # A tile of an image. The one outline of an object is its turned box, four corners in the
+    # annotation's order, which may reach beyond the tile; `image_id` is that of the whole image;
+    # `crowds` marks objects that are difficult, or of which the tile shows too little.
+    *_OBJECTS,
+    pa.field("difficult", pa.list_(pa.bool_()), nullable=False),  # of each object, as annotated
+    pa.field("origin", pa.list_(pa.int32(), 2), nullable=False),  # x, y of the tile in the image
 ]
 
 _SEGMENTATION = [

@@ -13,9 +13,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
 from itpn_ray.data.annotations.objects import Objects
+from itpn_ray.data.annotations.tiles import TileObjects
 from itpn_ray.data.synthetic.palette import Colour, class_colour
 from itpn_ray.data.transforms.object_masks import part_mask
 from itpn_ray.evaluation.pasting import paste
+from itpn_ray.models.rotated.boxes import TURNED, corners_of, hulls_of
 
 if TYPE_CHECKING:
     from itpn_ray.models.detection.base import Detections
@@ -46,12 +48,16 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class _Mark:
-    """A thing in a drawn image: box in its pixels, mask (h, w) of 0 and 1."""
+    """A thing in a drawn image: box in its pixels, mask (h, w) of 0 and 1.
+
+    A turned one has the corners of its box, x, y, ..., around which ``box`` lies.
+    """
 
     box: tuple[float, float, float, float]
     text: str
     colour: Colour
     mask: NDArray[np.uint8] | None
+    corners: list[float] | None = None
 
 
 def detection_grid(scenes: Sequence[Scene], names: Sequence[str], path: str | Path) -> Path:
@@ -123,13 +129,21 @@ def _drawn(
             _tint(pixels, mark)
     pen = ImageDraw.Draw(pixels)
     for mark in marks:
-        x1, y1, x2, y2 = mark.box
-        # Right and lower edges lie beyond the last pixels of a box.
-        edges = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
-        pen.rectangle(edges, outline=mark.colour, width=2)
+        _outline(pen, mark)
     for mark in marks:
         _name(pen, mark, size)
     return pixels
+
+
+def _outline(pen: ImageDraw.ImageDraw, mark: _Mark) -> None:
+    """Draw the box of a mark."""
+    if mark.corners is not None:
+        pen.line([*mark.corners, *mark.corners[:2]], fill=mark.colour, width=2, joint="curve")
+        return
+    x1, y1, x2, y2 = mark.box
+    # Right and lower edges lie beyond the last pixels of a box.
+    edges = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
+    pen.rectangle(edges, outline=mark.colour, width=2)
 
 
 def _found(
@@ -142,14 +156,21 @@ def _found(
     """The surest detections, the surest last: it is drawn over the others."""
     order = found.scores.argsort(descending=True, stable=True)[:_MOST]
     order = order[found.scores[order] >= min_score].flip(0)
-    boxes = found.boxes[order] * scale
+    boxes = found.boxes[order]
+    corners: Sequence[list[float] | None] = [None] * len(order)
+    if boxes.shape[1] == TURNED:
+        corners = (corners_of(boxes).flatten(1) * scale).tolist()
+        boxes = hulls_of(boxes)
+    boxes = boxes * scale
     masks: Sequence[NDArray[np.uint8] | None] = [None] * len(order)
     if found.masks is not None:
         masks = list(paste(found.masks[order], boxes, size[1], size[0]))
     scores, labels = found.scores[order].tolist(), found.labels[order].tolist()
-    for box, score, label, mask in zip(boxes.tolist(), scores, labels, masks, strict=True):
+    marks = zip(boxes.tolist(), scores, labels, masks, corners, strict=True)
+    for box, score, label, mask, outline in marks:
         text = f"{names[label]} {score:.2f}"
-        yield _Mark(box=box, text=text, colour=class_colour(label), mask=mask)
+        colour = class_colour(label)
+        yield _Mark(box=box, text=text, colour=colour, mask=mask, corners=outline)
 
 
 def _annotated(
@@ -157,13 +178,17 @@ def _annotated(
 ) -> Iterator[_Mark]:
     """All objects, large ones first: small ones are drawn over them."""
     whole = np.array([0.0, 0.0, truth.size[1], truth.size[0]])
+    corners = truth.corners * scale if isinstance(truth, TileObjects) else None
     for number in np.argsort(-truth.areas, kind="stable").tolist():
         label = int(truth.classes[number])
         yield _Mark(
             box=(truth.boxes[number] * scale).tolist(),
             text=names[label] + (" (crowd)" if truth.crowds[number] else ""),
             colour=class_colour(label),
-            mask=part_mask(truth, number, whole, size[1], size[0]).astype(np.uint8),
+            mask=part_mask(truth, number, whole, size[1], size[0]).astype(np.uint8)
+            if corners is None
+            else None,
+            corners=None if corners is None else corners[number].reshape(-1).tolist(),
         )
 
 

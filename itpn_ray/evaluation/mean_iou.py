@@ -4,6 +4,10 @@ Over K classes, from the numbers of pixels of each true class taken for each cla
 truth ignores count nowhere. ``miou`` is the mean over the classes that are in the truth or in the
 answers (mmsegmentation's), ``miou_all`` over all K, where a class without pixels counts 0
 (sceneparsing's, of ADE20K's authors). The two differ where a class occurs nowhere.
+
+``boundary_iou`` is ``miou`` of boundaries alone: of a class's pixels in the truth, and of those in
+the answers, only such as lie within 2 % of the image's diagonal of another class or of the border
+(Cheng et al., "Boundary IoU", CVPR 2021, 5.1).
 """
 
 from __future__ import annotations
@@ -13,7 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+BOUNDARY = 0.02
+"""Width of a boundary, in diagonals of the image."""
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -37,7 +45,8 @@ class MeanIoU:
     def __init__(self, classes: Sequence[str], device: torch.device) -> None:
         self.classes = classes
         count = len(classes)
-        self._pixels = torch.zeros(count, count, dtype=torch.int64, device=device)
+        # A row a true class; then of boundaries those of both, of the truth, of the answers.
+        self._pixels = torch.zeros(count + 3, count, dtype=torch.int64, device=device)
 
     def add(self, found: Tensor, truth: Tensor) -> None:
         """Count an image.
@@ -49,11 +58,17 @@ class MeanIoU:
         count = len(self.classes)
         labelled = truth >= 0
         pairs = truth[labelled].long() * count + found[labelled].long()
-        self._pixels += torch.bincount(pairs, minlength=count**2).view(count, count)
+        self._pixels[:count] += torch.bincount(pairs, minlength=count**2).view(count, count)
+        answers = torch.where(labelled, found, -1)
+        true_edge, edge = boundary(truth) & labelled, boundary(answers) & labelled
+        both = true_edge & edge & (truth == answers)
+        for row, (mask, where) in enumerate(((truth, both), (truth, true_edge), (answers, edge))):
+            self._pixels[count + row] += torch.bincount(mask[where].long(), minlength=count)
 
     def compute(self, reduce: Reduce) -> MeanIoUFigures:
         """The metrics over all workers; exact, for whole numbers are summed."""
-        pixels = reduce(self._pixels.clone()).cpu().double()  # true class, answer
+        counts = reduce(self._pixels.clone()).cpu().double()
+        pixels, edges = counts[:-3], counts[-3:]  # (true class, answer)
         right, true, answers = pixels.diag(), pixels.sum(1), pixels.sum(0)
         either = true + answers - right
         iou, accuracy = right / either, right / true  # nan where there are no such pixels
@@ -62,6 +77,7 @@ class MeanIoU:
             "macc": accuracy.nanmean().item(),
             "aacc": (right.sum() / true.sum()).item(),
             "miou_all": iou.nan_to_num(0.0).mean().item(),
+            "boundary_iou": (edges[0] / (edges[1] + edges[2] - edges[0])).nanmean().item(),
         }
         rows = zip(self.classes, iou.tolist(), accuracy.tolist(), true.long().tolist(), strict=True)
         per_class = [
@@ -69,6 +85,23 @@ class MeanIoU:
             for name, of, acc, count in rows
         ]
         return MeanIoUFigures(metrics=metrics, per_class=per_class)
+
+
+def boundary(mask: Tensor) -> Tensor:
+    """Where another class or the border of the image is near, (H, W) bool; see `BOUNDARY`.
+
+    Args:
+        mask: (H, W) integers from -1.
+    """
+    height, width = mask.shape
+    reach = max(1, round(BOUNDARY * (height**2 + width**2) ** 0.5))
+    # A border of no class, so that what lies at the image's own border differs from it.
+    framed = F.pad(mask[None].float(), (reach,) * 4, value=-2.0)
+
+    def largest(x: Tensor) -> Tensor:
+        return F.max_pool2d(F.max_pool2d(x, (2 * reach + 1, 1), 1), (1, 2 * reach + 1), 1)
+
+    return (largest(framed) != -largest(-framed))[0]
 
 
 def _number(value: float) -> float | None:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from itpn_ray.models.networks.classifier import Classifier
     from itpn_ray.models.networks.distillation import ClipDistiller
     from itpn_ray.models.networks.layer_decay import layer_ids, no_weight_decay
-    from itpn_ray.models.segmentation.network import Segmenter, create_segmenter
+    from itpn_ray.models.rotated.network import RotatedRcnn, create_rotated_rcnn
+    from itpn_ray.models.segmentation.base import Segmenter
+    from itpn_ray.models.segmentation.network import create_segmenter
     from itpn_ray.models.trunk.base import Trunk
     from itpn_ray.models.weights.convert import to_official
     from itpn_ray.models.weights.files import (
@@ -50,7 +52,9 @@ _HOMES = {
     "weights.convert": ("to_official",),
     "weights.files": ("LoadReport", "load_model", "load_official", "load_weights", "save_model"),
     "networks.layer_decay": ("layer_ids", "no_weight_decay"),
-    "segmentation.network": ("Segmenter", "create_segmenter"),
+    "rotated.network": ("RotatedRcnn", "create_rotated_rcnn"),
+    "segmentation.base": ("Segmenter",),
+    "segmentation.network": ("create_segmenter",),
     "trunk.base": ("Trunk",),
     "networks.build": (
         "build",
@@ -73,6 +77,7 @@ __all__ = [
     "LoadReport",
     "PixelAutoencoder",
     "Rcnn",
+    "RotatedRcnn",
     "Segmenter",
     "Trunk",
     "build",
@@ -82,6 +87,7 @@ __all__ = [
     "create_distiller",
     "create_model",
     "create_rcnn",
+    "create_rotated_rcnn",
     "create_segmenter",
     "create_trunk",
     "layer_ids",

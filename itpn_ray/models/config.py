@@ -73,6 +73,9 @@ class TrunkConfig:
     """First value of the learned scale on each residual branch; None: no such scale."""
     patch_norm: bool = False
     """Whether a layer norm follows the patch embedding."""
+    convolution: bool = False
+    """Whether stages 1 and 2, and the pyramid over them, have 3x3 convolutions in the place of
+    channel MLPs (Table 9, C-MLP crossed out)."""
     relative_position: bool = False
     """Whether each attention of stage 3 learns a bias for every offset between two tokens."""
     drop_path: float = 0.0
@@ -200,6 +203,9 @@ class AutoencoderConfig:
     """Attention heads of the decoder."""
     decoder_mlp_ratio: float = 4.0
     """Hidden width over width in the decoder's MLPs."""
+    integral: bool = True
+    """Whether the pyramid is pre-trained too; without, the decoder sees the trunk's last stage
+    alone, as MAE's does (Table 8, iPT crossed out)."""
 
     def __post_init__(self) -> None:
         if self.decoder_width % 16 or self.decoder_width % self.decoder_heads:
@@ -302,6 +308,18 @@ SIZES: dict[str, Size] = {
     "fast_itpn_small": Size(trunk=_fast(384, 6, (2, 2, 20)), source="Table 4, Fast-iTPN-S"),
     "fast_itpn_base": Size(trunk=_fast(512, 8, (3, 3, 24)), source="Table 4, Fast-iTPN-B"),
     "fast_itpn_large": Size(trunk=_fast(768, 12, (2, 2, 40)), source="Table 4, Fast-iTPN-L"),
+    # A plain trunk for comparisons: all blocks in stage 3, as many as ViT has.
+    "plain_nano": Size(
+        trunk=_itpn(128, 4, (0, 0, 5)),
+        pyramid_width=64,
+        decoder=(128, 2),
+        source="not in the paper: a plain trunk beside fast_itpn_nano",
+    ),
+    "plain_small": Size(trunk=_itpn(384, 6, (0, 0, 12)), source="ViT-S (merged patches)"),
+    "plain_base": Size(trunk=_itpn(768, 12, (0, 0, 12)), source="Table 1, ViT-B (merged patches)"),
+    # Their depths are those of HiViT-T and HiViT-S, which the paper counts 19 M and 38 M of too.
+    "itpn_tiny": Size(trunk=_itpn(384, 6, (1, 1, 10)), source="Table 4, iTPN-T"),
+    "itpn_small": Size(trunk=_itpn(384, 6, (2, 2, 20)), source="Table 4, iTPN-S"),
     "itpn_base": Size(trunk=_itpn(512, 8, (3, 3, 24)), source="Table 1, iTPN-B"),
     "itpn_large": Size(trunk=_itpn(768, 12, (2, 2, 40)), source="Table 1, iTPN-L"),
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-    from ray.train.torch import TorchTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,13 @@ class PrivateName:
 _TOKENS = "ray._private.authentication.authentication_token_setup"
 _TRAIN = "ray.train.v2._internal"
 _TRAINER = "ray.train.torch:TorchTrainer"
+_PLACES = (
+    "Places workers by labels that change during a run (spot machines first, then any). "
+    "ScalingConfig.label_selector holds for a whole run, and an elastic run counts nodes that it "
+    "does not take."
+)
+_STOCK_PLACES = "workers are placed on machines of any market"
+_ELASTIC = f"{_TRAIN}.execution.scaling_policy.elastic:ElasticScalingPolicy"
 _FIXED = f"{_TRAIN}.execution.scaling_policy.fixed:FixedScalingPolicy"
 
 _OWN_HEAD = (
@@ -89,6 +95,11 @@ NAMES = {
         why="Asks a head whether it takes the user's token: ray.init() says after 20 s that it "
         "cannot connect, and not that the token is wrong.",
         without="a cluster that refuses the token is told by Ray itself, and late",
+    ),
+    "bootstrap": PrivateName(
+        path="ray._private.services:canonicalize_bootstrap_address",
+        why="Which cluster of this machine `auto` means, to ask it whether it takes the token.",
+        without="a cluster of this machine that refuses the token is told by Ray itself, and late",
     ),
     "max_resources": PrivateName(
         path="ray._private.state:state.get_max_resources_from_cluster_config",
@@ -140,6 +151,17 @@ NAMES = {
     ),
     "cancel_request": PrivateName(
         path=f"{_FIXED}._cancel_resource_request", why=_ASKS, without=_STOCK_ASKS
+    ),
+    "count_workers": PrivateName(
+        path=f"{_ELASTIC}._count_possible_workers", why=_PLACES, without=_STOCK_PLACES
+    ),
+    "decide_start": PrivateName(
+        path=f"{_FIXED}.make_decision_for_non_running_worker_group",
+        why=_PLACES,
+        without=_STOCK_PLACES,
+    ),
+    "on_start": PrivateName(
+        path=f"{_FIXED}.on_controller_start_worker_group", why=_PLACES, without=_STOCK_PLACES
     ),
 }
 
@@ -194,7 +216,7 @@ def find(name: str) -> Any:
         return None
 
 
-def _find_all(*names: str) -> tuple[Any, ...] | None:
+def find_all(*names: str) -> tuple[Any, ...] | None:
     """What the names stand for, if this Ray has them all."""
     found = tuple(find(name) for name in names)
     return None if None in found else found
@@ -214,7 +236,7 @@ def start_head(shape: Mapping[str, Any], *, log_workers: bool) -> Any:
         OSError: Ray cannot keep its files.
         Exception: with ``SLOW_START`` in its message, the node did not come up in time.
     """
-    found = _find_all("Node", "RayParams", "enable_token", "ensure_token")
+    found = find_all("Node", "RayParams", "enable_token", "ensure_token")
     if found is None:
         return None
     node, params, enable_token, ensure_token = found
@@ -258,14 +280,19 @@ def use_token() -> None:
 def refuses_token(address: str, *, timeout_s: float) -> bool:
     """Whether the head at ``host:port`` answers that it does not take the token Ray would show.
 
-    Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
+    Or there is none to show. Whatever else goes wrong (TLS, say) is for Ray's own client to judge.
     """
     import grpc  # type: ignore[import-untyped]
 
     loader = find("TokenLoader")
     if loader is None:
         return False
-    headers = loader.instance().get_token_for_http_header()
+    from ray.exceptions import AuthenticationError
+
+    try:
+        headers = loader.instance().get_token_for_http_header()
+    except AuthenticationError:
+        return True
     metadata = [(name.lower(), value) for name, value in headers.items()]
     with grpc.insecure_channel(address) as channel:
         try:
@@ -273,6 +300,15 @@ def refuses_token(address: str, *, timeout_s: float) -> bool:
         except grpc.RpcError as error:
             return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
     return False
+
+
+def head_of_this_machine() -> str:
+    """``host:port`` of the head that ``auto`` means; empty where none is known."""
+    find_head = find("bootstrap")
+    try:
+        return (find_head("auto") if find_head is not None else None) or ""
+    except ConnectionError:  # Ray's word for: there are several
+        return ""
 
 
 def max_resources() -> Mapping[str, float] | None:
@@ -309,72 +345,3 @@ def preemption() -> Any:
         return get_train_context().preemption_context
     except RuntimeError:  # Ray's word for: not a training worker
         return None
-
-
-@dataclass
-class EndingPolicy:
-    """A failure policy of Ray Train's that does not retry what must end a run."""
-
-    stock: Any
-    must_end: Callable[[Any], bool]
-
-    def make_decision(self, training_failed_error: Any) -> Any:
-        """Retry or raise."""
-        if self.must_end(training_failed_error):
-            return find("FailureDecision").RAISE
-        return self.stock.make_decision(training_failed_error)
-
-
-def can_end_runs() -> bool:
-    """Whether a trainer of ``trainer_class`` raises at once what must end a run."""
-    return _find_all("controller", "FailureDecision") is not None
-
-
-def trainer_class(*, private: bool, must_end: Callable[[Any], bool]) -> type[TorchTrainer]:
-    """Ray Train without idle helpers, and without restarts that change nothing.
-
-    Each helper is an actor that wakes up 150 times a second, on cores that train. One hands out Ray
-    Datasets, of which a run has none. In a private Ray, one tidies up after a controller that dies
-    before its cluster, which does not happen; and one asks for machines, of which there is one.
-
-    Args:
-        private: the Ray at hand is a private one.
-        must_end: whether a failure ends the run; a function of a module, for it is pickled.
-    """
-    from ray.train.torch import TorchTrainer
-
-    for overridden in ("callbacks", "sigint"):  # A method that Ray never calls raises nothing.
-        find(overridden)
-    helpers = ("DatasetsCallback", *(["PlacementGroupCleanerCallback"] if private else []))
-    idle = tuple(helper for helper in map(find, helpers) if helper is not None)
-
-    # mypy sees the trainer of Ray Train's first version, which is imported before the second.
-    class Trainer(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-            return [callback for callback in callbacks if not isinstance(callback, idle)]
-
-        def _register_sigint_handler(self, controller: Any) -> None:
-            """Leave Ctrl-C to the driver, which has the workers save first."""
-
-        def _initialize_and_run_controller(self, **parts: Any) -> Any:
-            if can_end_runs():
-                parts["failure_policy"] = EndingPolicy(parts["failure_policy"], must_end)
-            if private:
-                _ask_nobody(parts["scaling_policy"])
-            return super()._initialize_and_run_controller(**parts)  # type: ignore[misc]
-
-    return Trainer
-
-
-def _ask_nobody(policy: Any) -> None:
-    """Have a policy of a fixed number of workers send nobody requests for machines."""
-    found = _find_all("FixedScalingPolicy", "send_request", "maybe_send_request", "cancel_request")
-    if found is None or not isinstance(policy, found[0]):
-        return
-    for method in found[1:]:
-        setattr(policy, method.__name__, _nothing)
-
-
-def _nothing() -> None:
-    """Stands in the place of a method; a function of the module, for it is pickled."""

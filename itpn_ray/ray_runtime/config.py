@@ -75,3 +75,32 @@ class RayConfig:
             "resize_interval_s",
         ):
             checks.positive(f"ray.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """Which machines of a cluster a run's workers are placed on.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+    """
+
+    accelerator: str = ""
+    """Kind of GPUs that workers are placed on, by Ray's name: H100, A100, L40S, L4. Needed where a
+    cluster has several."""
+    mixed_accelerators: bool = False
+    """Let the workers of a run have GPUs of several kinds: all wait for the slowest."""
+    spot_wait: float = 10.0
+    """Minutes that workers wait for machines with the label market=spot before they take any; 0:
+    they take any at once. A cluster without such a label, or whose machines do not come by
+    themselves, is not waited for."""
+
+    def __post_init__(self) -> None:
+        checks.not_negative("spot_wait", self.spot_wait)
+        if self.accelerator and self.mixed_accelerators:
+            raise ConfigError(
+                "mixed_accelerators",
+                True,
+                f"does not go with accelerator {self.accelerator}",
+                "Leave one of the two out",
+            )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_runtime.compat import max_resources
+from itpn_ray.ray_runtime.nodes import ACCELERATOR_RESOURCE
 from itpn_ray.ray_runtime.start import is_private
 
 Resources = Mapping[str, float]
@@ -19,11 +20,13 @@ def places(need: Resources) -> int:
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(room(node["Resources"], need) for node in ray.nodes() if node["Alive"])
+
+
+def room(node: Resources, need: Resources) -> int:
+    """For how many workers a node has room, were it idle."""
     wanted = {name: amount for name, amount in need.items() if amount > 0}
-    return sum(
-        min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items()) for node in nodes
-    )
+    return min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items())
 
 
 def missing_places(need: Resources, workers: int) -> str:
@@ -39,13 +42,18 @@ def missing_places(need: Resources, workers: int) -> str:
     found = places(need)
     if found >= workers:
         return ""
-    told = " and ".join(f"{amount:g} {name}" for name, amount in need.items() if amount > 0)
+    told = " and ".join(_told(name, amount) for name, amount in need.items() if amount > 0)
     cause = f"{workers} workers with {told} each are asked for, and the nodes have room for {found}"
     if is_private() or not _can_get(need, workers):
         raise ConfigError(
             "resources", told, cause, "Ask for fewer or smaller workers, or for no GPUs"
         )
     return f"{cause}: waiting for nodes"
+
+
+def _told(name: str, amount: float) -> str:
+    kind = name.removeprefix(ACCELERATOR_RESOURCE)
+    return f"an accelerator {kind}" if kind != name else f"{amount:g} {name}"
 
 
 def _can_get(need: Resources, workers: int) -> bool:

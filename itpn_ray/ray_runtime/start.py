@@ -6,13 +6,16 @@ Ray inherits them from this process, and Ray Train hands its own on to its contr
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import socket
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from itpn_ray.errors import ConfigError, RunError
 from itpn_ray.interrupt import keep_sigterm
@@ -28,6 +31,7 @@ _QUIET = {
 _PRIVATE = {"itpn-ray/private": "true"}
 _LEAST_CPUS = 4
 _CONNECT_TIMEOUT_S = 5.0
+_PATIENT_TIMEOUT_S = 20.0
 _START_ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -46,13 +50,47 @@ def quiet() -> None:
 def redirect_ray_output(path: Path, *, verbose: bool) -> Iterator[None]:
     """Send what Ray prints into this process's output to a file, unless ``verbose``.
 
-    Ray Tune prints tables and the raylet its warnings whatever their settings say.
+    Ray Tune prints tables whatever its settings say; the core of Ray, which is no Python, writes
+    its stack traces and what it knows of dead workers to standard error itself.
     """
     if verbose:
         yield
         return
-    with path.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+    with path.open("a") as file, redirect_stdout(file), _redirected_errors(file):
         yield
+
+
+@contextmanager
+def redirect_ray_errors(*, verbose: bool) -> Iterator[None]:
+    """Send what Ray prints to standard error to `ray_log`, unless ``verbose``.
+
+    For verbs that have no run's folder, and a progress bar on standard output.
+    """
+    if verbose:
+        yield
+        return
+    with ray_log().open("a") as file, _redirected_errors(file):
+        yield
+
+
+def ray_log() -> Path:
+    """The file of this user's that takes Ray's messages where there is no run's folder."""
+    return Path(tempfile.gettempdir()) / f"itpn_ray_ray_{getpass.getuser()}.log"
+
+
+@contextmanager
+def _redirected_errors(file: TextIO) -> Iterator[None]:
+    """Send standard error to a file: Python's, and that of whatever else is in this process."""
+    sys.stderr.flush()
+    former = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        with redirect_stderr(file):
+            yield
+    finally:
+        file.flush()
+        os.dup2(former, 2)
+        os.close(former)
 
 
 @contextmanager
@@ -211,14 +249,21 @@ def _set_environment(config: RayConfig, verbose: bool) -> None:
 def _join(address: str, options: dict[str, Any]) -> None:
     """Connect to a running cluster, and say in seconds why it cannot be: Ray itself takes 20 s."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     if address != "local":
         compat.use_token()
-    if address not in ("auto", "local"):
-        _check_head(address)
+    head = compat.head_of_this_machine() if address == "auto" else address
+    if head not in ("", "local"):
+        _check_head(head)
     try:
         ray.init(address=address, **options)
+    except AuthenticationError as error:
+        raise _refused(head) from error
     except ConnectionError as error:
+        # Asked again, for a head may be too busy to answer at first.
+        if head not in ("", "local") and compat.refuses_token(head, timeout_s=_PATIENT_TIMEOUT_S):
+            raise _refused(head) from error
         raise _unreachable(address, str(error).splitlines()[0]) from error
 
 
@@ -230,12 +275,16 @@ def _check_head(address: str) -> None:
     except (OSError, ValueError) as error:
         raise _unreachable(address, str(error)) from error
     if compat.refuses_token(address, timeout_s=_CONNECT_TIMEOUT_S):
-        raise ConfigError(
-            "ray.address",
-            address,
-            "the cluster does not take this machine's token, or there is none",
-            "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
-        )
+        raise _refused(address)
+
+
+def _refused(address: str) -> ConfigError:
+    return ConfigError(
+        "ray.address",
+        address,
+        "the cluster does not take this machine's token, or there is none",
+        "Set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's token",
+    )
 
 
 def _unreachable(address: str, cause: str) -> ConfigError:

@@ -106,6 +106,37 @@ def run_on_ray(
             yield answer
 
 
+def here_or_on_actors(
+    make_work: Callable[[], Work],
+    tasks: Sequence[Any],
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+) -> Generator[Any, None, None]:
+    """What the tasks answer, in their order; needs a connection to Ray unless there are no workers.
+
+    Args:
+        make_work: makes what does the work, once a worker.
+        tasks: at least one, see `run_on_ray`.
+        workers: actors; 0: this process, without Ray.
+        cpus: reserved for each actor.
+        gpus: likewise.
+
+    Raises:
+        ConfigError: the cluster has not, and cannot get, what the workers need.
+        ItpnError, OSError: what the work raised.
+    """
+    if workers == 0:
+        work = make_work()
+        for task in tasks:
+            yield from work(task)
+        return
+    yield from run_on_ray(
+        make_work, tasks, workers=workers, actors=True, ordered=True, cpus=cpus, gpus=gpus
+    )
+
+
 def dataset_of(items: Sequence[dict[str, Any]], *, ordered: bool) -> Dataset:
     """A Ray Dataset of at least one item, each a block of its own, that prints nothing."""
     import ray

@@ -14,6 +14,8 @@ from itpn_ray import checks, plugins
 
 T = TypeVar("T")
 GROUP = "itpn_ray.recipes"
+_MODULES = {"detect": ("detect", "rotated")}
+"""Verb -> modules of its recipes, where they are not one of its own name."""
 
 
 def recipes_of(verb: str) -> dict[str, Callable[[], Any]]:
@@ -22,7 +24,9 @@ def recipes_of(verb: str) -> dict[str, Callable[[], Any]]:
     Raises:
         ConfigError: an outside recipe has the name of another one, or cannot be imported.
     """
-    recipes: dict[str, Callable[[], Any]] = dict(import_module(f"{__name__}.{verb}").RECIPES)
+    recipes: dict[str, Callable[[], Any]] = {}
+    for module in _MODULES.get(verb, (verb,)):
+        recipes |= import_module(f"{__name__}.{module}").RECIPES
     for registered in plugins.names(GROUP, {}):
         of, _, name = registered.partition(".")
         if of == verb:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from itpn_ray.errors import DataError
 from itpn_ray.report import sections
 from itpn_ray.report.answer import answer
+from itpn_ray.report.costs import costs
 from itpn_ray.report.curves import accuracy_charts, learning_charts
 from itpn_ray.report.html import details, esc, tiles
+from itpn_ray.report.reproduction import reproduction
 from itpn_ray.report.style import CSS
 from itpn_ray.report.versions import hardware, versions
 from itpn_ray.runs.folder import CONFIG, REPORT
@@ -69,6 +71,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.comparison(record),
         sections.stages(record, summaries),
         answer(record),
+        reproduction(record),
         sections.speed(record),
         sections.sweep(record),
         sections.migration(record),
@@ -78,6 +81,7 @@ def write_report(run_dir: str | Path) -> Path:
         sections.mistakes(record),
         sections.prepared(record),
         sections.restarts(record),
+        costs(record),
         sections.settings(record, versions(), hardware()),
     ]
     path = record.folder / REPORT

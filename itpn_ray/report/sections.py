@@ -32,12 +32,15 @@ _CAPTIONS = {
     "confusion": "Confusion: of each class (row), the images taken for each, in per cent",
     "mistakes": "Wrong answers, the surest first: the class, and what it was taken for",
     "detections": "What was found, and beside it what is annotated",
+    "attention": "What the token in the middle of an image attends to",
     "masks": "An image, the classes that were found, and those annotated",
 }
 _DRAWN_ANEW = ("front.png",)  # shown as a chart that follows the page's colours
 _PLOTS = ("confusion.png",)
 _MOST_CLASSES = 30
 _MOST_TILES = 7
+_PLAIN = ("loss", "rankme")
+"""Metrics that are no fractions, and still among the first lines."""
 
 
 def header(record: RunRecord) -> str:
@@ -348,7 +351,7 @@ def _judged_by(results: Mapping[str, Any]) -> str:
 def _main_metrics(results: Mapping[str, Any]) -> list[str]:
     """The metrics of an evaluation for its first lines: what it is judged by, first."""
     names = [n for n, v in results.items() if isinstance(v, float) and not find(n).detail]
-    shown = [n for n in names if find(n).unit == "%" or find(n).headline or n == "loss"]
+    shown = [n for n in names if find(n).unit == "%" or find(n).headline or n in _PLAIN]
     return sorted(shown, key=lambda name: not find(name).headline)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
+from itpn_ray.storage import join, open_store
 from itpn_ray.tracking.base import flatten
 
 CONFIG = "config.json"
@@ -21,6 +22,14 @@ REPORT = "report.html"
 EXPORT = "exported/model.safetensors"
 """The trained weights; there once the run has come to its end."""
 CHECKPOINTS = "checkpoints"
+REPEATS = "repeats"
+"""Folder in that of a sweep: runs with other seeds, each kept by itself."""
+TRACKED = "tracked.json"
+"""The key by which the run's tracker knows it, see `tracking_key`."""
+COSTS = "costs.json"
+"""Which machines the run held, from when to when, and their prices."""
+PLAN = "plan.json"
+"""What `itpn-ray plan` said that the run would take."""
 INPUTS = "inputs.json"
 """Digests of what the run reads, see `claim`."""
 EVALUATED = (
@@ -109,6 +118,7 @@ def claim(
             _refuse_changes(folder.name, changed)
             if longer(before, plain):
                 _make_way(folder, epochs_of(before))
+        _note_key(folder, plain, before)
         (folder / INPUTS).write_text(json.dumps(dict(inputs), indent=1))
         (folder / CONFIG).write_text(json.dumps(plain, indent=1))
     except OSError as error:
@@ -116,23 +126,66 @@ def claim(
     return before
 
 
-def renew(folder: Path, settings: Mapping[str, Any], *, command: str) -> str:
+def tracking_key(folder: Path) -> str:
+    """The key by which a tracker knows the run in a claimed folder: where it was first kept."""
+    return str(json.loads((folder / TRACKED).read_text())["key"])
+
+
+def _note_key(folder: Path, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
+    """Write the tracking key: a run that was moved keeps it, a copy of one gets its own."""
+    path = folder / TRACKED
+    here = _place_of(now)
+    # A run of an older version has no such file, but was tracked by the place in its settings.
+    known = tracking_key(folder) if path.exists() else _place_of(before or now)
+    if known != here and _holds_run(known):
+        known = here
+    path.write_text(json.dumps({"key": known}))
+
+
+def _holds_run(place: str) -> bool:
+    """Whether there is a run at a place, as far as it can be asked."""
+    try:
+        return open_store(place).exists(CONFIG)
+    except OSError:
+        return False
+
+
+def _place_of(settings: Mapping[str, Any]) -> str:
+    """OUT/RUN of settings."""
+    return join(str(settings["out"]), str(settings["run"]))
+
+
+def renew(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    command: str,
+    what: str = "an evaluation",
+    marks: Set[str] = frozenset({"weights", "migration"}),
+) -> str:
     """Make the folder of an evaluation, rid of all that an earlier one wrote.
+
+    Args:
+        folder: of the run.
+        settings: of the evaluation, a dict of JSON values.
+        command: the command line.
+        what: kind of evaluation, for people.
+        marks: settings by which the folder of an earlier one is known.
 
     Returns:
         The weights that the earlier evaluation was of; empty where there was none.
 
     Raises:
-        ConfigError: the folder cannot be written, or holds something else than an evaluation.
+        ConfigError: the folder cannot be written, or holds something else.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = settings_before(folder) or {}
-        if any(folder.iterdir()) and not {"weights", "migration"} <= before.keys():
+        if any(folder.iterdir()) and not marks <= before.keys():
             raise ConfigError(
                 "run",
                 folder.name,
-                f"{folder} holds something else than an evaluation",
+                f"{folder} holds something else than {what}",
                 "Choose another --run",
             )
         plain = {**settings, "command": command}

@@ -51,13 +51,13 @@ class Holder:
             beat=time.time(),
         )
 
-    def holds(self, stale_after: float) -> bool:
-        """Whether this holder is to be taken for alive."""
-        if self.released:
-            return False
-        # Of a process elsewhere nothing is known but its signs of life.
-        if self.machine != _machine():
-            return time.time() - self.beat < stale_after
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is on another machine: nothing is known of it but its signs of life."""
+        return self.machine != _machine()
+
+    def runs_here(self) -> bool:
+        """Whether it is a living process of this machine."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             # The start time tells a process from a later one that was given the same number; it
@@ -74,8 +74,8 @@ class Lease:
         uri: the run's folder, local or ``s3://``.
         name: of the run, for messages.
         heartbeat: seconds between signs of life.
-        stale_after: seconds without one after which a holder on another machine counts as dead.
-            The clocks of the machines must agree to well within this.
+        stale_after: seconds without one, by the store's clock, after which a holder on another
+            machine is watched for three heartbeats, and counts as dead if it gives none.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class Lease:
         """
         try:
             number, holder = self._current()
-            if holder is not None and holder.holds(self._stale_after):
-                raise self._refusal(holder)
+            if holder is not None and self._lives(number, holder):
+                raise self._refusal(number, holder)
             self._holder = replace(self._holder, beat=time.time())
             self._store.put_if_absent(_key(number + 1), self._content())
             # Read back, for a retried request may hide who was first.
             current, winner = self._current()
             if winner is None or winner.token != self._holder.token:
-                raise self._refusal(winner or self._holder)
+                raise self._refusal(current, winner or self._holder)
             self._number = current
             for old in self._numbers():
                 # Never the highest number: whoever lists the store meanwhile must find it.
@@ -133,6 +133,18 @@ class Lease:
                 f"was taken over by process {self._lost.pid} on {self._lost.host}",
                 "Leave the run to it, or stop it and repeat the command",
             )
+
+    def confirm(self) -> None:
+        """As `check`, but asks the store: a machine that was cut off may not have found out yet.
+
+        Raises:
+            RunError: see `check`.
+            OSError: the store does not answer.
+        """
+        _, holder = self._current()
+        if holder is None or holder.token != self._holder.token:
+            self._lost = holder or self._holder
+        self.check()
 
     def release(self) -> None:
         """Give the lease back, if it is still held."""
@@ -174,6 +186,34 @@ class Lease:
                 # Tried again at the next beat; whoever takes over meanwhile is found then.
                 _LOG.warning("no sign of life could be given: %s", error)
 
+    def _lives(self, number: int, holder: Holder) -> bool:
+        """Whether a holder is to be taken for alive; watches one that has long been silent.
+
+        The store may have been away as long, and a living holder gives a sign as soon as it is
+        back. No clock of another machine is asked: it may be wrong.
+        """
+        if holder.released:
+            return False
+        if not holder.is_elsewhere:
+            return holder.runs_here()
+        if self._age(number) < self._stale_after:
+            return True
+        _LOG.warning("watching whether process %d on %s still lives", holder.pid, holder.host)
+        end = time.monotonic() + 3 * self._heartbeat
+        while time.monotonic() < end:
+            time.sleep(self._heartbeat / 2)
+            now = self._current()
+            if now != (number, holder):
+                return now[1] is not None and self._lives(now[0], now[1])
+        return False
+
+    def _age(self, number: int) -> float:
+        """Seconds since the last sign of life, by the store's clock."""
+        try:
+            return self._store.age(_key(number))
+        except FileNotFoundError:  # replaced this moment
+            return 0.0
+
     def _numbers(self) -> list[int]:
         keys = self._store.list(_FOLDER)
         return sorted(int(key.removeprefix(_FOLDER).removesuffix(".json")) for key in keys)
@@ -198,8 +238,8 @@ class Lease:
     def _content(self) -> bytes:
         return json.dumps(asdict(self._holder)).encode()
 
-    def _refusal(self, holder: Holder) -> ConfigError:
-        age = max(0.0, time.time() - holder.beat)
+    def _refusal(self, number: int, holder: Holder) -> ConfigError:
+        age = self._age(number)
         return ConfigError(
             "run",
             self._name,

@@ -8,17 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.costs.ledger import show_money
 from itpn_ray.errors import DataError
 from itpn_ray.formatting import label, show_duration, show_metric, show_value
 from itpn_ray.metrics import LOSS, find, headline
-from itpn_ray.runs.folder import ABOUT, CONFIG
+from itpn_ray.runs.folder import ABOUT, CONFIG, COSTS
 from itpn_ray.runs.journal import EVENTS, METRICS, RESULTS
 from itpn_ray.runs.mirror import is_uri
 from itpn_ray.runs.reader import RunRecord, read_run
 from itpn_ray.storage import open_store
 from itpn_ray.tracking.base import flatten
 
-_RECORDS = (CONFIG, ABOUT, METRICS, EVENTS, RESULTS)
+_RECORDS = (CONFIG, ABOUT, METRICS, EVENTS, RESULTS, COSTS)
 _WHERE = ("run", "out", "command")  # settings that differ between any two runs
 
 
@@ -86,8 +87,13 @@ def overview(record: RunRecord) -> dict[str, str]:
         "state": record.status,
         "done": done,
         "metric": "" if found is None else f"{label(found[0])} {show_metric(*found)}",
+        "cost": show_money(record.costs.currency, record.costs.cost()) if _priced(record) else "",
         "newest record": f"{show_duration(age)} ago" if _newest(record) else "",
     }
+
+
+def _priced(record: RunRecord) -> bool:
+    return any(one.held.price is not None for one in record.costs.holdings)
 
 
 def best_run(records: Iterable[RunRecord], metric: str = "") -> tuple[RunRecord, str, float]:
@@ -117,7 +123,7 @@ def differences(one: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
 
 def side_by_side(one: RunRecord, other: RunRecord) -> list[dict[str, str]]:
     """The newest metrics of two runs, a row each."""
-    columns = [_newest_metrics(record) for record in (one, other)]
+    columns = [newest_metrics(record) for record in (one, other)]
     return [
         {
             "metric": label(name),
@@ -130,7 +136,7 @@ def side_by_side(one: RunRecord, other: RunRecord) -> list[dict[str, str]]:
     ]
 
 
-def _newest_metrics(record: RunRecord) -> dict[str, float]:
+def newest_metrics(record: RunRecord) -> dict[str, float]:
     """The last value of each metric of held-out images; details are left out."""
     values: dict[str, float] = {}
     for row in record.metrics:

@@ -8,26 +8,29 @@ this one is lost. Checkpoints and lease go to the URI directly.
 
 from __future__ import annotations
 
+import atexit
 import getpass
-import hashlib
 import logging
 import shutil
+import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from itpn_ray.errors import RunError
-from itpn_ray.runs.folder import CHECKPOINTS, folder_of
+from itpn_ray.runs.folder import CHECKPOINTS, EXPORT, REPEATS, folder_of
 from itpn_ray.storage import join, open_store
 
 _LOG = logging.getLogger(__name__)
 INTERVAL_S = 5.0
 """Seconds between two looks for files that have changed; at most so much is lost with a machine."""
-_ELSEWHERE = (f"{CHECKPOINTS}/", "lease/")
-_RAY = "ray/"  # Ray Train's bookkeeping of an attempt, of no use to the next one
+_ELSEWHERE = {CHECKPOINTS, "lease", REPEATS}
+"""Folders, of a run and of the trials in it, that lie under the URI and are written there."""
+_RAY = "ray"  # Ray's bookkeeping of an attempt, of no use to the next one
+_DATABASE, _UNFINISHED = ".sqlite", "-journal"
 
 
 def is_uri(out: str) -> bool:
@@ -36,9 +39,17 @@ def is_uri(out: str) -> bool:
 
 
 def working_folder(out: str, run: str) -> Path:
-    """The folder on this machine in which a run under a URI is worked on."""
-    digest = hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"itpn_ray_runs_{getpass.getuser()}" / digest / run
+    """The folder on this machine in which a run under a URI is worked on.
+
+    Those of the trials in a sweep lie in the sweep's, as they do under the URI.
+    """
+    place = join(out, run).partition("://")[2]
+    return _scratch("itpn_ray_runs") / place
+
+
+def _scratch(name: str) -> Path:
+    """A folder of the user at hand among the machine's temporary files."""
+    return Path(tempfile.gettempdir()) / f"{name}_{getpass.getuser()}"
 
 
 def run_place(out: str, run: str) -> Path:
@@ -46,11 +57,21 @@ def run_place(out: str, run: str) -> Path:
     return working_folder(out, run) if is_uri(out) else folder_of(out, run)
 
 
+def _no_rival() -> None:
+    """Where there is no lease, nobody else is known."""
+
+
 @contextmanager
-def kept(out: str, run: str) -> Iterator[None]:
+def kept(out: str, run: str, confirm: Callable[[], None] = _no_rival) -> Iterator[None]:
     """Keep the working folder equal to OUT/RUN for the length of a ``with`` block.
 
     Nothing happens where OUT is a folder of this machine.
+
+    Args:
+        out: folder or URI of all runs.
+        run: name of the run.
+        confirm: raises RunError where another driver has taken the run over; called before
+            anything is stored.
 
     Raises:
         RunError: at the end something could not be stored; says where it still lies.
@@ -59,19 +80,23 @@ def kept(out: str, run: str) -> Iterator[None]:
     if not is_uri(out):
         yield
         return
-    with Mirror(working_folder(out, run), join(out, run)):
+    with Mirror(working_folder(out, run), join(out, run), confirm):
         yield
 
 
 def fetched(uri: str) -> Path:
-    """A folder of this machine that holds what lies under a run's URI.
+    """A folder of this machine that holds what lies under a run's URI, until this process ends.
 
     Raises:
         FileNotFoundError: there is nothing.
         OSError: the store does not answer.
     """
-    out, _, run = uri.rstrip("/").rpartition("/")
-    folder = working_folder(out, run)
+    # Of this process alone: in the working folder the run itself may go on.
+    scratch = _scratch("itpn_ray_fetched")
+    scratch.mkdir(parents=True, exist_ok=True)
+    own = tempfile.mkdtemp(dir=scratch)
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    folder = Path(own) / uri.rstrip("/").rpartition("/")[2]
     Mirror(folder, uri).pull()
     if not any(folder.iterdir()):
         raise FileNotFoundError(uri)
@@ -84,11 +109,13 @@ class Mirror:
     Args:
         folder: on this machine.
         uri: where it is kept.
+        confirm: see `kept`.
     """
 
-    def __init__(self, folder: Path, uri: str) -> None:
+    def __init__(self, folder: Path, uri: str, confirm: Callable[[], None] = _no_rival) -> None:
         self._folder = folder
         self._uri = uri
+        self._confirm = confirm
         self._store = open_store(uri)
         self._stored: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
@@ -118,12 +145,16 @@ class Mirror:
             ) from failed
 
     def pull(self) -> None:
-        """Make the folder what lies under the URI; whatever else was in it is removed."""
+        """Make the folder what lies under the URI; whatever else was in it is removed.
+
+        The weights of the trials in a sweep stay where they are: they may be many and large, and
+        only the one that is applied is read again.
+        """
         # What lies there may be of an attempt that another machine has gone on from since.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         for key in self._store.list():
-            if key.startswith(_ELSEWHERE):
+            if _elsewhere(key) or key.endswith(f"/{EXPORT}"):
                 continue
             target = self._folder / key
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,15 +162,22 @@ class Mirror:
             self._stored[key] = _stamp(target)
 
     def push(self) -> None:
-        """Store the files that are new or have changed, and remove those that are gone."""
+        """Store the files that are new or have changed, and remove those that are gone.
+
+        Raises:
+            RunError: another driver has taken the run over.
+            OSError: the store does not answer.
+        """
         found = dict(self._files())
-        for key, stamp in found.items():
-            if self._stored.get(key) == stamp:
-                continue
+        changed = [key for key, stamp in found.items() if self._stored.get(key) != stamp]
+        gone = self._stored.keys() - found.keys()
+        if changed or gone:
+            self._confirm()
+        for key in changed:
             # Read before it is sent, so that a file that grows meanwhile is stored as it was.
-            self._store.write_bytes(key, (self._folder / key).read_bytes())
-            self._stored[key] = stamp
-        for key in self._stored.keys() - found.keys():
+            self._store.write_bytes(key, _content(self._folder / key))
+            self._stored[key] = found[key]
+        for key in gone:
             self._store.delete(key)
             del self._stored[key]
 
@@ -147,7 +185,7 @@ class Mirror:
         for path in sorted(self._folder.rglob("*")):
             key = path.relative_to(self._folder).as_posix()
             hidden = any(part.startswith(".") for part in key.split("/"))
-            if path.is_file() and not hidden and not key.startswith((*_ELSEWHERE, _RAY)):
+            if path.is_file() and not hidden and not _elsewhere(key):
                 yield key, _stamp(path)
 
     def _follow(self) -> None:
@@ -156,6 +194,31 @@ class Mirror:
                 self.push()
             except OSError as error:  # the next look or the end stores what this one could not
                 _LOG.warning("%s does not answer (%s); it is tried again", self._uri, error)
+            except RunError as lost:  # the driver finds out as well, and ends
+                _LOG.warning("nothing more is stored: %s", lost)
+                return
+
+
+def _elsewhere(key: str) -> bool:
+    """Whether a file is none that the mirror copies."""
+    folders = set(key.split("/")[:-1])
+    unfinished = key.endswith(f"{_DATABASE}{_UNFINISHED}")
+    return bool(folders & {*_ELSEWHERE, _RAY}) or unfinished
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; of a database as they are between two transactions.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.suffix != _DATABASE:
+        return path.read_bytes()
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return database.serialize()
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.costs import ledger
+from itpn_ray.costs.ledger import Ledger
+from itpn_ray.errors import DataError
 from itpn_ray.metrics import remember
-from itpn_ray.runs.folder import ABOUT, CONFIG
+from itpn_ray.runs.folder import ABOUT, CONFIG, COSTS, PLAN
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, parse_record, read_lines
 
 STAMPS = ("step", "epoch", "split", "time")
@@ -30,6 +33,8 @@ class RunRecord:
         metrics: metrics.jsonl; where a step was repeated, its last record.
         events: events.jsonl, by time.
         results: results.json.
+        costs: costs.json; empty where nothing was counted.
+        planned: plan.json.
         plots: plots/*.png.
         manifest: manifest.json of prepared data.
         quarantine: (path, reason) of the files that preparation could not use, at most 200.
@@ -42,6 +47,8 @@ class RunRecord:
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
     results: dict[str, Any]
+    costs: Ledger
+    planned: dict[str, Any]
     plots: list[Path]
     manifest: dict[str, Any]
     quarantine: list[tuple[str, str]]
@@ -77,7 +84,9 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``interrupted`` or ``unfinished``; empty: not recorded."""
+        """``finished``, ``failed``, ``interrupted``, ``capped`` (it ended at ``max_cost``) or
+        ``unfinished``; empty: not recorded.
+        """
         marks = [event for event in self.events if event["event"] in ("start", "restart", "end")]
         if not marks:
             return ""
@@ -123,10 +132,29 @@ def read_run(folder: str | Path) -> RunRecord:
         metrics=sorted(latest.values(), key=lambda record: record["step"]),
         events=sorted(read_lines(place / EVENTS), key=lambda event: event["time"]),
         results=_json(place / RESULTS),
+        costs=read_costs(place),
+        planned=_json(place / PLAN),
         plots=sorted((place / PLOTS).glob("*.png")),
         manifest=_json(place / "manifest.json"),
         quarantine=_quarantine(place / "quarantine.csv"),
     )
+
+
+def read_costs(folder: Path) -> Ledger:
+    """The ledger of a run's folder; an empty one where it has none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / COSTS
+    if not path.exists():
+        return Ledger()
+    try:
+        return ledger.from_dict(_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            str(path), None, "is no ledger of costs", "Move it away: the run counts anew"
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

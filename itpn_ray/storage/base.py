@@ -65,6 +65,13 @@ class ObjectStore(ABC):
         """Whether there is such an object."""
 
     @abstractmethod
+    def age(self, key: str) -> float:
+        """Seconds since an object was written, both times by the store's own clock.
+
+        So it is true on a machine whose clock is wrong.
+        """
+
+    @abstractmethod
     def list(self, prefix: str = "") -> list[str]:
         """All keys that start with ``prefix``, sorted."""
 

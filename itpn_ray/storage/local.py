@@ -65,6 +65,17 @@ class LocalStore(ObjectStore):
         """See `ObjectStore.exists`."""
         return self._path(key).is_file()
 
+    def age(self, key: str) -> float:
+        """See `ObjectStore.age`: beside a file that is written now, for the disk may be mounted."""
+        path = self._path(key)
+        written = path.stat().st_mtime
+        mark = _temporary(path)
+        mark.touch()
+        try:
+            return max(0.0, mark.stat().st_mtime - written)
+        finally:
+            mark.unlink()
+
     def list(self, prefix: str = "") -> list[str]:
         """See `ObjectStore.list`; links to folders are not followed."""
         keys = []

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,7 +26,13 @@ from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+)
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.storage.base import ObjectStore, check_key
@@ -41,6 +48,11 @@ _TRANSFER = TransferConfig(
 )
 # Too many requests, and what servers answer when they are busy or restarting.
 _TRY_AGAIN = {429, 500, 502, 503, 504}
+_TRY_AGAIN_CODES = {"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling"}
+# No connection, no answer in time, or one that broke off; not what asking again cannot change, such
+# as a certificate that is not trusted.
+_LOST = (HTTPClientError, EndpointConnectionError, ConnectTimeoutError)
+_PATIENT, _BRIEF = 25, 4  # attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +165,24 @@ def _client(patient: bool) -> Any:
 
 
 def _retry(
-    attempts: int, response: Any, caught_exception: Exception | None, limit: int = 11, **_: Any
+    attempts: int,
+    response: Any,
+    caught_exception: Exception | None,
+    limit: int = _PATIENT,
+    **_: Any,
 ) -> float | None:
     """Seconds to wait before a failed request is sent again; ``None``: it stays failed.
 
     The rule is boto3's own standard one but for its allowance, 100 retries a client, which a
-    server that refuses a third of all requests uses up within minutes.
+    server that refuses a third of all requests uses up within minutes, and for the number of
+    attempts: with 25 all waits together take 200 s in the mean and 411 s at most, so that a server
+    or a network that is away for a minute costs no more than that minute.
     """
     refused = response is not None and (
         response[0].status_code in _TRY_AGAIN
-        or response[1].get("Error", {}).get("Code") == "RequestTimeout"
+        or response[1].get("Error", {}).get("Code") in _TRY_AGAIN_CODES
     )
-    lost = isinstance(caught_exception, HTTPClientError)
+    lost = isinstance(caught_exception, _LOST)
     if attempts >= limit or not (refused or lost):
         return None
     # Full jitter: workers that were refused together do not come back together.
@@ -172,7 +190,7 @@ def _retry(
 
 
 def _retry_briefly(**request: Any) -> float | None:
-    return _retry(**request, limit=4)
+    return _retry(**request, limit=_BRIEF)
 
 
 @contextmanager
@@ -190,6 +208,8 @@ def _errors_of(uri: str) -> Iterator[None]:
         if status in (401, 403):
             raise PermissionError(f"{uri}: access denied ({code})") from error
         raise OSError(f"{uri}: {error}") from error
+    except _LOST as error:
+        raise OSError(f"{uri}: no answer, in spite of retries ({error})") from error
     except (BotoCoreError, Boto3Error) as error:
         raise OSError(f"{uri}: {error}") from error
 
@@ -253,6 +273,13 @@ class S3Store(ObjectStore):
         except FileNotFoundError:
             return False
         return True
+
+    def age(self, key: str) -> float:
+        """See `ObjectStore.age`; to the second, as S3 tells times."""
+        with _errors_of(f"{self.uri}/{key}"):
+            found = self._s3.head_object(Bucket=self.bucket, Key=self._key(key))
+        now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return max(0.0, (now - found["LastModified"]).total_seconds())
 
     def list(self, prefix: str = "") -> list[str]:
         """See `ObjectStore.list`."""

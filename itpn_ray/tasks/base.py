@@ -286,6 +286,17 @@ class Task(ABC, Generic[C, N, T]):
         cast(Any, network).set_migration(migration)
 
     @classmethod
+    def look(cls, network: T, scales: tuple[float, ...], mirror: bool) -> None:
+        """Have each image be seen at several sizes, and mirrored.
+
+        Raises:
+            ConfigError: networks of this task see an image once.
+        """
+        del network
+        name, value = ("mirror", mirror) if mirror else ("scales", scales)
+        raise ConfigError(name, value, "is for segmenters", "Leave it out")
+
+    @classmethod
     def evaluator(cls, network: T, classes: Sequence[str], place: EvaluationPlace) -> Evaluator[T]:
         """What evaluates the network, and others of its kind, on a split.
 

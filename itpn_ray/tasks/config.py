@@ -10,7 +10,7 @@ from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, AugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import LOSS, Metric
-from itpn_ray.models.acceleration.config import Acceleration
+from itpn_ray.models.acceleration.config import RELATIVE_POSITIONS, Acceleration
 from itpn_ray.models.config import crop_fraction
 
 MOST_COMPILED = 7
@@ -44,11 +44,17 @@ class ModelConfig:
     """Largest side of an attention window in stage 3, tokens; 0: the whole map (paper, 4.2)."""
     gathering: bool = False
     """Give each window a gathering token, through which windows see each other (paper, 4.2)."""
+    window_position: str = "none"
+    """Learned position bias of windows: ``none``, ``windows`` for their own attention (the paper's
+    HRPE), or ``windows+cross`` for that to gathering tokens too (RPE; Table 7)."""
     layer_scale: float | None = None
     """First value of the learned scale on each residual branch; None: the size's own (0.1 for
     Fast-iTPN, no scale for iTPN)."""
     relative_position: bool = False
     """Learn a bias for every offset between two tokens of stage 3 (iTPN with CLIP)."""
+    convolution: bool = False
+    """Use 3x3 convolutions where the paper has channel MLPs: in stages 1 and 2, and in the pyramid
+    (the paper's comparison, Table 9)."""
     init: str = ""
     """Weights to start from: a weight file of this project or of the authors, a run's folder, or
     zoo:NAME, a network that comes with the package; empty: random."""
@@ -57,6 +63,10 @@ class ModelConfig:
     run says when it starts."""
     partial_init: bool = False
     """Accept an initial file that fills less than 95 % of the trunk."""
+    freeze_trunk: bool = False
+    """Train only what lies behind the trunk: norm and head of a classifier (linear probing), or
+    pyramid and head. The trunk keeps the initial weights and drops no paths; layer decay has
+    nothing to scale."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpoint_activations: bool = False
@@ -85,8 +95,33 @@ class ModelConfig:
                 "gathering tokens belong to windows",
                 "Add --model.window 16",
             )
+        if self.freeze_trunk and self.partial_init:
+            raise ConfigError(
+                "model.partial_init",
+                True,
+                "would freeze what the initial file does not fill at random values",
+                "Leave it out, or leave out --model.freeze-trunk",
+            )
+        self._check_window_position()
         if self.layer_scale is not None:
             checks.positive("model.layer_scale", self.layer_scale)
+
+    def _check_window_position(self) -> None:
+        checks.one_of("model.window_position", self.window_position, RELATIVE_POSITIONS)
+        if self.window_position != "none" and not self.window:
+            raise ConfigError(
+                "model.window_position",
+                self.window_position,
+                "its offsets are those inside a window",
+                "Add --model.window 16",
+            )
+        if self.window_position == "windows+cross" and not self.gathering:
+            raise ConfigError(
+                "model.window_position",
+                self.window_position,
+                "cross attention reads gathering tokens, and there are none",
+                "Add --model.gathering true",
+            )
 
     def _check_elastic(self) -> None:
         ratios = self.elastic_migration
@@ -129,11 +164,16 @@ class ModelConfig:
             ratio=self.migration,
             window=self.window,
             gathering=self.gathering,
+            relative_position=self.window_position,
         )
 
     def trunk_changes(self) -> dict[str, Any]:
         """What the trunk has other than the named size, without acceleration."""
-        changes = {"drop_path": self.drop_path, "relative_position": self.relative_position}
+        changes = {
+            "drop_path": self.drop_path,
+            "relative_position": self.relative_position,
+            "convolution": self.convolution,
+        }
         scale = {} if self.layer_scale is None else {"layer_scale": self.layer_scale}
         return changes | scale
 
@@ -167,6 +207,11 @@ class TaskConfig:
     def input_side(self, model: ModelConfig) -> tuple[int, str]:
         """Shorter side of what the network sees, pixels, and the option that sets it."""
         return model.image_size, "--model.image-size"
+
+    @property
+    def balancing(self) -> str:
+        """The option that lets rare classes count as much as frequent ones; empty: none, or on."""
+        return ""
 
     @property
     def average(self) -> tuple[str, float]:

@@ -6,12 +6,16 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.tasks.config import ModelConfig
 
 
-def refuse_acceleration(model: ModelConfig) -> None:
-    """Refuse what leaves tokens out: pre-training keeps every token (paper, 3.4).
+def refuse_fine_tuning(model: ModelConfig) -> None:
+    """Refuse a frozen trunk, and what leaves tokens out: pre-training keeps all (paper, 3.4).
 
     Raises:
-        ConfigError: the network migrates tokens or has windows.
+        ConfigError: the trunk is frozen, or the network migrates tokens or has windows.
     """
+    if model.freeze_trunk:
+        raise ConfigError(
+            "model.freeze_trunk", True, "is for fine-tuning: a trunk is pre-trained", "Leave it out"
+        )
     for name in ("migration", "elastic_migration", "window"):
         if getattr(model, name):
             raise ConfigError(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from itpn_ray.evaluation.knn import leave_one_out_accuracy
+from itpn_ray.evaluation.rank import gram, rankme
 from itpn_ray.models import Trunk
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, average_over
 
@@ -39,7 +40,8 @@ def evaluate_pretraining(
         reduce: sums over all workers.
 
     Returns:
-        Loss terms as ``val``; top-1 of the neighbours as ``probe`` where the images have labels.
+        Loss terms as ``val``; the features' effective rank as ``probe``, and where the images have
+        labels the top-1 of their neighbours. A rank that falls towards 1 tells of a collapse.
     """
     device = next(network.parameters()).device
     sums = torch.zeros(len(network.terms), dtype=torch.float64, device=device)
@@ -48,8 +50,8 @@ def evaluate_pretraining(
     labels, ids = ([torch.zeros(0, dtype=torch.int64, device=device)] for _ in range(2))
     for batch in batches:
         size = len(batch["sample_id"])
-        found = network(batch)
-        sums += torch.stack([found[name] for name in network.terms]).double() * size
+        terms = network(batch)
+        sums += torch.stack([terms[name] for name in network.terms]).double() * size
         count += size
         last_stage = trunk.stages(batch["image"])[-1]  # (B, N, 1, 1, d)
         features.append(last_stage.float().mean(dim=(1, 2, 3)))
@@ -57,10 +59,14 @@ def evaluate_pretraining(
         ids.append(batch["sample_id"])
     means = average_over(reduce, sums, count).tolist()
     metrics = dict(zip(network.terms, means, strict=True))
-    evaluations = [Evaluation(split="val", metrics=metrics, details={})]
+    found = torch.cat(features)
+    probe = {"rankme": rankme(reduce(gram(found)))}
     accuracy = leave_one_out_accuracy(
-        torch.cat(features), torch.cat(labels), torch.cat(ids), reduce, limit=PROBED
+        found, torch.cat(labels), torch.cat(ids), reduce, limit=PROBED
     )
     if accuracy is not None:
-        evaluations.append(Evaluation(split="probe", metrics={"knn_top1": accuracy}, details={}))
-    return evaluations
+        probe["knn_top1"] = accuracy
+    return [
+        Evaluation(split="val", metrics=metrics, details={}),
+        Evaluation(split="probe", metrics=probe, details={}),
+    ]

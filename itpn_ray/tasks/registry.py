@@ -20,6 +20,7 @@ BUILT_IN = {
     "clip_pretraining": "itpn_ray.tasks.clip_pretraining.config:ClipPretraining",
     "classification": "itpn_ray.tasks.classification.config:Classification",
     "detection": "itpn_ray.tasks.detection.config:Detection",
+    "rotated_detection": "itpn_ray.tasks.rotated_detection.config:RotatedDetection",
     "segmentation": "itpn_ray.tasks.segmentation.config:Segmentation",
 }
 """Name of a task in saved configurations and weight files -> its settings."""

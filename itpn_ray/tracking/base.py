@@ -10,7 +10,7 @@ from typing import Literal
 
 from itpn_ray.tracking.redact import redact_value
 
-RunStatus = Literal["FINISHED", "FAILED", "INTERRUPTED"]
+RunStatus = Literal["FINISHED", "FAILED", "INTERRUPTED", "CAPPED"]
 Parameters = Mapping[str, object]
 
 

@@ -34,7 +34,12 @@ _LONGEST_PARAMETER = 6000
 _MOST_PARAMETERS = 100
 _MOST_METRICS = 1000
 _RETRY_SECONDS = 30.0
-_STATUS = {"FINISHED": "FINISHED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
+_STATUS = {
+    "FINISHED": "FINISHED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+    "CAPPED": "KILLED",
+}
 """How a run ended -> what MLflow calls it."""
 _TEXT = {".json", ".jsonl", ".txt", ".log", ".csv", ".html", ".yaml", ".yml", ".md", ".py"}
 

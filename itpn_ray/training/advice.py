@@ -21,18 +21,25 @@ LEAST_BATCH = 16
 PAYING_TOKENS = 1024
 """Tokens an image from which migration was measured to gain more than its bookkeeping costs, see
 docs/benchmarks/acceleration.md: at 512 px."""
+UNEVEN = 10
+"""Times as many images as the rarest class has, from which the commonest drowns it."""
 LONGEST_TIMING_S = 600.0
 _STEP = 2 * PATCH  # pixels between the sizes that are advised
 _SIDE, _ROUNDS = 512, 3
 
 
 def find_advice(config: ExperimentConfig, train: ShardedDataset) -> list[str]:
-    """What would better be otherwise: batch, size of the images, migration; one line each.
+    """What would better be otherwise: batch, image size, migration, classes; one line each.
 
     Raises:
         DataError: the data's index is damaged.
     """
-    found = (_batch(config, len(train)), _enlarged(config, train), _tokens(config))
+    found = (
+        _batch(config, len(train)),
+        _enlarged(config, train),
+        _tokens(config),
+        _uneven(config, train),
+    )
     return [advice for advice in found if advice]
 
 
@@ -113,4 +120,20 @@ def _tokens(config: ExperimentConfig) -> str:
     return (
         f"an image has {tokens} tokens, too few for r = {config.model.migration:g} to gain speed: "
         f"it pays from about {PAYING_TOKENS:,}; leave out --model.migration"
+    )
+
+
+def _uneven(config: ExperimentConfig, train: ShardedDataset) -> str:
+    """Whether rare classes are drowned by frequent ones."""
+    option = config.task.balancing
+    counts = train.manifest.splits[train.split].class_counts
+    there = [(count, name) for count, name in zip(counts, train.classes, strict=True) if count]
+    if not option or not there:
+        return ""
+    (fewest, rare), (most, frequent) = min(there), max(there)
+    if most < UNEVEN * fewest:
+        return ""
+    return (
+        f"{frequent} has {most / fewest:.0f} times the images of {rare} ({most:,} and {fewest:,}): "
+        f"{option} lets both count the same; mean recall tells how rare classes fare"
     )

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from itpn_ray.errors import CapReached
 from itpn_ray.report import REPORT, add_report
+from itpn_ray.report.costs import bill_of
 from itpn_ray.runs.folder import CONFIG
 from itpn_ray.runs.journal import PLOTS, Journal
+from itpn_ray.runs.reader import read_run
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking.base import RunStatus, Tracker
 
@@ -22,7 +25,7 @@ def recorded_end(
 
     Args:
         journal: gets the event ``end`` with a status: FINISHED, INTERRUPTED after Ctrl-C or
-            SIGTERM, FAILED after any other error.
+            SIGTERM, CAPPED where it has cost what it may, FAILED after any other error.
         folder: the run's folder.
         tracker: an open one, which is closed.
         console: is warned where no report can be made.
@@ -36,11 +39,26 @@ def recorded_end(
     except KeyboardInterrupt:
         status = "INTERRUPTED"
         raise
+    except CapReached:
+        status = "CAPPED"
+        raise
     finally:
         journal.event("end", status=status, seconds=round(time.time() - begin, 1))
         add_report(folder, console)
+        _track_costs(folder, tracker, console)
         plots = sorted((folder / PLOTS).glob("*.png"))
         # After the report, which is among them.
         for path in (folder / CONFIG, *folder.glob(REPORT), *plots):
             tracker.log_artifact(path, PLOTS if path.parent.name == PLOTS else "")
         tracker.finish(status)
+
+
+def _track_costs(folder: Path, tracker: Tracker, console: Console) -> None:
+    """Hand what the run's machines cost to the tracker, and say it."""
+    record = read_run(folder)
+    bill = bill_of(record)
+    if not bill.tells:
+        return
+    # By seconds of machines, which grow also where no step was done.
+    tracker.log_metrics(bill.as_metrics(), step=round(record.costs.seconds()))
+    console.say(bill.sentence())

@@ -28,7 +28,7 @@ def input_digests(config: ExperimentConfig) -> dict[str, str]:
 
 def _file_digest(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(

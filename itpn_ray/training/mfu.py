@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from itpn_ray.tasks.base import AnyTask
+from itpn_ray.tasks.cost import FORWARD_ONLY
 
 PEAK_FLOPS = {
     # Blackwell: a GB200 or GB300 has two of these.
@@ -64,13 +65,15 @@ PARTIAL = ("MIG", "Laptop", "Max-Q")
 def training_flops(multiply_adds: Mapping[str, int]) -> float:
     """Floating-point operations of a training step an image.
 
-    Two a multiply-add; the backward pass costs twice the forward pass, and a teacher has none.
+    Two a multiply-add; the backward pass costs twice the forward pass, and a teacher or a frozen
+    trunk has none.
     Layers computed again to save memory do not count: they are no part of the model.
 
     Args:
         multiply_adds: of an image's forward pass, by part; see ``Task.multiply_adds``.
     """
-    return float(sum(2 * n * (1 if part == "teacher" else 3) for part, n in multiply_adds.items()))
+    passes = {part: 1 if part in FORWARD_ONLY else 3 for part in multiply_adds}
+    return float(sum(2 * passes[part] * adds for part, adds in multiply_adds.items()))
 
 
 def peak_rate(task: AnyTask, network: nn.Module, device: torch.device) -> float:

@@ -17,12 +17,14 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.metrics import Metric
 from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.export import export
-from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.runs.folder import CONFIG, EXPORT, REPEATS
+from itpn_ray.runs.mirror import is_uri
+from itpn_ray.storage import join, local_copy
 from itpn_ray.terminal.console import Console
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
-from itpn_ray.tuning.config import SweepConfig, pretraining, tracking_of_runs, trial
+from itpn_ray.tuning.config import TRIALS, SweepConfig, pretraining, tracking_of_runs, trial
 from itpn_ray.tuning.importance import importances, refusal, usable
 from itpn_ray.tuning.next_sweep import next_sweep
 from itpn_ray.tuning.searcher import evaluations, trial_folder
@@ -36,14 +38,23 @@ BEST = "best"
 
 def repeated(
     config: SweepConfig,
-    folder: Path,
     rows: Rows,
     study: SweepStudy,
     weights: Mapping[str, str],
     command: str,
     console: Console,
+    parent: str,
 ) -> dict[str, list[float]]:
     """Train the best trials again with other seeds, one after the other.
+
+    Args:
+        config: the sweep.
+        rows: of trials that have an evaluation.
+        study: of the sweep.
+        weights: of each pre-training, by its name.
+        command: for the runs' records.
+        console: to tell people.
+        parent: the tracker's key of the sweep.
 
     Returns:
         The headline metric of every run of a row, its own first, by `row_key`.
@@ -56,9 +67,9 @@ def repeated(
     names = dict.fromkeys(row["trial"] for row in best_rows(whole, metric, len(whole)))
     for name in list(names)[: config.repeat_best]:
         for number in range(1, config.seeds):
-            again = repeat(config, folder, name, points[name], weights, number)
+            again = repeat(config, name, points[name], weights, number)
             console.say(f"{name} once more, with seed {again.seed}")
-            train(again, command=command, console=console, parent=str(folder))
+            train(again, command=command, console=console, parent=parent)
             figures = evaluations(run_folder(again), metric)[-1]
             served = scores(config, points[name], figures)
             for row in (row for row in rows if row["trial"] == name):
@@ -69,7 +80,6 @@ def repeated(
 
 def repeat(
     config: SweepConfig,
-    folder: Path,
     name: str,
     point: Mapping[str, Any],
     weights: Mapping[str, str],
@@ -77,10 +87,10 @@ def repeat(
 ) -> ExperimentConfig:
     """A trial with the seed that is ``number`` above its own."""
     init = weights[pretraining(config, point).run] if weights else config.finetune.model.init
-    own = trial(config, str(folder), f"{name}-repeat-{number}", point, init)
+    own = trial(config, config.place, f"{name}-repeat-{number}", point, init)
     return dataclasses.replace(
         own,
-        out=f"{folder}/repeats",
+        out=join(config.place, REPEATS),
         seed=own.seed + number,
         tracking=tracking_of_runs(config),
     )
@@ -149,36 +159,49 @@ def _answer(
     }
 
 
-def apply_trial(folder: Path, named: str, best: str, ratio: float) -> Path:
+def apply_trial(config: SweepConfig, folder: Path, best: str, ratio: float) -> str:
     """Copy a trial's settings and weights to `BEST`, a run's folder that every verb takes.
 
     The winner of a sweep with elastic r is fixed at the r that is recommended.
 
     Args:
+        config: the sweep; ``apply`` names the trial, or is `BEST`.
         folder: the sweep's folder.
-        named: the trial, or `BEST`.
         best: the trial that the sweep recommends.
         ratio: its r.
+
+    Returns:
+        Where they are kept.
 
     Raises:
         ConfigError: there is no such trial, or it was not trained to its end.
     """
-    source = trial_folder(folder, best if named == BEST else named)
-    if not best or not (source / EXPORT).is_file():
+    name = best if config.apply == BEST else config.apply
+    weights = _weights_of(config, folder, name) if name else None
+    if weights is None:
         raise ConfigError(
             "apply",
-            named,
-            f"means {source.name}, which was not trained to its end",
+            config.apply,
+            f"means {name or 'no trial'}, which was not trained to its end",
             f"Write {BEST}, or the name of a trial that was",
         )
-    place = folder / BEST
-    (place / EXPORT).parent.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, EXPORT):
-        shutil.copyfile(source / name, place / name)
-    settings = json.loads((place / CONFIG).read_text())
-    if named == BEST and settings.get("model", {}).get("elastic_migration"):
+    (folder / BEST / EXPORT).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, folder / BEST / EXPORT)
+    settings = json.loads((trial_folder(folder, name) / CONFIG).read_text())
+    if config.apply == BEST and settings.get("model", {}).get("elastic_migration"):
         settings["model"] |= {"elastic_migration": [], "migration": ratio}
-        (place / CONFIG).write_text(json.dumps(settings, indent=1))
-        weights = str(place / EXPORT)
-        export(ExportConfig(file=weights, out=weights, migration=ratio))
-    return place
+        fixed = str(folder / BEST / EXPORT)
+        export(ExportConfig(file=fixed, out=fixed, migration=ratio))
+    (folder / BEST / CONFIG).write_text(json.dumps(settings, indent=1))
+    return join(config.place, BEST)
+
+
+def _weights_of(config: SweepConfig, folder: Path, name: str) -> Path | None:
+    """The weights of a trial, from the store where another machine has exported them."""
+    here = trial_folder(folder, name) / EXPORT
+    if here.is_file():
+        return here
+    try:
+        return local_copy(join(config.place, TRIALS, name, EXPORT)) if is_uri(config.out) else None
+    except FileNotFoundError:
+        return None

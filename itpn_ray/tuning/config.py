@@ -6,13 +6,17 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from itpn_ray import checks
+from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.storage import join
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.base import flatten
@@ -36,6 +40,8 @@ TORCH, ONNX = TARGETS = ("torch", "onnx")
 SEARCHES = ("tpe", "quasi", "random", "grid")
 PRETRAINED = "pretrained"
 """Folder in OUT of the pre-trainings that sweeps share."""
+TRIALS = "trials"
+"""Folder in a sweep's of its trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class SweepConfig:
     run: str = "tune"
     """Name of the sweep; the same name and settings resume it."""
     out: str = "out"
-    """Folder of all runs."""
+    """Folder or URI of all runs."""
     data: str = ""
     """Prepared data: a folder or URI written by `itpn-ray prepare`."""
     trials: int = 6
@@ -67,7 +73,7 @@ class SweepConfig:
     quasi: int = 0
     """Quasi-random trials before TPE goes by results; 0: half of them, at least 10."""
     warm_start: str = ""
-    """Folder of an earlier sweep over the same space, whose results TPE starts with."""
+    """Folder or URI of an earlier sweep over the same space, whose results TPE starts with."""
     extend: int = 0
     """Trials beyond ``trials``: repeat the command of a sweep that has ended, and add this."""
     at_least: float = 0.0
@@ -100,6 +106,7 @@ class SweepConfig:
     )
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
         for name in ("trials", "concurrent", "grace_epochs", "speed_batch", "seeds"):
@@ -109,6 +116,14 @@ class SweepConfig:
         checks.one_of("search", self.search, SEARCHES)
         checks.one_of("target", self.target, TARGETS)
         checks.in_range("reduction", self.reduction, 2, 100)
+        for name, one in (("pretrain", self.pretrain), ("finetune", self.finetune)):
+            if one.cost != CostConfig():
+                raise ConfigError(
+                    f"{name}.max_cost",
+                    one.cost.max_cost,
+                    "is of one run, and a sweep has one bill",
+                    "Give --max-cost, --prices and --machine without the name before them",
+                )
         dimensions = self.dimensions
         if not dimensions:
             raise ConfigError("space", (), "is empty", "Name at least one field that varies")
@@ -127,6 +142,11 @@ class SweepConfig:
     def dimensions(self) -> tuple[Dimension, ...]:
         """The space."""
         return parse_space(self.space, self.pretrain, self.finetune)
+
+    @property
+    def place(self) -> str:
+        """Where the sweep is kept, the trials in it: OUT/RUN, a folder or a URI."""
+        return join(self.out, self.run)
 
     @property
     def total_trials(self) -> int:
@@ -149,12 +169,13 @@ def sweep_to_dict(config: SweepConfig) -> dict[str, Any]:
     plain = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(config)
-        if f.name not in ("pretrain", "finetune", "tracking", "ray")
+        if f.name not in ("pretrain", "finetune", "tracking", "ray", "cost")
     }
     return {
         **plain,
         "tracking": dataclasses.asdict(config.tracking),
         "ray": dataclasses.asdict(config.ray),
+        "cost": dataclasses.asdict(config.cost),
         "pretrain": to_dict(config.pretrain),
         "finetune": to_dict(config.finetune),
     }
@@ -179,13 +200,16 @@ def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
     return dataclasses.replace(
         own,
         run=f"pretrain-{settings_digest(own)}",
-        out=f"{config.out}/{PRETRAINED}",
+        out=join(config.out, PRETRAINED),
+        cost=dataclasses.replace(config.cost, max_cost=0.0),  # the sweep holds to its own
         tracking=tracking_of_runs(config),
     )
 
 
 def tracking_of_runs(config: SweepConfig) -> TrackingConfig:
     """All runs of the sweep in one place: the embedded database lies in the sweep's own out."""
+    if config.tracking.kind == "none":
+        return config.tracking
     return dataclasses.replace(config.tracking, uri=tracking_uri(config.tracking, config.out))
 
 
@@ -200,12 +224,12 @@ def settings_digest(config: ExperimentConfig) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def trial(config: SweepConfig, folder: str, name: str, point: Point, init: str) -> ExperimentConfig:
+def trial(config: SweepConfig, place: str, name: str, point: Point, init: str) -> ExperimentConfig:
     """The fine-tuning of one trial.
 
     Args:
         config: the sweep.
-        folder: the sweep's folder.
+        place: where the sweep is kept, a folder or a URI.
         name: of the trial.
         point: of the space.
         init: weights to start from.
@@ -214,7 +238,7 @@ def trial(config: SweepConfig, folder: str, name: str, point: Point, init: str) 
     return dataclasses.replace(
         own,
         run=name,
-        out=f"{folder}/trials",
+        out=join(place, TRIALS),
         data=config.data,
         model=dataclasses.replace(own.model, init=init),
         tracking=dataclasses.replace(own.tracking, kind="none"),

@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
-from itpn_ray.tuning.config import SweepConfig
+from itpn_ray.tuning.config import TRIALS, SweepConfig
 from itpn_ray.tuning.scheduler import DominanceHalving, Offer
 from itpn_ray.tuning.speed import Timings, scores, timings_at
 from itpn_ray.tuning.study import SweepStudy
@@ -24,7 +24,7 @@ PRUNED = "pruned"
 
 def trial_folder(folder: Path, name: str) -> Path:
     """The run's folder of a trial."""
-    return folder / "trials" / name
+    return folder / TRIALS / name
 
 
 def offers(

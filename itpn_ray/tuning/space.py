@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
+from itpn_ray.keywords import alternatives
 from itpn_ray.rng import Stream, uniform
 
 Value = bool | int | float | str | None
@@ -233,7 +233,7 @@ def _parse(text: str, stages: Mapping[str, ExperimentConfig]) -> Dimension:
         raise ConfigError(where, path, "is set by the sweep itself", "Leave it out")
     hint = _field_type(stages[stage], path)
     values = tuple(_value(where, word, hint) for word in words[2:])
-    whole = int in _alternatives(hint)
+    whole = int in alternatives(hint)
     if kind != "choice":
         _check_range(where, kind, values)
         if stage == "pretrain":
@@ -280,18 +280,13 @@ def _field_type(config: Any, path: str) -> Any:
     return typing.get_type_hints(type(config))[name]
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if union else (hint,)
-
-
 def _value(where: str, word: str, hint: Any) -> Value:
     """A word as a value of a field's type.
 
     Raises:
         ConfigError: it is none.
     """
-    kinds = _alternatives(hint)
+    kinds = alternatives(hint)
     if type(None) in kinds and word.lower() == "none":
         return None
     if bool in kinds and word.lower() in ("true", "false"):

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from itpn_ray.report.restarts import timeline
+from itpn_ray.runs.folder import REPEATS
 from itpn_ray.runs.journal import EVENTS, METRICS, read_lines
+from itpn_ray.runs.mirror import run_place
+from itpn_ray.storage import join
 from itpn_ray.training.claim import run_folder
 from itpn_ray.tuning.config import SweepConfig, pretraining
 from itpn_ray.tuning.searcher import trial_folder
@@ -35,10 +38,11 @@ def hours(
     """
     before = {pretraining(config, point).run: point for _, point in points}
     starts = [run_folder(pretraining(config, point)) for point in before.values()]
+    again = run_place(join(config.place, REPEATS), "any").parent
     return {
         "pretraining_hours": hours_of(starts) if config.pretrains else 0.0,
         "trial_hours": hours_of(trial_folder(folder, name) for name, _ in points),
-        "repeat_hours": hours_of(sorted((folder / "repeats").glob("*"))),
+        "repeat_hours": hours_of(sorted(again.glob("*"))),
     }
 
 

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from itpn_ray.costs.prices import prices_of
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import TrialsError
+from itpn_ray.errors import ConfigError, TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.experiment import absolute
 from itpn_ray.formatting import label, with_certainty
@@ -19,15 +20,20 @@ from itpn_ray.metrics import Metric
 from itpn_ray.models.weights.export import check_onnx_libraries
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, claim, folder_of, write_about
+from itpn_ray.runs.folder import EXPORT, claim, tracking_key, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.lease import Lease
+from itpn_ray.runs.mirror import fetched, is_uri, kept, run_place
+from itpn_ray.storage import join
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker, flatten
+from itpn_ray.training.claim import run_uri
 from itpn_ray.training.devices import with_devices
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
+from itpn_ray.training.spending import Spending
+from itpn_ray.training.stopping import SweepStop
 from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
     ONNX,
@@ -49,7 +55,10 @@ from itpn_ray.tuning.speed import (
 from itpn_ray.tuning.spent import hours, hours_line
 from itpn_ray.tuning.study import SweepStudy, name_of, warm_start
 
-FREE = ("out", "run", "ray", "concurrent", "trials", "extend", "repeat_best", "seeds", "apply")
+FREE = (
+    *("out", "run", "ray", "cost", "concurrent"),
+    *("trials", "extend", "repeat_best", "seeds", "apply"),
+)
 """Settings that may differ when a sweep goes on."""
 
 
@@ -57,31 +66,43 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     """Run the sweep, or go on where the same command stopped.
 
     Returns:
-        The sweep's folder, with results.json, plots and report.
+        The sweep's folder, with results.json, plots and report; where OUT is a URI, the working
+        folder on this machine.
 
     Raises:
         TrialsError: trials failed; the results of the others are written.
         ItpnError: a mistake in the settings or the data.
+        CapReached: the machines have cost ``max_cost``.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same command goes on.
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
-    folder = folder_of(config.out, config.run)
-    _preflight(config, folder)
-    claim_sweep(config, folder, command)
-    write_about(folder, "Sweep", config.finetune.task.metrics)
-    journal = FileJournal(folder)
-    tracker = create_tracker(config.tracking, config.out)
-    verbose = console.verbosity == "verbose"
-    with Lease(str(folder), name=config.run), start_ray(with_slots(config), verbose=verbose):
-        tracker.start(config.run, flatten(sweep_to_dict(config)), key=str(folder))
-        journal.event("start", trials=config.total_trials)
-        with recorded_end(journal, folder, tracker, console):
-            _run(config, folder, command, journal, console)
-    console.summary(folder, where={"tracking": tracker.where})
+    folder = run_place(config.out, config.run)
+    _preflight(config)
+    with (
+        Lease(config.place, name=config.run) as lease,
+        kept(config.out, config.run, lease.confirm),
+    ):
+        claim_sweep(config, folder, command)
+        write_about(folder, "Sweep", config.finetune.task.metrics)
+        tracker = create_tracker(config.tracking, config.out)
+        verbose = console.verbosity == "verbose"
+        with (
+            redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+            start_ray(with_slots(config), verbose=verbose),
+        ):
+            tracker.start(config.run, flatten(sweep_to_dict(config)), key=tracking_key(folder))
+            journal = FileJournal(folder)
+            journal.event("start", trials=config.total_trials)
+            stop = SweepStop()
+            spending = Spending(folder, config.cost, prices_of(config.cost), stop)
+            with recorded_end(journal, folder, tracker, console), stop.answered(), spending:
+                _run(config, folder, command, journal, console)
+    kept_at = {"run": config.place} if is_uri(config.out) else {}
+    console.summary(folder, where={"tracking": tracker.where, **kept_at})
     return folder
 
 
-def _preflight(config: SweepConfig, folder: Path) -> None:
+def _preflight(config: SweepConfig) -> None:
     """Find in seconds what would end the sweep later: `preflight` of its first runs.
 
     Raises:
@@ -91,7 +112,7 @@ def _preflight(config: SweepConfig, folder: Path) -> None:
     if config.target == ONNX:
         check_onnx_libraries("target", config.target)
     first = {one.name: one.values[0] for one in config.dimensions}
-    preflight(trial(config, str(folder), "trial", first, init=config.finetune.model.init))
+    preflight(trial(config, config.place, "trial", first, init=config.finetune.model.init))
     if config.pretrains:
         preflight(pretraining(config, first))
 
@@ -115,14 +136,16 @@ def _run(
     timed = _timings(config, folder, console)
     study = open_study(config, folder, timed)
     if config.warm_start:
-        taken = warm_start(study, Path(absolute(config.warm_start)))
+        taken = warm_start(study, _earlier(config.warm_start))
         console.say(f"{taken} trials of {config.warm_start} are known to the search")
     weights = _pretrained(config, folder, study, command, console) if config.pretrains else {}
     rows = _trials(config, folder, weights, timed, study, console)
     metric = config.finetune.task.headline().name
     if done := [row for row in rows if metric in row]:
         results = _compare(config, rows, folder)
-        values = repeated(config, folder, done, study, weights, command, console)
+        values = repeated(
+            config, done, study, weights, command, console, parent=tracking_key(folder)
+        )
         results |= conclude(config, done, values, study)
         results |= hours(config, folder, [(name_of(one), one.params) for one in study.trials()])
         journal.result(**results)
@@ -134,8 +157,20 @@ def _run(
         console.say(results["answer"])
         if config.apply:
             best = results["best"], results["best_migration"]
-            console.say(f"applied: {apply_trial(folder, config.apply, *best)}")
+            console.say(f"applied: {apply_trial(config, folder, *best)}")
     _tell_failures(rows, metric)
+
+
+def _earlier(named: str) -> Path:
+    """The folder of an earlier sweep, on this machine.
+
+    Raises:
+        ConfigError: there is nothing under the URI.
+    """
+    try:
+        return fetched(named) if is_uri(named) else Path(absolute(named))
+    except FileNotFoundError as error:
+        raise ConfigError("warm_start", named, "does not exist", "Check the address") from error
 
 
 def _importance_line(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -195,16 +230,15 @@ def _pretrained(
     """Run every pre-training that trials can ask for, in the order in which the first ones do.
 
     Returns:
-        Its weights by its name.
+        Where its weights are kept, by its name.
     """
     points: list[Point] = [*study.design]
     if config.search == "tpe":
         points += combinations(stage_of(config.dimensions, "pretrain"))
     runs = {one.run: one for one in (pretraining(config, point) for point in points)}
-    return {
-        name: str(train(one, command=command, console=console, parent=str(folder)) / EXPORT)
-        for name, one in runs.items()
-    }
+    for one in runs.values():
+        train(one, command=command, console=console, parent=tracking_key(folder))
+    return {name: join(run_uri(one), EXPORT) for name, one in runs.items()}
 
 
 def _trials(
@@ -218,8 +252,7 @@ def _trials(
     from itpn_ray.tuning.trials import run_trials
 
     console.say(f"{config.total_trials} trials, {config.concurrent} at a time")
-    with redirect_ray_output(folder / RAY_LOG, verbose=console.verbosity == "verbose"):
-        return run_trials(config, folder, weights, timed, study)
+    return run_trials(config, folder, weights, timed, study)
 
 
 def _tell_failures(rows: list[dict[str, Any]], metric: str) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.ray_runtime.start import environment
-from itpn_ray.runs.folder import EXPORT
+from itpn_ray.runs.folder import EXPORT, tracking_key
 from itpn_ray.runs.journal import FileJournal
+from itpn_ray.storage import join
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.tracking.base import RunStatus
 from itpn_ray.training.claim import claim_run, run_folder
 from itpn_ray.training.exporting import export
 from itpn_ray.training.launch.ray_trainer import launch
-from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.config import TRIALS, SweepConfig, pretraining, trial
 from itpn_ray.tuning.scheduler import DominanceHalving, rungs, share_noise
 from itpn_ray.tuning.searcher import (
     TRIAL,
@@ -30,8 +33,8 @@ from itpn_ray.tuning.searcher import (
 from itpn_ray.tuning.speed import Timings, scores, timings_at
 from itpn_ray.tuning.study import SweepStudy, name_of
 
-DRIVER_CPUS = 0.01
-"""What Ray reserves for a trial's driver, which only waits; 0 is refused."""
+DRIVER_SHARE = 0.001
+"""What a trial's driver, which only waits, takes of the mark by which Ray names a node."""
 PLAIN_NOISE = 0.01
 """Difference within which trials count as equal by a metric that counts no images."""
 
@@ -48,7 +51,7 @@ def run_trials(
     Args:
         config: the sweep.
         folder: the sweep's folder.
-        weights: name of a pre-training -> file of its weights.
+        weights: name of a pre-training -> where its weights are kept.
         timed: how fast networks are.
         study: asks for points and is told what became of them.
 
@@ -63,8 +66,10 @@ def run_trials(
     scheduler.recall({name_of(one): one.params for one in study.trials()})
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trial, sweep=config, folder=folder, weights=weights),
-            {"CPU": DRIVER_CPUS},
+            tune.with_parameters(
+                _trial, sweep=config, weights=weights, scratch=tempfile.gettempdir()
+            ),
+            beside_this_process(),
         ),
         tune_config=tune.TuneConfig(
             num_samples=-1,  # the searcher says when there are enough
@@ -80,7 +85,7 @@ def run_trials(
             name=f"{time.time():.0f}",
             storage_path=str(folder / "ray"),
             verbose=0,
-            callbacks=[TrackTrials(config, folder)],
+            callbacks=[TrackTrials(config, tracking_key(folder))],
         ),
     )
     try:
@@ -98,6 +103,16 @@ def run_trials(
     return rows_of(config, folder, timed, study, errors)
 
 
+def beside_this_process() -> tune.PlacementGroupFactory:
+    """What a trial's driver asks for: this machine, on which the sweep's folder is written.
+
+    Its workers train wherever there is room. No CPU, which a small head might not have twice.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    address = next(one["NodeManagerAddress"] for one in ray.nodes() if one["NodeID"] == here)
+    return tune.PlacementGroupFactory([{f"node:{address}": DRIVER_SHARE}])
+
+
 def halving(config: SweepConfig) -> DominanceHalving:
     """When trials are compared, and what counts as a difference."""
     metric = config.finetune.task.headline()
@@ -112,13 +127,15 @@ def halving(config: SweepConfig) -> DominanceHalving:
 
 
 def _trial(
-    choice: dict[str, Any], sweep: SweepConfig, folder: Path, weights: dict[str, str]
+    choice: dict[str, Any], sweep: SweepConfig, weights: dict[str, str], scratch: str
 ) -> None:
     """One trial: a Ray Train run whose evaluations Tune sees."""
+    # Where the sweep's driver has its folders, for Ray may have been started with another TMPDIR.
+    tempfile.tempdir = scratch
     point = dict(choice)
     name = point.pop(TRIAL)
     init = weights[pretraining(sweep, point).run] if weights else sweep.finetune.model.init
-    config = trial(sweep, str(folder), name, point, init)
+    config = trial(sweep, sweep.place, name, point, init)
     began = claim_run(config, f"{name} of {sweep.run}")
     place = run_folder(config)
     # When it is driven: hours are counted from it.
@@ -160,14 +177,14 @@ def rows_of(
 
 
 class TrackTrials(tune.Callback):
-    """One nested MLflow run a trial, found again by the trial's folder after a restart."""
+    """One nested MLflow run a trial, found again by the sweep's key and its name."""
 
     _trackers: ClassVar[dict[str, Tracker]] = {}
     """Open runs of this process by trial: of the class, for Tune pickles and copies its objects."""
 
-    def __init__(self, config: SweepConfig, folder: Path) -> None:
+    def __init__(self, config: SweepConfig, key: str) -> None:
         self.config = config
-        self.folder = folder
+        self.key = key
 
     @classmethod
     def close_all(cls, status: RunStatus) -> None:
@@ -183,8 +200,8 @@ class TrackTrials(tune.Callback):
         tracker.start(
             f"{self.config.run}/{_name(trial)}",
             trial.config,
-            key=str(trial_folder(self.folder, _name(trial))),
-            parent=str(self.folder),
+            key=join(self.key, TRIALS, _name(trial)),
+            parent=self.key,
         )
 
     def on_trial_result(

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from itpn_ray.costs.prices import read_prices
+
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"
 LAUNCHED = ["aws", "gcp"]
@@ -159,11 +161,14 @@ def test_the_head_only_leads_and_both_markets_have_gpus(name):
     groups = config["available_node_types"]
     head = groups.pop(config["head_node_type"])
     assert head["resources"] == {"CPU": 0}
+    assert head["labels"]["market"] == "on-demand"  # drivers and journals live there
     markets = {}
     for group_name, group in groups.items():
         node = str(group["node_config"])
         is_spot = "'MarketType': 'spot'" in node or "'provisioningModel': 'SPOT'" in node
-        assert group["labels"] == {"market": "spot" if is_spot else "on-demand"}, group_name
+        instance = group["node_config"].get("InstanceType") or group["node_config"]["machineType"]
+        market = "spot" if is_spot else "on-demand"
+        assert group["labels"] == {"market": market, "instance-type": instance}, group_name
         assert group["min_workers"] == 0, "nothing is paid while nothing runs"
         if "GPU" in group["resources"]:
             markets[group["labels"]["market"]] = group
@@ -292,17 +297,17 @@ def test_the_image_is_built_from_what_there_is_and_runs_as_a_user():
     assert "RAY_AUTH_MODE=token" in "".join(lines)
 
 
-def test_the_price_list_waits_for_the_prices_of_the_day():
-    prices = yaml.safe_load((CLUSTERS / "prices.yaml").read_text())
-    assert prices["currency"] == "USD"
-    machines = prices["machines"]
-    for machine in machines.values():
-        assert set(machine) == {"gpus", "gpu", "on_demand", "spot"}
-        assert machine["on_demand"] is None
-        assert machine["spot"] is None
+def test_the_price_list_waits_for_the_prices_of_the_day_of_every_machine():
+    prices = read_prices(str(CLUSTERS / "prices.yaml"))
+    assert prices.currency == "USD"
+    for machine in prices.machines.values():
+        assert (machine.on_demand, machine.spot) == (None, None)
     for name in LAUNCHED:
-        groups = load(name)["available_node_types"].values()
-        for group in (group for group in groups if "GPU" in group["resources"]):
-            node = group["node_config"]
-            machine = machines[node.get("InstanceType") or node.get("machineType")]
-            assert machine["gpus"] == group["resources"]["GPU"]
+        for group in load(name)["available_node_types"].values():
+            machine = prices.find(group["labels"]["instance-type"])
+            assert machine.gpus == group["resources"].get("GPU", 0)
+            assert machine.cpus >= group["resources"]["CPU"]
+    for name in KUBERAY:
+        spec = cluster_spec(name)
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            prices.find(group["labels"]["instance-type"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from itpn_ray.arguments import parse
+from itpn_ray.arguments import check, parse
 from itpn_ray.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,9 @@ def check_verb(arguments: list[str]) -> None:
 
     verb, *rest = arguments
     assert verb in VERBS
-    if verb == "pretrain":
+    if verb == "plan":
+        check(VERBS[verb][0], rest)
+    elif verb == "pretrain":
         parse(ExperimentConfig, rest[1:], verb, named(RECIPES, rest[0]))
     else:
         parse({"prepare": PrepareConfig, "synthesize": SynthesizeConfig}[verb], rest, verb)
@@ -49,10 +51,15 @@ def test_the_shell_reads_every_block():
         assert done.returncode == 0, f"{done.stderr}\n{block}"
 
 
-@pytest.mark.parametrize("arguments", commands("itpn-ray", "submit") + commands("submit"), ids=str)
+@pytest.mark.parametrize("arguments", commands("itpn-ray", "submit"), ids=str)
 def test_what_is_submitted_is_a_verb(arguments):
     from jobs.config import SubmitConfig
+    from jobs.files import read_job
 
+    if "--" not in arguments:
+        config = parse(SubmitConfig, arguments, "submit")
+        assert read_job(str(ROOT / config.job), config.set).steps
+        return
     place = arguments.index("--")
     options = arguments[:place] if "--address" in arguments or "--kubernetes" in arguments else []
     if options:
@@ -60,7 +67,7 @@ def test_what_is_submitted_is_a_verb(arguments):
     check_verb(arguments[place + 1 :])
 
 
-@pytest.mark.parametrize("verb", ["synthesize", "prepare"])
+@pytest.mark.parametrize("verb", ["synthesize", "prepare", "plan"])
 def test_verbs_on_this_machine(verb):
     (arguments,) = commands("itpn-ray", verb)
     check_verb([verb, *arguments])

@@ -182,6 +182,16 @@ def test_official_tars_take_a_list_for_val_or_hold_out(tmp_path: Path) -> None:
     assert manifest.splits["val"].class_counts == (1, 1, 1)
 
 
+@pytest.mark.parametrize("name", ["fall11_whole.tar", "winter21_whole.tar"])
+def test_the_tar_of_imagenet_22k_is_one_of_imagenet(tmp_path: Path, name: str) -> None:
+    written = official(tmp_path / "raw")
+    (tmp_path / "raw/ILSVRC2012_img_val.tar").unlink()
+    (tmp_path / "raw/ILSVRC2012_img_train.tar").rename(tmp_path / "raw" / name)
+    assert detect(str(tmp_path / "raw")) == "imagenet-tars"
+    rows = prepared(tmp_path / "raw", tmp_path / "out")
+    assert {row["path"] for row in (*rows["train"], *rows["val"])} == set(written)
+
+
 def test_something_else_is_no_devkit(tmp_path: Path) -> None:
     path = tmp_path / "kit.tar"
     path.write_bytes(tar({"readme.txt": b""}))

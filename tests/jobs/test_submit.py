@@ -5,22 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
 from itpn_ray.errors import ConfigError
 from jobs.config import SubmitConfig
-from jobs.submit import JobLost, _follow, run_command, submit
-from tests.head import Head, start_head
+from jobs.submit import JobLost, _driver_place, _follow, run_command, submit
 from tests.s3 import free_port
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with start_head() as started:
-        yield started
 
 
 def test_a_verb_runs_with_this_source_and_its_log_is_followed(head, capfd):
@@ -144,3 +136,33 @@ def test_a_variable_that_is_not_set_is_told_before_anything_is_sent():
 def test_no_verb_is_told():
     with pytest.raises(ConfigError, match="no verb"):
         submit(SubmitConfig(address="http://127.0.0.1:9"), [])
+
+
+@pytest.mark.parametrize(
+    ("head_market", "where"),
+    [("spot", {"entrypoint_label_selector": {"market": "!spot"}}), ("on-demand", {}), (None, {})],
+)
+def test_a_driver_is_sent_where_its_machine_stays(monkeypatch, head_market, where):
+    sent = []
+    head = SimpleNamespace(labels={"market": head_market} if head_market else None)
+    nodes = [
+        SimpleNamespace(labels=head.labels, is_head_node=True),
+        SimpleNamespace(labels={"market": "on-demand"}, is_head_node=False),
+    ]
+    client = SimpleNamespace(submit_job=lambda **given: sent.append(given))
+    monkeypatch.setattr("jobs.submit._connect", lambda config: client)
+    monkeypatch.setattr("ray.util.state.list_nodes", lambda **asked: nodes)
+    config = SubmitConfig(address="http://127.0.0.1:9", follow=False)
+    assert run_command(config, "job", "true") == 0
+    (given,) = sent
+    assert {name: given[name] for name in given if name.endswith("selector")} == where
+
+
+def test_the_heads_labels_are_read_from_a_real_one(head):
+    config = SubmitConfig(address=head.jobs_address)
+    assert _driver_place(config) is None
+    from ray.util.state import list_nodes
+
+    (node,) = list_nodes(address=head.jobs_address)
+    assert node.is_head_node
+    assert node.labels["ray.io/node-id"] == node.node_id

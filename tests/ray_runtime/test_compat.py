@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
-from itpn_ray.errors import DataError
-from itpn_ray.ray_runtime import compat, start
+from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.ray_runtime import compat, start, train_compat
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.training.launch.ray_trainer import must_end
@@ -47,7 +48,7 @@ def make_trainer(
     from ray.train.torch import TorchTrainer
 
     monkeypatch.setattr(TorchTrainer, "_initialize_and_run_controller", controller)
-    return compat.trainer_class(private=private, must_end=must_end)(_do_nothing, **options)
+    return train_compat.trainer_class(private=private, must_end=must_end)(_do_nothing, **options)
 
 
 def _do_nothing() -> None:
@@ -90,6 +91,7 @@ def test_the_installed_ray_has(name: str) -> None:
         ),
         ("ensure_token", "create_token_if_missing"),
         ("show_token", "warn_if_disabled"),
+        ("bootstrap", "addr"),
         ("controller", "controller_init_kwargs"),
         ("sigint", "controller"),
     ],
@@ -134,7 +136,7 @@ def test_a_controller_asks_the_policy_that_it_is_given() -> None:
         inspect.signature(TrainController.__init__).parameters
     )
     asked = inspect.signature(FailurePolicy.make_decision).parameters
-    ours = inspect.signature(compat.EndingPolicy.make_decision).parameters
+    ours = inspect.signature(train_compat.EndingPolicy.make_decision).parameters
     assert list(asked) == list(ours)
     assert FailurePolicy.__abstractmethods__ == {"make_decision"}
 
@@ -187,7 +189,7 @@ def test_every_variable_is_checked() -> None:
 
 @pytest.mark.parametrize("private", [True, False])
 def test_only_on_a_cluster_somebody_tidies_up(private: bool) -> None:
-    trainer = compat.trainer_class(private=private, must_end=must_end)(_do_nothing)
+    trainer = train_compat.trainer_class(private=private, must_end=must_end)(_do_nothing)
     helpers = [type(callback).__name__ for callback in trainer._create_default_callbacks()]
     assert ("PlacementGroupCleanerCallback" in helpers) is not private
     assert "DatasetsCallback" not in helpers
@@ -233,7 +235,7 @@ def test_errors_of_ours_end_a_run_and_others_restart_as_often_as_they_may(
 
 def test_ctrl_c_is_left_to_the_driver() -> None:
     before = signal.getsignal(signal.SIGINT)
-    trainer = compat.trainer_class(private=True, must_end=must_end)(_do_nothing)
+    trainer = train_compat.trainer_class(private=True, must_end=must_end)(_do_nothing)
     trainer._register_sigint_handler(None)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -287,6 +289,46 @@ def test_without_tokens_a_cluster_is_left_to_ray(take_away: Callable[..., None])
     assert not compat.refuses_token("127.0.0.1:9", timeout_s=1)
 
 
+def test_a_token_that_is_to_be_shown_and_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none() -> dict[str, str]:
+        raise AuthenticationError("no token was found")
+
+    loader = SimpleNamespace(instance=lambda: SimpleNamespace(get_token_for_http_header=none))
+    monkeypatch.setattr(compat, "find", {"TokenLoader": loader}.get)
+    assert compat.refuses_token("127.0.0.1:9", timeout_s=1)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no answer"), AuthenticationError("no token")])
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "auto"])
+def test_a_refused_token_is_told_however_ray_says_so(
+    monkeypatch: pytest.MonkeyPatch, address: str, error: Exception
+) -> None:
+    def refused(**options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setattr(start, "_check_head", lambda head: None)
+    monkeypatch.setattr(compat, "use_token", lambda: None)
+    monkeypatch.setattr(compat, "head_of_this_machine", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(compat, "refuses_token", lambda head, timeout_s: True)
+    with pytest.raises(ConfigError, match=r"ray.address = '10.0.0.1:6379': .* token, or there is"):
+        start._join(address, {})
+
+
+def test_no_head_on_this_machine_or_several_are_left_to_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def several(address: str) -> None:
+        raise ConnectionError("several")
+
+    monkeypatch.setattr(compat, "find", {"bootstrap": several}.get)
+    assert compat.head_of_this_machine() == ""
+    monkeypatch.setattr(compat, "find", {"bootstrap": lambda address: None}.get)
+    assert compat.head_of_this_machine() == ""
+
+
 def test_without_bundles_rows_come_as_rows(take_away: Callable[..., None]) -> None:
     take_away("ref_bundles")
     rows = [{"answer": b"1"}, {"answer": b"2"}]
@@ -301,7 +343,7 @@ def test_without_its_record_no_draining_is_seen(take_away: Callable[..., None]) 
 
 def test_without_helpers_names_all_of_them_run(take_away: Callable[..., None]) -> None:
     take_away("DatasetsCallback", "PlacementGroupCleanerCallback", "callbacks", "sigint")
-    trainer = compat.trainer_class(private=True, must_end=must_end)(_do_nothing)
+    trainer = train_compat.trainer_class(private=True, must_end=must_end)(_do_nothing)
     helpers = [type(callback).__name__ for callback in trainer._create_default_callbacks()]
     assert {"DatasetsCallback", "PlacementGroupCleanerCallback"} <= set(helpers)
 
@@ -340,7 +382,7 @@ def test_without_a_policy_of_its_own_the_failures_are_counted_here(
     seen: list[int] = []
 
     def controller(trainer: Any, **parts: Any) -> SimpleNamespace:
-        assert not isinstance(parts["failure_policy"], compat.EndingPolicy)
+        assert not isinstance(parts["failure_policy"], train_compat.EndingPolicy)
         seen.append(parts["failure_policy"].failure_config.max_failures)
         return SimpleNamespace(error=WorkerGroupError("failed", {0: raised}))
 
@@ -360,7 +402,7 @@ def test_with_it_ray_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from itpn_ray.training.launch import ray_trainer
     from tests.training.runs import tiny
 
-    seen: list[compat.EndingPolicy] = []
+    seen: list[train_compat.EndingPolicy] = []
 
     def controller(trainer: Any, **parts: Any) -> SimpleNamespace:
         seen.append(parts["failure_policy"])

@@ -31,6 +31,10 @@ Recipe = Callable[[], ExperimentConfig]
 
 # Paper 5.1, Tables 3 and 4: network, epochs, pixels, teacher's pixels (0: pixel targets), loss.
 PRETRAINING = {
+    "itpn_tiny_pixel_300": ("itpn_tiny", 300, 224, 0, ""),
+    "itpn_small_pixel_300": ("itpn_small", 300, 224, 0, ""),
+    "itpn_tiny_clip_l_300": ("itpn_tiny", 300, 224, 196, "smooth_l1"),
+    "itpn_small_clip_l_300": ("itpn_small", 300, 224, 196, "smooth_l1"),
     "itpn_base_pixel_400": ("itpn_base", 400, 224, 0, ""),
     "itpn_base_pixel_1600": ("itpn_base", 1600, 224, 0, ""),
     "itpn_large_pixel_400": ("itpn_large", 400, 224, 0, ""),
@@ -59,6 +63,18 @@ FINETUNING = {
     "fast_itpn_small": (1e-4, 0.90, 100, 5, 1024, 224),
     "fast_itpn_base": (1e-4, 0.90, 20, 3, 1024, 224),
     "fast_itpn_large": (5e-5, 0.95, 20, 3, 512, 640),
+    "fast_itpn_tiny_384": (1e-4, 0.80, 100, 5, 1024, 384),
+    "fast_itpn_tiny_512": (1e-4, 0.80, 100, 5, 1024, 512),
+    "fast_itpn_small_384": (1e-4, 0.90, 100, 5, 1024, 384),
+    "fast_itpn_small_512": (1e-4, 0.90, 100, 5, 1024, 512),
+    "fast_itpn_base_512": (1e-4, 0.90, 20, 3, 1024, 512),
+    "fast_itpn_base_22k": (1e-4, 0.90, 90, 5, 1024, 224),
+    "itpn_tiny": (2e-3, 0.65, 100, 5, 1024, 224),
+    "itpn_small": (2e-3, 0.7993, 100, 5, 1024, 224),
+    "itpn_tiny_clip": (5e-4, 0.60, 100, 20, 1024, 224),
+    "itpn_small_clip": (5e-4, 0.7667, 100, 20, 1024, 224),
+    "itpn_large_clip_384": (2e-4, 0.8414, 50, 5, 1024, 384),
+    "itpn_large_clip_22k": (2e-4, 0.8414, 90, 5, 1024, 224),
     "itpn_base": (2e-3, 0.8347, 100, 5, 1024, 224),
     "itpn_large": (4e-3, 0.9021, 50, 5, 1024, 224),
     "itpn_base_clip": (5e-4, 0.8072, 100, 20, 1024, 224),
@@ -73,6 +89,8 @@ PARAMETERS = {
     "fast_itpn_small": 40.0,
     "fast_itpn_base": 85.2,
     "fast_itpn_large": 312.3,
+    "itpn_tiny": 18.9,
+    "itpn_small": 36.9,
     "itpn_base": 79,
     "itpn_large": 288,
 }
@@ -128,7 +146,7 @@ def test_finetuning_has_the_papers_numbers(name: str) -> None:
         config.model.image_size,
     )
     assert found == pytest.approx(FINETUNING[name], rel=1e-4)
-    assert optim.clip_norm == (5.0 if name in ("itpn_base", "itpn_large") else 0.0)
+    assert optim.clip_norm == (5.0 if config.model.name == name and "fast" not in name else 0.0)
     assert (optim.weight_decay, optim.beta2) == (0.05, 0.999)
     assert config.task == Classification(ema_decay=0.9999 if "fast" in name else 0.0)
     assert (config.augment.policy, config.augment.magnitude) == ("rand_augment", 9.0)
@@ -188,7 +206,9 @@ def test_its_docstring_says_what_it_takes(name: str, recipe: Recipe) -> None:
         assert following.model.layer_scale == config.model.layer_scale
 
 
-@pytest.mark.parametrize("name", [name for name in PRETRAINING if name.startswith("itpn")])
+@pytest.mark.parametrize(
+    "name", [name for name in PRETRAINING if name.startswith(("itpn_base", "itpn_large"))]
+)
 def test_hours_follow_from_the_papers_minutes(name: str) -> None:
     config = named(pretrain.RECIPES, name)
     kind = "pixel" if "pixel" in name else "clip"

@@ -62,15 +62,43 @@ def test_a_process_number_given_again_is_not_the_old_holder(tmp_path):
         lease.check()
 
 
-def test_a_driver_on_another_machine_is_dead_once_it_gave_no_sign_of_life(uri, monkeypatch):
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
-    leave(uri, machine="elsewhere", host="elsewhere", beat=now - 40)
+def seen_ago(monkeypatch, seconds: float) -> None:
+    """Let the last sign of life be so old, by the clock of the store."""
+    for store in (LocalStore, s3.S3Store):
+        monkeypatch.setattr(store, "age", lambda self, key: seconds)
+
+
+@pytest.mark.parametrize("clock", [0.0, -300.0, 300.0])
+def test_a_driver_on_another_machine_is_dead_once_it_gave_no_sign_of_life(uri, monkeypatch, clock):
+    """Whatever the clock of its machine says."""
+    leave(uri, machine="elsewhere", host="elsewhere", beat=time.time() + clock)
+    seen_ago(monkeypatch, 40)
     with pytest.raises(ConfigError, match=r"on elsewhere \(sign of life 40 s ago\).*60 s later"):
         lease_at(uri).acquire()
-    leave(uri, machine="elsewhere", host="elsewhere", beat=now - 61)
-    with lease_at(uri) as lease:
+    seen_ago(monkeypatch, 61)
+    with lease_at(uri, heartbeat=0.02) as lease:
         lease.check()
+
+
+def test_the_age_of_a_sign_of_life_is_that_of_the_store(uri):
+    leave(uri, machine="elsewhere", beat=time.time() - 300)
+    assert open_store(uri).age("lease/000000001.json") < 30
+    with pytest.raises(ConfigError, match=r"sign of life \d s ago"):
+        lease_at(uri).acquire()
+
+
+def test_a_driver_that_was_silent_while_the_store_was_away_is_seen_to_live(uri, monkeypatch):
+    """It gives its next sign of life while it is watched."""
+    leave(uri, machine="elsewhere", host="elsewhere", beat=1.0)
+    seen_ago(monkeypatch, 61)
+
+    def beat(seconds: float) -> None:
+        leave(uri, machine="elsewhere", host="elsewhere", beat=2.0)
+        seen_ago(monkeypatch, 0)
+
+    monkeypatch.setattr("itpn_ray.runs.lease.time.sleep", beat)
+    with pytest.raises(ConfigError, match=r"is in use by process .* on elsewhere"):
+        lease_at(uri).acquire()
 
 
 def test_a_driver_here_that_was_suspended_still_holds_it(tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from itpn_ray.errors import ConfigError, RunError
-from itpn_ray.runs.folder import folder_of
+from itpn_ray.runs.folder import EXPORT, folder_of
 from itpn_ray.runs.mirror import Mirror, fetched, kept, run_place, working_folder
 from itpn_ray.storage import open_store
 
@@ -89,6 +91,59 @@ def test_a_store_that_fails_at_the_end_is_told_with_the_place_of_the_files(
         run()
     assert str(folder) in str(told.value)
     assert (folder / "config").exists()
+
+
+def test_a_database_is_stored_as_between_two_transactions(s3_uri: str, tmp_path: Path) -> None:
+    folder = run_place(s3_uri, "run")
+    mirror = Mirror(folder, f"{s3_uri}/run")
+    mirror.pull()
+    with closing(sqlite3.connect(folder / "study.sqlite", isolation_level=None)) as study:
+        study.execute("CREATE TABLE trials (number)")
+        study.execute("BEGIN IMMEDIATE")
+        study.execute("INSERT INTO trials VALUES (1)")
+        mirror.push()
+        study.execute("COMMIT")
+    open_store(f"{s3_uri}/run").get_file("study.sqlite", tmp_path / "copy")
+    with closing(sqlite3.connect(tmp_path / "copy")) as copy:
+        assert copy.execute("SELECT count(*) FROM trials").fetchall() == [(0,)]
+    assert open_store(f"{s3_uri}/run").list() == ["study.sqlite"]
+
+
+def test_trials_lie_in_their_sweep_here_as_under_the_uri(s3_uri: str) -> None:
+    """Their checkpoints are written there, and their weights are left there."""
+    with kept(s3_uri, "tune"):
+        folder = run_place(s3_uri, "tune")
+        assert run_place(f"{s3_uri}/tune/trials", "trial-000") == folder / "trials/trial-000"
+        write(folder, trials__one__metrics="1", trials__one__checkpoints__step="x")
+        write(folder, **{f"trials__one__{EXPORT}": "w", "repeats__two__metrics": "2"})
+    keys = [f"tune/trials/one/{EXPORT}", "tune/trials/one/metrics"]
+    assert open_store(s3_uri).list() == keys
+    with kept(s3_uri, "tune"):
+        assert not (folder / "trials/one" / EXPORT).exists()
+    assert open_store(s3_uri).list() == keys
+
+
+def test_reading_a_run_leaves_its_working_folder_alone(s3_uri: str) -> None:
+    with kept(s3_uri, "run"):
+        folder = run_place(s3_uri, "run")
+        write(folder, metrics="1")
+        open_store(f"{s3_uri}/run").write_bytes("config", b"{}")
+        assert [path.name for path in fetched(f"{s3_uri}/run").iterdir()] == ["config"]
+        assert [path.name for path in folder.iterdir()] == ["metrics"]
+
+
+def test_a_driver_that_was_replaced_stores_nothing_more(s3_uri: str) -> None:
+    def lost() -> None:
+        raise RunError("run", "run", "was taken over", "Leave the run to it")
+
+    def go_on() -> None:
+        with kept(s3_uri, "run", lost):
+            write(run_place(s3_uri, "run"), metrics="old")
+
+    open_store(f"{s3_uri}/run").write_bytes("metrics", b"new")
+    with pytest.raises(RunError, match="taken over"):
+        go_on()
+    assert open_store(f"{s3_uri}/run").read_bytes("metrics") == b"new"
 
 
 def test_local_folders_are_left_alone(tmp_path: Path) -> None:

@@ -1,11 +1,20 @@
 import hashlib
 import random
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import open_store, s3
@@ -88,6 +97,48 @@ def test_the_retries_of_a_client_are_not_used_up(flaky_s3, s3_uri, monkeypatch):
         store.write_bytes("key", b"%d" % i)
     assert store.read_bytes("key") == b"119"
     assert server.counts["refused"] > 100
+
+
+@pytest.mark.parametrize("away", ["refused", "unreachable"])
+def test_a_server_that_is_away_is_waited_for_and_told_where_it_does_not_come_back(
+    s3_uri, monkeypatch, away
+):
+    waits = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    host = address if away == "refused" else "no-such-host.invalid:9000"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}")
+    monkeypatch.setenv("ITPN_RAY_S3_ALLOW_HTTP", "1")
+    monkeypatch.setattr(s3.random, "random", lambda: waits.append(1) or 0.0)  # no pauses
+    with pytest.raises(OSError, match=rf"{s3_uri}/key: no answer, in spite of retries .*{host}"):
+        open_store(s3_uri).write_bytes("key", b"")
+    assert len(waits) == 24
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="http://host"),
+        ConnectTimeoutError(endpoint_url="http://host"),
+        ReadTimeoutError(endpoint_url="http://host"),
+        ConnectionClosedError(endpoint_url="http://host"),
+    ],
+)
+def test_whatever_keeps_an_answer_away_is_tried_again_for_a_while(error):
+    assert s3._retry(1, None, error) is not None
+    assert s3._retry(24, None, error) is not None
+    assert s3._retry(25, None, error) is None
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once():
+    assert s3._retry(1, None, SSLError(endpoint_url="https://host", error="untrusted")) is None
+
+
+@pytest.mark.parametrize("code", ["SlowDown", "RequestTimeout", "Throttling"])
+def test_a_busy_server_is_asked_again(code):
+    answer = (SimpleNamespace(status_code=400), {"Error": {"Code": code}})
+    assert s3._retry(1, answer, None) is not None
 
 
 def test_a_request_that_is_wrong_is_not_tried_again(flaky_s3, s3_uri):

@@ -15,7 +15,7 @@ from itpn_ray.commands.verify_resume.run import _short
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.runs.folder import INPUTS
+from itpn_ray.runs.folder import EXPORT, INPUTS, TRACKED, tracking_key
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.training.claim import claim_run, run_folder
@@ -81,6 +81,18 @@ def test_moved_initial_weights_go_on(data: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"others")
     with pytest.raises(ConfigError, match=r"model\.init \(other content\)"):
         claim_run(starting(tmp_path / "a"), "")
+
+
+def test_a_runs_folder_stands_for_the_weights_in_it(data: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "pre" / EXPORT
+    exported.parent.mkdir(parents=True)
+    exported.write_bytes(b"weights")
+    digests = []
+    for init in (exported, tmp_path / "pre"):
+        base = classification(str(data), tmp_path / "out")
+        model = dataclasses.replace(base.model, init=str(init))
+        digests.append(input_digests(dataclasses.replace(base, model=model)))
+    assert digests[0] == digests[1]
 
 
 def test_a_moved_teacher_is_known_by_its_content(data: Path, tmp_path: Path) -> None:
@@ -158,3 +170,46 @@ def test_a_kept_step_is_replayed_without_data_and_weights(data: Path, tmp_path: 
     shutil.rmtree(data)
     (kept,) = (tmp_path / "out/run").glob("replay-*.safetensors")
     assert torch.isfinite(replay(kept)["loss"])
+
+
+def key_of(out: Path, run: str = "run") -> str:
+    return tracking_key(out / run)
+
+
+def test_a_run_that_was_moved_is_tracked_as_before_and_a_copy_by_itself(
+    data: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    resumed(tiny(str(data), first))
+    assert key_of(first) == str(first / "run")
+    moved = first.rename(tmp_path / "moved")
+    for _ in range(2):
+        assert resumed(tiny(str(data), moved))
+        assert key_of(moved) == str(first / "run")
+    shutil.copytree(moved, first)
+    shutil.copytree(moved, tmp_path / "copy")
+    assert resumed(tiny(str(data), tmp_path / "copy"))
+    assert key_of(tmp_path / "copy") == str(tmp_path / "copy/run")
+
+
+def test_a_moved_run_of_an_older_version_is_tracked_by_its_old_place(
+    data: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    resumed(tiny(str(data), first))
+    (first / "run" / TRACKED).unlink()
+    moved = first.rename(tmp_path / "moved")
+    assert resumed(tiny(str(data), moved))
+    assert key_of(moved) == str(first / "run")
+
+
+def test_a_run_moved_to_a_uri_is_tracked_as_before(
+    data: Path, tmp_path: Path, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    local = tiny(str(data), tmp_path / "out")
+    resumed(local)
+    remote = dataclasses.replace(local, out=s3_uri)
+    shutil.move(run_folder(local), run_folder(remote))
+    assert resumed(remote)
+    assert tracking_key(run_folder(remote)) == str(tmp_path / "out/run")

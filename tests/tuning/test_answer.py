@@ -18,6 +18,7 @@ from itpn_ray.models.weights.read import read_weights
 from itpn_ray.recipes import tune
 from itpn_ray.runs.folder import CONFIG, EXPORT
 from itpn_ray.runs.journal import EVENTS, METRICS
+from itpn_ray.storage import open_store
 from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
 from itpn_ray.tuning.conclusion import apply_trial, repeat
 from itpn_ray.tuning.config import pretraining
@@ -122,7 +123,7 @@ def test_repeats_differ_by_their_seed_alone(prepared: str, tmp_path: Path) -> No
     sweep = dataclasses.replace(tune.nano(), data=prepared, space=space)
     point = {"layer_decay": 0.7}
     weights = {pretraining(sweep, point).run: "weights"}
-    first, second = (repeat(sweep, tmp_path, "trial-000", point, weights, n) for n in (1, 2))
+    first, second = (repeat(sweep, "trial-000", point, weights, n) for n in (1, 2))
     assert (first.seed, second.seed) == (sweep.finetune.seed + 1, sweep.finetune.seed + 2)
     assert first.model.init == "weights"
     assert dataclasses.replace(second, run=first.run, seed=first.seed) == first
@@ -133,11 +134,27 @@ def test_the_winner_is_copied_as_a_run(tmp_path: Path) -> None:
     (source / EXPORT).parent.mkdir(parents=True)
     (source / EXPORT).write_bytes(b"weights")
     (source / CONFIG).write_text("{}")
-    place = apply_trial(tmp_path, "best", "trial-001", 0.0)
+    sweep = dataclasses.replace(tune.nano(), out=str(tmp_path.parent), run=tmp_path.name)
+    best, other = (dataclasses.replace(sweep, apply=name) for name in ("best", "trial-000"))
+    place = Path(apply_trial(best, tmp_path, "trial-001", 0.0))
     assert (place / EXPORT).read_bytes() == b"weights"
     assert (place / CONFIG).read_text() == "{}"
     with pytest.raises(ConfigError, match="means trial-000, which was not trained to its end"):
-        apply_trial(tmp_path, "trial-000", "trial-001", 0.0)
+        apply_trial(other, tmp_path, "trial-001", 0.0)
+
+
+def test_the_winner_of_a_sweep_under_a_uri_is_copied_wherever_it_was_trained(
+    s3_uri: str, tmp_path: Path
+) -> None:
+    sweep = dataclasses.replace(tune.nano(), out=s3_uri, run="tune", apply="best")
+    store = open_store(s3_uri)
+    store.write_bytes(f"tune/trials/trial-001/{EXPORT}", b"weights")
+    (tmp_path / "trials/trial-001").mkdir(parents=True)
+    (tmp_path / "trials/trial-001" / CONFIG).write_text("{}")
+    assert apply_trial(sweep, tmp_path, "trial-001", 0.0) == f"{s3_uri}/tune/best"
+    assert (tmp_path / "best" / EXPORT).read_bytes() == b"weights"
+    with pytest.raises(ConfigError, match="means no trial, which was not trained to its end"):
+        apply_trial(sweep, tmp_path, "", 0.0)
 
 
 def test_the_winner_with_elastic_r_is_fixed_at_the_r_that_is_recommended(tmp_path: Path) -> None:
@@ -146,7 +163,10 @@ def test_the_winner_with_elastic_r_is_fixed_at_the_r_that_is_recommended(tmp_pat
     save_model(model, source / EXPORT, {"classes": '["a", "b"]'})
     plain = {"model": {"elastic_migration": [0.0, 0.25], "migration": 0.0}}
     (source / CONFIG).write_text(json.dumps(plain))
-    place = apply_trial(tmp_path, "best", "trial-001", 0.25)
+    sweep = dataclasses.replace(
+        tune.nano(), out=str(tmp_path.parent), run=tmp_path.name, apply="best"
+    )
+    place = Path(apply_trial(sweep, tmp_path, "trial-001", 0.25))
     fixed = json.loads((place / CONFIG).read_text())
     assert fixed == {"model": {"elastic_migration": [], "migration": 0.25}}
     weights = read_weights(place / EXPORT)

@@ -16,6 +16,7 @@ from itpn_ray.data.prepare.teacher_features import Encode, FeatureJob, write_fea
 from itpn_ray.data.store.teacher_features import FeatureManifest, FeatureSettings
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.ray_runtime.start import redirect_ray_errors
 from itpn_ray.storage import check_writable, is_s3
 from itpn_ray.storage.uri import local_path
 from itpn_ray.tasks.clip_pretraining.config import TEACHERS, ClipPretraining
@@ -49,6 +50,7 @@ def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureMan
         f"{tokens} tokens of {width} each, {size / 1e9:,.1f} GB"
     )
     _check_room(config.features, size)
+    assert isinstance(experiment.task, ClipPretraining)
     job = FeatureJob(
         data=experiment.data,
         out=config.features,
@@ -57,9 +59,13 @@ def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureMan
         width=width,
         batch=config.batch,
         loader=experiment.loader,
+        teacher=experiment.task.teacher,
         make_encoder=partial(make_encoder, experiment),
     )
-    with progress_bar(console, "asking the teacher") as count_up:
+    with (
+        redirect_ray_errors(verbose=console.verbosity == "verbose"),
+        progress_bar(console, "asking the teacher") as count_up,
+    ):
         manifest = write_features(
             job,
             workers=experiment.worker_range[1],
@@ -100,12 +106,12 @@ def feature_shape(config: ExperimentConfig) -> tuple[int, int]:
     return (config.model.image_size // 16) ** 2, TEACHERS[config.task.teacher_model].width
 
 
-def make_encoder(config: ExperimentConfig) -> Encode:
-    """The teacher on this worker's device."""
+def make_encoder(config: ExperimentConfig, file: str) -> Encode:
+    """The teacher of a file on this worker's device."""
     task = config.task
     assert isinstance(task, ClipPretraining)
     device = torch.device("cuda" if config.gpus else "cpu")
-    teacher = load_teacher(task.teacher, task.teacher_model, config.model.image_size).to(device)
+    teacher = load_teacher(file, task.teacher_model, config.model.image_size).to(device)
 
     def encode(images: Tensor) -> Tensor:
         return teacher(images.to(device, non_blocking=True)).cpu()

@@ -36,8 +36,9 @@ class FlakyServer:
         refuse: fraction of requests answered 503 and not passed on.
         lose: fraction of requests that are passed on and carried out, and answered 503.
         cut: fraction of answers with a body that break off half-way.
-        delay: seconds before each answer.
+        delay: seconds before each answer; may be changed.
         seed: of the choice.
+        listen: address and port to listen on; any free port of this machine alone.
 
     Attributes:
         counts: requests by what became of them: passed, refused, lost, cut.
@@ -52,6 +53,7 @@ class FlakyServer:
         cut: float = 0.0,
         delay: float = 0.0,
         seed: int = 0,
+        listen: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self.target = urlsplit(target)
         self.delay = delay
@@ -60,7 +62,7 @@ class FlakyServer:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"faults": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(listen, handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

@@ -35,6 +35,10 @@ class EvaluateConfig:
     trained."""
     gathering: bool = False
     """Give the windows named by ``window`` gathering tokens."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which a segmenter sees an image, such as 0.5 0.75 1 1.25 1.5 1.75."""
+    mirror: bool = False
+    """Let a segmenter see an image mirrored too."""
     batch: int = 0
     """Images a forward pass; 0: 64 of a classifier, 1 of a detector."""
     threads: int = 2
@@ -54,5 +58,7 @@ class EvaluateConfig:
             raise ConfigError(
                 "gathering", True, "gathering tokens belong to windows", "Add --window 16"
             )
+        for scale in self.scales:
+            checks.in_range("scales", scale, 0.1, 10.0)
         checks.not_negative("batch", self.batch)
         checks.positive("threads", self.threads)

@@ -128,6 +128,8 @@ def _at(config: EvaluateConfig, ratio: float) -> nn.Module:
     task, network, _ = load_trained(config.weights, config.key)
     torch.manual_seed(0)  # a gathering token that was not trained is drawn
     task.accelerate(network, migration=ratio, window=config.window, gathering=config.gathering)
+    if config.scales != (1.0,) or config.mirror:
+        task.look(network, config.scales, config.mirror)
     return network
 
 

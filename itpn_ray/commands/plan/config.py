@@ -13,22 +13,18 @@ from itpn_ray.experiment import ExperimentConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """What is planned, and on which machines.
+    """What is planned.
 
     Raises:
         ConfigError: a value lies outside its range.
     """
 
-    machine: str = ""
-    """Machine of the price list that the run would use; empty: no cost."""
-    prices: str = "clusters/prices.yaml"
-    """Price list."""
     measured_steps: int = 3
     """Steps that are run and timed here, after one to warm up; 0: none."""
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(
         default_factory=ExperimentConfig
     )
-    """The run."""
+    """The run. With --machine, what it would cost."""
 
     def __post_init__(self) -> None:
         checks.not_negative("measured_steps", self.measured_steps)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from itpn_ray.commands.plan.config import PlanConfig
-from itpn_ray.commands.plan.prices import find_machine
+from itpn_ray.commands.plan.cost import PlannedCost, keep, planned_cost
+from itpn_ray.costs.prices import prices_of
 from itpn_ray.data.loading.order import share
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.errors import ConfigError, ItpnError
@@ -73,6 +74,8 @@ class Timing:
         phases: of these, by phase.
         memory_gb: most memory used, 10^9 bytes: of the GPU, or of the process on a CPU.
         checkpoint_s: seconds that a checkpoint held the training up.
+        fastest: seconds of the fastest step.
+        slowest: of the slowest.
     """
 
     device: str
@@ -80,13 +83,15 @@ class Timing:
     phases: dict[str, float]
     memory_gb: float
     checkpoint_s: float
+    fastest: float
+    slowest: float
 
 
 def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, Timing | None]:
     """Count, time and say what a run would take.
 
     Args:
-        config: the run, the steps to time, the price list.
+        config: the run, the steps to time.
         name: of the recipe.
         console: where it is said.
 
@@ -98,7 +103,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         DataError: data that cannot be used.
     """
     experiment = config.experiment
-    machine = find_machine(config.prices, config.machine) if config.machine else None
+    prices = prices_of(experiment.cost)
     train, val = open_splits(experiment)
     size = count(experiment, train)
     problems = [*find_problems(experiment, size), *find_advice(experiment, train)]
@@ -139,11 +144,29 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
             f"  the run        {show_duration(3600 * hours)}, {_number(size.workers * hours)} "
             f"{unit}; exchange of gradients and evaluations come on top"
         )
-        if machine is not None:
-            say(f"  cost           {machine.cost(size.workers, hours)}")
+        if prices is not None and experiment.cost.machine:
+            cost = planned_cost(
+                experiment,
+                prices,
+                workers=size.workers,
+                steps=size.steps,
+                step_s=(timing.fastest, timing.slowest),
+                checkpoint_s=timing.checkpoint_s,
+            )
+            say(f"  cost           {cost}")
+            problems += _cap_problem(experiment, cost)
+            keep(experiment, cost)
     for problem in problems:
         console.warn(problem)
     return size, timing
+
+
+def _cap_problem(config: ExperimentConfig, cost: PlannedCost) -> list[str]:
+    """Where the run would end at its cap before it is done."""
+    cap = config.cost.max_cost
+    if not cap or cost.low is None or cost.low <= cap:
+        return []
+    return [f"--max-cost {cap:g} is less than the run costs at best: it would end before its end"]
 
 
 def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
@@ -244,6 +267,7 @@ def measure(
         for phase in ("reading", "computing", "updating")
     }
     on_gpu = worker.device.type == "cuda"
+    steps_s = [sum(record[f"{phase}_s"] for phase in phases) for record in records]
     return Timing(
         device=torch.cuda.get_device_name(worker.device) if on_gpu else "CPU",
         seconds=sum(phases.values()),
@@ -254,6 +278,8 @@ def measure(
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         ),
         checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
+        fastest=min(steps_s),
+        slowest=max(steps_s),
     )
 
 

@@ -17,7 +17,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.storage import ObjectStore
 
 RESULTS, IMAGES, UNREADABLE = "results.json", "images.json", "unreadable.csv"
-DRAWN, MASKS = "drawn", "masks"
+DRAWN, MASKS, LINES = "drawn", "masks", "submission"
 SETTINGS = "config.json"
 _LONGEST_NAME = 255  # bytes, on every usual filesystem
 
@@ -35,7 +35,8 @@ def start_afresh(store: ObjectStore, settings: dict[str, Any]) -> None:
             "out", store.uri, "holds results of something else", "Give a folder of its own"
         )
     store.write_bytes(SETTINGS, json.dumps(settings, indent=1).encode())
-    for key in (*earlier, *store.list(f"{DRAWN}/"), *store.list(f"{MASKS}/")):
+    written = [key for folder in (DRAWN, MASKS, LINES) for key in store.list(f"{folder}/")]
+    for key in (*earlier, *written):
         store.delete(key)
 
 
@@ -58,6 +59,7 @@ class PredictionFiles:
         self._folder = TemporaryDirectory(prefix="itpn_ray-")
         self._files = ExitStack()
         self._results = _Array(self._open(RESULTS))
+        self._lines: dict[str, TextIO] = {}
         self._images: _Array | None = None
         if categories is not None:
             head = f'{{"categories": {json.dumps(categories)},\n"images": '
@@ -67,6 +69,7 @@ class PredictionFiles:
 
     def _open(self, name: str) -> TextIO:
         path = Path(self._folder.name) / name
+        path.parent.mkdir(exist_ok=True)
         return self._files.enter_context(path.open("w", encoding="utf-8", newline=""))
 
     def add(self, outcome: Outcome) -> None:
@@ -87,6 +90,12 @@ class PredictionFiles:
             name = f"{MASKS}/{mask_name(outcome.path)}"
             self._store.write_bytes(name, outcome.answer.mask)
 
+        for name, lines in outcome.answer.lines.items():
+            key = f"{LINES}/{name}"
+            if key not in self._lines:
+                self._lines[key] = self._open(key)
+            self._lines[key].write(lines)
+
     def refuse(self, path: str, problem: str) -> None:
         """Write a file that is no image."""
         self.unreadable += 1
@@ -102,8 +111,9 @@ class PredictionFiles:
                 self._images.end()
             self._files.close()
             if exception[0] is None:
-                for path in sorted(Path(self._folder.name).iterdir()):
-                    self._store.put_file(path, path.name)
+                folder = Path(self._folder.name)
+                for path in sorted(folder.rglob("*.*")):
+                    self._store.put_file(path, str(path.relative_to(folder)))
 
 
 def drawn_name(path: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from itpn_ray.commands.evaluate.run import load_trained
+from itpn_ray.commands.features.config import FeaturesConfig
 from itpn_ray.commands.predict.config import PredictConfig
 from itpn_ray.commands.predict.files import (
     DRAWN,
@@ -20,6 +21,7 @@ from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder
 from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.drawing import Drawing
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.start import redirect_ray_errors
 from itpn_ray.storage import check_writable, join, open_store
 from itpn_ray.tasks.trained import PredictionPlace
 from itpn_ray.terminal.console import Console
@@ -62,12 +64,14 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         uri=config.folder,
         batch=config.batch,
         threads=config.threads,
+        weights=config.weights,
         make_predictor=partial(make_predictor, config),
     )
     answering = answer_folder(
         job, rows, workers=config.workers, gpus=bool(config.gpu), ray=with_room(config)
     )
     with (
+        redirect_ray_errors(verbose=console.verbosity == "verbose"),
         progress_bar(console, "looking at images") as count,
         PredictionFiles(store, task.categories(network)) as files,
         closing(answering) as outcomes,
@@ -84,9 +88,9 @@ def predict(config: PredictConfig, *, console: Console) -> None:
         console.warn(f"{files.unreadable:,} files cannot be read as images: see {listed}")
 
 
-def make_predictor(config: PredictConfig) -> Predict:
-    """The network on this worker's device."""
-    task, network, _ = load_trained(config.weights, config.key)
+def make_predictor(config: PredictConfig, weights: str) -> Predict:
+    """The network of a file on this worker's device."""
+    task, network, _ = load_trained(weights, config.key)
     worker = TrainContext.alone(gpu=bool(config.gpu), threads=config.threads)
     place = PredictionPlace(
         device=worker.device,
@@ -97,7 +101,7 @@ def make_predictor(config: PredictConfig) -> Predict:
     return task.predictor(network.to(worker.device), task.class_names(network), place)
 
 
-def with_room(config: PredictConfig) -> RayConfig:
+def with_room(config: PredictConfig | FeaturesConfig) -> RayConfig:
     """The Ray to run on; a private one has CPUs for all workers, which would wait for them else."""
     if config.ray.address or config.ray.num_cpus is not None:
         return config.ray

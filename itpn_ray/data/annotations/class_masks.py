@@ -8,6 +8,7 @@ classes are enough, else of 16.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +51,16 @@ class MaskValues:
     """What the values in the mask files of a data set mean.
 
     Attributes:
-        values: ascending; a colour counts as 65,536 R + 256 G + B.
+        values: ascending.
         classes: of each value, -1 where it is ignored.
-        colours: whether files hold colours; else class numbers, grey or as palette entries.
+        coding: what a value is: one of the "numbers" of classes, grey or as palette entries; one
+            of "colours", 65,536 R + 256 G + B; the name of one of ADE20K's "objects",
+            256 (R // 10) + G; or one of an image's own "segments", R + 256 G + 65,536 B.
     """
 
     values: tuple[int, ...]
     classes: tuple[int, ...]
-    colours: bool = False
+    coding: str = "numbers"
 
     def read(self, data: bytes, max_pixels: int) -> Mask:
         """The classes of a mask file.
@@ -69,7 +72,7 @@ class MaskValues:
         Raises:
             RejectedError: it is no lossless image, too large, or has a value that means nothing.
         """
-        found = _pixels(data, max_pixels, colours=self.colours)
+        found = _pixels(data, max_pixels, self.coding)
         known = np.array(self.values)
         at = np.searchsorted(known, found).clip(max=len(known) - 1)
         strange = known[at] != found
@@ -80,8 +83,9 @@ class MaskValues:
     def _told(self, found: NDArray[np.int32], strange: NDArray[np.bool_]) -> str:
         y, x = np.argwhere(strange)[0].tolist()
         value = int(found[y, x])
-        shown = f"#{value:06x}" if self.colours else str(value)
-        known = f"{len(self.values)} colours" if self.colours else _ranges(self.values)
+        colours = self.coding == "colours"
+        shown = f"#{value:06x}" if colours else str(value)
+        known = f"{len(self.values)} colours" if colours else _ranges(self.values)
         return (
             f"value {shown} at x = {x}, y = {y} is no class ({strange.sum():,} such pixels); "
             f"known are {known}"
@@ -94,7 +98,19 @@ def class_pixels(mask: NDArray[np.integer]) -> dict[int, int]:
     return {label: int(count) for label, count in enumerate(counts) if count}
 
 
-def _pixels(data: bytes, max_pixels: int, *, colours: bool) -> NDArray[np.int32]:
+def segment_text(classes: Mapping[int, int]) -> str:
+    """The segments of one image -> their classes, as text: ``NUMBER:CLASS NUMBER:CLASS``."""
+    return " ".join(f"{number}:{classes[number]}" for number in sorted(classes))
+
+
+def segment_values(text: str) -> MaskValues:
+    """What the values of one image's mask mean, from `segment_text`; 0 is ignored."""
+    pairs = [pair.partition(":") for pair in text.split()]
+    classes = {0: IGNORED} | {int(number): int(label) for number, _, label in pairs}
+    return MaskValues(values=tuple(classes), classes=tuple(classes.values()), coding="segments")
+
+
+def _pixels(data: bytes, max_pixels: int, coding: str) -> NDArray[np.int32]:
     """The values of a mask file, (H, W)."""
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -102,7 +118,7 @@ def _pixels(data: bytes, max_pixels: int, *, colours: bool) -> NDArray[np.int32]
                 raise RejectedError(f"a {image.format} blurs classes; masks are PNG")
             if image.width * image.height > max_pixels:
                 raise RejectedError(f"{image.width} x {image.height} pixels exceed {max_pixels}")
-            return _colours(image) if colours else _numbers(image)
+            return _READERS[coding](image)
     except (UnidentifiedImageError, Image.DecompressionBombError, MemoryError) as error:
         raise RejectedError(f"no image that can be read: {error}") from error
     except RejectedError:
@@ -112,9 +128,24 @@ def _pixels(data: bytes, max_pixels: int, *, colours: bool) -> NDArray[np.int32]
         raise RejectedError(f"broken: {error}") from error
 
 
+def _channels(image: Image.Image) -> NDArray[np.int32]:
+    """Red, green and blue, (3, H, W)."""
+    return np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), -1, 0)
+
+
 def _colours(image: Image.Image) -> NDArray[np.int32]:
-    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), -1, 0)
+    red, green, blue = _channels(image)
     return red << 16 | green << 8 | blue
+
+
+def _objects(image: Image.Image) -> NDArray[np.int32]:
+    red, green, _ = _channels(image)
+    return red // 10 << 8 | green
+
+
+def _segments(image: Image.Image) -> NDArray[np.int32]:
+    red, green, blue = _channels(image)
+    return red | green << 8 | blue << 16
 
 
 def _numbers(image: Image.Image) -> NDArray[np.int32]:
@@ -124,6 +155,14 @@ def _numbers(image: Image.Image) -> NDArray[np.int32]:
             raise RejectedError("holds colours, not class numbers; name them with --palette")
         values = values[..., 0]
     return values.astype(np.int32)
+
+
+_READERS = {
+    "numbers": _numbers,
+    "colours": _colours,
+    "objects": _objects,
+    "segments": _segments,
+}
 
 
 def _ranges(values: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from itpn_ray.data.loading.decode import decode_rgb
-from itpn_ray.data.schema import OBJECT_COLUMNS
+from itpn_ray.data.schema import OBJECT_COLUMNS, WITH_OBJECTS
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
 
@@ -79,13 +79,16 @@ class ObjectReader:
     """
 
     def __init__(self, dataset: ShardedDataset) -> None:
-        check_detection(dataset)
+        self._check(dataset)
         self.dataset = dataset
         # Neighbours are read one after another: the last shard stays open, a remote one too.
         self._open: tuple[int, Shard] | None = None
 
     def __getitem__(self, sample_id: int) -> Objects:
         return read_objects(*self._locate(sample_id))
+
+    def _check(self, dataset: ShardedDataset) -> None:
+        check_detection(dataset)
 
     def image(self, sample_id: int) -> Tensor:
         """The stored image, (3, H, W) uint8."""
@@ -107,12 +110,39 @@ def check_detection(dataset: ShardedDataset) -> None:
     """
     kind = dataset.manifest.kind
     if kind != "detection":
+        hint = "Prepare a folder with boxes: COCO, YOLO, Pascal VOC, ... (docs/reference/data.md)"
         raise DataError(
             "data",
             dataset.uri,
             f"was prepared {_prepared(kind)}, but boxes are needed",
-            "Prepare a folder with boxes: COCO, YOLO, Pascal VOC, ... (docs/reference/data.md)",
+            "Train on it with `itpn-ray detect NAME_rotated_1x`" if kind == "rotated" else hint,
         )
+    check_any(dataset)
+
+
+def check_rotated(dataset: ShardedDataset) -> None:
+    """Refuse data that has no turned boxes.
+
+    Raises:
+        DataError: it is no split of rotated detection, or one without an object.
+    """
+    kind = dataset.manifest.kind
+    if kind != "rotated":
+        raise DataError(
+            "data",
+            dataset.uri,
+            f"was prepared {_prepared(kind)}, but turned boxes are needed",
+            "Prepare a folder in DOTA's layout (docs/how-to/rotated.md)",
+        )
+    check_any(dataset)
+
+
+def check_any(dataset: ShardedDataset) -> None:
+    """Refuse a split without an object.
+
+    Raises:
+        DataError: as said.
+    """
     if not any(dataset.manifest.splits[dataset.split].class_counts):
         raise DataError(
             "data",
@@ -130,7 +160,7 @@ def check_classification(dataset: ShardedDataset) -> None:
     """
     kind = dataset.manifest.kind
     if kind != "classification":
-        verb = "`itpn-ray detect`" if kind == "detection" else "`itpn-ray pretrain`"
+        verb = "`itpn-ray detect`" if kind in WITH_OBJECTS else "`itpn-ray pretrain`"
         raise DataError(
             "data",
             dataset.uri,
@@ -140,7 +170,8 @@ def check_classification(dataset: ShardedDataset) -> None:
 
 
 def _prepared(kind: str) -> str:
-    return "without labels" if kind == "unlabelled" else f"for {kind}"
+    words = {"unlabelled": "without labels", "rotated": "for rotated detection"}
+    return words.get(kind, f"for {kind}")
 
 
 def check_masks(dataset: ShardedDataset) -> None:

@@ -43,15 +43,17 @@ class SourceHealth(RawHealth):
 
     Attributes:
         splits: by name.
+        shapes: what objects may have besides their boxes, in words.
     """
 
     splits: dict[str, SplitContent]
+    shapes: str
 
     def lines(self) -> Iterator[str]:
         """The findings in words."""
         yield self.uri
         for name, split in self.splits.items():
-            masks = f"{split.masks:,} with masks" if split.masks else "without masks"
+            masks = f"{split.masks:,} {self.shapes}" if split.masks else "without masks"
             yield (
                 f"{name}: {split.file}, {split.images:,} images, {split.objects:,} objects of "
                 f"{split.classes} classes, {masks}"
@@ -113,7 +115,8 @@ def source_doctor(
                 classes=len(file.categories),
                 masks=masks,
             )
-    return SourceHealth(uri=source.uri, splits=splits, faults=faults)
+    shapes = "with turned boxes" if source.kind == "rotated" else "with masks"
+    return SourceHealth(uri=source.uri, splits=splits, shapes=shapes, faults=faults)
 
 
 def _framed(file: AnnotatedSplit, frames: NDArray[np.int32]) -> ObjectSet:

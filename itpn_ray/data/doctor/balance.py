@@ -12,8 +12,11 @@ def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
     order = np.argsort(counts, kind="stable")
     low, high = int(order[0]), int(order[-1])
     empty = list(counts).count(0)
+    there = [count for count in counts if count]
+    uneven = f"; {max(there) / min(there):.0f} to 1" if there and max(there) > min(there) else ""
+    share = counts[high] / max(sum(counts), 1)
     return (
         f"a class has {counts[low]} ({classes[low]}) to {counts[high]} ({classes[high]}), "
-        f"median {int(np.median(counts))}; the largest is {counts[high] / max(sum(counts), 1):.1%}"
+        f"median {int(np.median(counts))}{uneven}; the largest is {share:.1%}"
         + (f"; {empty} classes have none" if empty else "")
     )

@@ -26,6 +26,7 @@ from itpn_ray.data.loading.segmentation_loader import checked_mask
 from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.prepare.masks import mask_files, mask_of
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
+from itpn_ray.data.sources.detect import open_masks
 from itpn_ray.data.sources.masks import MaskSource, mask_format
 from itpn_ray.data.store.shards import Shard
 from itpn_ray.errors import DataError
@@ -67,7 +68,9 @@ def mask_source(uri: str, format: str = "auto") -> MaskSource | None:
         fs, root = filesystem(uri)
         is_folder = fs.get_file_info(root).type == FileType.Directory
         format = mask_format(fs, root) if is_folder else ""
-    return MaskSource(uri, format) if format in MASK_FORMATS else None
+    if format not in MASK_FORMATS:
+        return None
+    return open_masks(format, PrepareConfig(source=uri, out="", format=format))
 
 
 def mask_doctor(
@@ -127,7 +130,7 @@ def _examine(
     except RejectedError as error:
         return fault(kind=kinds.UNREADABLE, reason=str(error))
     try:
-        found = mask_of(row["mask_path"], mask, image, values, _RULES.max_pixels)
+        found = mask_of(row, mask, image, values, _RULES.max_pixels)
     except RejectedError as error:
         return fault(kind=kinds.MASK, reason=str(error))
     return class_pixels(found)

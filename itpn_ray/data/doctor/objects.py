@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itpn_ray.data.annotations.faults import faults_of
 from itpn_ray.data.annotations.id_set import IdBook
 from itpn_ray.data.annotations.objects import read_objects
+from itpn_ray.data.annotations.tiles import read_tile, tile_faults
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.fault_list import Fault
 from itpn_ray.data.sources.annotated.ids import object_entry
@@ -39,6 +40,20 @@ def check_objects_of(shard: Shard, classes: int) -> tuple[list[Numbers], list[Fa
             entry = object_entry(number)
             faults.append(Fault(file=path, entry=entry, kind=fault.kind, reason=fault.reason))
     return numbers, faults
+
+
+def check_tiles_of(shard: Shard, classes: int) -> Iterator[Fault]:
+    """What is wrong with single objects of a shard of tiles, which may share them.
+
+    Args:
+        shard: of rotated detection.
+        classes: how many there are.
+    """
+    for row in range(len(shard)):
+        objects = read_tile(shard, row)
+        for number, fault in tile_faults(objects, classes):
+            entry = object_entry(number)
+            yield Fault(file=objects.path, entry=entry, kind=fault.kind, reason=fault.reason)
 
 
 class Repeats:

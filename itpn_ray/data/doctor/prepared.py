@@ -23,7 +23,8 @@ from itpn_ray.data.doctor.balance import balance
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_shard
 from itpn_ray.data.doctor.masks import check_masks_of
-from itpn_ray.data.doctor.objects import Numbers, Repeats, check_objects_of
+from itpn_ray.data.doctor.objects import Numbers, Repeats, check_objects_of, check_tiles_of
+from itpn_ray.data.schema import WITH_OBJECTS
 from itpn_ray.data.store.manifest import QUARANTINE, Manifest, ShardInfo, read_manifest
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
@@ -157,7 +158,7 @@ def doctor(
                     faults.add(name, fault)
                 done += shard.rows
                 count(done, total)
-            if manifest.kind == "detection" and not any(split.class_counts):
+            if manifest.kind in WITH_OBJECTS and not any(split.class_counts):
                 reason = f"{name} has not one object"
                 faults.add(name, Fault(file=name, entry="", kind=kinds.NO_OBJECT, reason=reason))
             digests[name] = np.concatenate(parts)
@@ -232,6 +233,8 @@ def _examine_rows(shard: Shard, manifest: Manifest) -> _ShardFindings:
     heads = b"".join(hashlib.sha256(image.data).digest()[:8] for image in images)
     numbers: list[Numbers] = []
     faults = list(check_shard(shard))
+    if manifest.kind == "rotated":
+        faults += check_tiles_of(shard, len(manifest.classes))
     if manifest.kind == "detection":
         numbers, faulty = check_objects_of(shard, len(manifest.classes))
         faults += faulty

@@ -77,9 +77,7 @@ class DecodePool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def run_ahead(
-    begun: Generator[Pending, None, None], ahead: int
-) -> Iterator[HostBatch]:
+def run_ahead(begun: Generator[Pending, None, None], ahead: int) -> Iterator[HostBatch]:
     """Yield finished batches in order while the next ``ahead`` are being filled.
 
     Args:

@@ -6,10 +6,10 @@ pixels or is told; nothing an image holds can end the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
 from posixpath import relpath
 from typing import Any
 
@@ -27,9 +27,10 @@ from itpn_ray.data.sources.reading import read_ranges
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.machines import require_seen, ship
 from itpn_ray.ray_runtime.start import start_ray
-from itpn_ray.ray_runtime.tasks import Work, run_on_ray
-from itpn_ray.storage import filesystem
+from itpn_ray.ray_runtime.tasks import Work, here_or_on_actors
+from itpn_ray.storage import filesystem, is_s3
 
 _RULES = ImageRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
 _SCHEMA = pa.schema([*LISTING_SCHEMA, ("number", pa.int64())])
@@ -59,11 +60,13 @@ class Answer:
         entries: plain data for the results.
         drawn: JPEG bytes of the image with what was found; empty where none is drawn.
         mask: PNG bytes of the class of each pixel; empty where there is none.
+        lines: file name -> lines that are written behind those of earlier images.
     """
 
     entries: list[dict[str, Any]]
     drawn: bytes = b""
     mask: bytes = b""
+    lines: Mapping[str, str] = field(default_factory=dict)
 
 
 Predict = Callable[[Sequence[FolderImage]], Sequence[Answer]]
@@ -97,13 +100,15 @@ class FolderJob:
         uri: the folder.
         batch: images a forward pass.
         threads: images decoded at once.
-        make_predictor: makes the network, once a worker.
+        weights: file of the network; a local one is sent to workers on other machines.
+        make_predictor: makes the network of a file, once a worker.
     """
 
     uri: str
     batch: int
     threads: int
-    make_predictor: Callable[[], Predict]
+    weights: str
+    make_predictor: Callable[[str], Predict]
 
 
 def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, str]]]:
@@ -149,7 +154,7 @@ class FolderWorker:
 
     def __init__(self, job: FolderJob) -> None:
         self._job = job
-        self._predict = job.make_predictor()
+        self._predict = job.make_predictor(job.weights)
         self._pool = ThreadPoolExecutor(job.threads, "decode")
 
     def answer(self, rows: pa.Table) -> list[Outcome]:
@@ -209,31 +214,22 @@ def answer_folder(
         gpus: reserve a GPU for each actor.
         ray: the Ray to run on, unless this process is connected to one.
     """
-    if workers == 0:
-        for outcomes in FolderWorker(job).answers(rows):
-            yield from outcomes
-        return
     # Fewer where there are few images, so that each worker has some.
-    size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * workers)))
+    size = job.batch * min(_BATCHES_A_TASK, -(-len(rows) // (job.batch * max(1, workers))))
     tasks = [to_bytes(rows.slice(start, size)) for start in range(0, len(rows), size)]
+    with start_ray(ray) if workers else nullcontext():
+        if workers and not is_s3(job.uri):
+            first = rows.column("file")[0].as_py()
+            require_seen("folder", job.uri, first, "Copy it to s3://BUCKET/PREFIX")
+        sent = ship(job.weights) if workers else None
 
-    def make_work() -> Work:
-        worker = FolderWorker(job)
-        return lambda task: worker.answers(from_bytes(task))
+        def make_work() -> Work:
+            worker = FolderWorker(replace(job, weights=sent.here()) if sent else job)
+            return lambda task: worker.answers(from_bytes(task))
 
-    with (
-        start_ray(ray),
-        closing(
-            run_on_ray(
-                make_work,
-                tasks,
-                workers=workers,
-                actors=True,
-                ordered=True,
-                cpus=job.threads,
-                gpus=int(gpus),
-            )
-        ) as answers,
-    ):
-        for outcomes in answers:
-            yield from outcomes
+        answers = here_or_on_actors(
+            make_work, tasks, workers=workers, cpus=job.threads, gpus=int(gpus)
+        )
+        with closing(answers):
+            for outcomes in answers:
+                yield from outcomes

@@ -91,7 +91,7 @@ class ImageReader:
                 for remote in (self.remote, passage.beside):
                     if remote is not None:
                         remote.advance(number, number - ahead)
-                # Made at the first batch: a loader that is only asked for its length has no threads.
+                # Made at the first batch: a loader that is only asked its length has no threads.
                 pool = self._pool = self._pool or DecodePool(self._config.threads)
                 yield passage.begin(pool, ids)
                 number += 1

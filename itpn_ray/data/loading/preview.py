@@ -20,6 +20,7 @@ from torch import Tensor
 
 from itpn_ray.data.annotations import run_lengths
 from itpn_ray.data.annotations.class_masks import Mask, class_pixels, decode_mask
+from itpn_ray.data.annotations.tiles import TileReader
 from itpn_ray.data.config import PreviewConfig
 from itpn_ray.data.loading.crop_loader import TrainLoader
 from itpn_ray.data.loading.decode import decode_rgb
@@ -30,6 +31,8 @@ from itpn_ray.data.synthetic.palette import class_colour
 from itpn_ray.data.transforms.crops import random_resized_crops
 from itpn_ray.data.transforms.detection_views import training_views
 from itpn_ray.data.transforms.segmentation_views import training_crop, view_mask
+from itpn_ray.data.transforms.turned_views import training_tiles, turned_objects
+from itpn_ray.models.rotated.boxes import corners_of
 from itpn_ray.storage import is_s3
 
 Hide = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
@@ -81,7 +84,9 @@ def preview_images(
         config.loader, transport="threads", window=_REMOTE_WINDOW if remote else 0
     )
     config = dataclasses.replace(config, loader=loader, images=min(config.images, len(dataset)))
-    if dataset.manifest.kind in ("detection", "rotated"):
+    if dataset.manifest.kind == "rotated":
+        yield from _tile_sights(dataset, config)
+    elif dataset.manifest.kind == "detection":
         yield from _detection_sights(dataset, config)
     elif dataset.manifest.kind == "segmentation":
         yield from _mask_sights(dataset, config)
@@ -170,6 +175,53 @@ def _detection_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterato
         )
 
 
+def _tile_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[PreviewImage]:
+    """Tiles of rotated detection: all turned boxes, and what is learned from in the view."""
+    order = TrainOrder(
+        starts=dataset.starts,
+        global_batch=config.images,
+        seed=config.seed,
+        window=config.loader.window,
+    )
+    ids = order.epoch(config.epoch)[0]
+    reader = TileReader(dataset)
+    tiles = [reader[sample_id] for sample_id in ids.tolist()]
+    views = training_tiles(
+        [tile.size[1] for tile in tiles],
+        [tile.size[0] for tile in tiles],
+        ids,
+        seed=config.seed,
+        epoch=config.epoch,
+        config=config.rotated,
+    )
+    for sample_id, tile, view in zip(ids.tolist(), tiles, views, strict=True):
+        image, seen = reader.image(sample_id), turned_objects(tile, view)
+        names = [dataset.classes[label] for label in dict.fromkeys(tile.classes.tolist())]
+        x, y = tile.origin
+        yield PreviewImage(
+            sample_id=sample_id,
+            path=tile.path,
+            caption=(
+                f"{len(tile)} objects ({', '.join(names[:4])}), {tile.size[1]} × {tile.size[0]} "
+                f"at ({x}, {y})"
+            ),
+            stored=_draw(
+                image,
+                corners=torch.from_numpy(tile.corners),
+                colours=[
+                    _GREY if hard else class_colour(label)
+                    for label, hard in zip(tile.classes.tolist(), tile.crowds, strict=True)
+                ],
+            ),
+            augmented=_draw(
+                view.image(image),
+                corners=corners_of(seen.boxes),
+                colours=[class_colour(label) for label in seen.labels.tolist()],
+            ),
+            masked=None,
+        )
+
+
 def _mask_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[PreviewImage]:
     """Images of segmentation: the classes of pixels, and the crop that is seen of them."""
     order = TrainOrder(
@@ -215,13 +267,12 @@ def _masks(row: dict[str, Any]) -> Tensor:
     """Masks of a row's objects, (n, H, W); empty where an object has none."""
     size = row["width"], row["height"]
     masks = torch.zeros(len(row["boxes"]), size[1], size[0], dtype=torch.bool)
-    outlines = row.get("polygons") or [[corners] for corners in row.get("corners", [])]
-    for mask, parts in zip(masks, outlines, strict=False):
+    for mask, parts in zip(masks, row["polygons"], strict=True):
         drawn = Image.new("1", size)
         for part in parts:
             ImageDraw.Draw(drawn).polygon(part, fill=1)
         mask |= torch.from_numpy(np.array(drawn))
-    for mask, runs in zip(masks, row.get("runs", []), strict=False):
+    for mask, runs in zip(masks, row["runs"], strict=True):
         if runs:
             mask |= torch.from_numpy(run_lengths.decode(runs, size[1], size[0]).copy())
     return masks
@@ -241,8 +292,12 @@ def _draw(
     boxes: Tensor | None = None,
     colours: Sequence[tuple[int, int, int]] = (),
     masks: Tensor | None = None,
+    corners: Tensor | None = None,
 ) -> bytes:
-    """An image with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG."""
+    """An image with tinted masks and the outlines of boxes, at most ``_SIDE`` pixels, as JPEG.
+
+    Turned boxes are given by their corners, (n, 4, 2).
+    """
     if masks is not None:
         for mask, colour in zip(masks, colours, strict=True):
             tint = torch.tensor(colour, dtype=torch.float32)[:, None, None]
@@ -260,6 +315,11 @@ def _draw(
             edges = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
             pen.rectangle(edges, outline=(0, 0, 0), width=3)
             pen.rectangle(edges, outline=colour, width=2)
+    if corners is not None:
+        for outline, colour in zip((corners.flatten(1) * scale).tolist(), colours, strict=True):
+            closed = [*outline, *outline[:2]]
+            pen.line(closed, fill=(0, 0, 0), width=3)
+            pen.line(closed, fill=colour, width=2)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=88)
     return out.getvalue()

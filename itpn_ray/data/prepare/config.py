@@ -8,8 +8,15 @@ from itpn_ray import checks
 from itpn_ray.data.sources.outside import check_format
 from itpn_ray.errors import ConfigError
 
-LAYOUTS = ("imagenet", "coco", "ade")
-MASK_FORMATS = ("ade20k", "masks", "voc-masks", "cityscapes")
+LAYOUTS = ("imagenet", "coco", "ade", "dota")
+MASK_FORMATS = (
+    "ade20k",
+    "masks",
+    "voc-masks",
+    "ade20k-full",
+    "cityscapes",
+    "coco-panoptic",
+)
 FORMATS = (
     "auto",
     "folders",
@@ -24,6 +31,8 @@ FORMATS = (
     "labelme",
     "metadata",
     "metadata-labels",
+    "dota",
+    "turned-xml",
     *MASK_FORMATS,
 )
 # Above this Pillow itself refuses an image (twice its MAX_IMAGE_PIXELS).
@@ -42,7 +51,7 @@ class SynthesizeConfig:
     """Folder to write; must be new or hold the same images already."""
     layout: str = "imagenet"
     """``imagenet``: train/ and val/ with a folder a class; ``coco``: images and COCO JSON;
-    ``ade``: images and masks as ADE20K has them."""
+    ``ade``: images and masks as ADE20K has them; ``dota``: images with turned boxes, as DOTA."""
     train: int = 4000
     """Images for training."""
     val: int = 1000
@@ -107,6 +116,10 @@ class PrepareConfig:
     """Most images in a shard."""
     shard_mb: int = 128
     """Most megabytes of source files in a shard."""
+    tile: int = 1024
+    """Side of the tiles that images with turned boxes are cut into, pixels; 0: whole images."""
+    tile_gap: int = 200
+    """Pixels that neighbouring tiles share."""
     strict: bool = False
     """Stop at the first image or object that cannot be used."""
     max_broken: float = 0.1
@@ -123,6 +136,9 @@ class PrepareConfig:
             )
         for name in ("shard_rows", "shard_mb"):
             checks.positive(f"prepare.{name}", getattr(self, name))
+        if self.tile:
+            checks.in_range("prepare.tile", self.tile, 64, 8192)
+            checks.in_range("prepare.tile_gap", self.tile_gap, 0, self.tile - 1)
         checks.not_negative("prepare.seed", self.seed)
         checks.in_range("prepare.quality", self.quality, 1, 100)
         checks.in_range("prepare.max_broken", self.max_broken, 0, 1)

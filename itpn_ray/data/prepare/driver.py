@@ -36,6 +36,7 @@ from itpn_ray.data.prepare.shard_job import (
     remove_work,
 )
 from itpn_ray.data.prepare.tally import ProgressCallback, Tally
+from itpn_ray.data.schema import WITH_OBJECTS
 from itpn_ray.data.sources.base import Listing, Say, silent
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words, is_leftover
@@ -43,9 +44,10 @@ from itpn_ray.data.sources.walk import children
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.machines import require_seen, shared_folder
 from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.ray_runtime.tasks import run_on_ray
-from itpn_ray.storage import ObjectStore, check_writable, filesystem, join, open_store
+from itpn_ray.storage import ObjectStore, check_writable, filesystem, is_s3, join, open_store
 
 
 def prepare(
@@ -92,11 +94,13 @@ def prepare(
             out=store.uri,  # absolute, for workers in other folders
             kind=listing.kind,
             masks=listing.masks,
+            tiling=(config.tile, config.tile_gap),
             rules=ImageRules(
                 max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
             ),
         )
-        records = _make_shards(job, plans, config, progress, ray)
+        file = next(iter(listing.splits.values())).column("file")[0].as_py()
+        records = _make_shards(job, file, plans, config, progress, ray)
     problems = [problem for plan in plans for problem in plan.problems]
     manifest = write_results(store, listing, records, problems, config, digest)
     _remove_strays(store, manifest)
@@ -118,7 +122,7 @@ def _tell(form: str, listing: Listing, say: Say) -> None:
 
 def _check_objects(listing: Listing, plans: Sequence[ShardPlan], config: PrepareConfig) -> None:
     """Refuse, before an image is decoded, a split of detection without one usable object."""
-    for split in listing.splits if listing.kind == "detection" else ():
+    for split in listing.splits if listing.kind in WITH_OBJECTS else ():
         ours = [plan for plan in plans if plan.split == split]
         if not any(plan.objects for plan in ours):
             problems = [problem for plan in plans for problem in plan.problems]
@@ -127,6 +131,7 @@ def _check_objects(listing: Listing, plans: Sequence[ShardPlan], config: Prepare
 
 def _make_shards(
     job: ShardJob,
+    file: str,
     plans: Sequence[ShardPlan],
     config: PrepareConfig,
     progress: ProgressCallback | None,
@@ -146,7 +151,7 @@ def _make_shards(
             store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
             waiting.append(place)
     workers = config.num_workers
-    making = _make_on_ray(job, waiting, workers, ray) if workers != 0 else job.make(waiting)
+    making = job.make(waiting) if workers == 0 else _make_on_ray(job, file, waiting, workers, ray)
     try:
         with closing(making) as made:
             for split, index, record in made:
@@ -170,13 +175,27 @@ def _make_shards(
 
 
 def _make_on_ray(
-    job: ShardJob, places: Sequence[ShardPlace], workers: int | None, config: RayConfig | None
+    job: ShardJob,
+    file: str,
+    places: Sequence[ShardPlace],
+    workers: int | None,
+    config: RayConfig | None,
 ) -> Generator[Made, None, None]:
-    """Make shards in Ray Data tasks, in whatever order they finish."""
+    """Make shards in Ray Data tasks, in whatever order they finish.
+
+    Raises:
+        ConfigError: another machine does not see the output, or ``file``, which is of the source.
+    """
     if not places:
         return
-    with start_ray(config):
+    with (
+        start_ray(config),
+        shared_folder("prepare.out", job.out, job.out, "Give --out s3://BUCKET/PREFIX"),
+    ):
         import ray
+
+        if not is_s3(job.source.uri):
+            require_seen("prepare.source", job.source.uri, file, "Copy it to s3://BUCKET/PREFIX")
 
         cpus = int(ray.cluster_resources().get("CPU", 0))  # none yet where workers start on demand
         ends = [0, *accumulate(task_sizes(len(places), workers or max(cpus, 1)))]

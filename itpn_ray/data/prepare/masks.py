@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
-from itpn_ray.data.annotations.class_masks import Mask, MaskValues
+from itpn_ray.data.annotations.class_masks import Mask, MaskValues, segment_values
 from itpn_ray.data.annotations.geometry import follow_mask
 from itpn_ray.data.prepare.reencode import EncodedImage, RejectedError
 from itpn_ray.data.sources.reading import WHOLE_FILE
@@ -18,15 +21,19 @@ def mask_files(rows: pa.Table) -> pa.Table:
 
 
 def mask_of(
-    path: str, data: bytes | OSError, image: EncodedImage, values: MaskValues, max_pixels: int
+    row: Mapping[str, Any],
+    data: bytes | OSError,
+    image: EncodedImage,
+    values: MaskValues,
+    max_pixels: int,
 ) -> Mask:
     """The classes of a stored image's pixels.
 
     Args:
-        path: of the mask, for the error.
+        row: of the listing: ``mask_path``, for the error, and the image's own ``mask_segments``.
         data: the mask file, or why it cannot be read.
         image: what became of the image, which the mask follows.
-        values: what the file's values mean.
+        values: what the files' values mean, where images have no segments of their own.
         max_pixels: larger masks are refused.
 
     Raises:
@@ -35,9 +42,10 @@ def mask_of(
     try:
         if isinstance(data, OSError):
             raise RejectedError(str(data.strerror))
-        mask = follow_mask(values.read(data, max_pixels), image)
+        own = segment_values(row["mask_segments"]) if row["mask_segments"] else values
+        mask = follow_mask(own.read(data, max_pixels), image)
         if (mask < 0).all():
             raise RejectedError("ignores every pixel")
     except RejectedError as error:
-        raise RejectedError(f"its mask {path}: {error}") from error
+        raise RejectedError(f"its mask {row['mask_path']}: {error}") from error
     return mask

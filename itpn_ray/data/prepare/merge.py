@@ -12,7 +12,7 @@ import pyarrow as pa
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import settings_of, to_bytes
 from itpn_ray.data.prepare.shard_job import ShardRecord
-from itpn_ray.data.schema import INDEX_SCHEMA
+from itpn_ray.data.schema import INDEX_SCHEMA, WITH_OBJECTS
 from itpn_ray.data.sources.base import Listing
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, SplitInfo
 from itpn_ray.errors import DataError
@@ -42,16 +42,16 @@ def write_results(
     }
     quarantine = [*listing.skipped, *problems]
     for split, parts in ordered.items():
+        left_out = [row for part in parts for row in (*part.quarantine, *part.left_out)]
         if not any(part.labels for part in parts):
-            path, reason = parts[0].quarantine[0]
+            path, reason = left_out[0]
             raise DataError(
                 "prepare.source",
                 config.source,
                 f"{split} has no usable image; {path}: {reason}",
                 "Check the images",
             )
-        left_out = [row for part in parts for row in (*part.quarantine, *part.left_out)]
-        if listing.kind == "detection" and not any(part.class_counts for part in parts):
+        if listing.kind in WITH_OBJECTS and not any(part.class_counts for part in parts):
             raise without_objects(config.source, split, [*problems, *left_out])
         quarantine += left_out
         store.write_bytes(f"{split}/{INDEX}", _index(parts))
@@ -67,7 +67,7 @@ def write_results(
         channel_mean=mean,
         channel_std=std,
         quarantined=len(quarantine),
-        settings={"source": config.source, **settings_of(config)},
+        settings={"source": config.source, **settings_of(config, listing.kind)},
         plan=plan,
     )
     store.write_bytes(QUARANTINE, _csv(quarantine))

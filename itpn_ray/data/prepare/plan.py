@@ -25,6 +25,7 @@ from itpn_ray.data.sources.base import Annotations, Listing
 # Bytes taken for an image whose size the listing does not know.
 _USUAL_SIZE = 200_000
 _SHAPING = ("max_side", "quality", "max_pixels", "shard_rows", "shard_mb", "seed", "holdout")
+_TILING = ("tile", "tile_gap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,10 @@ class ShardPlan:
     problems: tuple[tuple[str, str], ...]
 
 
-def settings_of(config: PrepareConfig) -> dict[str, object]:
-    """The settings that shape shards."""
-    return {name: getattr(config, name) for name in _SHAPING}
+def settings_of(config: PrepareConfig, kind: str) -> dict[str, object]:
+    """The settings that shape shards of a kind."""
+    names = (*_SHAPING, *(_TILING if kind == "rotated" else ()))
+    return {name: getattr(config, name) for name in names}
 
 
 def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Iterator[ShardPlan]:
@@ -64,7 +66,7 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         scratch: a folder for the plans, one small file a shard.
     """
     # All that shapes a shard: a change of any makes it anew.
-    shaping = [SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config)]
+    shaping = [SCHEMA_VERSION, listing.kind, listing.classes, settings_of(config, listing.kind)]
     settings = json.dumps(shaping + ([asdict(listing.masks)] if listing.masks else []))
     listed: list[Annotations] = []
     for split, table in listing.splits.items():

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from itpn_ray.data.prepare.jpeg_header import is_plain_jpeg
 
+T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 # libjpeg's own limit to a side.
 _LONGEST_SIDE = 65_500
@@ -92,6 +95,15 @@ def reencode(data: bytes, rules: ImageRules, *, measured: bool = False) -> Encod
     Raises:
         RejectedError: it is not an image, too large, truncated or broken.
     """
+    return _opened(data, lambda image: _normalise(image, data, rules, measured))
+
+
+def _opened(data: bytes, work: Callable[[Image.Image], T]) -> T:
+    """What `work` makes of the image in a file.
+
+    Raises:
+        RejectedError: it is not an image, too large, truncated or broken.
+    """
     if not data:
         raise RejectedError("the file is empty")
     Image.init()  # all of Pillow's readers; at once after the first call
@@ -99,7 +111,7 @@ def reencode(data: bytes, rules: ImageRules, *, measured: bool = False) -> Encod
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; sizes are checked here
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _normalise(image, data, rules, measured)
+                return work(image)
         except Image.DecompressionBombError as error:
             raise RejectedError(f"too many pixels: {error}") from error
         except UnidentifiedImageError as error:
@@ -114,17 +126,23 @@ def reencode(data: bytes, rules: ImageRules, *, measured: bool = False) -> Encod
             raise RejectedError(f"broken {_format_of(data)}: {error}") from error
 
 
-def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: bool) -> EncodedImage:
+def _check(image: Image.Image, data: bytes, rules: ImageRules) -> None:
+    """Refuse an opened image that is too large or, as its checksums say, broken."""
     width, height = image.size
     if width * height > rules.max_pixels:
         raise RejectedError(f"{width} x {height} pixels are more than {rules.max_pixels}")
     if image.format == "PNG":
         with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
             checked.verify()  # the checksums, which decoding does not look at
+
+
+def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: bool) -> EncodedImage:
+    _check(image, data, rules)
+    width, height = image.size
     turn = orientation(image)
     shrink = rules.max_side is not None and max(width, height) > rules.max_side
     # Its own bytes: encoding anew would cost time and a little quality.
-    if turn == 1 and not shrink and image.mode in ("RGB", "L") and is_plain_jpeg(data):
+    if turn == 1 and not shrink and _keeps(image, data):
         # At an eighth of its size libjpeg reads all of the data, but transforms little of it.
         if not measured:
             image.draft(image.mode, (1, 1))
@@ -137,36 +155,89 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
             kept=True,
             source_size=size,
             turn=1,
-            histogram=_histogram(image) if measured else None,
+            histogram=histogram_of(image) if measured else None,
         )
-    target = _shrunk((width, height), rules.max_side) if shrink else (width, height)
-    if max(target) > _LONGEST_SIDE:
-        raise RejectedError(f"a side of {max(target)} pixels does not fit into a JPEG")
-    if shrink:
+    upright, turn = _upright(image, rules)
+    if max(upright.size) > _LONGEST_SIDE:
+        raise RejectedError(f"a side of {max(upright.size)} pixels does not fit into a JPEG")
+    if turn >= 5:
+        width, height = height, width
+    return EncodedImage(
+        data=_shrunk_jpeg(upright, rules.quality) if shrink else encode_full(upright),
+        width=upright.width,
+        height=upright.height,
+        kept=False,
+        source_size=(width, height),
+        turn=turn,
+        histogram=histogram_of(upright) if measured else None,
+    )
+
+
+def _keeps(image: Image.Image, data: bytes) -> bool:
+    """Whether an upright image's own bytes can be stored."""
+    return image.mode in ("RGB", "L") and is_plain_jpeg(data)
+
+
+def decode_upright(
+    data: bytes, rules: ImageRules, *, measured: bool = False
+) -> tuple[Image.Image, EncodedImage]:
+    """Check an image file and decode it, to be cut into tiles.
+
+    Returns:
+        The image, upright and shrunk where `rules` say so; and what `reencode` would return of it,
+        for annotations to follow, but without bytes where these are not the file's own.
+
+    Raises:
+        RejectedError: as `reencode`.
+    """
+    return _opened(data, lambda image: _decoded(image, data, rules, measured))
+
+
+def _decoded(
+    image: Image.Image, data: bytes, rules: ImageRules, measured: bool
+) -> tuple[Image.Image, EncodedImage]:
+    _check(image, data, rules)
+    width, height = image.size
+    upright, turn = _upright(image, rules)
+    kept = turn == 1 and upright.size == (width, height) and _keeps(image, data)
+    return upright, EncodedImage(
+        data=data if kept else b"",
+        width=upright.width,
+        height=upright.height,
+        kept=kept,
+        source_size=(height, width) if turn >= 5 else (width, height),
+        turn=turn,
+        histogram=histogram_of(upright) if measured else None,
+    )
+
+
+def _upright(image: Image.Image, rules: ImageRules) -> tuple[Image.Image, int]:
+    """An opened image as it is stored, and the orientation that was applied."""
+    turn = orientation(image)
+    target = image.size
+    if rules.max_side is not None and max(image.size) > rules.max_side:
+        target = _shrunk(image.size, rules.max_side)
         # Twice the target, so that the bicubic filter still has pixels to average.
         image.draft(None, (2 * target[0], 2 * target[1]))
     upright = to_rgb(image)
     # Shrunk before it is turned: turning moves the fewer pixels.
     if upright.size != target:
         upright = upright.resize(target, Image.Resampling.BICUBIC)
-    if turn != 1:
-        upright = upright.transpose(_TURN[turn])
-        width, height = (height, width) if turn >= 5 else (width, height)
+    return (upright if turn == 1 else upright.transpose(_TURN[turn])), turn
+
+
+def _shrunk_jpeg(image: Image.Image, quality: int) -> bytes:
     out = io.BytesIO()
-    if shrink:
-        upright.save(out, "JPEG", quality=rules.quality)
-    else:
-        # 4:4:4, for PNGs of drawings and text have sharp edges of colour.
-        upright.save(out, "JPEG", quality=_FULL_QUALITY, subsampling="4:4:4")
-    return EncodedImage(
-        data=out.getvalue(),
-        width=upright.width,
-        height=upright.height,
-        kept=False,
-        source_size=(width, height),
-        turn=turn,
-        histogram=_histogram(upright) if measured else None,
-    )
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def encode_full(image: Image.Image) -> bytes:
+    """An image written anew in its full size, as JPEG."""
+    out = io.BytesIO()
+    # 4:4:4, for PNGs of drawings and text have sharp edges of colour.
+    image.save(out, "JPEG", quality=_FULL_QUALITY, subsampling="4:4:4")
+    return out.getvalue()
 
 
 def orientation(image: Image.Image) -> int:
@@ -216,7 +287,8 @@ def _from_16_bits(values: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(np.round(scaled).astype(np.uint8))
 
 
-def _histogram(image: Image.Image) -> NDArray[np.int64]:
+def histogram_of(image: Image.Image) -> NDArray[np.int64]:
+    """(3, 256) int64, pixels of each value of R, G, B."""
     return np.array(image.convert("RGB").histogram()).reshape(3, 256)  # (768,) -> (3, 256)
 
 

@@ -28,7 +28,13 @@ from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.annotations.geometry import follow, leave_out_faulty
 from itpn_ray.data.prepare.masks import mask_files, mask_of
 from itpn_ray.data.prepare.plan import from_bytes
-from itpn_ray.data.prepare.reencode import EncodedImage, ImageRules, RejectedError, reencode
+from itpn_ray.data.prepare.reencode import (
+    EncodedImage,
+    ImageRules,
+    RejectedError,
+    decode_upright,
+    reencode,
+)
 from itpn_ray.data.schema import shard_schema
 from itpn_ray.data.sources.annotated.ids import object_entry
 from itpn_ray.data.sources.base import Source
@@ -113,6 +119,8 @@ class ShardJob:
     kind: str
     rules: ImageRules
     masks: MaskValues | None = None
+    tiling: tuple[int, int] = (0, 0)
+    """Side and gap of the tiles of images with turned boxes."""
 
     @staticmethod
     def record_of(store: ObjectStore, place: ShardPlace) -> ShardRecord | None:
@@ -212,6 +220,9 @@ class ShardJob:
             try:
                 if isinstance(data, OSError):
                     raise RejectedError(data.strerror)
+                if self.kind == "rotated":
+                    yield from self._tiles(row, data, split, record, measured=measured)
+                    continue
                 image = reencode(data, self.rules, measured=measured)
                 if self.kind == "detection":
                     # Faults are looked for in the image as annotated, before it moves.
@@ -219,18 +230,37 @@ class ShardJob:
                     record.leave_out(row["path"], faults)
                     row = follow(row, image)
                 if self.masks:
-                    row |= self._mask(row["mask_path"], mask, image)
+                    row |= self._mask(row, mask, image)
             except RejectedError as error:
                 record.quarantine.append((row["path"], str(error)))
                 continue
-            row |= {"image": image.data, "width": image.width, "height": image.height}
-            yield row, image
+            yield {**row, **_stored(image)}, image
 
-    def _mask(self, path: str, data: bytes | OSError, image: EncodedImage) -> dict[str, Any]:
+    def _tiles(
+        self, row: dict[str, Any], data: bytes, split: str, record: ShardRecord, *, measured: bool
+    ) -> Iterator[tuple[dict[str, Any], EncodedImage]]:
+        """The tiles of an image; those of train that have no object teach nothing and are none."""
+        from itpn_ray.data.prepare.tiling import tiles  # imports torch
+
+        upright, whole = decode_upright(data, self.rules, measured=measured)
+        row, faults = leave_out_faulty(row, whole)
+        record.leave_out(row["path"], faults)
+        for tile, image in tiles(follow(row, whole), upright, whole, *self.tiling):
+            if tile["classes"] or split != "train":
+                yield {**tile, **_stored(image)}, image
+
+    def _mask(
+        self, row: dict[str, Any], data: bytes | OSError, image: EncodedImage
+    ) -> dict[str, Any]:
         """The column of a mask, and how many pixels each class has."""
         assert self.masks is not None
-        mask = mask_of(path, data, image, self.masks, self.rules.max_pixels)
+        mask = mask_of(row, data, image, self.masks, self.rules.max_pixels)
         return {"mask": encode_mask(mask), "pixels": class_pixels(mask)}
+
+
+def _stored(image: EncodedImage) -> dict[str, Any]:
+    """The columns of an image itself."""
+    return {"image": image.data, "width": image.width, "height": image.height}
 
 
 def _each(table: pa.Table) -> Iterator[dict[str, Any]]:

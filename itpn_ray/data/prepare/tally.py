@@ -46,7 +46,9 @@ class Tally:
         self.records: dict[tuple[str, int], ShardRecord] = {}
         self._config = config
         self._shards = len(plans)
-        self._images = sum(plan.images for plan in plans)
+        # A record has a row a tile where images are cut into tiles.
+        self._images_of = {(plan.split, plan.index): plan.images for plan in plans}
+        self._images = sum(self._images_of.values())
         self._progress = progress
         self._done = 0
         self._broken = 0
@@ -65,7 +67,7 @@ class Tally:
         self.records[split, index] = record
         self._broken += len(record.quarantine)
         self._lost += len(record.left_out)
-        self._done += len(record.labels) + len(record.quarantine)
+        self._done += self._images_of[split, index]
         self._check(self._broken, self._images, "images", record.quarantine)
         self._check(self._lost, self._objects, "objects", record.left_out)
         if self._progress is not None:

@@ -31,9 +31,11 @@ from itpn_ray.data.store.teacher_features import (
 )
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.ray_runtime.machines import require_seen, shared_folder, ship
 from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.ray_runtime.tasks import Work, run_on_ray
-from itpn_ray.storage import open_store
+from itpn_ray.storage import is_s3, open_store
+from itpn_ray.storage.uri import local_path
 
 Encode = Callable[[Tensor], Tensor]
 """Features of images: uint8 (B, 3, S, S) -> float16 (B, L, T), both in main memory."""
@@ -54,7 +56,8 @@ class FeatureJob:
         width: T.
         batch: images the teacher sees at once.
         loader: threads and prefetch.
-        make_encoder: makes the teacher, once a worker.
+        teacher: file of the teacher; a local one is sent to workers on other machines.
+        make_encoder: makes the teacher of a file, once a worker.
     """
 
     data: str
@@ -64,7 +67,8 @@ class FeatureJob:
     width: int
     batch: int
     loader: LoaderConfig
-    make_encoder: Callable[[], Encode]
+    teacher: str
+    make_encoder: Callable[[str], Encode]
 
     def make(self, piece: Piece, encode: Encode) -> ShardInfo:
         """Make one shard and record it.
@@ -244,7 +248,7 @@ def _finished(job: FeatureJob, digests: dict[str, str]) -> FeatureManifest:
 
 def _make_here(job: FeatureJob, pieces: list[Piece]) -> Made:
     if pieces:
-        encode = job.make_encoder()
+        encode = job.make_encoder(job.teacher)
         for piece in pieces:
             yield piece, job.make(piece, encode)
 
@@ -260,12 +264,17 @@ def _make_on_ray(
     """Make shards with Ray Data, in whatever order they finish; each worker has a teacher."""
     if not pieces:
         return
+    hint = "Give an address s3://BUCKET/PREFIX"
+    with start_ray(config), shared_folder("features", job.out, job.out, hint):
+        if not is_s3(job.data):
+            manifest = f"{local_path(job.data)}/{MANIFEST}"
+            require_seen("data", job.data, manifest, hint)
+        sent = ship(job.teacher)
 
-    def make_work() -> Work:
-        encode = job.make_encoder()
-        return lambda piece: [(piece, job.make(piece, encode))]
+        def make_work() -> Work:
+            encode = job.make_encoder(sent.here() if sent else job.teacher)
+            return lambda piece: [(piece, job.make(piece, encode))]
 
-    with start_ray(config):
         yield from run_on_ray(
             make_work, pieces, workers=workers, actors=True, cpus=cpus, gpus=int(gpus)
         )

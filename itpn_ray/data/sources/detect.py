@@ -10,25 +10,35 @@ from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.sources.annotated.coco import CocoSource
+from itpn_ray.data.sources.annotated.dota import DotaSource
 from itpn_ray.data.sources.annotated.metadata import MetadataSource
 from itpn_ray.data.sources.annotated.near import annotated_folders
 from itpn_ray.data.sources.annotated.recognise import annotated_format
+from itpn_ray.data.sources.annotated.turned_xml import TurnedXmlSource
 from itpn_ray.data.sources.annotated.voc_folder import LabelmeSource, VocSource
 from itpn_ray.data.sources.annotated.yolo import YoloSource
 from itpn_ray.data.sources.base import Say, Source, silent
 from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
-from itpn_ray.data.sources.imagenet_tars import TRAIN, ImageNetTars
-from itpn_ray.data.sources.masks import mask_format, open_masks
+from itpn_ray.data.sources.imagenet_tars import TRAIN, TRAIN_22K, ImageNetTars
+from itpn_ray.data.sources.masks import MaskSource, mask_format
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
+from itpn_ray.data.sources.panoptic import PanopticSource
 from itpn_ray.data.sources.parquet import ParquetSource
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import Entry, children
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import filesystem, join
+
+
+def open_masks(form: str, config: PrepareConfig) -> MaskSource:
+    """The reader of a format of images with masks."""
+    source = PanopticSource if form == "coco-panoptic" else MaskSource
+    return source(config.source, form, config.classes, config.palette, _splits(config))
+
 
 SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "folders": lambda c: FolderSource(c.source, c.unlabelled, c.classes, c.labels, _splits(c)),
@@ -41,6 +51,8 @@ SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "yolo": lambda c: YoloSource(c.source, c.classes, _splits(c)),
     "voc": lambda c: VocSource(c.source, c.classes, _splits(c)),
     "labelme": lambda c: LabelmeSource(c.source, c.classes, _splits(c)),
+    "dota": lambda c: DotaSource(c.source, c.classes, _splits(c)),
+    "turned-xml": lambda c: TurnedXmlSource(c.source, c.classes, _splits(c)),
     "metadata": lambda c: MetadataSource(c.source, c.classes, _splits(c)),
     "metadata-labels": lambda c: MetadataLabels(c.source, c.classes, _splits(c)),
     **{form: partial(open_masks, form) for form in MASK_FORMATS},
@@ -86,7 +98,8 @@ _TAKERS = {
     "unlabelled": ("folders", "webdataset", "parquet", "csv"),
     "classes": (
         *("folders", "imagenet-tars", "webdataset", "parquet", "csv"),
-        *("yolo", "voc", "labelme", "metadata", "metadata-labels", *MASK_FORMATS[:3]),
+        *("yolo", "voc", "labelme", "dota", "turned-xml"),
+        *("metadata", "metadata-labels", *MASK_FORMATS[:4]),
     ),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
@@ -113,7 +126,7 @@ def detect(uri: str, say: Say = silent, *, unlabelled: bool = False) -> str:
     if not found:
         raise DataError("prepare.source", uri, "is empty", "Give a folder with images")
     names = {entry.name for entry in found}
-    if TRAIN in names:
+    if names & {TRAIN, *TRAIN_22K}:
         return "imagenet-tars"
     if form := mask_format(fs, root):
         return form

@@ -1,5 +1,7 @@
 """ImageNet as it is downloaded: a tar of a tar a class, and a tar of validation images.
 
+ImageNet-22K is such a tar too, of 21,841 classes and without validation images.
+
 The labels of the validation images come from a list or from the development kit
 (`itpn_ray.data.sources.lists.read_labels`), which is found by its name beside the tars.
 """
@@ -28,6 +30,8 @@ from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
 
 TRAIN = "ILSVRC2012_img_train.tar"
+TRAIN_22K = ("fall11_whole.tar", "winter21_whole.tar")
+"""ImageNet-22K's, of both releases; the second is unpacked from its .tar.gz first."""
 VAL = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
@@ -51,8 +55,9 @@ class ImageNetTars(Source):
         fs, root = filesystem(self.uri)
         names = {entry.name for entry in children(fs, root)}
         skipped: list[tuple[str, str]] = []
-        train, classes = self._train(fs, f"{root}/{TRAIN}", skipped)
-        splits, origins = {"train": train}, {"train": TRAIN}
+        tar = next(name for name in (TRAIN, *TRAIN_22K) if name in names)
+        train, classes = self._train(fs, f"{root}/{tar}", skipped)
+        splits, origins = {"train": train}, {"train": tar}
         if VAL in names:
             labels = self.labels or (join(self.uri, DEVKIT) if DEVKIT in names else "")
             splits["val"] = self._val(fs, f"{root}/{VAL}", labels, classes, skipped)

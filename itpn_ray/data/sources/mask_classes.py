@@ -93,7 +93,7 @@ def read_palette(uri: str) -> tuple[tuple[str, ...], MaskValues]:
         ignored = name.lower() in _IGNORED_NAMES
         values[packed] = IGNORED if ignored else len(names)
         names += [] if ignored else [name]
-    return tuple(names), _values(values, colours=True)
+    return tuple(names), _values(values, coding="colours")
 
 
 def check_count(classes: Sequence[str], uri: str) -> None:
@@ -117,7 +117,7 @@ def _palette_lines(uri: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
             raise DataError(uri, line, "is no colour with a class", "Write R G B NAME")
 
 
-def _values(meaning: Mapping[int, int], *, colours: bool = False) -> MaskValues:
+def _values(meaning: Mapping[int, int], *, coding: str = "numbers") -> MaskValues:
     values = sorted(meaning)
     classes = tuple(meaning[value] for value in values)
-    return MaskValues(values=tuple(values), classes=classes, colours=colours)
+    return MaskValues(values=tuple(values), classes=classes, coding=coding)

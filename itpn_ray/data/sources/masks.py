@@ -6,6 +6,8 @@
 | masks | ``images/[SPLIT/]`` | ``masks/[SPLIT/]*.png`` | classes from 0, 255 ignored; or colours |
 | voc-masks | ``JPEGImages/`` | ``SegmentationClass/*.png`` | palette entries, 255 ignored |
 | cityscapes | ``leftImg8bit/SPLIT/`` | ``gtFine/SPLIT/`` | label ids, or train ids |
+| ade20k-full | ``images/ADE/SPLIT/**`` | ``*_seg.png`` beside them | see `ade20k_full` |
+| coco-panoptic | ``[images/]train2017/`` | see `panoptic` | segments of each image |
 
 A mask has its image's path and name, but for the suffix. The lists in ``ImageSets/Segmentation``
 tell the splits of voc-masks. Where there are more than 255 classes from 0, 65,535 is ignored.
@@ -18,11 +20,11 @@ from dataclasses import dataclass, field
 from posixpath import basename, relpath, splitext
 
 import pyarrow as pa
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.annotations.class_masks import MaskValues
-from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.sources import mask_classes
+from itpn_ray.data.sources.ade20k_full import IMAGES, full_values, object_names
 from itpn_ray.data.sources.base import LISTING_SCHEMA, Listing, Rows, Source, why_not
 from itpn_ray.data.sources.lists import read_classes
 from itpn_ray.data.sources.splits import SPLITS, SplitNames, shown
@@ -36,6 +38,10 @@ SCHEMA = pa.schema(
         *LISTING_SCHEMA,
         ("mask_path", pa.string()),  # shown to people: relative to the source
         ("mask_file", pa.string()),  # path of the file in the source's filesystem
+        (
+            "mask_segments",
+            pa.string(),
+        ),  # the mask's own values, see `segment_text`
     ]
 )
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -52,6 +58,8 @@ class MaskFolders:
     """End of an image's name, before its suffix, that its mask's name does not have."""
     mask_end: str = ""
     """Likewise of a mask; other files in its folder are no masks."""
+    image_suffix: str = ""
+    """Of images, where other files lie among them."""
     names: frozenset[str] | None = None
     """The images that belong to the split, without suffix; None: all."""
 
@@ -62,7 +70,7 @@ class MaskSource(Source):
 
     Attributes:
         uri: its folder.
-        form: ade20k, masks, voc-masks or cityscapes.
+        form: one of the formats above.
         classes: URI of a list of the classes in the order of their values; empty: the data set's.
         palette: URI of a list of colours, see `mask_classes.read_palette`; empty: numbers.
         splits: names of the splits.
@@ -110,10 +118,19 @@ class MaskSource(Source):
             train_ids = any("Train" in each.mask_end for each in folders.values())
             values = mask_classes.cityscapes(train_ids=train_ids)
             return tuple(mask_classes.CITYSCAPES), values
+        if self.form == "ade20k-full":
+            chosen = self._chosen() if self.classes else ()
+            return full_values(object_names(fs, root), chosen, self.classes or self.uri)
         names = self._names(fs, root)
         first = 1 if self.form == "ade20k" else 0
         ignored = (0,) if first else (mask_classes.void_of(len(names)),)
         return names, mask_classes.numbered(len(names), first=first, ignored=ignored)
+
+    def _chosen(self) -> tuple[str, ...]:
+        """Of a list, or of the table of the challenge's 150 classes."""
+        head = next(iter(read_lines(self.classes)), "")
+        read = mask_classes.read_object_info if "\t" in head else read_classes
+        return read(self.classes)
 
     def _names(self, fs: FileSystem, root: str) -> tuple[str, ...]:
         if self.classes:
@@ -146,6 +163,8 @@ def _pairs(
     }
     rows = Rows(SCHEMA)
     for entry in files_below(fs, f"{root}/{folders.images}"):
+        if not entry.name.endswith(folders.image_suffix):
+            continue
         path = relpath(entry.path, root)
         key = _key(entry, f"{root}/{folders.images}", folders.image_end)
         if folders.names is not None and key not in folders.names:
@@ -159,7 +178,14 @@ def _pairs(
             skipped.append((path, problem or missing))
             continue
         where = relpath(mask.path, root)
-        rows.add(path, entry.path, size=entry.size or 0, mask_path=where, mask_file=mask.path)
+        rows.add(
+            path,
+            entry.path,
+            size=entry.size or 0,
+            mask_path=where,
+            mask_file=mask.path,
+            mask_segments="",
+        )
     if folders.names is None:
         skipped += [
             (relpath(mask.path, root), "is the mask of no image") for mask in masks.values()
@@ -195,6 +221,19 @@ def _beside(images: str, masks: str, source: MaskSource, fs: FileSystem, root: s
             images=f"{images}/{name}".rstrip("/"), masks=f"{masks}/{name}".rstrip("/")
         )
         for split, name in found
+    }
+
+
+def _ade20k_full(source: MaskSource, fs: FileSystem, root: str) -> _Folders:
+    """Images and masks in one folder of scenes a split."""
+    return {
+        split: MaskFolders(
+            images=f"{IMAGES}/{name}",
+            masks=f"{IMAGES}/{name}",
+            mask_end="_seg",
+            image_suffix=".jpg",
+        )
+        for split, name in _by_split(source, fs, root, IMAGES).items()
     }
 
 
@@ -236,6 +275,7 @@ _FOLDERS = {
     "masks": lambda source, fs, root: _beside("images", "masks", source, fs, root),
     "voc-masks": _voc,
     "cityscapes": _cityscapes,
+    "ade20k-full": _ade20k_full,
 }
 _OBJECTS = {"Annotations", "annotations"}
 _SIGNS = {
@@ -251,6 +291,8 @@ def mask_format(fs: FileSystem, root: str) -> str:
     Pascal VOC's folder and others have objects as well as masks: they are taken for objects.
     """
     names = {entry.name for entry in children(fs, root) if entry.is_folder}
+    if names == {"images"} and fs.get_file_info(f"{root}/{IMAGES}").type == FileType.Directory:
+        return "ade20k-full"
     found = next((form for form, signs in _SIGNS.items() if signs <= names), "")
     if found and names & _OBJECTS:
         return ""
@@ -259,9 +301,3 @@ def mask_format(fs: FileSystem, root: str) -> str:
     listed = [entry.name.lower() for entry in files_below(fs, f"{root}/annotations")]
     is_ade = any(name.endswith(".png") for name in listed)
     return "ade20k" if is_ade and not any(name.endswith(".json") for name in listed) else ""
-
-
-def open_masks(form: str, config: PrepareConfig) -> MaskSource:
-    """The reader of a format that `mask_format` knows."""
-    splits = SplitNames.parse(config.splits)
-    return MaskSource(config.source, form, config.classes, config.palette, splits)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from itpn_ray.data.annotations import coco_json
 from itpn_ray.data.prepare.config import SynthesizeConfig
-from itpn_ray.data.synthetic import drawing, masks, scenes
+from itpn_ray.data.synthetic import drawing, masks, scenes, turned
 from itpn_ray.errors import ConfigError
 
 SPLITS = ("train", "val")
@@ -205,6 +205,25 @@ def _draw_ade(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
         mask.save(folder / "annotations" / place / f"{name}.png")
 
 
+def _write_dota(config: SynthesizeConfig, folder: Path, progress: ProgressCallback | None) -> None:
+    for split in SPLITS:
+        for part in ("images", "labelTxt"):
+            (folder / split / part).mkdir(parents=True)
+    for _ in run_chunks(config, partial(_draw_dota, config, folder), progress):
+        pass
+
+
+def _draw_dota(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
+    split, numbers = piece
+    for number in numbers:
+        rng = generator_of(config, split, number)
+        pixels, things = turned.draw_turned(rng, *size_of(rng, config.side))
+        name = f"P{number:04d}"
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image.save(folder / split / "images" / f"{name}.png")
+        (folder / split / "labelTxt" / f"{name}.txt").write_text(turned.label_file(things))
+
+
 def _mark(config: SynthesizeConfig) -> str:
     shown = dataclasses.asdict(config)
     del shown["out"], shown["num_workers"]
@@ -215,4 +234,5 @@ _LAYOUTS: dict[str, Callable[[SynthesizeConfig, Path, ProgressCallback | None], 
     "imagenet": _write_folders,
     "coco": _write_coco,
     "ade": _write_ade,
+    "dota": _write_dota,
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from itpn_ray.data.annotations.faults import faults_of
+from itpn_ray.data.annotations.faults import FaultError, faults_of
 from itpn_ray.data.annotations.objects import Objects
 from itpn_ray.data.transforms.detection_views import View
 from itpn_ray.data.transforms.object_masks import box_masks
@@ -23,7 +24,8 @@ class ViewObjects:
     """The n objects of a view.
 
     Attributes:
-        boxes: (n, 4) float32 x1, y1, x2, y2 in pixels of the view, within it.
+        boxes: (n, 4) float32 x1, y1, x2, y2 in pixels of the view, within it; or (n, 5) turned ones
+            (`itpn_ray.models.rotated.boxes`), which may reach beyond it.
         labels: (n,) int64 classes.
         masks: (n, 112, 112) uint8 of 0 and 1, each cut to its box, or all `UNKNOWN` where an object
             has none; None where none were asked for.
@@ -68,9 +70,22 @@ def check_objects(objects: Objects, classes: int) -> None:
             another size, or a class does not exist; it carries the image's path and the object's
             id.
     """
-    for number, fault in faults_of(objects, classes):
+    refuse(objects.path, faults_of(objects, classes))
+
+
+def refuse(path: str, faults: Iterable[tuple[int, FaultError]]) -> None:
+    """Refuse an image that has a faulty object.
+
+    Args:
+        path: where the image was found.
+        faults: number and fault of each such object.
+
+    Raises:
+        DataError: there is one.
+    """
+    for number, fault in faults:
         raise DataError(
-            objects.path,
+            path,
             None,
             f"its object {number} {fault.reason}",
             "Find all such objects with `itpn-ray doctor`, fix them and prepare the data",

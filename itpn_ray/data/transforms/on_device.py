@@ -27,9 +27,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def prefetch(
-    batches: Iterable[Batch], device: torch.device
-) -> Generator[Batch, None, None]:
+def prefetch(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Copy batches to a device, on a GPU one batch ahead and beside the computation.
 
     Args:

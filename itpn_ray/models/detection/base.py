@@ -1,7 +1,8 @@
 """What every detector takes and gives.
 
 Shapes: B images, M places for objects an image, n detections of one image. Boxes are
-(x1, y1, x2, y2) in pixels of the view, (0, 0) the upper left corner of the image.
+(x1, y1, x2, y2) in pixels of the view, (0, 0) the upper left corner of the image; those of a
+detector that turns boxes are (x, y, w, h, angle), see `itpn_ray.models.rotated.boxes`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from itpn_ray.models.networks.dense_head import DenseHead, Mean
 
 MASK_SIDE = 112  # side of a ground-truth mask, which is cut to its object's box
 UNKNOWN = 255  # fills the ground-truth mask of an object that has none
-MAX_DETECTIONS = 100  # an image: what COCO's evaluation looks at
+MAX_DETECTIONS = 100  # of upright boxes in an image: what COCO's evaluation looks at
 
 USUAL_VIEW = (800, 1333)
 """Shorter and longest side of an image where a detector's file does not say."""
@@ -29,7 +31,7 @@ class Targets:
     """The objects of B training images, padded to M places."""
 
     boxes: Tensor
-    """(B, M, 4) float32."""
+    """(B, M, 4) float32, or (B, M, 5)."""
     labels: Tensor
     """(B, M) int64: a class from 0, or -1 where there is no object."""
     masks: Tensor | None
@@ -41,10 +43,10 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What was found in one image, the surest first; at most `MAX_DETECTIONS`."""
+    """What was found in one image, the surest first."""
 
     boxes: Tensor
-    """(n, 4) float32, within the valid part of the view."""
+    """(n, 4) float32, within the valid part of the view; or (n, 5)."""
     scores: Tensor
     """(n,) float32 in [0, 1]."""
     labels: Tensor
@@ -67,6 +69,8 @@ class Detector(DenseHead):
     config: DetectorConfig
     _view: tuple[int, int] = USUAL_VIEW
     class_ids: tuple[int, ...] = ()
+    rotated: ClassVar[bool] = False
+    """Whether its boxes are turned."""
 
     def remember(self, metadata: Mapping[str, str]) -> None:
         """See `Network.remember`; of images it is the view's sides that are told."""

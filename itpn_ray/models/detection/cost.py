@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.detection.dino.network import Dino
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS
 from itpn_ray.models.detection.rcnn.network import Rcnn
-from itpn_ray.models.detection.rcnn.roi_head import POSITIVE_SHARE
+from itpn_ray.models.detection.rcnn.sampling import POSITIVE_SHARE
+from itpn_ray.models.rotated.network import RotatedRcnn
 
 
 def run_through(detector: Detector, images: Tensor) -> None:
@@ -25,13 +28,21 @@ def run_through(detector: Detector, images: Tensor) -> None:
         sizes = torch.tensor([[height, width]], device=images.device).expand(batch, -1)
         tokens, levels = detector.encode(images, sizes)
         detector.decode(tokens, levels, detector.select(tokens, levels))
+    elif isinstance(detector, RotatedRcnn):
+        _run_boxes(detector, [detector.roi.box], images)
     elif isinstance(detector, Rcnn):
-        maps = detector.maps(images)
-        detector.rpn.head(list(maps.values()))
+        _run_boxes(detector, detector.roi.boxes, images)
         channels, regions = detector.config.pyramid.width, batch * detector.config.regions
-        for head in detector.roi.boxes:
-            head(images.new_empty(regions, channels, BOX_CELLS, BOX_CELLS))
         found = round(regions * POSITIVE_SHARE)
         labels = torch.zeros(found, dtype=torch.int64, device=images.device)
         for head in detector.roi.masks:
             head(images.new_empty(found, channels, MASK_CELLS, MASK_CELLS), labels)
+
+
+def _run_boxes(detector: Rcnn | RotatedRcnn, heads: Iterable[nn.Module], images: Tensor) -> None:
+    """Run trunk, proposals and box heads."""
+    maps = detector.maps(images)
+    detector.rpn.head(list(maps.values()))
+    channels, regions = detector.config.pyramid.width, len(images) * detector.config.regions
+    for head in heads:
+        head(images.new_empty(regions, channels, BOX_CELLS, BOX_CELLS))

@@ -167,8 +167,12 @@ class EarlyBlock(nn.Module):
         self.mlp = mlp
         self.scale2 = new_scale(width, layer_scale)
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Map (B, ..., C) to (B, ..., C); `keep` weighs each image's branch, (B,)."""
+    def forward(self, x: Tensor, keep: Tensor | None = None, patches: object = None) -> Tensor:
+        """Map (B, ..., C) to (B, ..., C); `keep` weighs each image's branch, (B,).
+
+        Where the patches lie is for blocks that mix them, see `convolution.ConvBlock`.
+        """
+        del patches
         return feed(x, self.norm2, self.mlp, self.scale2, keep)
 
 
@@ -248,6 +252,14 @@ def to_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
     batch, _, side, _, width = x.shape
     x = x.view(batch, *grid, side, side, width).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(batch, width, grid[0] * side, grid[1] * side)
+
+
+def from_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The inverse of `to_map`: (B, C, H * m, W * m) to (B, H * W, m, m, C)."""
+    batch, width, height, _ = x.shape
+    side = height // grid[0]
+    x = x.view(batch, width, grid[0], side, grid[1], side).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(batch, grid[0] * grid[1], side, side, width)
 
 
 def initialise(module: nn.Module) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from itpn_ray.errors import DataError
-from itpn_ray.models.config import PATCH, AutoencoderConfig
+from itpn_ray.models.config import PATCH, STRIDES, AutoencoderConfig
 from itpn_ray.models.layers.blocks import Attention, Block, LayerNorm, Mlp, initialise
+from itpn_ray.models.layers.convolution import Patches
 from itpn_ray.models.layers.position import resize_table, sincos_table
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.trunk.base import Trunk
@@ -22,6 +23,8 @@ from itpn_ray.models.trunk.pyramid import Fold, Pyramid
 class PixelAutoencoder(Network):
     """Trunk and pyramid on the visible patches, and a decoder that paints the masked ones.
 
+    Without integral pre-training there is no pyramid: the decoder sees the trunk's last stage.
+
     Args:
         config: the network.
         trunk: the trunk that `config.trunk` describes.
@@ -29,14 +32,26 @@ class PixelAutoencoder(Network):
 
     config: AutoencoderConfig
     decoder_position: Tensor
+    pyramid: Pyramid | None
+    fold: Fold | None
+    embed: nn.Sequential | None
 
     def __init__(self, config: AutoencoderConfig, trunk: Trunk) -> None:
         super().__init__()
         self.config = config
         width, grid = config.decoder_width, config.trunk.grid
         self.trunk = trunk
-        self.pyramid = Pyramid(config.pyramid, trunk.widths)
-        self.fold = Fold(config.pyramid.width, width)
+        self.pyramid, self.fold, self.embed = None, None, None
+        if config.integral:
+            self.pyramid = Pyramid(
+                config.pyramid, trunk.widths, convolution=config.trunk.convolution
+            )
+            self.fold = Fold(config.pyramid.width, width)
+        else:
+            self.embed = nn.Sequential(
+                LayerNorm(config.trunk.width), nn.Linear(config.trunk.width, width)
+            )
+            initialise(self.embed)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         # Fixed codes, kept in files because the authors' files hold them.
         self.register_buffer("decoder_position", sincos_table(width, grid))
@@ -77,7 +92,8 @@ class PixelAutoencoder(Network):
         Returns:
             `loss`, a scalar: mean squared error over masked patches of pixels normalised by patch;
             `pred` (B, L, 768), a patch's pixels ordered row, column, channel; `pyramid` {4: V1
-            (B, Nv, 4, 4, P), 8: V2, 16: V3} and `stages` (U1, U2, U3) of the visible patches.
+            (B, Nv, 4, 4, P), 8: V2, 16: V3}, empty where there is none, and `stages` (U1, U2, U3)
+            of the visible patches.
 
         Raises:
             DataError: images with different numbers of masked patches, or with none visible.
@@ -85,24 +101,46 @@ class PixelAutoencoder(Network):
         if visible is None:
             visible = visible_patches(mask)
         stages = self.trunk.stages(images, visible, drop_noise)
-        pyramid = self.pyramid(*stages)
-        pred = self.decode(pyramid, visible, self.trunk.grid(images))
+        grid = self.trunk.grid(images)
+        pyramid = self.maps(stages, Patches(grid, visible))
+        pred = self.decode(self.seen(pyramid, stages[-1]), visible, grid)
         loss = masked_pixel_loss(pred, images, mask)
         return {"loss": loss, "pred": pred, "pyramid": pyramid, "stages": stages}
 
-    def decode(self, pyramid: dict[int, Tensor], visible: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Pixels of all patches, (B, L, 768), from the pyramid of the visible ones."""
-        seen = self.fold(pyramid)  # (B, Nv, D)
-        batch, _, width = seen.shape
-        tokens = grid[0] * grid[1]
-        # The authors put the mask token into each of the three maps before they are summed.
-        unseen = (len(pyramid) * self.mask_token).to(seen.dtype).expand(batch * tokens, 1, -1)
-        first = torch.arange(batch, device=visible.device)[:, None] * tokens
-        x = unseen.flatten(0, 1).index_copy(0, (visible + first).flatten(), seen.flatten(0, 1))
-        x = x.view(batch, tokens, width) + resize_table(self.decoder_position, grid, 0.0)
+    def encode(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Tokens (B, Nv, D) of visible patches (B, Nv), as the decoder is given them."""
+        stages = self.trunk.stages(images, visible)
+        maps = self.maps(stages, Patches(self.trunk.grid(images), visible))
+        return self.seen(maps, stages[-1])
+
+    def maps(self, stages: tuple[Tensor, Tensor, Tensor], patches: Patches) -> dict[int, Tensor]:
+        """The pyramid of `patches`; empty where there is none."""
+        return {} if self.pyramid is None else self.pyramid(*stages, patches)
+
+    def seen(self, pyramid: dict[int, Tensor], last: Tensor) -> Tensor:
+        """What the decoder is told of the visible patches, (B, Nv, D): pyramid or last stage."""
+        if self.embed is not None:
+            return self.embed(last[:, :, 0, 0, :])
+        assert self.fold is not None
+        return self.fold(pyramid)
+
+    def decode(self, seen: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Pixels of all patches, (B, L, 768), from tokens (B, Nv, D) of the visible ones."""
+        x = self.decoder_input(seen, visible, grid)
         for block in self.decoder:
             x = self.trunk.run(block, x)
         return self.to_pixels(self.decoder_norm(x))
+
+    def decoder_input(self, seen: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (B, L, D) of all patches with their positions: seen ones and mask tokens."""
+        batch, _, width = seen.shape
+        tokens = grid[0] * grid[1]
+        # The authors put the mask token into each of the three maps before they are summed.
+        maps = 1 if self.pyramid is None else len(STRIDES)
+        unseen = (maps * self.mask_token).to(seen.dtype).expand(batch * tokens, 1, -1)
+        first = torch.arange(batch, device=visible.device)[:, None] * tokens
+        x = unseen.flatten(0, 1).index_copy(0, (visible + first).flatten(), seen.flatten(0, 1))
+        return x.view(batch, tokens, width) + resize_table(self.decoder_position, grid, 0.0)
 
 
 def visible_patches(mask: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from itpn_ray.errors import DataError
 from itpn_ray.models.acceleration.config import Accelerated
 from itpn_ray.models.config import STRIDES, DenseConfig
 from itpn_ray.models.layers.blocks import to_map
+from itpn_ray.models.layers.convolution import Patches
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.pyramid import Pyramid
@@ -35,7 +36,12 @@ class DenseTrunk(Accelerated, Network):
         super().__init__()
         self.config = config
         self.trunk = trunk
-        self.pyramid = Pyramid(config.pyramid, trunk.widths, finest=config.finest)
+        self.pyramid = Pyramid(
+            config.pyramid,
+            trunk.widths,
+            finest=config.finest,
+            convolution=config.trunk.convolution,
+        )
         strides = (4, 8, 16, 32, 64)[: config.levels]
         self.strides = tuple(stride for stride in strides if stride >= config.finest)
         extra = (*trunk.widths, trunk.widths[2], trunk.widths[2]) if config.join_trunk else (0,) * 5
@@ -65,7 +71,7 @@ class DenseTrunk(Accelerated, Network):
                 "use larger images or fewer levels",
             )
         stages = self.trunk.stages(images, drop_noise=drop_noise)
-        pyramid = self.pyramid(*stages)
+        pyramid = self.pyramid(*stages, Patches(grid))
         maps: OrderedDict[int, Tensor] = OrderedDict()
         for stride, stage in zip(STRIDES, stages, strict=True):
             if stride < self.config.finest:

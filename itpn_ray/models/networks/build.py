@@ -27,7 +27,8 @@ from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.distillation import ClipDistiller
-from itpn_ray.models.segmentation.config import SegmenterConfig
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
+from itpn_ray.models.segmentation.config import EomtConfig, MaskDinoConfig, SegmenterConfig
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.trunk.fast_itpn import FastItpn
 from itpn_ray.models.trunk.itpn import Itpn
@@ -54,14 +55,26 @@ def build(config: NetworkConfig) -> Network:
         from itpn_ray.models.detection.rcnn.network import Rcnn
 
         return Rcnn(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, RotatedRcnnConfig):
+        from itpn_ray.models.rotated.network import RotatedRcnn
+
+        return RotatedRcnn(config, DenseTrunk(config.dense, trunk))
     if isinstance(config, DinoConfig):
         from itpn_ray.models.detection.dino.network import Dino
 
         return Dino(config, DenseTrunk(config.dense, trunk))
     if isinstance(config, SegmenterConfig):
-        from itpn_ray.models.segmentation.network import Segmenter
+        from itpn_ray.models.segmentation.pixelwise import PixelwiseSegmenter
 
-        return Segmenter(config, DenseTrunk(config.dense, trunk))
+        return PixelwiseSegmenter(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, MaskDinoConfig):
+        from itpn_ray.models.segmentation.mask_dino import MaskDino
+
+        return MaskDino(config, DenseTrunk(config.dense, trunk))
+    if isinstance(config, EomtConfig):
+        from itpn_ray.models.segmentation.eomt import Eomt
+
+        return Eomt(config, DenseTrunk(config.dense, trunk))
     assert isinstance(config, DistillerConfig)
     return ClipDistiller(config, trunk)
 
@@ -139,6 +152,7 @@ def create_autoencoder(
     pyramid_depth: int = 2,
     decoder_width: int | None = None,
     decoder_depth: int | None = None,
+    integral: bool = True,
     **changes: Any,
 ) -> PixelAutoencoder:
     """A pixel masked autoencoder by name; None takes the size's own value."""
@@ -151,6 +165,7 @@ def create_autoencoder(
         decoder_width=width,
         decoder_depth=decoder_depth or depth,
         decoder_heads=decoder_heads(width),
+        integral=integral,
     )
     return PixelAutoencoder(config, build_trunk(trunk))
 

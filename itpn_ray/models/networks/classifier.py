@@ -72,7 +72,7 @@ class Classifier(Accelerated, Network):
         Raises:
             ConfigError: another pooling.
         """
-        if global_pool not in (None, "", "avg"):
+        if global_pool not in (None, "avg"):
             raise ConfigError("global_pool", global_pool, "the pooling is the mean", "leave it out")
         self.config = replace(self.config, num_classes=num_classes)
         self.num_classes = num_classes

@@ -19,7 +19,8 @@ from itpn_ray.models.config import (
 )
 from itpn_ray.models.detection.dino.config import DinoConfig
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
-from itpn_ray.models.segmentation.config import SegmenterConfig
+from itpn_ray.models.rotated.config import RotatedRcnnConfig
+from itpn_ray.models.segmentation.config import EomtConfig, MaskDinoConfig, SegmenterConfig
 
 _KINDS: dict[str, type[Any]] = {
     "classifier": ClassifierConfig,
@@ -27,8 +28,11 @@ _KINDS: dict[str, type[Any]] = {
     "autoencoder": AutoencoderConfig,
     "distiller": DistillerConfig,
     "rcnn": RcnnConfig,
+    "rotated_rcnn": RotatedRcnnConfig,
     "dino": DinoConfig,
     "segmenter": SegmenterConfig,
+    "mask_dino": MaskDinoConfig,
+    "eomt": EomtConfig,
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from itpn_ray.models.config import DistillerConfig
 from itpn_ray.models.layers.blocks import LayerNorm, initialise
+from itpn_ray.models.layers.convolution import Patches
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.trunk.base import Trunk, keep_weights
 from itpn_ray.models.trunk.pyramid import Fold, Pyramid
@@ -38,7 +39,7 @@ class ClipDistiller(Network):
         self.config = config
         width = config.trunk.width
         self.trunk = trunk
-        self.pyramid = Pyramid(config.pyramid, trunk.widths)
+        self.pyramid = Pyramid(config.pyramid, trunk.widths, convolution=config.trunk.convolution)
         self.fold = Fold(config.pyramid.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.main_norm = LayerNorm(width)
@@ -90,7 +91,7 @@ class ClipDistiller(Network):
         # Before the position codes, so that a mask token knows where it stands.
         x = torch.where(mask.bool()[:, :, None], self.mask_token.to(x.dtype), x)
         x, taken = trunk.late(x + trunk.positions(grid), grid, keep=keep, tap=self.branch)
-        pyramid = self.pyramid(u1, u2, x[:, :, None, None, :])
+        pyramid = self.pyramid(u1, u2, x[:, :, None, None, :], Patches(grid))
         main = self.to_teacher(self.main_norm(self.fold(pyramid)))
         aux = self._aux(taken, grid, aux_noise)
         return {"main": main, "aux": aux, "pyramid": pyramid}

@@ -18,6 +18,7 @@ from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.acceleration.stage3 import departures, run_blocks
 from itpn_ray.models.config import PATCH
 from itpn_ray.models.layers.blocks import Block
+from itpn_ray.models.networks.autoencoder import PixelAutoencoder
 from itpn_ray.models.networks.images import normalise_pixels, read_pixels
 from itpn_ray.models.trunk.base import Trunk
 from itpn_ray.models.weights.config import VisualizeConfig
@@ -82,13 +83,41 @@ def attention_map(trunk: Trunk, images: Tensor, query: tuple[int, int], block: i
     for earlier in before:
         x = earlier(x, trunk.pair_bias(earlier, grid, index))
     assert isinstance(last, Block)
-    queries, keys, _ = last.attention.project(last.norm1(x))
-    token = query[0] * grid[1] + query[1]
-    scores = (keys @ queries[:, :, token, :, None])[..., 0] * queries.shape[-1] ** -0.5  # (B, h, N)
     bias = trunk.pair_bias(last, grid, index)
+    return _weights(last, x, query[0] * grid[1] + query[1], bias).unflatten(-1, grid)
+
+
+@torch.no_grad()
+def decoder_attention_map(
+    autoencoder: PixelAutoencoder, images: Tensor, query: tuple[int, int]
+) -> Tensor:
+    """What a query token of the decoder's last block attends to, where all patches are visible.
+
+    Args:
+        autoencoder: a pixel autoencoder, with a pyramid or without.
+        images: (B, 3, H * 16, W * 16).
+        query: row and column of the token, in patches.
+
+    Returns:
+        (B, h, H, W), weights that sum to 1 for each head.
+    """
+    grid = autoencoder.trunk.grid(images)
+    visible = torch.arange(grid[0] * grid[1], device=images.device).expand(len(images), -1)
+    x = autoencoder.decoder_input(autoencoder.encode(images, visible), visible, grid)
+    *before, last = list(autoencoder.decoder)
+    for earlier in before:
+        x = earlier(x)
+    assert isinstance(last, Block)
+    return _weights(last, x, query[0] * grid[1] + query[1], None).unflatten(-1, grid)
+
+
+def _weights(block: Block, x: Tensor, token: int, bias: Tensor | None) -> Tensor:
+    """How much a token of (B, N, C) reads from each, (B, h, N); `bias` (1 or B, h, N, N)."""
+    queries, keys, _ = block.attention.project(block.norm1(x))
+    scores = (keys @ queries[:, :, token, :, None])[..., 0] * queries.shape[-1] ** -0.5  # (B, h, N)
     if bias is not None:
         scores = scores + bias[:, :, token]
-    return scores.softmax(dim=-1).unflatten(-1, grid)
+    return scores.softmax(dim=-1)
 
 
 @torch.no_grad()

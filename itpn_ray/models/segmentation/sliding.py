@@ -29,7 +29,7 @@ class Viewing:
     """How a whole image is looked at.
 
     Raises:
-        ConfigError: windows that leave pixels out.
+        ConfigError: windows that leave pixels out, or no sizes.
     """
 
     short_side: int = 512
@@ -40,12 +40,60 @@ class Viewing:
     """Side of the windows, pixels; 0: the whole view at once."""
     stride: int = 341
     """Pixels from window to window."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which the view is seen, over its own."""
+    mirror: bool = False
+    """See each of them mirrored too."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))  # JSON has lists
+        if not self.scales or min(self.scales) <= 0:
+            raise ConfigError("scales", self.scales, "are no sizes", "use such as 0.5 1 1.5")
         if self.window and not 0 < self.stride <= self.window:
             raise ConfigError(
                 "stride", self.stride, "leaves pixels out", f"use 1 to {self.window}, the window"
             )
+
+
+def look(
+    network: Classify,
+    image: Tensor,
+    num_classes: int,
+    viewing: Viewing,
+    likelihood: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Scores of a view: those of `slide`, or the mean likelihood of all its sizes and mirrorings.
+
+    Other sizes are made of the view, not of the stored image.
+
+    Args:
+        network: see `slide`.
+        image: (1, 3, H, W) float, normalised.
+        num_classes: K.
+        viewing: windows, sizes, mirroring.
+        likelihood: maps scores (K, h, w) to numbers that can be averaged over sizes.
+
+    Returns:
+        (K, H, W) float32.
+    """
+    height, width = image.shape[2:]
+    turns = (False, True) if viewing.mirror else (False,)
+    looks = [(scale, mirrored) for scale in viewing.scales for mirrored in turns]
+    if looks == [(1.0, False)]:
+        return slide(network, image, num_classes, viewing)
+    total = image.new_zeros(num_classes, height, width, dtype=torch.float32)
+    for scale, mirrored in looks:
+        size = (max(1, round(scale * height)), max(1, round(scale * width)))
+        seen = _resized(image[0], *size)[None]
+        scores = slide(network, seen.flip(3) if mirrored else seen, num_classes, viewing)
+        found = likelihood(scores.flip(2) if mirrored else scores)
+        total += _resized(found, height, width)
+    return total.div_(len(looks))
+
+
+def _resized(scores: Tensor, height: int, width: int) -> Tensor:
+    """Scores (K, h, w) at another size."""
+    return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[0]
 
 
 def slide(network: Classify, image: Tensor, num_classes: int, viewing: Viewing) -> Tensor:

@@ -33,6 +33,7 @@ from itpn_ray.models.layers.blocks import (
     initialise,
     patchify,
 )
+from itpn_ray.models.layers.convolution import ConvBlock, Patches
 from itpn_ray.models.layers.position import (
     Grid,
     gather_pairs,
@@ -61,9 +62,9 @@ class Trunk(Accelerated, nn.Module, ABC):
         first, second, third = self.widths
         self.embed = ConvLinear(48, first)
         self.embed_norm = LayerNorm(first) if config.patch_norm else nn.Identity()
-        self.stage1 = nn.ModuleList(self.early_block(first) for _ in range(config.depths[0]))
+        self.stage1 = nn.ModuleList(self._early(first) for _ in range(config.depths[0]))
         self.merge1 = self.merge(first)
-        self.stage2 = nn.ModuleList(self.early_block(second) for _ in range(config.depths[1]))
+        self.stage2 = nn.ModuleList(self._early(second) for _ in range(config.depths[1]))
         self.merge2 = self.merge(second)
         self.position = nn.Parameter(torch.zeros(1, config.grid**2, third))
         self.stage3 = nn.ModuleList(self.block() for _ in range(config.depths[2]))
@@ -72,14 +73,23 @@ class Trunk(Accelerated, nn.Module, ABC):
         home = relative_index((config.grid, config.grid)) if config.relative_position else None
         self.register_buffer("home_index", home, persistent=False)
         self.checkpointing = False
+        self.frozen = False
         self.gathering = None
         self.set_acceleration(config.acceleration)
         initialise(self)
         nn.init.trunc_normal_(self.position, std=0.02)
 
+    def _early(self, width: int) -> EarlyBlock | ConvBlock:
+        """A new block of stage 1 or 2."""
+        return self.conv_block(width) if self.config.convolution else self.early_block(width)
+
     @abstractmethod
     def early_block(self, width: int) -> EarlyBlock:
-        """A new block of stage 1 or 2."""
+        """A new block of stage 1 or 2, of channel MLPs."""
+
+    def conv_block(self, width: int) -> ConvBlock:
+        """A new block of stage 1 or 2, of convolutions."""
+        return ConvBlock(width)
 
     @abstractmethod
     def merge(self, width: int) -> nn.Module:
@@ -135,6 +145,15 @@ class Trunk(Accelerated, nn.Module, ABC):
         """Keep only each block's input for the backward pass, and compute the rest again."""
         self.checkpointing = enable
 
+    def freeze(self) -> None:
+        """Keep the weights as they are: no gradients, and no drop path in training either."""
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Set the mode; a frozen trunk stays evaluated: an image has one set of features."""
+        return super().train(mode and not self.frozen)
+
     def grid(self, images: Tensor) -> Grid:
         """Patches (down, across) of (B, 3, H, W) images.
 
@@ -178,14 +197,15 @@ class Trunk(Accelerated, nn.Module, ABC):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Stages 1 and 2: U1, U2, and the tokens (B, N, d) that enter stage 3 without position."""
         x = self.embed_norm(self.embed(patchify(images, visible)))  # (B, N, 4, 4, d/4)
+        patches = Patches(self.grid(images), visible)
         drop = 0
         for block in self.stage1:
-            x = self.run(block, x, None if keep is None else keep[drop])
+            x = self.run(block, x, None if keep is None else keep[drop], patches)
             drop += 1
         u1 = x
         x = self.merge1(u1)  # (B, N, 2, 2, d/2)
         for block in self.stage2:
-            x = self.run(block, x, None if keep is None else keep[drop])
+            x = self.run(block, x, None if keep is None else keep[drop], patches)
             drop += 1
         return u1, x, self.merge2(x)[:, :, 0, 0, :]
 

@@ -10,6 +10,7 @@ from itpn_ray.models.layers.blocks import (
     Mlp,
     group_cells,
 )
+from itpn_ray.models.layers.convolution import ConvBlock
 from itpn_ray.models.trunk.base import Trunk
 
 
@@ -36,6 +37,10 @@ class Itpn(Trunk):
         """LN and an MLP."""
         hidden = round(width * self.config.early_mlp_ratio)
         return EarlyBlock(Mlp(width, hidden), width, layer_scale=self.config.layer_scale)
+
+    def conv_block(self, width: int) -> ConvBlock:
+        """With the layer scale of an early block."""
+        return ConvBlock(width, layer_scale=self.config.layer_scale)
 
     def merge(self, width: int) -> nn.Module:
         """LN and a linear layer over four neighbours."""

@@ -1,7 +1,8 @@
 """The feature pyramid (paper eq. 3): from the last stage down, splitting tokens, channel MLPs only.
 
 Shapes: U1 (B, N, 4, 4, d/4), U2 (B, N, 2, 2, d/2), U3 (B, N, 1, 1, d); V1, V2, V3 likewise with P
-channels. Nothing mixes two patches, so masked patches stay unseen.
+channels. Nothing mixes two patches, so masked patches stay unseen; unless convolutions take the
+place of the channel MLPs (Table 9).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from itpn_ray.models.config import STRIDES, PyramidConfig
 from itpn_ray.models.layers.blocks import EarlyBlock, LayerNorm, Mlp, initialise, spread_cells
+from itpn_ray.models.layers.convolution import ConvBlock, Patches
 
 
 class Split(nn.Module):
@@ -32,14 +34,21 @@ class Pyramid(nn.Module):
         config: the pyramid.
         widths: of the trunk's stages, d/4, d/2, d.
         finest: stride of the first map; 8 leaves out V1 and what only it needs.
+        convolution: whether its blocks are convolutions, as the trunk's.
     """
 
     def __init__(
-        self, config: PyramidConfig, widths: tuple[int, int, int], *, finest: int = 4
+        self,
+        config: PyramidConfig,
+        widths: tuple[int, int, int],
+        *,
+        finest: int = 4,
+        convolution: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.finest = finest
+        self.convolution = convolution
         width = config.width
         # A trunk as wide as the pyramid needs no projection, and the authors have none there.
         self.lateral3 = nn.Linear(widths[2], width) if widths[2] != width else nn.Identity()
@@ -58,22 +67,33 @@ class Pyramid(nn.Module):
             # seed.
             del self.lateral1, self.split2, self.blocks1, self.out1
 
-    def _block(self) -> EarlyBlock:
+    def _block(self) -> EarlyBlock | ConvBlock:
         width = self.config.width
+        if self.convolution:
+            return ConvBlock(width)
         return EarlyBlock(Mlp(width, round(width * self.config.mlp_ratio)), width)
 
-    def forward(self, u1: Tensor, u2: Tensor, u3: Tensor) -> dict[int, Tensor]:
+    def forward(
+        self, u1: Tensor, u2: Tensor, u3: Tensor, patches: Patches | None = None
+    ) -> dict[int, Tensor]:
         """The maps by stride: {4: V1 (B, N, 4, 4, P), 8: V2 (.., 2, 2, P), 16: V3 (.., 1, 1, P)}.
 
-        From stride `finest` on. The way down starts at U3 itself, in the trunk's width (as the
-        authors' code has it).
+        From stride `finest` on, of the `patches` that the tokens are of, which convolutions ask
+        for. The way down starts at U3 itself, in the trunk's width (as the authors' code has it).
         """
-        x2 = self.blocks2(self.split3(u3) + self.lateral2(u2))
+        x2 = self.split3(u3) + self.lateral2(u2)
+        for block in self.blocks2:
+            x2 = block(x2, None, patches)
+        coarse = {
+            8: self.out2(x2, None, patches),
+            16: self.out3(self.lateral3(u3), None, patches),
+        }
         if self.finest > STRIDES[0]:
-            return {8: self.out2(x2), 16: self.out3(self.lateral3(u3))}
-        x1 = self.blocks1(self.split2(x2) + self.lateral1(u1))
-        maps = (self.out1(x1), self.out2(x2), self.out3(self.lateral3(u3)))
-        return dict(zip(STRIDES, maps, strict=True))
+            return coarse
+        x1 = self.split2(x2) + self.lateral1(u1)
+        for block in self.blocks1:
+            x1 = block(x1, None, patches)
+        return {4: self.out1(x1, None, patches), **coarse}
 
 
 class Fold(nn.Module):

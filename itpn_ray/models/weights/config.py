@@ -42,6 +42,9 @@ class ExportConfig:
     """Images in a batch of the exported program; 0: any number."""
     migration: float | None = None
     """r, the fraction of tokens that migrate; None: as the file says."""
+    processing: bool = False
+    """Put what is around a classifier into the program (.pt2, .onnx): it takes uint8 RGB crops
+    (B, S, S, 3) and gives probabilities and labels."""
     verify: tuple[str, ...] = ()
     """Images to run through the network and its export; the largest difference is printed."""
 
@@ -49,6 +52,10 @@ class ExportConfig:
         if not self.out.endswith(FORMATS):
             raise ConfigError(
                 "out", self.out, "its ending names no format", f"use one of {', '.join(FORMATS)}"
+            )
+        if self.processing and self.out.endswith(".safetensors"):
+            raise ConfigError(
+                "processing", True, "goes into a program, and not into weights", "use .onnx or .pt2"
             )
         if self.batch < 0:
             raise ConfigError("batch", self.batch, "is negative", "use 0 for any number")

@@ -16,6 +16,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Accelerated
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.dense_head import DenseHead
+from itpn_ray.models.weights.card import write_card
 from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.files import build_network, load_model, save_model
 from itpn_ray.models.weights.programs import (
@@ -40,6 +41,8 @@ class ExportReport:
     """What was written."""
 
     path: Path
+    card: Path
+    """What it is, and the Python that uses it, for people; ``PATH.md``."""
     size_bytes: int
     """Of the file; it holds the weights."""
     outputs: tuple[str, ...]
@@ -75,7 +78,7 @@ def export(config: ExportConfig) -> ExportReport:
     """
     weights = read_weights(config.file, key=config.key)
     network = _network(config, weights)
-    program = program_of(network, config.image_size)
+    program = program_of(network, config.image_size, processing=config.processing)
     inputs = read_inputs(program, network, config.verify) if config.verify else None
     if inputs is not None and config.batch and len(inputs[0]) % config.batch:
         raise ConfigError(
@@ -95,11 +98,13 @@ def export(config: ExportConfig) -> ExportReport:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+    card = write_card(path, network, program, weights.metadata)
     difference = scale = None
     if inputs is not None:
         difference, scale = compare(program, read(path, config), inputs, config.batch)
     return ExportReport(
         path=path,
+        card=card,
         size_bytes=path.stat().st_size,
         outputs=program.outputs,
         note="" if path.suffix == ".safetensors" else program.note,

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itpn_ray.models.config import DenseConfig, crop_fraction
+from itpn_ray.data.loading.decode import centre_crop
+from itpn_ray.errors import ConfigError
+from itpn_ray.models.config import IMAGENET_MEAN, IMAGENET_STD, DenseConfig, crop_fraction
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.models.detection.dino.network import Dino
 from itpn_ray.models.networks.autoencoder import PixelAutoencoder
@@ -21,8 +23,8 @@ from itpn_ray.models.networks.build import build
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.networks.distillation import ClipDistiller
-from itpn_ray.models.networks.preprocess import WholeView
-from itpn_ray.models.segmentation.network import Segmenter
+from itpn_ray.models.networks.preprocess import WholeView, to_pixels
+from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.models.weights.files import load_weights
 
 Outputs = tuple[Tensor, ...]
@@ -34,8 +36,9 @@ class Program:
 
     Attributes:
         module: maps `inputs` to a tuple of `outputs`.
-        inputs: names of the arguments, batch first: images (B, 3, S, S) float32, normalised; and
-            of detectors sizes (B, 2) int64, height and width of each image's valid part.
+        inputs: names of the arguments, batch first: images (B, 3, S, S) float32, normalised, or
+            pixels (B, S, S, 3) uint8 RGB; and of detectors sizes (B, 2) int64, height and width of
+            each image's valid part.
         outputs: names of the results.
         side: S, pixels.
         note: which part of the network it is, where it is not the whole.
@@ -47,8 +50,15 @@ class Program:
     side: int
     note: str = ""
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether normalisation is part of it."""
+        return self.inputs == ("pixels",)
+
     def example(self, batch: int) -> Outputs:
         """Inputs of the right shapes."""
+        if self.takes_pixels:
+            return (torch.zeros(batch, self.side, self.side, 3, dtype=torch.uint8),)
         images = torch.zeros(batch, 3, self.side, self.side)
         sizes = torch.full((batch, 2), self.side)
         return (images, sizes)[: len(self.inputs)]
@@ -67,6 +77,25 @@ class Flat(nn.Module):
         return (out,) if isinstance(out, Tensor) else tuple(out.values())
 
 
+class Processed(nn.Module):
+    """A classifier from pixels to probabilities: what other programs need not know is inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        """Map (B, S, S, 3) uint8 RGB to probabilities (B, classes) and labels (B,) int64."""
+        images = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        logits = self.network(images)
+        return logits.softmax(1), logits.argmax(1)
+
+
 class FlatDino(nn.Module):
     """DINO with as many detections for every image; see `Dino.surest`."""
 
@@ -79,7 +108,9 @@ class FlatDino(nn.Module):
         return self.network.surest(images, sizes)
 
 
-def program_of(network: Network, image_size: int | None = None) -> Program:
+def program_of(
+    network: Network, image_size: int | None = None, *, processing: bool = False
+) -> Program:
     """The program of a network.
 
     A classifier, a dense trunk, DINO and a segmenter are exported whole. Of a pre-training network
@@ -91,7 +122,25 @@ def program_of(network: Network, image_size: int | None = None) -> Program:
         network: any, in eval mode; of the size that images will have, but for a detector.
         image_size: S of a detector or segmenter; None: what holds any view, or window, of its
             evaluation.
+        processing: of a classifier, whether it takes pixels and gives probabilities.
+
+    Raises:
+        ConfigError: processing, and the network is no classifier.
     """
+    if processing:
+        if not isinstance(network, Classifier) or not network.num_classes:
+            raise ConfigError(
+                "processing",
+                True,
+                f"is for classifiers, and this is a {network.config.kind}",
+                "leave it out: the card beside the file tells how its input is made",
+            )
+        return Program(
+            module=Processed(network).eval(),
+            inputs=("pixels",),
+            outputs=("probabilities", "labels"),
+            side=network.image_size,
+        )
     if isinstance(network, Dino):
         return Program(
             module=FlatDino(network).eval(),
@@ -140,6 +189,13 @@ def _dense_of(network: Network) -> tuple[DenseTrunk, str]:
         )
     assert isinstance(network, PixelAutoencoder | ClipDistiller)
     config = network.config
+    if network.pyramid is None:
+        raise ConfigError(
+            "file",
+            "integral: false",
+            "was pre-trained without its pyramid, so there is no program to write",
+            "Fine-tune it first",
+        )
     dense = build(DenseConfig(trunk=config.trunk, pyramid=config.pyramid, levels=3)).eval()
     assert isinstance(dense, DenseTrunk)
     dense.trunk, dense.pyramid = network.trunk, network.pyramid
@@ -162,6 +218,10 @@ def read_inputs(
         for place, (view, _) in zip(images, views, strict=True):
             place[:, : view.shape[2], : view.shape[3]] = view[0]
         return (images, torch.cat([size for _, size in views]))[: len(program.inputs)]
+    if program.takes_pixels:
+        share = network.crop_fraction
+        crops = [centre_crop(to_pixels(path), program.side, share) for path in paths]
+        return (torch.stack(crops).permute(0, 2, 3, 1),)
     return (torch.stack([network.preprocess(path) for path in paths]),)
 
 
@@ -179,6 +239,9 @@ def input_description(program: Program, network: Network) -> str:
         "input_size": [3, program.side, program.side],
         **{name: config[name] for name in ("mean", "std", "interpolation")},
     }
+    if program.takes_pixels:
+        described |= {"input_size": [program.side, program.side, 3], "input_type": "uint8"}
+        described |= {"mean": [0.0] * 3, "std": [1.0] * 3}
     if isinstance(network, DenseHead):
         described["view"] = list(network.view)
     else:

@@ -60,6 +60,11 @@ class Weights:
     """What had to be guessed of the network; else empty."""
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, where the file says."""
+        return tuple(map(str, json.loads(self.metadata.get("classes", "[]"))))
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is to be said of a file from which a network is built."""
         return tuple(filter(None, (self.choice, self.guess)))

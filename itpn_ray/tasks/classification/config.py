@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from itpn_ray import checks
 from itpn_ray.metrics import TOP_K, Metric
+from itpn_ray.tasks.classification.class_weights import named_weights
 from itpn_ray.tasks.config import AveragedConfig
 
 
@@ -30,8 +31,14 @@ class Classification(AveragedConfig):
     """α of the Beta distribution of cutmix; 0 turns it off."""
     label_smoothing: float = 0.1
     """Probability mass spread evenly over all classes."""
+    class_weights: tuple[str, ...] = ()
+    """How much images of a class count in the loss: ``balanced`` lets rare classes count as much as
+    frequent ones; or weights, such as ``cat=2 dog=0.5``, of which unnamed classes have 1."""
     random_erasing: float = 0.25
     """Probability that a rectangle of an image is replaced by noise."""
+    init_head: bool = False
+    """Take the head of the initial weights too, a classifier's, for the classes that it knows by
+    name: from ImageNet-22K to ImageNet-1K. The other classes get a new one."""
     ema_decay: float = 0.9999
     """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
     steps; 0 turns them off."""
@@ -40,5 +47,11 @@ class Classification(AveragedConfig):
         super().__post_init__()
         checks.not_negative("task.mixup", self.mixup)
         checks.not_negative("task.cutmix", self.cutmix)
+        named_weights(self.class_weights)
         for field in ("label_smoothing", "random_erasing"):
             checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
+
+    @property
+    def balancing(self) -> str:
+        """See `TaskConfig.balancing`."""
+        return "" if self.class_weights else "--task.class-weights balanced"

@@ -40,7 +40,7 @@ class ClassPredictor:
         """An entry an image: ``file_name``, and ``top``, a list of class, label and score."""
         size = self._model.config.trunk.image_size
         share = self._model.crop_fraction
-        crops = [centre_crop(_shortened(one.pixels), size, share) for one in source_images]
+        crops = [centre_crop(shortened(one.pixels), size, share) for one in source_images]
         images = torch.stack(crops).to(self._place.device)  # (B, 3, S, S)
         with self._place.autocast():
             logits = self._model(normalise(images))
@@ -61,7 +61,7 @@ class ClassPredictor:
         return Answer(entries=[entry], drawn=jpeg(draw_classes(image.pixels, found, side)))
 
 
-def _shortened(image: Tensor) -> Tensor:
+def shortened(image: Tensor) -> Tensor:
     """The middle of an image (3, H, W) that is very long or very high."""
     _, height, width = image.shape
     most = _LONGEST * min(height, width)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import check_classification
 from itpn_ray.data.loading.image_folder import Predict
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import erase, mix, normalise
 from itpn_ray.errors import DataError
@@ -26,14 +30,16 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
-from itpn_ray.models.networks.cost import multiply_adds
+from itpn_ray.models.weights.head import take_head
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
+from itpn_ray.tasks.classification.class_weights import class_weights
 from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
-from itpn_ray.tasks.elastic import check_ratios, mean_cost
+from itpn_ray.tasks.elastic import check_ratios
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 
@@ -41,10 +47,16 @@ class ClassificationNetwork(Averaging):
     """The classifier with its loss, and the moving average of it that is evaluated."""
 
     average: Classifier | None
+    class_weights: Tensor | None
 
-    def __init__(self, classifier: Classifier, ema_decay: float) -> None:
+    def __init__(
+        self, classifier: Classifier, ema_decay: float, class_weights: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.classifier = classifier
+        # No part of checkpoints: they follow from settings and data.
+        weights = torch.tensor(class_weights) if class_weights else None  # (classes,)
+        self.register_buffer("class_weights", weights, persistent=False)
         if ema_decay > 0:
             self.keep_average(classifier, ema_decay)
 
@@ -54,9 +66,13 @@ class ClassificationNetwork(Averaging):
         return self.classifier if self.average is None else self.average
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy with the soft targets (B, classes), averaged over the batch."""
+        """Cross-entropy with the soft targets (B, classes), averaged over the batch.
+
+        Each class of a target counts by its weight; the mean is over images, not over weights, so
+        that micro-batches and workers add up.
+        """
         logits = self.classifier(batch["image"], drop_noise=batch["drop_noise"])
-        return {"loss": F.cross_entropy(logits.float(), batch["target"])}
+        return {"loss": F.cross_entropy(logits.float(), batch["target"], self.class_weights)}
 
 
 class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]):
@@ -79,6 +95,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
 
         Raises:
             DataError: there are no labels, or fewer than two classes.
+            ConfigError: weights of classes that are not there.
         """
         for dataset in (train, val):
             check_classification(dataset)
@@ -89,6 +106,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 "has fewer than two classes to tell apart",
                 "Prepare a folder with one subfolder a class",
             )
+        self._class_weights()
 
     def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
         """Random crops."""
@@ -116,10 +134,29 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 key=self.model.init_key,
                 partial=self.model.partial_init,
             )
+            if self.config.init_head:
+                taken = take_head(classifier, self.classes, self.model.init, self.model.init_key)
+                known = f"the head of {taken:,} of {len(self.classes):,} classes, by their names"
+                report = self.load_report
+                self.load_report = replace(report, remarks=(*report.remarks, known))
         check_ratios(classifier, self.model.elastic_migration)
+        if self.model.freeze_trunk:
+            classifier.body.freeze()
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
         self._num_drops = classifier.trunk.num_drops
-        return ClassificationNetwork(classifier, self.config.ema_decay)
+        return ClassificationNetwork(classifier, self.config.ema_decay, self._class_weights())
+
+    def _class_weights(self) -> list[float]:
+        """A weight a class; none where all count the same."""
+        texts = self.config.class_weights
+        if not texts:
+            return []
+        return class_weights(texts, self.classes, self._train_counts)
+
+    @cached_property
+    def _train_counts(self) -> Sequence[int]:
+        """Training images of each class."""
+        return read_manifest(self.setup.data).splits["train"].class_counts
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Normalise, erase, mix neighbouring images, smooth the targets, draw the drop paths.
@@ -172,9 +209,17 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
     def evaluate(
         self, network: ClassificationNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
-        """Top-1 and top-5 accuracy, the per-class table, and the confusion matrix."""
-        model = network.evaluated
-        return [self.evaluate_model(model, batches, reduce)]
+        """Top-1 and top-5 accuracy, the per-class table, and the confusion matrix.
+
+        The table also tells how many images each class was trained on, where the data is named.
+        """
+        found = self.evaluate_model(network.evaluated, batches, reduce)
+        if not self.setup.data:
+            return [found]
+        per_class = cast(list[dict[str, object]], found.details["per_class"])
+        for row, images in zip(per_class, self._train_counts, strict=True):
+            row["train_images"] = images
+        return [found]
 
     @torch.no_grad()
     def evaluate_model(
@@ -210,14 +255,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
 
     def multiply_adds(self, network: ClassificationNetwork) -> dict[str, int]:
         """Of the classifier."""
-        classifier = network.classifier
-        return {
-            "classifier": mean_cost(
-                classifier,
-                self.model.elastic_migration,
-                lambda: multiply_adds(classifier, self.model.image_size),
-            )
-        }
+        return training_cost("classifier", network.classifier, self.model, self.model.image_size)
 
     def export(self, network: ClassificationNetwork, path: Path) -> None:
         """Write the evaluated classifier, with its class names."""

@@ -9,7 +9,7 @@ from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import NEIGHBOURS, Metric
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
-from itpn_ray.tasks.pretraining_checks import refuse_acceleration
+from itpn_ray.tasks.pretraining_checks import refuse_fine_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +110,9 @@ class ClipPretraining(TaskConfig):
             )
 
     def check_model(self, model: ModelConfig) -> None:
-        """Refuse token migration and windows.
+        """Refuse a frozen trunk, token migration and windows.
 
         Raises:
-            ConfigError: the network has either.
+            ConfigError: the network has one of them.
         """
-        refuse_acceleration(model)
+        refuse_fine_tuning(model)

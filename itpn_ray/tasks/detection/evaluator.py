@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from itpn_ray.data.annotations.objects import check_detection
 from itpn_ray.data.config import DetectionAugmentConfig
@@ -16,13 +18,39 @@ from itpn_ray.models import Rcnn
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.batches import Batch, Evaluation
+from itpn_ray.tasks.detection.base import DetectorTask
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.detection.task import DetectionTask
 from itpn_ray.tasks.trained import LOADER, EvaluationPlace, Evaluator, counted
 from itpn_ray.terminal.item_progress import Count
 
 
-class DetectorEvaluator(Evaluator[Detector]):
+class ViewEvaluator(Evaluator[Detector]):
+    """What evaluators of all detectors share: drawings and speeds."""
+
+    task: DetectorTask[Any]
+
+    @abstractmethod
+    def _batches(self) -> Iterable[Batch]:
+        """The views of the split, on the device."""
+
+    def draw(self, folder: Path) -> list[Path]:
+        """See `Evaluator.draw`: the first images."""
+        return self.task.draw_last(folder)
+
+    def speeds(self, networks: Mapping[float, Detector]) -> dict[float, Speed]:
+        """See `Evaluator.speeds`: on the first images, from normalised views to boxes and masks."""
+        batch = next(iter(self._batches()))
+        images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
+        calls = {
+            ratio: partial(finish, partial(network.detect, images, sizes), images.device)
+            for ratio, network in networks.items()
+        }
+        spent = seconds_in_turn(calls)
+        return {ratio: Speed.of(len(images), seconds) for ratio, seconds in spent.items()}
+
+
+class DetectorEvaluator(ViewEvaluator):
     """COCO's average precision of whole images, and all detections as COCO's results.
 
     Args:
@@ -58,21 +86,6 @@ class DetectorEvaluator(Evaluator[Detector]):
         found, results = self.task.evaluate_model(network, batches)
         write_results(results, self.place.folder / f"detections_r{ratio:g}.json")
         return found
-
-    def draw(self, folder: Path) -> list[Path]:
-        """See `Evaluator.draw`: the first images."""
-        return self.task.draw_last(folder)
-
-    def speeds(self, networks: Mapping[float, Detector]) -> dict[float, Speed]:
-        """See `Evaluator.speeds`: on the first images, from normalised views to boxes and masks."""
-        batch = next(iter(self._batches()))
-        images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
-        calls = {
-            ratio: partial(finish, partial(network.detect, images, sizes), images.device)
-            for ratio, network in networks.items()
-        }
-        spent = seconds_in_turn(calls)
-        return {ratio: Speed.of(len(images), seconds) for ratio, seconds in spent.items()}
 
     def _batches(self) -> Iterable[Batch]:
         loader = DetectionEvalLoader(

@@ -43,27 +43,19 @@ class DetectionPredictor:
     @torch.no_grad()
     def __call__(self, source_images: Sequence[FolderImage]) -> list[Answer]:
         """Entries of a results file, numbered by the image."""
-        images, sizes = self._batch([one.pixels for one in source_images])
+        images, sizes = batch_of([self._seen(one.pixels) for one in source_images])
+        images, sizes = images.to(self._place.device), sizes.to(self._place.device)
         with self._place.autocast():
             found = self._model.detect(normalise_views(images, sizes), sizes)
         return [self._answer(*row) for row in zip(source_images, found, sizes, strict=True)]
 
-    def _batch(self, source_images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Views in one batch, uint8 (B, 3, H, W), and their sizes (B, 2)."""
-        views = []
-        for source_image in source_images:
-            _, height, width = source_image.shape
-            views.append(whole_view(width, height, *self._view).image(source_image))
-        sizes = torch.tensor([view.shape[1:] for view in views])
-        images = torch.zeros(len(views), 3, *padded_sides(sizes.numpy()), dtype=torch.uint8)
-        for image, view in zip(images, views, strict=True):
-            image[:, : view.shape[1], : view.shape[2]] = view
-        return images.to(self._place.device), sizes.to(self._place.device)
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return whole_view(pixels.shape[2], pixels.shape[1], *self._view).image(pixels)
 
     def _answer(self, source_image: FolderImage, found: Detections, size: Tensor) -> Answer:
         pixels = source_image.pixels
         height, width = pixels.shape[1:]
-        found = _surest(in_image(found, size, torch.tensor([height, width])), self._min_score)
+        found = surest(in_image(found, size, torch.tensor([height, width])), self._min_score)
         entries = result_entries(found, source_image.number, (height, width), self._class_ids)
         if not self._drawing.side:
             return Answer(entries=entries)
@@ -73,7 +65,17 @@ class DetectionPredictor:
         return Answer(entries=entries, drawn=jpeg(image))
 
 
-def _surest(found: Detections, min_score: float) -> Detections:
+def batch_of(views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Views (3, h, w) in one batch, uint8 (B, 3, H, W), and their sizes (B, 2)."""
+    sizes = torch.tensor([view.shape[1:] for view in views])
+    images = torch.zeros(len(views), 3, *padded_sides(sizes.numpy()), dtype=torch.uint8)
+    for image, view in zip(images, views, strict=True):
+        image[:, : view.shape[1], : view.shape[2]] = view
+    return images, sizes
+
+
+def surest(found: Detections, min_score: float) -> Detections:
+    """The detections from a score on."""
     chosen = found.scores >= min_score
     return replace(
         found,

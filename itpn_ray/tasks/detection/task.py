@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
 from itpn_ray.data.config import DetectionAugmentConfig
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader, trim
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
 from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
@@ -24,25 +24,16 @@ from itpn_ray.evaluation.pasting import in_image
 from itpn_ray.models import (
     create_dino,
     create_rcnn,
-    layer_ids,
-    load_weights,
-    no_weight_decay,
     save_model,
 )
-from itpn_ray.models.detection.base import Detections, Detector, Targets
-from itpn_ray.models.networks.cost import multiply_adds
-from itpn_ray.models.weights.files import read_pyramid
-from itpn_ray.rng import image_seeds
-from itpn_ray.tasks.averaging import Averaging
-from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
-from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
+from itpn_ray.models.detection.base import Detector
+from itpn_ray.tasks.base import TaskSetup, WorkerShare
+from itpn_ray.tasks.batches import Batch, Evaluation, TrainBatches
+from itpn_ray.tasks.cost import training_cost
+from itpn_ray.tasks.detection.base import SHOWN, DetectionNetwork, DetectorTask
 from itpn_ray.tasks.detection.config import Detection
-from itpn_ray.tasks.elastic import check_ratios, mean_cost
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
-from itpn_ray.tasks.workers import mean_over_workers, without_own_share
 
-SHOWN = 6
-"""Images in a drawing of detections."""
 STAGES = {"mask_rcnn": 1, "cascade_mask_rcnn": 3}
 SMALL_RCNN = {"fc_width": 256, "proposals": 256, "regions": 128}
 SMALL_DINO = {
@@ -58,48 +49,12 @@ DINO_LEVELS = 4
 """Strides 8 to 64; with stride 4 too the encoder would see five times as many tokens."""
 
 
-class DetectionNetwork(Averaging):
-    """The detector with its loss, and the moving average of it that is evaluated."""
-
-    average: Detector | None
-
-    def __init__(self, detector: Detector, ema_decay: float) -> None:
-        super().__init__()
-        self.detector = detector
-        if ema_decay > 0:
-            self.keep_average(detector, ema_decay)
-
-    @property
-    def evaluated(self) -> Detector:
-        """The network that is evaluated and exported: the average where there is one."""
-        return self.detector if self.average is None else self.average
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The parts of the loss, and ``loss``, their sum; scalars.
-
-        Normalisers are those of all workers' micro-batches together.
-        """
-        targets = Targets(
-            boxes=batch["boxes"],
-            labels=batch["label"],
-            masks=batch.get("masks"),
-            seeds=batch["seed"],
-        )
-        parts = self.detector.losses(batch["image"], batch["size"], targets, mean_over_workers)
-        parts = without_own_share(parts, batch["image"], mean_over_workers)
-        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
-
-
-class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
-    """Train a detector."""
-
-    predict_batch = 4
-    usage = '(found,) = model.detect(*model.preprocess("photo.jpg"))'
+class DetectionTask(DetectorTask[Detection]):
+    """Train a detector of upright boxes, with masks or without."""
 
     def __init__(self, setup: TaskSetup[Detection]) -> None:
         super().__init__(setup)
         self.augment = cast(DetectionAugmentConfig, setup.augment)
-        self._shown: dict[int, Detections] = {}
 
     def check(self, train: ShardedDataset, val: ShardedDataset) -> None:
         """Refuse data without boxes, or without masks where they are learned.
@@ -139,39 +94,6 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
             pin=share.pin,
         )
 
-    def _truth(self) -> ShardedDataset:
-        """The annotated objects that detections are compared with."""
-        return open_rows(self.setup.data, self.setup.eval_split, self.setup.loader)
-
-    def build(self) -> DetectionNetwork:
-        """The detector, with trunk and pyramid from ``model.init``, if given, and a new head.
-
-        A detector's file gives its head too, but for class layers of other classes. The pyramid
-        has the shape of the initial file's, also where its weights are drawn anew: pre-training on
-        pixels has two blocks after each upsampling, and what it learned in both is kept.
-        """
-        torch.manual_seed(self.seed)
-        init = self.model.init
-        pyramid = read_pyramid(init, self.model.init_key) if init else None
-        detector = self._create(
-            num_classes=len(self.classes),
-            image_size=self.model.image_size,
-            acceleration=self.model.acceleration,
-            **({} if pyramid is None else _shape(pyramid.width, pyramid.depth)),
-            **self.model.trunk_changes(),
-        )
-        if init:
-            self.load_report = load_weights(
-                detector,
-                init,
-                key=self.model.init_key,
-                partial=self.model.partial_init,
-                pyramid=self.config.init_pyramid,
-            )
-        check_ratios(detector, self.model.elastic_migration)
-        detector.set_grad_checkpointing(self.model.checkpoint_activations)
-        return DetectionNetwork(detector, self.config.ema_decay)
-
     def _create(self, **options: Any) -> Detector:
         config, name = self.config, self.model.name
         if config.head == "dino":
@@ -181,52 +103,13 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
         stages = STAGES[config.head]
         return create_rcnn(name, stages=stages, masks=config.masks, **small, **options)
 
-    def prepare(self, batch: Batch, epoch: int) -> Batch:
-        """Normalise, and give each image the seed of its draws."""
-        return {
-            **batch,
-            "image": normalise_views(batch["image"], batch["size"]),
-            "seed": image_seeds(self.seed, epoch, batch["sample_id"]),
-        }
-
-    def cut(self, batch: Batch, begin: int, end: int) -> Batch:
-        """See `Task.cut`: with the padding of its own views, not of the worker's whole share."""
-        return trim(super().cut(batch, begin, end))
-
-    def layer_ids(self, network: DetectionNetwork) -> dict[str, int]:
-        """Depths of the detector's parameters; pyramid and head lie at the top."""
-        detector = network.detector
-        return {f"detector.{name}": depth for name, depth in layer_ids(detector).items()}
-
-    def no_weight_decay(self, network: DetectionNetwork) -> set[str]:
-        """Vectors and position tables."""
-        detector = network.detector
-        return {f"detector.{name}" for name in no_weight_decay(detector)}
-
-    def migrating(self, network: DetectionNetwork) -> tuple[Detector, ...]:
-        """See `Task.migrating`: the detector and its average."""
-        return network.detector, network.evaluated
-
-    def after_step(self, network: DetectionNetwork, step: int) -> None:
-        """Move the average."""
-        network.follow(network.detector, step)
-
-    def evaluate(
-        self, network: DetectionNetwork, batches: Iterable[Batch], reduce: Reduce
-    ) -> list[Evaluation]:
-        """COCO's twelve metrics of boxes, and of masks where there are any; a per-class table."""
-        del reduce  # what is gathered are detections
-        model = network.evaluated
-        return [self.evaluate_model(model, batches)[0]]
-
     @torch.no_grad()
     def evaluate_model(
         self, model: Detector, batches: Iterable[Batch]
     ) -> tuple[Evaluation, list[Entry]]:
-        """As :meth:`evaluate`, for a bare detector.
+        """See `DetectorTask.evaluate_model`: COCO's twelve metrics, and detections as its results.
 
-        Returns:
-            What was found; and on rank 0 all detections, as COCO's results.
+        Of boxes, and of masks where there are any.
         """
         truth = ObjectReader(self._truth())
         average_precision = CocoAP(truth, masks=self.config.masks)
@@ -252,13 +135,8 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
         )
         return evaluation, average_precision.results
 
-    def draw(self, network: DetectionNetwork, folder: Path) -> list[Path]:
-        """See :meth:`draw_last`."""
-        del network
-        return self.draw_last(folder)
-
     def draw_last(self, folder: Path) -> list[Path]:
-        """The first images of the last evaluation: what was found, and what is annotated."""
+        """See `DetectorTask.draw_last`."""
         if not self._shown:
             return []
         truth = ObjectReader(self._truth())
@@ -270,17 +148,10 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a view of the middle size, four to three as most photographs are."""
-        detector = network.detector
         sides = sorted(self.augment.short_sides)
         height = max(64, sides[len(sides) // 2] // 32 * 32)
         width = height * 4 // 3 // 32 * 32
-        return {
-            "detector": mean_cost(
-                detector,
-                self.model.elastic_migration,
-                lambda: multiply_adds(detector, (height, width)),
-            )
-        }
+        return training_cost("detector", network.detector, self.model, (height, width))
 
     def export(self, network: DetectionNetwork, path: Path) -> None:
         """Write the evaluated detector, with its classes and the size it was evaluated at."""
@@ -298,7 +169,7 @@ class DetectionTask(Task[Detection, DetectionNetwork, Detector]):
     @classmethod
     def accepts(cls, network: nn.Module) -> bool:
         """See `Task.accepts`: a detector."""
-        return isinstance(network, Detector) and network.config.num_classes > 0
+        return isinstance(network, Detector) and not network.rotated
 
     @classmethod
     def check_split(cls, dataset: ShardedDataset) -> None:
@@ -334,7 +205,3 @@ def _categories(network: Detector, classes: Sequence[str]) -> list[dict[str, Any
     names = list(classes) or [str(number) for number in range(network.config.num_classes)]
     numbers = network.class_ids or range(1, len(names) + 1)
     return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]
-
-
-def _shape(width: int, depth: int) -> dict[str, int]:
-    return {"pyramid_width": width, "pyramid_depth": depth}

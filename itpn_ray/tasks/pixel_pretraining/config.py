@@ -10,7 +10,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import NEIGHBOURS, PRETRAINING, Metric
 from itpn_ray.models.config import PATCH
 from itpn_ray.tasks.config import MOST_COMPILED, ModelConfig, TaskConfig
-from itpn_ray.tasks.pretraining_checks import refuse_acceleration
+from itpn_ray.tasks.pretraining_checks import refuse_fine_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class PixelPretraining(TaskConfig):
     teacher_momentum: float = 0.996
     """Momentum of the moving-average teacher that gives the feature targets (paper, 3.4), warmed up
     over a run's first steps; with 1 it stays as it was."""
+    integral: bool = True
+    """Pre-train the pyramid with the trunk (paper, 3.2); false: the decoder sees the trunk's last
+    stage alone, as in the paper's comparison (Table 8). It has no feature loss."""
     pyramid_width: int = 256
     """Channels of the feature pyramid."""
     decoder_width: int = 512
@@ -52,6 +55,13 @@ class PixelPretraining(TaskConfig):
         checks.in_range("task.teacher_momentum", self.teacher_momentum, 0.0, 1.0)
         for name in ("pyramid_width", "decoder_width", "decoder_depth"):
             checks.positive(f"task.{name}", getattr(self, name))
+        if not self.integral and self.feature_weight:
+            raise ConfigError(
+                "task.feature_weight",
+                self.feature_weight,
+                "weighs the feature loss of a pyramid, which task.integral false leaves out",
+                "Add --task.feature-weight 0",
+            )
         checks.not_negative("task.growth_epochs", self.growth_epochs)
         if self.start_size % PATCH or self.start_size < 0:
             raise ConfigError(
@@ -88,12 +98,12 @@ class PixelPretraining(TaskConfig):
         return "teacher of the feature loss", self.teacher_momentum
 
     def check_model(self, model: ModelConfig) -> None:
-        """Refuse token migration and windows, and images that would shrink.
+        """Refuse a frozen trunk, token migration, windows, and images that would shrink.
 
         Raises:
-            ConfigError: the network has either, or images start larger than they are to be.
+            ConfigError: the network has one of them, or images start larger than they are to be.
         """
-        refuse_acceleration(model)
+        refuse_fine_tuning(model)
         if self.start_size >= model.image_size:
             raise ConfigError(
                 "task.start_size",

@@ -110,6 +110,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
             pyramid_width=self.config.pyramid_width,
             decoder_width=self.config.decoder_width,
             decoder_depth=self.config.decoder_depth,
+            integral=self.config.integral,
             **self.model.trunk_changes(),
         )
         if self.model.init:

@@ -23,14 +23,18 @@ class Segmentation(DenseTaskConfig):
     name: ClassVar[str] = "segmentation"
     implementation: ClassVar[str] = "itpn_ray.tasks.segmentation.task:SegmentationTask"
     title: ClassVar[str] = "Segmentation"
-    kinds: ClassVar[tuple[str, ...]] = ("segmenter",)
+    kinds: ClassVar[tuple[str, ...]] = ("segmenter", "mask_dino", "eomt")
     metrics: ClassVar[tuple[Metric, ...]] = SEGMENTATION
     augmentation: ClassVar[type[Augmentation]] = SegmentationAugmentConfig
 
     head: str = "upernet"
-    """What finds the classes: ``upernet``, or ``mlp``, a light one to measure it by."""
+    """What finds the classes: ``upernet`` or ``mask_dino``; or to measure them by, two light heads:
+    ``mlp`` of pixels and ``eomt`` of queries."""
     width: int = 0
-    """Channels of the head; 0: those of trunk and pyramid together at stride 16 (the authors')."""
+    """Channels of the head; 0: those of trunk and pyramid together at stride 16 for ``upernet`` and
+    ``mlp`` (the authors'), 256 for the others."""
+    small_head: bool = False
+    """``mask_dino`` and ``eomt`` with few and narrow layers and points, for laptops and tests."""
     short_side: int = 512
     """Shorter side of an image in evaluation, pixels, unless its longer one gets too long."""
     long_side: int = 2048
@@ -39,11 +43,17 @@ class Segmentation(DenseTaskConfig):
     """Side of the windows that an image is evaluated in, pixels; 0: whole images."""
     stride: int = 341
     """Pixels from window to window."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which an image is seen in evaluation, such as 0.5 0.75 1 1.25 1.5 1.75."""
+    mirror: bool = False
+    """See an image mirrored too in evaluation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.one_of("task.head", self.head, HEADS)
         checks.not_negative("task.width", self.width)
         checks.not_negative("task.window", self.window)
+        for scale in self.scales:
+            checks.in_range("task.scales", scale, 0.1, 10.0)
         if self.window:
             checks.in_range("task.stride", self.stride, 1, self.window)

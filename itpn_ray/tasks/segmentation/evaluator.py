@@ -10,7 +10,7 @@ from itpn_ray.data.config import SegmentationAugmentConfig
 from itpn_ray.data.loading.segmentation_loader import SegmentationEvalLoader
 from itpn_ray.data.transforms.on_device import normalise_views, prefetch
 from itpn_ray.evaluation.speed import Speed, finish, seconds_in_turn
-from itpn_ray.models.segmentation.network import Segmenter
+from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.batches import Batch, Evaluation
 from itpn_ray.tasks.segmentation.config import Segmentation

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from itpn_ray.data.annotations.class_masks import class_pixels, png
+from itpn_ray.data.annotations.run_lengths import encode, to_text
 from itpn_ray.data.loading.image_folder import Answer, FolderImage
 from itpn_ray.evaluation.draw_masks import draw_mask
 from itpn_ray.evaluation.drawing import jpeg
-from itpn_ray.models.segmentation.network import Segmenter
+from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.tasks.trained import PredictionPlace
 
 
@@ -30,7 +31,10 @@ class MaskPredictor:
 
     @torch.no_grad()
     def __call__(self, source_images: Sequence[FolderImage]) -> list[Answer]:
-        """An entry an image: ``file_name``, and ``classes``, the largest first, with shares."""
+        """An entry an image: ``file_name``, and ``classes``, the largest first.
+
+        Each has its share of the image and its mask, run lengths in COCO's text form.
+        """
         return [self._answer(one) for one in source_images]
 
     def _answer(self, one: FolderImage) -> Answer:
@@ -41,7 +45,15 @@ class MaskPredictor:
         mask = mask.cpu()
         pixels = class_pixels(mask.numpy())
         found = [
-            {"class": self._classes[label], "label": label, "share": round(n / mask.numel(), 6)}
+            {
+                "class": self._classes[label],
+                "label": label,
+                "share": round(n / mask.numel(), 6),
+                "segmentation": {
+                    "size": [height, width],
+                    "counts": to_text(encode(mask.numpy() == label)),
+                },
+            }
             for label, n in sorted(pixels.items(), key=lambda item: -item[1])
         ]
         answer = Answer(entries=[{"file_name": one.path, "classes": found}], mask=png(mask.numpy()))

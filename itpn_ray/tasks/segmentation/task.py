@@ -34,19 +34,36 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
-from itpn_ray.models.networks.cost import multiply_adds
-from itpn_ray.models.segmentation.network import Segmenter
+from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.models.segmentation.sliding import Viewing
 from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
+from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.segmentation.config import Segmentation
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
+from itpn_ray.tasks.workers import mean_over_workers
 
 SHOWN = 6
 """Images in a drawing of masks."""
+WIDTHS = {"mask_dino": "channels"}
+"""What a head's settings call its width, where it is not ``width``."""
+SMALL = {
+    "mask_dino": {
+        "channels": 128,
+        "attention_heads": 4,
+        "mlp_width": 512,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "queries": 50,
+        "denoising": 20,
+        "points": 1024,
+    },
+    "eomt": {"width": 128, "attention_heads": 4, "queries": 50, "points": 1024},
+}
+"""Settings of small heads."""
 
 
 class SegmentationNetwork(Averaging):
@@ -67,7 +84,9 @@ class SegmentationNetwork(Averaging):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The parts of the loss, and ``loss``, their sum; scalars."""
-        parts = self.segmenter.losses(batch["image"], batch["mask"], batch["seed"])
+        parts = self.segmenter.losses(
+            batch["image"], batch["mask"], batch["seed"], mean_over_workers
+        )
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
@@ -85,6 +104,8 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
             long_side=self.config.long_side,
             window=self.config.window,
             stride=self.config.stride,
+            scales=self.config.scales,
+            mirror=self.config.mirror,
         )
         self._shown: dict[int, Tensor] = {}
 
@@ -137,7 +158,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
             self.model.name,
             num_classes=len(self.classes),
             head=self.config.head,
-            width=self.config.width,
+            **self._head_options(),
             image_size=self.model.image_size,
             pyramid_width=shape.get("width"),
             pyramid_depth=shape.get("depth", 2),
@@ -152,9 +173,17 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )
+        if self.model.freeze_trunk:
+            segmenter.body.freeze()
         segmenter.set_grad_checkpointing(self.model.checkpoint_activations)
         segmenter.viewing = self.viewing
         return SegmentationNetwork(segmenter, self.config.ema_decay)
+
+    def _head_options(self) -> dict[str, int]:
+        config = self.config
+        small = SMALL.get(config.head, {}) if config.small_head else {}
+        width = {WIDTHS.get(config.head, "width"): config.width} if config.width else {}
+        return small | width
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Change colours, normalise, and give each image the seed of its draws."""
@@ -192,7 +221,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
         self, model: Segmenter, batches: Iterable[Batch], reduce: Reduce
     ) -> Evaluation:
         """As :meth:`evaluate`, for a bare segmenter."""
-        counts = MeanIoU(self.classes, model.logits.weight.device)
+        counts = MeanIoU(self.classes, next(model.parameters()).device)
         self._shown = {}
         for batch in batches:
             images = normalise_views(batch["image"], batch["size"])
@@ -228,7 +257,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
 
     def multiply_adds(self, network: SegmentationNetwork) -> dict[str, int]:
         """Of the segmenter, for a crop."""
-        return {"segmenter": multiply_adds(network.segmenter, self.augment.crop_size)}
+        return training_cost("segmenter", network.segmenter, self.model, self.augment.crop_size)
 
     def export(self, network: SegmentationNetwork, path: Path) -> None:
         """Write the evaluated segmenter, with its classes and how it looks at images."""
@@ -251,6 +280,11 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
     def check_split(cls, dataset: ShardedDataset) -> None:
         """See `Task.check_split`: images with masks."""
         check_segmentation(dataset)
+
+    @classmethod
+    def look(cls, network: Segmenter, scales: tuple[float, ...], mirror: bool) -> None:
+        """See `Task.look`."""
+        network.viewing = dataclasses.replace(network.viewing, scales=scales, mirror=mirror)
 
     @classmethod
     def evaluator(

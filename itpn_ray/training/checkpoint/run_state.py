@@ -60,6 +60,7 @@ def restore(
     if step == 0:
         if worker.is_main:
             journal.rewind(0)  # what a run recorded that ended before its first checkpoint
+            journal.event("begin", step=0, workers=worker.world)
         return 0
     checkpoint = chosen or store.load(step)
     state = checkpoint.load()

@@ -6,11 +6,12 @@ import dataclasses
 import signal
 from pathlib import Path
 
+from itpn_ray.costs.prices import prices_of
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
-from itpn_ray.interrupt import answering, keep_sigterm
+from itpn_ray.interrupt import Interrupted, answering, keep_sigterm
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
-from itpn_ray.runs.folder import EXPORT, LOG
+from itpn_ray.runs.folder import EXPORT, LOG, tracking_key
 from itpn_ray.runs.follower import TrackingFollower
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.runs.lease import Lease
@@ -29,6 +30,7 @@ from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
 from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
 from itpn_ray.training.schedule import learning_rate, total_steps
+from itpn_ray.training.spending import Spending
 from itpn_ray.training.stopping import StopRequest
 
 RAY_LOG = "ray.log"
@@ -49,6 +51,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
 
     find_size(config.model.name)
     use_gpus("gpus", config.gpus, config.ray)
+    prices_of(config.cost)
     train_split, val_split = open_splits(config)
     check_fit(config, train_split, val_split)
     report = None
@@ -86,7 +89,7 @@ def run(
     folder = run_folder(config)
     with (
         Lease(config.checkpoint.uri or run_uri(config), name=config.run) as lease,
-        kept(config.out, config.run),
+        kept(config.out, config.run, lease.confirm),
     ):
         earlier = earlier_epochs(config)
         began = claim_run(config, command)
@@ -135,7 +138,7 @@ def _train(
     parent: str | None,
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=run_uri(config), parent=parent)
+    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder), parent=parent)
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     with recorded_end(journal, folder, tracker, console):
@@ -151,6 +154,7 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; where workers train, they have saved a checkpoint.
+        CapReached: the machines have cost ``max_cost``; the same.
     """
     journal.take_back_stop()
     request = StopRequest(journal)
@@ -160,10 +164,14 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
                 gpu = use_gpu("gpus", config.gpus)
                 journal.event("device", message="GPU" if gpu else "CPU")
                 worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
-                work(config, worker, journal, lambda metrics: None)
+                with _spending(config, folder, request):
+                    work(config, worker, journal, lambda metrics: None)
         else:
             _launch_on_ray(config, folder, request, verbose)
         request.check()
+    except Interrupted:
+        request.check()
+        raise
     finally:
         journal.take_back_stop()
 
@@ -172,10 +180,17 @@ def _launch_on_ray(
     config: ExperimentConfig, folder: Path, request: StopRequest, verbose: bool
 ) -> None:
     with (
-        start_ray(config.ray, verbose=verbose),
         redirect_ray_output(folder / RAY_LOG, verbose=verbose),
+        start_ray(config.ray, verbose=verbose),
     ):
         from itpn_ray.training.launch.ray_trainer import launch
 
-        with answering(request, signal.SIGINT, signal.SIGTERM):
+        with (
+            answering(request, signal.SIGINT, signal.SIGTERM),
+            _spending(config, folder, request),
+        ):
             launch(config, folder)
+
+
+def _spending(config: ExperimentConfig, folder: Path, request: StopRequest) -> Spending:
+    return Spending(folder, config.cost, prices_of(config.cost), request)

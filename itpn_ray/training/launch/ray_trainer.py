@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,23 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from itpn_ray.costs.prices import SPOT
 from itpn_ray.errors import ItpnError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
-from itpn_ray.ray_runtime import compat
+from itpn_ray.ray_runtime import compat, train_compat
+from itpn_ray.ray_runtime.nodes import living_nodes
+from itpn_ray.ray_runtime.placement import (
+    SpotFirst,
+    accelerator_of,
+    check_accelerators,
+    spot_first,
+)
 from itpn_ray.ray_runtime.places import missing_places
 from itpn_ray.ray_runtime.start import environment, is_private
 from itpn_ray.runs.journal import FileJournal, Journal, RemoteJournal
 from itpn_ray.training.devices import device_line, with_devices
 from itpn_ray.training.launch.network import RayAddressConfig
-from itpn_ray.training.launch.places import check_shared, ship, unpack
+from itpn_ray.training.launch.places import check_seen, local_files, shared_places, unpack
 
 
 def error_of_ours(failed: TrainingFailedError) -> ItpnError | None:
@@ -51,19 +60,33 @@ def launch(config: ExperimentConfig, folder: Path, *, callbacks: list[Any] | Non
     """
     journal = _journal(folder)
     config = _placed(config, journal)
-    check_shared(config)
-    loop_config = {
-        "config": to_dict(config),
-        "journal": journal,
-        "files": ship(config),
-        "reports": bool(callbacks),
-    }
+    placement = _placement(config, journal)
+    with shared_places(config) as token:
+        loop_config = {
+            "config": to_dict(config),
+            "journal": journal,
+            "files": local_files(config),
+            "token": token,
+            "reports": bool(callbacks),
+        }
+        _fit_again(config, folder, loop_config, callbacks, placement)
+
+
+def _fit_again(
+    config: ExperimentConfig,
+    folder: Path,
+    loop_config: dict[str, Any],
+    callbacks: list[Any] | None,
+    placement: SpotFirst | None,
+) -> None:
+    """Train to the end, restarting what is lost."""
     # A Ray Train that would restart after any error restarts nothing: that is done here.
-    by_ray = compat.can_end_runs()
+    by_ray = train_compat.can_end_runs()
     failures = 0
     while True:
         try:
-            _fit(config, folder, loop_config, callbacks, config.max_failures if by_ray else 0)
+            retries = config.max_failures if by_ray else 0
+            _fit(config, folder, loop_config, callbacks, retries, placement)
             return
         except TrainingFailedError as failed:
             error = error_of_ours(failed)
@@ -80,6 +103,7 @@ def _fit(
     loop_config: dict[str, Any],
     callbacks: list[Any] | None,
     max_failures: int,
+    placement: SpotFirst | None,
 ) -> None:
     """Train to the end, or until workers failed more often than ``max_failures``."""
     # A folder for each attempt: Ray Train would resume its own state from an old one.
@@ -93,7 +117,7 @@ def _fit(
     }
     private = is_private()
     torch_config = TorchConfig if private else RayAddressConfig
-    trainer = compat.trainer_class(private=private, must_end=must_end)(
+    trainer = train_compat.trainer_class(private=private, must_end=must_end, placement=placement)(
         _worker,
         train_loop_config=loop_config,
         torch_config=torch_config(
@@ -119,15 +143,34 @@ def _placed(config: ExperimentConfig, journal: Journal) -> ExperimentConfig:
     """The experiment with its devices decided; tells which, and what has to be waited for.
 
     Raises:
-        ConfigError: the cluster has not, and cannot get, what the workers need.
+        ConfigError: the cluster has not, and cannot get, what the workers need; or its GPUs are of
+            several kinds.
     """
     gpus = cluster_gpus()
     config = with_devices(config, gpus)
     journal.event("device", message=device_line(config, gpus))
+    if config.gpus:
+        check_accelerators(living_nodes(), config.placement)
     missing = missing_places(_resources(config), config.worker_range[0])
     if missing:
         journal.event("waiting", message=missing)
     return config
+
+
+def _placement(config: ExperimentConfig, journal: Journal) -> SpotFirst | None:
+    """How workers prefer spot machines; None where there is nothing to prefer."""
+    nodes = living_nodes()
+    here = ray.get_runtime_context().get_node_id()
+    if any(node.id == here and node.market == SPOT for node in nodes):
+        journal.event("placement", message="the driver runs on a spot machine, which may go")
+    return spot_first(
+        nodes,
+        _resources(config),
+        config.worker_range,
+        config.placement,
+        grows=compat.max_resources() is not None,
+        tell=partial(journal.event, "placement"),
+    )
 
 
 def cluster_gpus() -> int:
@@ -138,7 +181,8 @@ def cluster_gpus() -> int:
 
 def _resources(config: ExperimentConfig) -> dict[str, float]:
     """What a worker needs, by Ray's names."""
-    return {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if config.gpus else {})}
+    gpu = {"GPU": 1.0, **accelerator_of(config.placement)} if config.gpus else {}
+    return {"CPU": config.cpus_per_worker, **gpu}
 
 
 def _journal(folder: Path) -> Journal:
@@ -156,7 +200,9 @@ def _worker(payload: dict[str, Any]) -> None:
     from itpn_ray.training.launch.context import TrainContext
     from itpn_ray.training.launch.process import work
 
-    config = unpack(from_dict(payload["config"]), payload["files"])
+    config = from_dict(payload["config"])
+    check_seen(config, payload["token"])
+    config = unpack(config, payload["files"])
     worker = TrainContext.in_group(config)
     report = ray.train.report if payload["reports"] else _ignore
     work(config, worker, payload["journal"], report)

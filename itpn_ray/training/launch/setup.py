@@ -65,8 +65,8 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
     """Refuse, before anything starts, what could not train.
 
     Raises:
-        ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, or what
-            the task refuses.
+        ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, a trunk of
+            random weights would be frozen, or what the task refuses.
         CheckpointError: the teacher's file is missing or foreign.
         DataError: what the task refuses.
     """
@@ -77,6 +77,13 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
             batch,
             f"an epoch of {len(train)} images would have 0 steps",
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
+        )
+    if config.model.freeze_trunk and not config.model.init:
+        raise ConfigError(
+            "model.freeze_trunk",
+            True,
+            "would keep the random weights of a new trunk",
+            "Name trained ones with --model.init",
         )
     most = config.worker_range[1]
     if most > batch // 2:

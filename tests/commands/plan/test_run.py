@@ -14,8 +14,9 @@ import torch
 from itpn_ray import cli
 from itpn_ray.commands.plan import run as planning
 from itpn_ray.commands.plan.config import PlanConfig
-from itpn_ray.commands.plan.prices import find_machine
+from itpn_ray.commands.plan.cost import PlannedCost, keep
 from itpn_ray.commands.plan.run import RunSize, count, find_problems, measure, plan
+from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError
@@ -33,8 +34,8 @@ from tests.data.made import write_dataset
 PRICES = """
 currency: EUR
 machines:
-  box.8: {gpus: 8, gpu: X, on_demand: 40, spot: 12.5}
-  bare: {gpus: 4, gpu: Y, on_demand: null, spot: null}
+  box.8: {cpus: 96, gpus: 8, gpu: X, on_demand: 40, spot: 12.5}
+  bare: {cpus: 8, on_demand: null, spot: null}
 """
 
 
@@ -203,46 +204,68 @@ def test_the_timed_steps_are_a_workers_share(
     assert seen[0].workers == "0"
     assert timing.phases == {"reading": 0.5, "computing": 3.0, "updating": 0.25}
     assert (timing.seconds, timing.checkpoint_s) == (3.75, 0.125)
+    assert (timing.fastest, timing.slowest) == (2.75, 4.75)
 
 
+@pytest.mark.parametrize(
+    ("machine", "told"),
+    [
+        ("box.8", "2 box.8 (8 X) for 1.4 to 2.1 h: EUR 34.73 all spot to EUR 166.69 all on demand"),
+        ("bare", "2 bare (8 CPUs) for 1.4 to 2.1 h; the list has no price for it"),
+    ],
+)
 def test_hours_and_money(
-    train: ShardedDataset, tmp_path: Path, prices: str, monkeypatch: pytest.MonkeyPatch
+    train: ShardedDataset,
+    tmp_path: Path,
+    prices: str,
+    monkeypatch: pytest.MonkeyPatch,
+    machine: str,
+    told: str,
 ) -> None:
     timing = planning.Timing(
-        device="X", seconds=120.0, phases={"computing": 120.0}, memory_gb=3.0, checkpoint_s=0.1
+        device="X",
+        seconds=120.0,
+        phases={"computing": 120.0},
+        memory_gb=3.0,
+        checkpoint_s=1.0,
+        fastest=100.0,
+        slowest=150.0,
     )
     monkeypatch.setattr(planning, "measure", lambda *arguments: timing)
     stream = io.StringIO()
-    config = make_config(train, tmp_path, workers="10", optim={"global_batch": 20})
-    plan(
-        PlanConfig(machine="box.8", prices=prices, experiment=config),
-        name="nano",
-        console=Console(stream=stream),
-    )
+    cost = CostConfig(machine=machine, prices=prices, max_cost=30.0)
+    config = make_config(train, tmp_path, workers="10", optim={"global_batch": 20}, cost=cost)
+    plan(PlanConfig(experiment=config), name="nano", console=Console(stream=stream))
     text = stream.getvalue()
     assert "1 h 40 min, 16.7 worker-hours" in text  # 50 steps of 120 s on 10 workers
-    assert "2 box.8 (8 X) for 1.7 h: EUR 133 on demand, EUR 42 spot" in text
+    assert told in text
+    priced = machine == "box.8"
+    assert ("--max-cost 30 is less than the run costs at best" in text) == priced
+    kept = tmp_path / "run" / "plan.json"
+    assert kept.exists() == priced
+    if priced:
+        planned = json.loads(kept.read_text())
+        assert (planned["currency"], round(planned["low"]), round(planned["high"])) == (
+            "EUR",
+            35,
+            167,
+        )
 
 
-def test_price_lists(prices: str, tmp_path: Path) -> None:
-    assert find_machine(prices, "bare").cost(4, 10) == (
-        "1 bare (4 Y) for 10.0 h; the list has no price for it"
-    )
+def test_a_run_that_has_begun_keeps_its_plan(train: ShardedDataset, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    cost = PlannedCost(machines="1 m", hours=(1.0, 1.0), currency="EUR", spot=1.0, on_demand=2.0)
+    keep(make_config(train, tmp_path), cost)
+    assert not (tmp_path / "run" / "plan.json").exists()
+
+
+def test_a_machine_that_the_list_lacks_is_told_first(
+    train: ShardedDataset, tmp_path: Path, prices: str
+) -> None:
+    config = make_config(train, tmp_path, cost=CostConfig(machine="box.9", prices=prices))
     with pytest.raises(ConfigError, match=r"Did you mean 'box\.8'"):
-        find_machine(prices, "box.9")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        find_machine(str(tmp_path / "absent.yaml"), "bare")
-    mark = tmp_path / "executed"
-    for text in ("- a list", "machines: {bare: {}}", f"!!python/object/apply:os.mkdir ['{mark}']"):
-        Path(prices).write_text(text)
-        with pytest.raises(ConfigError, match="is no price list"):
-            find_machine(prices, "bare")
-    assert not mark.exists()
-
-
-def test_the_projects_own_price_list_can_be_read() -> None:
-    path = Path(__file__).parents[3] / "clusters" / "prices.yaml"
-    assert find_machine(str(path), "p5.48xlarge").gpus == 8
+        plan(PlanConfig(experiment=config), name="nano", console=Console(stream=io.StringIO()))
 
 
 def test_command_line(

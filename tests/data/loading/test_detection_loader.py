@@ -17,8 +17,9 @@ from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
 from itpn_ray.data.loading import image_reader
 from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.loading.decoding_pool import HostBatch
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader, trim
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, DetectionTrainLoader
 from itpn_ray.data.loading.order import TrainOrder
+from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.data.transforms.detection_targets import view_objects
 from itpn_ray.data.transforms.detection_views import training_views, whole_view

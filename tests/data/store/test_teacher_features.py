@@ -39,7 +39,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def make_job(
-    data: str, out: Path | str, make_encoder: Callable[[], Encode] = lambda: encode, views: int = 2
+    data: str,
+    out: Path | str,
+    make_encoder: Callable[[str], Encode] = lambda teacher: encode,
+    views: int = 2,
 ) -> FeatureJob:
     return FeatureJob(
         data=data,
@@ -51,6 +54,7 @@ def make_job(
         width=WIDTH,
         batch=8,
         loader=THREADS,
+        teacher="",
         make_encoder=make_encoder,
     )
 

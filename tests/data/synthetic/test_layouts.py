@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from itpn_ray.data.prepare.config import SynthesizeConfig
-from itpn_ray.data.synthetic import drawing, scenes
+from itpn_ray.data.synthetic import drawing, scenes, turned
 from itpn_ray.data.synthetic.layouts import generate
 from itpn_ray.errors import ConfigError
 
@@ -36,7 +36,7 @@ def small(out: Path, layout: str = "imagenet", seed: int = 0, workers: int = 0) 
     )
 
 
-@pytest.mark.parametrize("layout", ["imagenet", "coco", "ade"])
+@pytest.mark.parametrize("layout", ["imagenet", "coco", "ade", "dota"])
 def test_the_seed_decides_the_bytes(tmp_path: Path, layout: str) -> None:
     first = generate(small(tmp_path / "a", layout))
     again = generate(small(tmp_path / "b", layout, workers=2))
@@ -135,6 +135,25 @@ def test_coco_annotations_are_true_to_the_pixels(tmp_path: Path) -> None:
     assert {(True, 0), (False, 1), (False, 2)} <= seen  # crowds, whole things, divided things
     empty = set(images) - {item["image_id"] for item in found["annotations"]}
     assert empty  # as in real data
+
+
+def test_turned_boxes_lie_around_what_is_drawn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    _, things = turned.draw_turned(rng, 160, 120)
+    assert len(things) > 2
+    for one in things:
+        side, other = one.corners[1] - one.corners[0], one.corners[3] - one.corners[0]
+        assert side @ other == pytest.approx(0, abs=1e-9)
+        # In the box's own axes the outline reaches from 0 to 1 on both.
+        across = (one.thing.outline - one.corners[0]) @ np.stack(
+            [side / (side @ side), other / (other @ other)], axis=1
+        )
+        assert across.min(axis=0) == pytest.approx([0, 0], abs=1e-9)
+        assert across.max(axis=0) == pytest.approx([1, 1], abs=1e-9)
+    head, gsd, *lines = turned.label_file(things).splitlines()
+    assert (head, gsd) == ("imagesource:itpn-ray", "gsd:null")
+    assert len(lines) == len(things)
+    assert [line.split()[9] for line in lines] == [str(int(one.difficult)) for one in things]
 
 
 def test_clipping_keeps_the_area_on_one_side() -> None:

@@ -22,6 +22,7 @@ from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.export import ENTRY, export
 from tests.models.detection.dinos import dino
 from tests.models.detection.made import rcnn
+from tests.models.segmentation.test_network import segmenter
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,8 @@ def files(tmp_path_factory) -> dict[str, str]:
         "distiller": create_distiller("nano", teacher_dim=5, image_size=64, depths=(1, 1, 2)),
         "dino": dino(stirred=True, encoder_layers=1, decoder_layers=1),
         "rcnn": rcnn(),
+        "mask_dino": segmenter("mask_dino"),
+        "eomt": segmenter("eomt"),
     }
     told = {"classes": '["a", "b", "c"]', "view": "[48, 64]"}
     torch.nn.init.normal_(networks["classifier"].head.weight)
@@ -130,6 +133,16 @@ def test_dino_is_a_program_as_a_whole(files, tmp_path, batch):
     boxes, scores, _ = torch.export.load(out).module()(images, sizes)
     (found,) = load_model(files["dino"]).detect(images, sizes)
     torch.testing.assert_close(boxes[scores >= 0], found.boxes, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["mask_dino", pytest.param("eomt", marks=pytest.mark.slow)])
+def test_segmenters_of_queries_are_programs(files, tmp_path, kind):
+    out = tmp_path / "model.pt2"
+    report = export(
+        ExportConfig(file=files[kind], out=str(out), image_size=64, verify=make_images(files))
+    )
+    assert report.outputs == ("logits",)
+    assert report.difference < 1e-4 * report.scale
 
 
 @pytest.mark.slow

@@ -11,19 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, padded_sides
+from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.data.transforms.detection_views import padded_sides
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, load_model, save_model
 from itpn_ray.models.detection.base import Detections, Detector
 from itpn_ray.models.weights.raw_files import read_metadata
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.config import ModelConfig
-from itpn_ray.tasks.detection import task as detection_task
+from itpn_ray.tasks.detection import base as detection_task
+from itpn_ray.tasks.detection.base import DetectionNetwork
 from itpn_ray.tasks.detection.config import Detection
-from itpn_ray.tasks.detection.task import DetectionNetwork
 from itpn_ray.tasks.trained import LOADER
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import preflight

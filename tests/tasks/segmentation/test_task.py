@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from itpn_ray.commands.evaluate.config import EvaluateConfig
-from itpn_ray.commands.evaluate.run import evaluate
+from itpn_ray.commands.evaluate.run import _at, evaluate
 from itpn_ray.commands.predict.config import PredictConfig
 from itpn_ray.commands.predict.files import mask_name
 from itpn_ray.commands.predict.run import predict
+from itpn_ray.data.annotations.run_lengths import decode, from_text
 from itpn_ray.data.config import SegmentationAugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.models import Segmenter
 from itpn_ray.runs.journal import METRICS, read_lines
+from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.segmentation.config import Segmentation
 from itpn_ray.terminal.console import Console
@@ -30,13 +34,20 @@ from tests.training.group import train_in_group
 from tests.training.runs import final_digest, losses, tiny, train_alone, train_and_stop
 
 
-def segmentation(masked: str, out: Path, **changes: Any) -> ExperimentConfig:
+def segmentation(masked: str, out: Path, head: str = "upernet", **changes: Any) -> ExperimentConfig:
     """Four steps of a nano segmenter on crops of 64 px, with everything random on."""
     config = dataclasses.replace(
         tiny(masked, out),
         model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.2),
         task=Segmentation(
-            width=16, short_side=64, long_side=128, window=64, stride=43, ema_decay=0.5
+            head=head,
+            width=16 if head == "upernet" else 64,
+            small_head=True,
+            short_side=64,
+            long_side=128,
+            window=64,
+            stride=43,
+            ema_decay=0.5,
         ),
         optim=OptimConfig(
             global_batch=4, epochs=2, warmup_epochs=0, warmup_steps=2, lr=1e-3, linear=True
@@ -46,20 +57,22 @@ def segmentation(masked: str, out: Path, **changes: Any) -> ExperimentConfig:
     return dataclasses.replace(config, **changes)
 
 
+@pytest.mark.parametrize("head", ["upernet", "mask_dino"])
 def test_a_resumed_run_ends_with_the_same_bits(
-    masked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: str, masked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = segmentation(masked, tmp_path / "whole")
+    whole = segmentation(masked, tmp_path / "whole", head)
     records = train_alone(whole)
     assert len(losses(records)) == 4
-    cut = segmentation(masked, tmp_path / "cut")
+    cut = segmentation(masked, tmp_path / "cut", head)
     train_and_stop(cut, monkeypatch, 3)
     train_alone(cut)
     assert final_digest(cut) == final_digest(whole)
 
 
-def test_two_workers_take_the_steps_of_one(masked: str, tmp_path: Path) -> None:
-    alone = segmentation(masked, tmp_path / "one")
+@pytest.mark.parametrize("head", ["upernet", pytest.param("mask_dino", marks=pytest.mark.slow)])
+def test_two_workers_take_the_steps_of_one(head: str, masked: str, tmp_path: Path) -> None:
+    alone = segmentation(masked, tmp_path / "one", head)
     records = train_alone(alone)
     together = dataclasses.replace(alone, out=str(tmp_path / "two"), workers="2")
     train_in_group(together, 2)
@@ -115,6 +128,37 @@ def test_predictions_are_masks_shares_and_drawings(trained: Path, tmp_path: Path
             {n: float((mask == n).mean()) for n in np.unique(mask)}, abs=1e-6
         )
     assert sorted(path.name for path in (out / "drawn").iterdir()) == ["a.jpg", "b.png.jpg"]
+
+
+def test_predicted_masks_are_run_lengths_too(trained: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    make_image(3, 70, 45).save(folder / "a.png")
+    config = PredictConfig(
+        weights=str(trained), folder=str(folder), out=str(out), workers=0, draw_side=0
+    )
+    predict(config, console=Console())
+    (entry,) = json.loads((out / "results.json").read_text())
+    mask = np.asarray(Image.open(out / "masks" / mask_name("a.png")))
+    for found in entry["classes"]:
+        size, counts = found["segmentation"]["size"], found["segmentation"]["counts"]
+        assert size == [45, 70]
+        assert np.array_equal(decode(from_text(counts), *size), mask == found["label"])
+
+
+def test_evaluation_sees_several_sizes_where_asked(trained: Path, masked: str) -> None:
+    config = EvaluateConfig(weights=str(trained), data=masked, scales=(1.0, 1.5), mirror=True)
+    network = _at(config, 0.0)
+    assert isinstance(network, Segmenter)
+    assert (network.viewing.scales, network.viewing.mirror) == ((1.0, 1.5), True)
+    assert network.viewing.window == 64
+    with pytest.raises(ConfigError, match=r"scales = 0\.01"):
+        EvaluateConfig(weights="", data="", scales=(0.01,))
+
+
+def test_only_segmenters_see_several_sizes() -> None:
+    with pytest.raises(ConfigError, match=r"mirror = True.*for segmenters"):
+        ClassificationTask.look(nn.Identity(), (1.0,), True)  # type: ignore[arg-type]
 
 
 def test_names_of_masks_stay_apart() -> None:

@@ -1,77 +1,82 @@
-"""What other machines of a cluster must see, and what is sent to them."""
+"""What a run reads and writes on other machines of a cluster, and what they are sent."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.training.launch import places
+from itpn_ray.ray_runtime import machines
 from itpn_ray.training.launch.network import interface_of
-from itpn_ray.training.launch.places import Shipped, check_shared, unpack
+from itpn_ray.training.launch.places import check_seen, local_files, shared_places, unpack
 from tests.training.runs import tiny
 
-NODES = {"b": "10.0.0.2", "c": "10.0.0.3"}
+
+def sees(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Another machine, which sees these folders only."""
+    monkeypatch.setattr(machines, "other_nodes", lambda: {"b": "10.0.0.2"})
+
+    def ask(nodes: object, question: object) -> dict[str, bool]:
+        path = Path(question.__closure__[0].cell_contents)  # type: ignore[attr-defined]
+        return {"b": any(path.is_relative_to(folder) and path.exists() for folder in folders)}
+
+    monkeypatch.setattr(machines, "ask", ask)
 
 
-def sees(monkeypatch: pytest.MonkeyPatch, **nodes: bool) -> None:
-    """Two other machines, each of which sees this one's disk or not."""
-    monkeypatch.setattr(places, "_other_nodes", lambda: NODES)
-    monkeypatch.setattr(
-        places, "_ask", lambda asked, question: {n: nodes[n] and question() for n in asked}
-    )
-
-
-def test_a_folder_that_all_machines_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sees(monkeypatch, b=True, c=True)
-    check_shared(tiny("", tmp_path))
-    assert list((tmp_path / "run/checkpoints").iterdir()) == []
-
-
-def test_a_folder_of_one_machine_is_refused_with_the_machine_that_misses_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_folders_that_all_machines_see(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sees(monkeypatch, b=True, c=False)
-    with pytest.raises(ConfigError, match=r"out = .* 10\.0\.0\.3 does not see.*s3://"):
-        check_shared(tiny("", tmp_path))
+    sees(monkeypatch, tmp_path, Path(prepared))
+    config = tiny(prepared, tmp_path)
+    with shared_places(config) as token:
+        check_seen(config, token)
     assert list((tmp_path / "run/checkpoints").iterdir()) == []
 
 
-def test_data_of_one_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sees(monkeypatch, b=True, c=True)
+def test_a_local_out_is_refused_with_the_hint(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees(monkeypatch, Path(prepared))
+    with pytest.raises(ConfigError, match=r"out = .* 10\.0\.0\.2 does not see.*s3://"):
+        shared_places(tiny(prepared, tmp_path)).__enter__()
+
+
+def test_data_of_one_machine_are_refused(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees(monkeypatch, tmp_path)
     with pytest.raises(ConfigError, match="data = "):
-        check_shared(tiny(str(tmp_path / "data"), tmp_path))
+        shared_places(tiny(prepared, tmp_path)).__enter__()
+
+
+def test_a_machine_that_joins_later_and_sees_nothing_is_told(tmp_path: Path) -> None:
+    config = tiny("", tmp_path)
+    check_seen(config, "")
+    with pytest.raises(ConfigError, match=r"out = .*, which has joined the run, does not see"):
+        check_seen(config, str(tmp_path / "no such file"))
 
 
 def test_uris_are_seen_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sees(monkeypatch, b=False, c=False)
+    sees(monkeypatch)
     config = dataclasses.replace(tiny("s3://bucket/data", tmp_path), out="s3://bucket/out")
-    check_shared(config)
+    with shared_places(config) as token:
+        check_seen(config, token)
 
 
-def test_a_shipped_file_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched: list[Any] = []
-    content = np.arange(9, dtype=np.uint8)
-
-    def get(reference: Any) -> Any:
-        fetched.append(reference)
-        return content
-
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("ray.get", get)
-    digest = hashlib.sha256(content.tobytes()).hexdigest()
-    file = Shipped(name="w.safetensors", sha256=digest, content="reference")
+def test_initial_weights_are_found_by_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees(monkeypatch)
+    monkeypatch.setattr("ray.put", lambda content: "reference")
+    monkeypatch.setattr(machines.Shipped, "here", lambda self: f"/copy/{self.name}")
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
     config = tiny("", tmp_path)
-    model = dataclasses.replace(config.model, init="/elsewhere/w.safetensors")
-    found = unpack(dataclasses.replace(config, model=model), {"init": file})
-    assert Path(found.model.init).read_bytes() == content.tobytes()
-    assert unpack(config, {"init": file}).model.init == found.model.init
-    assert fetched == ["reference"]
+    model = dataclasses.replace(config.model, init=str(tmp_path / "w.safetensors"))
+    config = dataclasses.replace(config, model=model)
+    assert unpack(config, local_files(config)).model.init == "/copy/w.safetensors"
+    assert unpack(config, {}) == config
 
 
 def test_the_interface_of_an_address() -> None:

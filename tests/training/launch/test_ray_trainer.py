@@ -15,7 +15,7 @@ from itpn_ray.commands.verify_resume.run import verify_resume
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import DataError
 from itpn_ray.experiment import ExperimentConfig
-from itpn_ray.ray_runtime import compat
+from itpn_ray.ray_runtime import compat, train_compat
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, RemoteJournal, read_lines
 from itpn_ray.training.claim import claim_run, run_folder
 from tests.training.runs import losses, tiny, train_alone
@@ -74,7 +74,7 @@ def test_ray_train_runs_without_helpers_that_have_nothing_to_do(tmp_path: Path) 
 
     from itpn_ray.ray_runtime.start import environment
 
-    trainer = compat.trainer_class(private=True, must_end=_never)(
+    trainer = train_compat.trainer_class(private=True, must_end=_never)(
         _write_down_actors,
         train_loop_config={"path": str(tmp_path / "seen")},
         scaling_config=ScalingConfig(num_workers=1),
@@ -105,7 +105,7 @@ def test_an_error_of_ours_restarts_nothing(tmp_path: Path) -> None:
 
     from itpn_ray.training.launch.ray_trainer import error_of_ours, must_end
 
-    trainer = compat.trainer_class(private=True, must_end=must_end)(
+    trainer = train_compat.trainer_class(private=True, must_end=must_end)(
         _fail,
         train_loop_config={"path": str(tmp_path / "ran")},
         scaling_config=ScalingConfig(num_workers=2),

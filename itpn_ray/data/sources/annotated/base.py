@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +50,13 @@ class AnnotatedSplit:
 
 
 class AnnotatedSource(Source):
-    """A data set of images with objects."""
+    """A data set of images with objects.
+
+    Attributes:
+        kind: of the listing, one of `itpn_ray.data.schema.WITH_OBJECTS`.
+    """
+
+    kind: ClassVar[str] = "detection"
 
     @abstractmethod
     def files(self) -> Iterator[tuple[str, AnnotatedSplit]]:
@@ -69,7 +76,7 @@ class AnnotatedSource(Source):
                     raise DataError(fault.place, None, fault.reason, "Make ids unique")
         numbers = [number for number in categories if isinstance(number, int)]
         return Listing(
-            kind="detection",
+            kind=self.kind,
             classes=tuple(categories.values()),
             class_ids=tuple(numbers) if len(numbers) == len(categories) else (),
             splits={split: file.rows for split, file in files.items()},

@@ -13,7 +13,10 @@ from pyarrow.fs import FileSystem
 from itpn_ray.data.sources.splits import split_of_name
 from itpn_ray.data.sources.walk import Entry, children
 
-IMAGE_FOLDERS = ("images", "image", "jpegimages", "imgs", "img")
+IMAGE_FOLDERS = (
+    *("images", "image", "jpegimages", "imgs", "img"),
+    *("jpegimages-trainval", "jpegimages-test", "allimages"),
+)
 ANNOTATION_FOLDERS = (
     *(
         "annotations",
@@ -23,6 +26,11 @@ ANNOTATION_FOLDERS = (
         "labels",
         "label",
         "labeltxt",
+        "labeltxt-v1.0",
+        "labeltxt-v1.5",
+        "dota-v1.5_train",
+        "dota-v1.5_val",
+        "oriented bounding boxes",
         "xml",
         "xmls",
         "json",
@@ -30,7 +38,10 @@ ANNOTATION_FOLDERS = (
     *("masks", "mask", "segmentationclass", "segmentationobject", "gt"),
 )
 """How folders beside the images are called, in small letters."""
-_OTHERS = ("data", "dataset", "obj_train_data", "obj", "imagesets", "main", "default", "vocdevkit")
+_OTHERS = (
+    *("data", "dataset", "obj_train_data", "obj", "imagesets", "main", "default"),
+    *("vocdevkit", "fulldataset"),
+)
 _FILES = (".json", ".jsonl", ".xml", ".yaml", ".yml")
 _DEPTH = 3
 

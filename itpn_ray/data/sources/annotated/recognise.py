@@ -9,12 +9,14 @@ from posixpath import basename
 from pyarrow.fs import FileSystem
 
 from itpn_ray.data.sources.annotated.coco import annotation_files
+from itpn_ray.data.sources.annotated.dota import holds_dota
 from itpn_ray.data.sources.annotated.label_file import Parse
 from itpn_ray.data.sources.annotated.labelme import parse_labelme
 from itpn_ray.data.sources.annotated.metadata import LABELS, OBJECTS, metadata_files
 from itpn_ray.data.sources.annotated.near import files_near
 from itpn_ray.data.sources.annotated.pairs import is_image, pair_key, read_files
 from itpn_ray.data.sources.annotated.safe_xml import parse_xml
+from itpn_ray.data.sources.annotated.turned_xml import holds_turned
 from itpn_ray.data.sources.annotated.voc import ROOT, parse_voc
 from itpn_ray.data.sources.annotated.yolo import CLASS_LISTS
 from itpn_ray.data.sources.annotated.yolo_labels import parse_yolo
@@ -44,9 +46,15 @@ def annotated_format(fs: FileSystem, root: str) -> str | None:
         return "objects365"
     if names:
         return "coco"
-    if _is_yolo(fs, root, files):
+    texts = _texts_of_images(files)
+    if any(isinstance(data, bytes) and holds_dota(data) for data in _first(fs, texts)):
+        return "dota"
+    if _is_yolo(fs, root, files, texts):
         return "yolo"
-    if _any_reads(fs, parse_voc, _of_suffix(files, ".xml")):
+    xmls = list(_of_suffix(files, ".xml"))
+    if any(isinstance(data, bytes) and holds_turned(data) for data in _first(fs, xmls)):
+        return "turned-xml"
+    if _any_reads(fs, parse_voc, xmls):
         return "voc"
     if _any_reads(fs, parse_labelme, _of_suffix(files, ".json")):
         return "labelme"
@@ -58,15 +66,23 @@ def annotated_format(fs: FileSystem, root: str) -> str | None:
     return None
 
 
-def _is_yolo(fs: FileSystem, root: str, files: Sequence[Entry]) -> bool:
-    """Whether a text of boxes lies where the labels of an image would, or data.yaml says it."""
+def _texts_of_images(files: Sequence[Entry]) -> list[str]:
+    """Texts that lie where the labels of an image would."""
     texts = list(_of_suffix(files, ".txt"))
     images = {pair_key(entry.path) for entry in files if texts and is_image(entry)}
-    texts = [path for path in texts if pair_key(path) in images]
+    return [path for path in texts if pair_key(path) in images]
+
+
+def _first(fs: FileSystem, paths: Sequence[str]) -> Iterator[bytes | OSError]:
+    return read_files(fs, islice(paths, _LOOKED_AT))
+
+
+def _is_yolo(fs: FileSystem, root: str, files: Sequence[Entry], texts: Sequence[str]) -> bool:
+    """Whether the texts of images are of boxes, or data.yaml says it."""
     if texts and find_yaml(fs, root) is not None:
         return True
     named = any(entry.name.lower() in CLASS_LISTS for entry in files)
-    for data in islice(read_files(fs, texts), _LOOKED_AT):
+    for data in _first(fs, texts):
         if isinstance(data, bytes) and data.strip():
             return _holds_objects(data)
     return bool(texts) and named

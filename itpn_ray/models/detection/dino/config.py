@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from itpn_ray.checks import in_range, positive
 from itpn_ray.errors import ConfigError
-from itpn_ray.models.config import DenseConfig, DetectorConfig
+from itpn_ray.models.config import DenseConfig, DenseHeadConfig, DetectorConfig
 
 NORM_GROUPS = 32  # groups of the normalisation behind each level's projection
 
@@ -27,13 +27,11 @@ _COUNTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DinoConfig(DetectorConfig):
-    """A dense trunk, a deformable encoder, and a decoder of queries with denoising."""
+class DeformableConfig(DenseHeadConfig):
+    """Encoder and decoder of deformable attention, with denoising: DINO's, and MaskDINO's."""
 
-    kind: str = field(default="dino", init=False)
-    levels: int = 5
-    """Maps that the encoder sees: 5 for strides 4 to 64, 4 for strides 8 to 64 (a fifth of the
-    tokens; DINO's authors call them 5scale and 4scale)."""
+    levels: int
+    """Maps that the encoder sees."""
     channels: int = 256
     """Width of encoder and decoder."""
     attention_heads: int = 8
@@ -48,7 +46,7 @@ class DinoConfig(DetectorConfig):
     """Objects that can be found in one image."""
     denoising: int = 100
     """Noisy copies of an image's objects to be repaired in training, in as many whole groups as
-    fit, one at least; each comes with a worse copy to be rejected."""
+    fit, one at least."""
     label_noise: float = 0.5
     """Twice the fraction of noisy copies that are given a random class."""
     box_noise: float = 1.0
@@ -56,8 +54,6 @@ class DinoConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.levels not in (4, 5):
-            raise ConfigError("levels", self.levels, "no such number of maps", "use 4 or 5")
         for name in _COUNTS:
             positive(name, getattr(self, name))
         in_range("label_noise", self.label_noise, 0.0, 2.0)
@@ -71,6 +67,24 @@ class DinoConfig(DetectorConfig):
                 f"{self.attention_heads} heads share the channels",
                 f"use a multiple of {2 * NORM_GROUPS} and of the heads, such as 256",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DinoConfig(DeformableConfig, DetectorConfig):
+    """A dense trunk, a deformable encoder, and a decoder of queries with denoising.
+
+    Each noisy copy to be repaired comes with a worse copy to be rejected.
+    """
+
+    kind: str = field(default="dino", init=False)
+    levels: int = 5
+    """Maps that the encoder sees: 5 for strides 4 to 64, 4 for strides 8 to 64 (a fifth of the
+    tokens; DINO's authors call them 5scale and 4scale)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.levels not in (4, 5):
+            raise ConfigError("levels", self.levels, "no such number of maps", "use 4 or 5")
 
     @property
     def dense(self) -> DenseConfig:

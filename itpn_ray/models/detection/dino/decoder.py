@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from itpn_ray.models.detection.dino.boxes import logit, sine_code
-from itpn_ray.models.detection.dino.config import DinoConfig
+from itpn_ray.models.detection.dino.config import DeformableConfig, DinoConfig
 from itpn_ray.models.detection.dino.levels import Levels
 from itpn_ray.models.detection.dino.losses import Predictions
 from itpn_ray.models.detection.dino.parts import Mlp, draw_heads, draw_layers, make_decoder_layers
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
     All layers share the heads.
     """
 
-    def __init__(self, config: DinoConfig) -> None:
+    def __init__(self, config: DeformableConfig) -> None:
         super().__init__()
         width = config.channels
         self.layers = make_decoder_layers(config)
@@ -95,7 +95,19 @@ class Decoder(nn.Module):
         levels: Levels,
         visible: Tensor,
     ) -> Predictions:
-        """Predictions of all layers, one set a layer.
+        """Predictions of all layers, one set a layer; see `refine`."""
+        found, boxes = self.refine(contents, anchors, tokens, levels, visible)
+        return Predictions(logits=self.class_head(found).float(), boxes=boxes)
+
+    def refine(
+        self,
+        contents: Tensor,
+        anchors: Tensor,
+        tokens: Tensor,
+        levels: Levels,
+        visible: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the queries hold after each of K layers (K, B, Q, width), and boxes (K, B, Q, 4).
 
         Args:
             contents: (B, Q, width), what the queries begin with.
@@ -107,7 +119,7 @@ class Decoder(nn.Module):
         ratios = levels.ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
         shapes, starts, mask = levels.sides, levels.starts, levels.mask
         start = before = anchors.detach()
-        logits, boxes = [], []
+        states, boxes = [], []
         for layer in self.layers:
             contents = layer(
                 contents,
@@ -121,12 +133,12 @@ class Decoder(nn.Module):
                 attention_mask=visible,
             )
             found = self.norm(contents)
+            states.append(found)
             step = self.box_head(found).float()
             boxes.append((logit(before) + step).sigmoid())
-            logits.append(self.class_head(found).float())
             before = (logit(start) + step).sigmoid()
             start = before.detach()
-        return Predictions(logits=torch.stack(logits), boxes=torch.stack(boxes))
+        return torch.stack(states), torch.stack(boxes)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.models.detection.dino.boxes import corners
-from itpn_ray.models.detection.dino.config import DinoConfig
+from itpn_ray.models.detection.dino.config import DeformableConfig
 from itpn_ray.rng import Stream, uniform_torch
 
 EMPTY = -1  # the group of a place that holds no query
@@ -49,7 +49,9 @@ class Copies:
         return self.labels.shape[1]
 
 
-def make_copies(boxes: Tensor, labels: Tensor, seeds: Tensor, config: DinoConfig) -> Copies:
+def make_copies(
+    boxes: Tensor, labels: Tensor, seeds: Tensor, config: DeformableConfig, *, far: bool = True
+) -> Copies:
     """Noisy copies of objects.
 
     Args:
@@ -57,25 +59,26 @@ def make_copies(boxes: Tensor, labels: Tensor, seeds: Tensor, config: DinoConfig
         labels: (B, M) int64, -1 where there is no object.
         seeds: (B,) int64: all noise of an image is a function of its seed.
         config: number of copies, and noise.
+        far: whether each comes with a far copy, to be rejected.
     """
     count = (labels >= 0).sum(1, keepdim=True)  # (B, 1)
     objects = (labels < 0).int().argsort(dim=1, stable=True)  # (B, M): places, objects first
     divisor = count.clamp(min=1)
     groups = (config.denoising // divisor).clamp(min=1)
-    # Each object twice a group, near and far.
-    used = 2 * count * groups
+    sorts = 2 if far else 1
+    used = sorts * count * groups
     # As many places for every batch: how many are used, the host would have to wait for.
-    places = 2 * max(config.denoising, labels.shape[1])
+    places = sorts * max(config.denoising, labels.shape[1])
     place = torch.arange(places, device=boxes.device)[None]  # (1, D)
     filled = place < used
-    near = filled & (place // divisor % 2 == 0)
+    near = filled & (place // divisor % sorts == 0)
     source = objects.gather(1, place % divisor)  # (B, D)
     draws = uniform_torch(0, 0, seeds, Stream.DENOISING, place.shape[1] * _DRAWS)
     draws = draws.unflatten(1, (-1, _DRAWS))  # (B, D, 10)
     return Copies(
         labels=_change(labels.gather(1, source).clamp(min=0), draws[..., :2], config),
         boxes=_shift(boxes.gather(1, source[..., None].expand(-1, -1, 4)), draws, near, config),
-        groups=torch.where(filled, place // (2 * divisor) + 1, EMPTY),
+        groups=torch.where(filled, place // (sorts * divisor) + 1, EMPTY),
         assigned=torch.where(near, source, -1),
         weights=filled / groups,
     )
@@ -86,14 +89,14 @@ def visibility(groups: Tensor) -> Tensor:
     return (groups[:, :, None] == groups[:, None, :])[:, None]
 
 
-def _change(labels: Tensor, draws: Tensor, config: DinoConfig) -> Tensor:
+def _change(labels: Tensor, draws: Tensor, config: DeformableConfig) -> Tensor:
     """Some labels (B, D) replaced by any class."""
     changed = draws[..., 0] < config.label_noise / 2
     drawn = (draws[..., 1] * config.num_classes).long()
     return torch.where(changed, drawn.clamp(max=config.num_classes - 1), labels)  # may round up
 
 
-def _shift(boxes: Tensor, draws: Tensor, near: Tensor, config: DinoConfig) -> Tensor:
+def _shift(boxes: Tensor, draws: Tensor, near: Tensor, config: DeformableConfig) -> Tensor:
     """Boxes (B, D, 4) with each side moved, by less than half their size (near) or by more."""
     sign = torch.where(draws[..., 2:6] < 0.5, -1.0, 1.0)
     # Near copies move by 0 to 1 half sides times the noise, far ones by 1 to 2.

@@ -9,15 +9,13 @@ Boxes are (x, y, width, height) in shares of the image.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
+from itpn_ray.models.detection.assignment import assign
 from itpn_ray.models.detection.boxes import giou_loss
 from itpn_ray.models.detection.dino.boxes import corners
 
@@ -66,16 +64,7 @@ def match(predictions: Predictions, boxes: Tensor, labels: Tensor, usable: Tenso
         ]
     )  # (B, K, Q, M)
     takes_part = usable[:, :, None] & (labels >= 0)[:, None, :]  # (B, Q, M)
-    # Marked in the costs themselves, so that the host waits for the device once for all images.
-    costs = costs.masked_fill(~takes_part[:, None], math.nan)
-    assigned = torch.full(predictions.logits.shape[:3], -1)
-    for image, tables in enumerate(costs.cpu().numpy()):
-        known = ~np.isnan(tables[0])  # (Q, M)
-        queries, objects = known.any(axis=1).nonzero()[0], known.any(axis=0).nonzero()[0]
-        for layer, table in enumerate(tables):
-            rows, columns = linear_sum_assignment(table[np.ix_(queries, objects)])
-            assigned[layer, image, queries[rows]] = torch.from_numpy(objects[columns])
-    return assigned.to(labels.device, non_blocking=True)
+    return assign(costs, takes_part)
 
 
 def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tensor) -> Tensor:

@@ -18,12 +18,13 @@ from itpn_ray.models.detection.base import (
     Targets,
 )
 from itpn_ray.models.detection.dino.boxes import to_pixels, to_shares
-from itpn_ray.models.detection.dino.config import NORM_GROUPS, DinoConfig
+from itpn_ray.models.detection.dino.config import DinoConfig
 from itpn_ray.models.detection.dino.decoder import Decoder, Select, Selection
 from itpn_ray.models.detection.dino.denoising import EMPTY, FREE, Copies, make_copies, visibility
+from itpn_ray.models.detection.dino.encoding import encode, make_projections
 from itpn_ray.models.detection.dino.levels import Levels, lay_out
 from itpn_ray.models.detection.dino.losses import Predictions, match, set_losses
-from itpn_ray.models.detection.dino.parts import draw_layers, make_encoder, place_codes
+from itpn_ray.models.detection.dino.parts import draw_layers, make_encoder
 from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.build import build_trunk, dense_head_config
 from itpn_ray.models.networks.dense_head import Mean
@@ -37,13 +38,8 @@ class Dino(Detector):
     def __init__(self, config: DinoConfig, dense: DenseTrunk) -> None:
         super().__init__(config, dense)
         width = config.channels
-        self.projections = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(dense.channels[stride], width, kernel_size=1),
-                nn.GroupNorm(NORM_GROUPS, width),
-            )
-            for stride in dense.strides
-        )
+        channels = [dense.channels[stride] for stride in dense.strides]
+        self.projections = make_projections(channels, width)
         self.level_codes = nn.Embedding(config.levels, width)
         self.encoder = make_encoder(config)
         self.select = Select(config)
@@ -67,26 +63,8 @@ class Dino(Detector):
         """The encoder's tokens (B, S, width), and where they lie; see `losses` and `maps`."""
         maps = self.maps(images, seeds)
         levels = lay_out(maps, sizes)
-        tokens = [
-            project(features).flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h * w, width)
-            for project, features in zip(self.projections, maps.values(), strict=True)
-        ]
-        codes = [
-            place + code
-            for place, code in zip(
-                place_codes(levels, self.config.channels), self.level_codes.weight, strict=True
-            )
-        ]
-        encoded = self.encoder(
-            inputs_embeds=torch.cat(tokens, dim=1),
-            attention_mask=levels.mask,
-            spatial_position_embeddings=torch.cat(codes, dim=1),
-            spatial_shapes=levels.sides,
-            spatial_shapes_list=levels.shapes,
-            level_start_index=levels.starts,
-            valid_ratios=levels.ratios,
-        )
-        return encoded.last_hidden_state, levels
+        tokens = encode(maps, levels, self.projections, self.level_codes, self.encoder)
+        return tokens, levels
 
     def decode(
         self, tokens: Tensor, levels: Levels, selected: Selection, copies: Copies | None = None

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itpn_ray.models.detection.dino.config import DinoConfig
+from itpn_ray.models.detection.dino.config import DeformableConfig
 from itpn_ray.models.detection.dino.levels import Levels
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Mlp(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
-def part_config(config: DinoConfig) -> DeformableDetrConfig:
+def part_config(config: DeformableConfig) -> DeformableDetrConfig:
     """`config` in the words of transformers, for the parts that are used of it."""
     from transformers.models.deformable_detr.configuration_deformable_detr import (
         DeformableDetrConfig,
@@ -66,14 +66,14 @@ def part_config(config: DinoConfig) -> DeformableDetrConfig:
     return DeformableDetrConfig(**options)
 
 
-def make_encoder(config: DinoConfig) -> DeformableDetrEncoder:
+def make_encoder(config: DeformableConfig) -> DeformableDetrEncoder:
     """The encoder: layers of deformable attention over all levels."""
     from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrEncoder
 
     return DeformableDetrEncoder(part_config(config))
 
 
-def make_decoder_layers(config: DinoConfig) -> nn.ModuleList:
+def make_decoder_layers(config: DeformableConfig) -> nn.ModuleList:
     """The decoder's layers: attention among queries, deformable attention to the maps, MLP."""
     from transformers.models.deformable_detr.modeling_deformable_detr import (
         DeformableDetrDecoderLayer,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
-from itpn_ray.models.detection.rcnn.regions import Extent, objects_of
+from itpn_ray.models.detection.rcnn.regions import extents, objects_of
 from itpn_ray.models.detection.rcnn.roi_head import RoiHead
 from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
 from itpn_ray.models.networks.backbone import DenseTrunk
@@ -44,7 +43,7 @@ class Rcnn(Detector):
             DataError: there are mask heads but no masks.
         """
         maps = self.maps(images, targets.seeds)
-        valid, objects = _sizes(sizes), objects_of(targets)
+        valid, objects = extents(sizes), objects_of(targets)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         first = proposal_losses(candidates, objects, mean)
@@ -53,7 +52,7 @@ class Rcnn(Detector):
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """See `Detector.detect`."""
-        maps, valid = self.maps(images), _sizes(sizes)
+        maps, valid = self.maps(images), extents(sizes)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         return self.roi.detect(maps, proposals, valid)
@@ -74,7 +73,3 @@ def create_rcnn(name: str, *, pyramid_depth: int = 1, **changes: Any) -> Rcnn:
     """
     config = dense_head_config(RcnnConfig, name, pyramid_depth=pyramid_depth, **changes)
     return Rcnn(config, DenseTrunk(config.dense, build_trunk(config.trunk)))
-
-
-def _sizes(sizes: Tensor) -> Sequence[Extent]:
-    return [(height, width) for height, width in sizes.tolist()]

@@ -33,8 +33,13 @@ class Objects:
     """(1,) int64."""
 
 
+def extents(sizes: Tensor) -> list[Extent]:
+    """Sizes (B, 2) of the images of a batch as plain numbers."""
+    return [(height, width) for height, width in sizes.tolist()]
+
+
 def objects_of(targets: Targets) -> list[Objects]:
-    """The objects of each image, without the padding."""
+    """The objects of each image, without the padding; boxes as the targets have them."""
     objects = []
     for i, labels in enumerate(targets.labels):
         real = labels >= 0

@@ -8,7 +8,6 @@ configurations: GIoU of decoded boxes, class-specific boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,35 +16,20 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from itpn_ray.errors import DataError
 from itpn_ray.models.detection.base import MAX_DETECTIONS, UNKNOWN, Detections
-from itpn_ray.models.detection.boxes import Weights, decode, giou_loss, match, sample
+from itpn_ray.models.detection.boxes import Weights, decode, giou_loss
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
 from itpn_ray.models.detection.rcnn.regions import Extent, Objects, mask_targets, pool_regions
+from itpn_ray.models.detection.rcnn.sampling import Sampled, sample_regions
 from itpn_ray.models.networks.dense_head import Mean
-from itpn_ray.rng import Stream
 
 IOU = (0.5, 0.6, 0.7)  # from which a box stands for an object, by stage
 LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # of the stages
 BOX_WEIGHTS: tuple[Weights, ...] = ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
 GIOU_WEIGHT = 10.0
-POSITIVE_SHARE = 0.25
 SCORE, NMS = 0.05, 0.5  # lowest score that counts, and IoU of boxes that are one
 
 Maps = Mapping[int, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """The boxes of one image that a stage learns from, those that stand for objects first."""
-
-    boxes: Tensor
-    """(n, 4)."""
-    labels: Tensor
-    """(n,) int64, the number of classes for nothing."""
-    matched: Tensor
-    """(p,) int64, the object that each of the first p boxes stands for."""
-    given: Tensor
-    """(n,) bool, whether it is an object's own box."""
 
 
 class RoiHead(nn.Module):
@@ -90,7 +74,14 @@ class RoiHead(nn.Module):
         losses: dict[str, Tensor] = {}
         for stage in range(len(self.boxes)):
             sampled = [
-                self._sample(boxes, real, stage)
+                sample_regions(
+                    boxes,
+                    real,
+                    iou=IOU[stage],
+                    count=self.regions,
+                    nothing=self.num_classes,
+                    turn=stage,
+                )
                 for boxes, real in zip(proposals, objects, strict=True)
             ]
             parts, logits, deltas = self._box_losses(maps, sampled, objects, stage, mean)
@@ -102,28 +93,6 @@ class RoiHead(nn.Module):
             if stage + 1 < len(self.boxes):
                 proposals = self._refine_sampled(sampled, logits, deltas, sizes, stage)
         return losses
-
-    def _sample(self, proposals: Tensor, objects: Objects, stage: int) -> Sampled:
-        # Objects are proposals too, or the first steps would have nothing to learn from.
-        boxes = torch.cat([objects.boxes, proposals])
-        matched = match(boxes, objects.boxes, positive=IOU[stage], negative=IOU[stage])
-        index = sample(
-            matched,
-            objects.seed,
-            Stream.REGIONS,
-            count=self.regions,
-            share=POSITIVE_SHARE,
-            turn=stage,
-        )
-        matched = matched[index]
-        positive = matched[matched >= 0]
-        nothing = torch.full_like(matched[len(positive) :], self.num_classes)
-        return Sampled(
-            boxes=boxes[index],
-            labels=torch.cat([objects.labels[positive], nothing]),
-            matched=positive,
-            given=index < len(objects.boxes),
-        )
 
     def _box_losses(
         self,

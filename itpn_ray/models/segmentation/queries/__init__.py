@@ -1,0 +1,1 @@
+"""Segmentation by queries, each of which finds a class and its mask."""

@@ -1,0 +1,1 @@
+"""Detection of turned boxes, as DOTA has them."""
