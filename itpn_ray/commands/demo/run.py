@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 
@@ -173,7 +174,7 @@ def _shown(values: list[float]) -> str:
     return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f} % ({len(values)} seeds)"
 
 
-def _results(folder: Path) -> dict[str, object]:
+def _results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RESULTS).read_text())
 
 
