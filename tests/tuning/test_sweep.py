@@ -162,7 +162,8 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     )
     assert any(row["front"] for row in rows)
     assert (folder / "plots/front.png").stat().st_size > 0
-    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+    before = pretraining(settings, {"feature_weight": 0.0}).run
+    assert nested_runs(tmp_path, folder) == sorted([before, *(row["trial"] for row in rows)])
 
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/metrics.jsonl")}
     again = dataclasses.replace(settings, apply="best")
@@ -174,7 +175,9 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     assert config_of_best["run"] == results["best"]
     assert (folder / "best/exported/model.safetensors").is_file()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+    assert nested_runs(tmp_path, folder) == sorted([before, *(row["trial"] for row in rows)])
+    assert results["pretraining_hours"] > 0
+    assert results["trial_hours"] > 0
 
 
 @pytest.mark.slow
@@ -215,11 +218,12 @@ def test_a_killed_sweep_goes_on(prepared: str, tmp_path: Path, after_s: float) -
         records = read_lines(folder / "trials" / row["trial"] / "metrics.jsonl")
         steps = [record["step"] for record in records if record["split"] == "train"]
         assert steps == sorted(set(steps))
-    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+    trials = [name for name in nested_runs(tmp_path, folder) if name.startswith("trial")]
+    assert trials == sorted(row["trial"] for row in rows)
 
 
 def nested_runs(out: Path, folder: Path) -> list[str]:
-    """Trials with a finished MLflow run below the sweep's."""
+    """Trials and pre-trainings with a finished MLflow run below the sweep's."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri(TrackingConfig(), out))

@@ -77,8 +77,16 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     return report
 
 
-def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
+def run(
+    config: ExperimentConfig, *, command: str, console: Console, parent: str | None = None
+) -> Path:
     """Train from the first epoch, or from where the same command stopped, to the last.
+
+    Args:
+        config: what to train.
+        command: for the run's record.
+        console: to tell people.
+        parent: the tracker's key of a run that this one is nested in, such as its sweep.
 
     Returns:
         The run's folder.
@@ -105,7 +113,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"{config.model.init}: {report}")
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
-            _train(config, folder, began, console, lease, command)
+            _train(config, folder, began, console, lease, command, parent)
     tracker = create_tracker(config.tracking, config.out)
     lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
@@ -138,9 +146,10 @@ def _train(
     console: Console,
     lease: Lease,
     command: str,
+    parent: str | None,
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder))
+    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder), parent=parent)
     tracker.log_source(command, _source(config))
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
