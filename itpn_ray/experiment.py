@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from itpn_ray import checks, renamed
 from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
@@ -22,6 +20,7 @@ from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
 from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.unprefixed import UNPREFIXED
 
 FREE_TO_CHANGE = (
     "out",
@@ -220,10 +219,8 @@ class ExperimentConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
-    placement: Annotated[PlacementConfig, tyro.conf.arg(name="")] = field(
-        default_factory=PlacementConfig
-    )
-    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
+    placement: Annotated[PlacementConfig, UNPREFIXED] = field(default_factory=PlacementConfig)
+    cost: Annotated[CostConfig, UNPREFIXED] = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run):
