@@ -14,6 +14,7 @@ from itpn_ray import checks, renamed
 from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.models.zoo import is_zoo
 from itpn_ray.ray_runtime.config import PlacementConfig, RayConfig
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
@@ -311,8 +312,9 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def absolute(path: str) -> str:
-    """A local path made absolute; a URI, or nothing, stays as it is."""
-    return path if not path or "://" in path else str(Path(path).expanduser().absolute())
+    """A local path made absolute; a URI, a name of the zoo, or nothing, stays as it is."""
+    kept = not path or "://" in path or is_zoo(path)
+    return path if kept else str(Path(path).expanduser().absolute())
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:

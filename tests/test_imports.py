@@ -142,6 +142,7 @@ def test_what_ray_keeps_private_is_named_in_one_module() -> None:
         ("itpn_ray.tasks.classification.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.detection.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.segmentation.task", ("ray", "mlflow")),
+        ("itpn_ray.tasks.rotated_detection.task", ("ray", "mlflow")),
         ("itpn_ray", ("torch", "ray", "timm", "mlflow", "rich", "tyro", "numpy")),
         ("itpn_ray.cli", ("torch", "ray", "timm", "mlflow", "rich", "tyro")),
         ("itpn_ray.experiment", ("torch", "ray", "timm", "mlflow")),

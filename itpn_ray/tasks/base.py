@@ -334,6 +334,11 @@ class Task(ABC, Generic[C, N, T]):
         )
 
     @classmethod
+    def answers(cls) -> bool:
+        """Whether trained networks of this task have answers for images."""
+        return cls.predictor.__func__ is not Task.predictor.__func__  # type: ignore[attr-defined]
+
+    @classmethod
     def categories(cls, network: T) -> list[dict[str, Any]] | None:
         """COCO's ``categories`` where predictions are a COCO results file, else None."""
         del network
