@@ -1,4 +1,4 @@
-"""Settings whose options have no prefix: --spot-wait, not --placement.spot-wait."""
+"""Settings whose options have no prefix: `spot_wait` of the placement is --spot-wait."""
 
 from __future__ import annotations
 

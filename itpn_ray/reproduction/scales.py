@@ -118,7 +118,7 @@ def scaled(step: Step, scale: Scale | None) -> tuple[str, ExperimentConfig]:
 def _recipe(verb: str, name: str, step: Step) -> ExperimentConfig:
     recipes = recipes_of(verb)
     if name not in recipes:
-        raise NotAvailable(f"there is no recipe {step.recipe} of `itpn-ray {verb}`")
+        raise NotAvailable(f"there is no recipe {step.recipe} of itpn-ray {verb}")
     return named(recipes, name)
 
 
