@@ -115,7 +115,7 @@ def check_detection(dataset: ShardedDataset) -> None:
             "data",
             dataset.uri,
             f"was prepared {_prepared(kind)}, but boxes are needed",
-            "Train on it with `itpn-ray detect nano_rotated_1x`" if kind == "rotated" else hint,
+            "Train on it with `itpn-ray detect nano_rotated`" if kind == "rotated" else hint,
         )
     check_any(dataset)
 
