@@ -74,14 +74,7 @@ class RoiHead(nn.Module):
         losses: dict[str, Tensor] = {}
         for stage in range(len(self.boxes)):
             sampled = [
-                sample_regions(
-                    boxes,
-                    real,
-                    iou=IOU[stage],
-                    count=self.regions,
-                    nothing=self.num_classes,
-                    turn=stage,
-                )
+                self._sample(boxes, real, stage)
                 for boxes, real in zip(proposals, objects, strict=True)
             ]
             parts, logits, deltas = self._box_losses(maps, sampled, objects, stage, mean)
@@ -93,6 +86,16 @@ class RoiHead(nn.Module):
             if stage + 1 < len(self.boxes):
                 proposals = self._refine_sampled(sampled, logits, deltas, sizes, stage)
         return losses
+
+    def _sample(self, proposals: Tensor, objects: Objects, stage: int) -> Sampled:
+        return sample_regions(
+            proposals,
+            objects,
+            iou=IOU[stage],
+            count=self.regions,
+            nothing=self.num_classes,
+            turn=stage,
+        )
 
     def _box_losses(
         self,
