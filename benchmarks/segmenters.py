@@ -6,7 +6,8 @@ normalised pixels to the class of each pixel. Weights are random. Writes
 segmenters-<device>-<type>.json and .md.
 
     python benchmarks/segmenters.py                # this machine, Fast-iTPN-B
-    python benchmarks/segmenters.py --quick        # Fast-iTPN-T
+    python benchmarks/segmenters.py --network fast_itpn_tiny
+    python benchmarks/segmenters.py --quick        # the nano
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from benchmarks.lib.interleave import (
     write_json,
 )
 from itpn_ray.models import create_segmenter
+from itpn_ray.models.config import SIZES
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.segmentation.config import HEADS
 from itpn_ray.models.segmentation.sliding import Viewing
@@ -44,7 +46,7 @@ Key = tuple[str, str]
 
 def cases(options: argparse.Namespace) -> tuple[dict[Key, Case], dict[Key, int]]:
     """Each segmenter on one image, and its multiply-adds."""
-    name = "fast_itpn_tiny" if options.quick else "fast_itpn_base"
+    name = options.network or ("fast_itpn_nano" if options.quick else "fast_itpn_base")
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     size = (options.side, options.side)
     images = torch.randn(1, 3, *size).to(device, dtype)
@@ -81,6 +83,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = new_parser(__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=SIZES, help="Fast-iTPN-B; --quick: the nano")
     parser.add_argument("--side", type=int, default=512, help="of the image, pixels")
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
     parser.add_argument("--variants", nargs="+", default=list(CHOSEN), choices=list(VARIANTS))

@@ -26,6 +26,7 @@ LEVELS: list[set[str]] = [
         "allocator",
         "formatting",
         "keywords",
+        "unprefixed",
     },
     {"storage"},
     {"ray_runtime", "tracking", "runs", "terminal", "costs"},

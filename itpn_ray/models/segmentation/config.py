@@ -9,6 +9,9 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.models.config import DenseConfig, DenseHeadConfig
 from itpn_ray.models.detection.dino.config import DeformableConfig
 
+PIXELWISE = ("upernet", "mlp")
+"""Heads that give each pixel a class by itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterConfig(DenseHeadConfig):
@@ -16,7 +19,7 @@ class SegmenterConfig(DenseHeadConfig):
 
     kind: str = field(default="segmenter", init=False)
     head: str = "upernet"
-    """"upernet" or "mlp"."""
+    """One of `PIXELWISE`."""
     width: int = 0
     """Channels of the head; 0: those of the joined map of stride 16 (768 for B, as the authors)."""
     aux_width: int = 256
@@ -26,7 +29,7 @@ class SegmenterConfig(DenseHeadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head not in ("upernet", "mlp"):
+        if self.head not in PIXELWISE:
             raise ConfigError("head", self.head, "no such head", 'use "upernet" or "mlp"')
         if self.width < 0 or self.aux_width < 1:
             name = "width" if self.width < 0 else "aux_width"
@@ -117,8 +120,7 @@ def segmentation_maps(config: DenseHeadConfig) -> DenseConfig:
 
 
 HEADS: dict[str, type[DenseHeadConfig]] = {
-    "upernet": SegmenterConfig,
-    "mlp": SegmenterConfig,
+    **dict.fromkeys(PIXELWISE, SegmenterConfig),
     "mask_dino": MaskDinoConfig,
     "eomt": EomtConfig,
 }

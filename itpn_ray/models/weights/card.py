@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from itpn_ray.models.networks.base import Network
+from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.weights.programs import Program
 
@@ -50,13 +51,11 @@ def write_card(path: Path, network: Network, program: Program, metadata: Mapping
 def example_lines(path: Path, network: Network, program: Program) -> list[str]:
     """The Python that puts ``photo.jpg`` through an exported file, run in the file's folder."""
     if path.suffix == ".safetensors":
-        uses = "views, sizes" if isinstance(network, DenseHead) else "image"
         return [
             "from itpn_ray.models import load_model",
             "",
             f'model = load_model("{path.name}")',
-            f'{uses} = model.preprocess("photo.jpg")',
-            "print(model)",
+            *_our_lines(network),
         ]
     onnx = path.suffix == ".onnx"
     load = (
@@ -74,6 +73,18 @@ def example_lines(path: Path, network: Network, program: Program) -> list[str]:
         *(_onnx_lines(program) if onnx else _torch_lines(program)),
         *_answer_lines(network, program),
     ]
+
+
+def _our_lines(network: Network) -> list[str]:
+    """From the file to an answer, with this package."""
+    if isinstance(network, DenseHead):
+        lines = ['views, sizes = model.preprocess("photo.jpg")']
+        return [*lines, "print({stride: m.shape for stride, m in model.maps(views).items()})"]
+    lines = ['image = model.preprocess("photo.jpg")[None]  # (1, 3, S, S)']
+    if isinstance(network, Classifier) and network.num_classes:
+        label = "int(model(image).argmax())"
+        return [*lines, f"print(model.classes[{label}])" if network.classes else f"print({label})"]
+    return [*lines, "print([stage.shape for stage in model.body.stages(image)])"]
 
 
 def _image_lines(network: Network, program: Program) -> list[str]:

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, SegmentationAugmentConfig
+from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import SEGMENTATION, Metric
-from itpn_ray.models.segmentation.config import HEADS
+from itpn_ray.models.segmentation.config import HEADS, PIXELWISE
 from itpn_ray.tasks.config import DenseTaskConfig
 
 
@@ -52,6 +53,14 @@ class Segmentation(DenseTaskConfig):
         super().__post_init__()
         checks.one_of("task.head", self.head, HEADS)
         checks.not_negative("task.width", self.width)
+        if self.small_head and self.head in PIXELWISE:
+            raise ConfigError(
+                "task.small_head", True, f"{self.head} has none", "Use --task.width 64"
+            )
+        if self.head == "mask_dino" and self.width % 64:
+            raise ConfigError(
+                "task.width", self.width, "is no multiple of 64", "Use 64, 128 or 256"
+            )
         checks.not_negative("task.window", self.window)
         for scale in self.scales:
             checks.in_range("task.scales", scale, 0.1, 10.0)

@@ -52,6 +52,7 @@ def code_of(card: Path) -> str:
         ("rcnn", ".pt2", {"image_size": 64}),
         ("dino", ".safetensors", {}),
         ("pre", ".pt2", {}),
+        ("pre", ".safetensors", {}),
     ],
 )
 def test_the_python_of_a_card_runs(

@@ -42,7 +42,7 @@ def segmentation(masked: str, out: Path, head: str = "upernet", **changes: Any) 
         task=Segmentation(
             head=head,
             width=16 if head == "upernet" else 64,
-            small_head=True,
+            small_head=head != "upernet",
             short_side=64,
             long_side=128,
             window=64,
@@ -167,6 +167,21 @@ def test_names_of_masks_stay_apart() -> None:
     assert len(set(named)) == len(paths)
     assert named[0] == "a.png"
     assert all(name.endswith(".png") and len(name.encode()) <= 255 for name in named)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"head": "uperned"}, "Did you mean 'upernet'"),
+        ({"head": "upernet", "small_head": True}, r"task\.small_head = True: upernet has none"),
+        ({"head": "mask_dino", "width": 100}, r"task\.width = 100: is no multiple of 64"),
+        ({"scales": (0.0,)}, r"task\.scales = 0\.0"),
+        ({"stride": 600}, r"task\.stride = 600"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Segmentation(**fields)
 
 
 def test_compilation_is_refused(masked: str, tmp_path: Path) -> None:
