@@ -111,12 +111,10 @@ def check_detection(dataset: ShardedDataset) -> None:
     kind = dataset.manifest.kind
     if kind != "detection":
         hint = "Prepare a folder with boxes: COCO, YOLO, Pascal VOC, ... (docs/reference/data.md)"
-        raise DataError(
-            "data",
-            dataset.uri,
-            f"was prepared {_prepared(kind)}, but boxes are needed",
-            "Train on it with `itpn-ray detect nano_rotated`" if kind == "rotated" else hint,
-        )
+        if kind == "rotated":
+            hint = "Train on it with `itpn-ray detect fast_itpn_base_rotated_1x`"
+        cause = f"was prepared {_prepared(kind)}, but boxes are needed"
+        raise DataError("data", dataset.uri, cause, hint)
     check_any(dataset)
 
 

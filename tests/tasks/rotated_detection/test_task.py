@@ -145,7 +145,7 @@ def test_wrong_pairs_of_task_and_data_are_refused(
         (rotated(scenes, tmp_path), "for detection, but turned boxes are needed"),
         (rotated(prepared, tmp_path), "for classification, but turned boxes are needed"),
         (rotated(masked, tmp_path), "for segmentation, but turned boxes are needed"),
-        (detection(turned, tmp_path), r"NAME_rotated_1x"),
+        (detection(turned, tmp_path), r"fast_itpn_base_rotated_1x"),
         (classification(turned, tmp_path), "for rotated detection, but a class of each image"),
     ]
     for config, expected in pairs:
@@ -163,7 +163,7 @@ def test_wrong_pairs_of_weights_and_data_are_refused(
     upright, weights = task(scenes=scenes), str(tmp_path / "model.safetensors")
     upright.export(upright.build(), Path(weights))
     config = EvaluateConfig(weights=weights, data=turned, out=str(tmp_path))
-    with pytest.raises(DataError, match="NAME_rotated_1x"):
+    with pytest.raises(DataError, match="fast_itpn_base_rotated_1x"):
         evaluate(config, command="", console=Console())
     with pytest.raises(CheckpointError):
         task_class(RotatedDetection).load(weights)
