@@ -124,9 +124,11 @@ def _recipe(verb: str, name: str, step: Step) -> ExperimentConfig:
 
 def _small_recipe(paper: ExperimentConfig) -> str:
     """The nano recipe of a task and head."""
-    dino = isinstance(paper.task, Detection) and paper.task.head == "dino"
+    head = getattr(paper.task, "head", "")
     named_apart = {"clip_pretraining": "nano_clip", "rotated_detection": "nano_rotated"}
-    return "nano_dino" if dino else named_apart.get(paper.task.name, "nano")
+    if head in ("dino", "mask_dino"):
+        return f"nano_{head}"
+    return named_apart.get(paper.task.name, "nano")
 
 
 def _side(step: Step, paper: ExperimentConfig, scale: Scale) -> int:
