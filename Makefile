@@ -20,7 +20,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-demo: $(VENV)/.ready ## images -> prepare -> pretrain -> finetune -> evaluate -> tune -> submit -> report
+demo: $(VENV)/.ready ## images -> prepare -> pretrain -> finetune -> tune -> detect -> submit -> report
 	$(BIN)/itpn-ray demo
 
 test: $(VENV)/.ready ## the test suite

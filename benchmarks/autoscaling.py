@@ -137,7 +137,7 @@ def pretraining(data: Path, out: Path, run: str, workers: str, epochs: float) ->
         f"--workers={workers}", f"--optim.epochs={epochs:g}", "--optim.warmup-epochs=0",
         "--optim.global-batch=24", "--loader.transport=threads", "--loader.threads=1",
         "--eval-every=-1", "--log-every=1", "--checkpoint.every-steps=20", "--tracking.kind=none",
-        "--ray.resize-interval-s=5", "--ray.health-check-interval-s=0.2",
+        "--ray.resize-interval-s=5", "--ray.health-check-interval-s=0.2", "--spot-wait=0",
     ]  # fmt: skip
 
 

@@ -6,7 +6,8 @@ Each option is trained with each seed for as many epochs; held-out images are re
 size and fixed masks, and classified by their nearest neighbours among training images. Seconds are
 those of the processor, which other work on the machine disturbs less than the clock. A difference
 is that of two runs with one seed; its interval is Student's, 95 %, over the seeds. Writes
-pretraining-options.json and .md. Repeated with the same --work, it goes on where it stopped.
+pretraining-options.json and .md. A seed takes seven minutes of CPU. Repeated with the same --work,
+it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy.stats import t as student
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.lib.drawn import prepared_images  # noqa: E402
 from benchmarks.lib.interleave import machine, write_json  # noqa: E402
 from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 
@@ -79,13 +81,13 @@ def train(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def interval(differences: list[float]) -> tuple[float, float]:
-    """Mean of differences, and half the width of its 95 % interval."""
-    count = len(differences)
+def difference(found: list[float]) -> str:
+    """Mean of differences, and half the width of its 95 % interval; one seed has none."""
+    count, mean = len(found), fmean(found)
     if count < 2:
-        return fmean(differences), math.inf
-    half = student.ppf(0.975, count - 1) * stdev(differences) / math.sqrt(count)
-    return fmean(differences), float(half)
+        return f"{mean:+.3g}"
+    half = student.ppf(0.975, count - 1) * stdev(found) / math.sqrt(count)
+    return f"{mean:+.3g} ± {half:.2g}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -100,20 +102,27 @@ def table(lines: list[dict[str, Any]]) -> str:
         cells = [name]
         for key in METRICS_SHOWN:
             cells.append(f"{fmean(line[key] for line in own):.4g}")
-            mean, half = interval([line[key] - plain[line["seed"]][key] for line in own])
-            cells.append("" if name == PLAIN else f"{mean:+.3g} ± {half:.2g}")
+            told = difference([line[key] - plain[line["seed"]][key] for line in own])
+            cells.append("" if name == PLAIN else told)
         rows.append(" | ".join(cells))
     return "".join(f"| {row} |\n" for row in rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="prepared images")
+    parser.add_argument("--data", help="prepared images; none: drawn ones, with --quick")
+    parser.add_argument("--quick", action="store_true", help="a small run; writes under out/")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("out/pretraining-options"))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     options = parser.parse_args()
+    if options.quick:
+        options.epochs, options.seeds, options.out = 2, [0], Path("out/benchmarks")
+        options.work = Path("out/pretraining-options-quick")
+        options.data = options.data or str(prepared_images(options.work, train=128))
+    if not options.data:
+        parser.error("name prepared images with --data, or take drawn ones with --quick")
     lines: list[dict[str, Any]] = []
     for seed in options.seeds:  # seed by seed, so that what is there can be compared at any time
         for name in OPTIONS:

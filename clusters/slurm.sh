@@ -35,8 +35,8 @@ mapfile -t NODES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 HEAD=${NODES[0]}
 # Jobs of one user may share a node: each has its own port.
 PORT=$((20000 + SLURM_JOB_ID % 20000))
-ADDRESS=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$HEAD" hostname --ip-address)
-ADDRESS=${ADDRESS%% *}
+ADDRESS=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$HEAD" hostname --all-ip-addresses)
+ADDRESS=${ADDRESS%% *} # the first that is no loopback, which `hostname --ip-address` may be
 # Labels by which a run counts its costs: ITPN_RAY_LABELS=instance-type=p5.48xlarge,market=on-demand
 LABELS=(${ITPN_RAY_LABELS:+--labels="$ITPN_RAY_LABELS"})
 CPUS=(${SLURM_CPUS_PER_TASK:+--num-cpus="$SLURM_CPUS_PER_TASK"})

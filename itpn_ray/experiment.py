@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from itpn_ray import checks, renamed
 from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.models.zoo import is_zoo
 from itpn_ray.ray_runtime.config import PlacementConfig, RayConfig
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import settings_class
 from itpn_ray.tracking.config import TrackingConfig
+from itpn_ray.unprefixed import UNPREFIXED
 
 FREE_TO_CHANGE = (
     "out",
@@ -219,10 +219,8 @@ class ExperimentConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
-    placement: Annotated[PlacementConfig, tyro.conf.arg(name="")] = field(
-        default_factory=PlacementConfig
-    )
-    cost: Annotated[CostConfig, tyro.conf.arg(name="")] = field(default_factory=CostConfig)
+    placement: Annotated[PlacementConfig, UNPREFIXED] = field(default_factory=PlacementConfig)
+    cost: Annotated[CostConfig, UNPREFIXED] = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run):
@@ -314,8 +312,9 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def absolute(path: str) -> str:
-    """A local path made absolute; a URI, or nothing, stays as it is."""
-    return path if not path or "://" in path else str(Path(path).expanduser().absolute())
+    """A local path made absolute; a URI, a name of the zoo, or nothing, stays as it is."""
+    kept = not path or "://" in path or is_zoo(path)
+    return path if kept else str(Path(path).expanduser().absolute())
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:

@@ -149,7 +149,24 @@ def test_options_in_messages_exist(monkeypatch: pytest.MonkeyPatch) -> None:
             if "var(--" in text or "{--" in text:
                 continue  # a style sheet
             for option in re.findall(r"[ `(](--[a-z][\w.-]*\w)", text):
-                plain = option.replace("_", "-")
-                # A sweep's dimensions are named by their fields' paths.
-                plain = plain.replace("--space.PATH", "--space").replace("--space.", "--finetune.")
-                assert plain in known or plain.replace("no-", "", 1) in known, (path, text)
+                meant = meanings(option.replace("_", "-"))
+                assert known & meant, (path, text)
+
+
+def meanings(option: str) -> set[str]:
+    """The options that one in a text may stand for."""
+    if not option.startswith("--space."):
+        return {option, option.replace("no-", "", 1)}
+    # A sweep's dimensions are named by the paths of fields, of either stage.
+    path = option.removeprefix("--space.")
+    if path == "PATH":
+        return {"--space"}
+    return {f"--{path}", f"--finetune.{path}", f"--pretrain.{path}"}
+
+
+def test_a_dimension_stands_for_a_field_of_either_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = known_options(monkeypatch)
+    for path in ("optim.lr", "task.mask-ratio", "task.label-smoothing", "pretrain.task.mask-ratio"):
+        assert known & meanings(f"--space.{path}"), path
+    assert not known & meanings("--space.finetune.task.mask-ratio")
+    assert not known & meanings("--space.optim.rate")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.bench import Bench
-from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig
+from benchmarks.gpu.pretraining import write_teacher
+from itpn_ray.data.config import DetectionAugmentConfig, LoaderConfig, SegmentationAugmentConfig
 from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.synthetic.layouts import generate
@@ -26,10 +27,12 @@ from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.pixel_pretraining.task import PixelPretrainingTask
+from itpn_ray.tasks.segmentation.config import Segmentation
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training.checkpoint.state_files import state_digest
 from itpn_ray.training.claim import run_folder
@@ -88,10 +91,26 @@ def experiments(bench: Bench) -> dict[str, ExperimentConfig]:
         augment=VIEWS,
         optim=OptimConfig(global_batch=4, epochs=1, warmup_epochs=0, lr=1e-4),
     )
+    teacher = bench.scratch / "clip.safetensors"
+    write_teacher("clip_nano", base.model.image_size, teacher)
     return {
         "pixel pre-training": base,
+        "CLIP pre-training": dataclasses.replace(
+            base,
+            task=ClipPretraining(
+                teacher=str(teacher), teacher_model="clip_nano", pyramid_width=16, smallest_block=1
+            ),
+        ),
         "classification": dataclasses.replace(base, task=Classification()),
         "detection": detection,
+        "segmentation": dataclasses.replace(
+            base,
+            data=draw(bench.scratch / "masks", "ade"),
+            model=ModelConfig(name="nano", image_size=64),
+            task=Segmentation(width=16, short_side=64, long_side=128, window=64, stride=43),
+            augment=SegmentationAugmentConfig(short_side=64, long_side=128, crop_size=64),
+            optim=OptimConfig(global_batch=4, epochs=1, warmup_epochs=0, lr=1e-4),
+        ),
     }
 
 

@@ -91,9 +91,8 @@ def loop(bench: Bench, data: Path) -> dict[str, object]:
         bench, bench.scale.main, PixelPretraining(**bench.scale.decoder), stored_tokens=False
     )
     loader = new_loader(bench, data)
-    epochs = (loader.epoch(epoch) for epoch in itertools.count())
-    batches = prefetch(itertools.chain.from_iterable(epochs), bench.device)
     steps = loader.steps_per_epoch
+    batches = prefetch(loader.batches(0, WARM_UP + 2 * steps), bench.device)
     _train(bench, step, batches, WARM_UP)
     read, waited = _train(bench, step, batches, steps)
     resident, _ = _train(bench, step, itertools.repeat(step.batch), steps)

@@ -17,6 +17,7 @@ PLOTS = {
     "pretraining": ("images_per_s", ("network", "case"), "images/s"),
     "input": ("images_per_s", ("what",), "images/s"),
     "detection": ("images_per_s", ("head", "what", "variant"), "images/s"),
+    "segmentation": ("images_per_s", ("what", "variant"), "images/s"),
 }
 """Part -> what is plotted of its lines, what names a bar, and the axis."""
 

@@ -28,7 +28,8 @@ class Scale:
         batch: images of a pre-training step.
         teacher: CLIP teacher, a name in `TEACHERS`.
         views: images of a detector's training step.
-        small_head: whether detectors get the small head.
+        small_head: whether detectors and segmenters get a small head.
+        crops: images of a segmenter's batch, and their side in pixels.
         images: drawn JPEG files of the input part, and their mean side in pixels.
         repeats: rounds of each timing.
         least: seconds that one timing takes at least.
@@ -50,6 +51,7 @@ class Scale:
     teacher: str
     views: int
     small_head: bool
+    crops: tuple[int, int]
     images: tuple[int, int]
     repeats: int
     least: float
@@ -86,6 +88,7 @@ FULL = Scale(
     teacher="vit_base_patch16_clip_quickgelu_224",
     views=4,
     small_head=False,
+    crops=(16, 512),
     images=(4096, 430),
     repeats=5,
     least=0.15,
@@ -123,6 +126,7 @@ TOY = Scale(
     teacher="clip_nano",
     views=2,
     small_head=True,
+    crops=(2, 64),
     images=(24, 80),
     repeats=1,
     least=0.0,

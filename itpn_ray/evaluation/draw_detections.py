@@ -178,17 +178,20 @@ def _annotated(
 ) -> Iterator[_Mark]:
     """All objects, large ones first: small ones are drawn over them."""
     whole = np.array([0.0, 0.0, truth.size[1], truth.size[0]])
-    corners = truth.corners * scale if isinstance(truth, TileObjects) else None
     for number in np.argsort(-truth.areas, kind="stable").tolist():
         label = int(truth.classes[number])
+        corners, mask, left_out = None, None, "crowd"
+        if isinstance(truth, TileObjects):
+            left_out = "difficult"
+            corners = (truth.corners[number] * scale).reshape(-1).tolist()
+        else:
+            mask = part_mask(truth, number, whole, size[1], size[0]).astype(np.uint8)
         yield _Mark(
             box=(truth.boxes[number] * scale).tolist(),
-            text=names[label] + (" (crowd)" if truth.crowds[number] else ""),
+            text=names[label] + (f" ({left_out})" if truth.crowds[number] else ""),
             colour=class_colour(label),
-            mask=part_mask(truth, number, whole, size[1], size[0]).astype(np.uint8)
-            if corners is None
-            else None,
-            corners=None if corners is None else corners[number].reshape(-1).tolist(),
+            mask=mask,
+            corners=corners,
         )
 
 

@@ -114,7 +114,9 @@ def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str
     return _card(title, legend, "".join(parts))
 
 
-def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: bool) -> str:
+def scatter_chart(
+    title: str, marks: Sequence[Mark], *, x: str, y: str, steps: bool = False, joined: bool = True
+) -> str:
     """A chart of dots, some of them joined.
 
     Args:
@@ -123,6 +125,7 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
         x: the metric across, e.g. ``images_per_s``.
         y: the metric upwards.
         steps: join the front as steps, fastest last; otherwise straight, in the order given.
+        joined: whether the front is joined at all.
     """
     marks = [mark for mark in marks if _is_drawable(mark.x) and _is_drawable(mark.y)]
     if not marks:
@@ -130,7 +133,7 @@ def scatter_chart(title: str, marks: Sequence[Mark], *, x: str, y: str, steps: b
     across = Axis([mark.x for mark in marks], LEFT, WIDTH - RIGHT, pad=0.12)
     up = Axis([mark.y for mark in marks], HEIGHT - BOTTOM, TOP, pad=0.15)
     parts = [_frame(across, up, y, x)]
-    corners = [(mark.x, mark.y) for mark in marks if mark.front]
+    corners = [(mark.x, mark.y) for mark in marks if mark.front and joined]
     if steps:
         corners.sort()
         # Out to the next speed only at its accuracy: between two trials nothing was measured.

@@ -35,8 +35,9 @@ class Bill:
 
     @property
     def tells(self) -> bool:
-        """Whether there is more to tell than that one unnamed machine ran."""
-        return any(one.held.machine or one.held.market for one in self.ledger.holdings)
+        """Whether machines whose type or market is known were held at all."""
+        known = (one for one in self.ledger.holdings if one.held.machine or one.held.market)
+        return any(one.seconds() for one in known)
 
     @property
     def lost(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +15,12 @@ DOTA = "DOTA mAP"
 
 def _fine_tuned(row: str, pretrain: str, finetune: str, paper: float, large: str = "") -> Cell:
     """A row of Tables 3 and 4; `large` is the recipe of ImageNet-22K in between."""
-    first = Step(verb="pretrain", recipe=pretrain)
-    last = Step(verb="finetune", recipe=finetune)
-    steps: tuple[Step, ...] = (first, last)
+    steps: tuple[Step, ...] = (Step(verb="pretrain", recipe=pretrain),)
+    changes = {}
     if large:
-        between = Step(verb="finetune", recipe=large, data="intermediate")
-        last = dataclasses.replace(last, changes={"task.init_head": True})
-        steps = (first, between, last)
+        steps += (Step(verb="finetune", recipe=large, data="intermediate"),)
+        changes = {"task.init_head": True}
+    steps += (Step(verb="finetune", recipe=finetune, changes=changes),)
     return Cell(row=row, column=IMAGENET, steps=steps, metric="top1", paper=paper)
 
 
@@ -190,10 +188,7 @@ TABLE6 = Table(
             {"dino": (0.558,), "mask_dino": (0.546,)},
         ),
         *_dense(
-            "iTPN-B",
-            "itpn_base_clip_l_300",
-            "itpn_base",
-            {"dino": (0.561,), "upernet": (0.553,)},
+            "iTPN-B", "itpn_base_clip_l_300", "itpn_base", {"dino": (0.561,), "upernet": (0.553,)}
         ),
         *_dense(
             "Fast-iTPN-B",

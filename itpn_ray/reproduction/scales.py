@@ -124,11 +124,10 @@ def _recipe(verb: str, name: str, step: Step) -> ExperimentConfig:
 
 def _small_recipe(paper: ExperimentConfig) -> str:
     """The nano recipe of a task and head."""
-    head = getattr(paper.task, "head", "")
-    named_apart = {"clip_pretraining": "nano_clip", "rotated_detection": "nano_rotated"}
-    if head in ("dino", "mask_dino"):
-        return f"nano_{head}"
-    return named_apart.get(paper.task.name, "nano")
+    by_task = {"clip_pretraining": "nano_clip", "rotated_detection": "nano_rotated"}
+    by_head = {"dino": "nano_dino", "mask_dino": "nano_mask_dino"}
+    head = str(getattr(paper.task, "head", ""))
+    return by_head.get(head) or by_task.get(paper.task.name, "nano")
 
 
 def _side(step: Step, paper: ExperimentConfig, scale: Scale) -> int:

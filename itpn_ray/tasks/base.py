@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
+import torch
 from torch import nn
 
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
@@ -139,6 +140,10 @@ class Task(ABC, Generic[C, N, T]):
     def build(self) -> N:
         """The network to train, on the CPU, with the loss inside."""
 
+    def compile(self, network: N) -> nn.Module:
+        """What is called in a step in the place of ``network``, on its device, compiled."""
+        return cast(nn.Module, torch.compile(network))
+
     @abstractmethod
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Turn a device batch of the loader into the network's input; draws are by sample id."""
@@ -207,6 +212,11 @@ class Task(ABC, Generic[C, N, T]):
         """Multiply-adds of an image's forward pass in training, by part: student, teacher."""
         del network
         return {}
+
+    def work_share(self, batch: Batch) -> float:
+        """Multiply-adds of an image of a prepared training batch over `multiply_adds`, about."""
+        del batch
+        return 1.0
 
     @abstractmethod
     def export(self, network: N, path: Path) -> None:
@@ -322,6 +332,11 @@ class Task(ABC, Generic[C, N, T]):
         raise ConfigError(
             "weights", cls.__name__, "has nothing to predict", "Give a fine-tuned network"
         )
+
+    @classmethod
+    def answers(cls) -> bool:
+        """Whether trained networks of this task have answers for images."""
+        return cls.predictor.__func__ is not Task.predictor.__func__  # type: ignore[attr-defined]
 
     @classmethod
     def categories(cls, network: T) -> list[dict[str, Any]] | None:

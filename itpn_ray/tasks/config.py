@@ -56,8 +56,8 @@ class ModelConfig:
     """Use 3x3 convolutions where the paper has channel MLPs: in stages 1 and 2, and in the pyramid
     (the paper's comparison, Table 9)."""
     init: str = ""
-    """Weights to start from: a weight file of this project or of the authors, or a run's folder;
-    empty: random."""
+    """Weights to start from: a weight file of this project or of the authors, a run's folder, or
+    zoo:NAME, a network that comes with the package; empty: random."""
     init_key: str | None = None
     """Which network of an initial file that holds several, such as model_ema; None: as the
     run says when it starts."""

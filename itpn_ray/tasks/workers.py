@@ -30,6 +30,6 @@ def without_own_share(parts: Mapping[str, Tensor], images: Tensor, mean: Mean) -
         images: its images, (B, ...).
         mean: averages a normaliser over workers.
     """
-    own = images.new_tensor(float(len(images)))
+    own = images.new_full((), len(images))
     even = mean(own) / own
     return {name: part * even for name, part in parts.items()}

@@ -25,6 +25,21 @@ def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]
     return flat
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """The data that a run trains on.
+
+    Attributes:
+        uri: where it lies.
+        digest: SHA-256 (hex) of its content.
+        images: number of each split.
+    """
+
+    uri: str
+    digest: str
+    images: Mapping[str, int]
+
+
 class Tracker(ABC):
     """One run's record. Steps are global optimiser steps; a run is known by its key."""
 
@@ -51,6 +66,14 @@ class Tracker(ABC):
     @abstractmethod
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
         """Keep a copy of a file under a folder of the run; secrets in text files are hidden."""
+
+    def log_source(self, command: str, data: DataSource) -> None:
+        """Record what the run is made from: the command, this package's commit, the data."""
+        del command, data
+
+    def log_model(self, weights: Path, name: str) -> None:
+        """Keep the trained network as a model that answers, registered under a name."""
+        del weights, name
 
     @abstractmethod
     def finish(self, status: RunStatus = "FINISHED") -> None:

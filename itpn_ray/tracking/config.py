@@ -32,16 +32,33 @@ class TrackingConfig:
         uri: an MLflow server (``http://host:5000``) or database (``sqlite:////path/mlflow.db``);
             empty means the embedded database ``mlflow.db`` beside the run folders.
         experiment: the MLflow experiment that groups the runs.
+        register: a name under which MLflow's registry gets the trained network, as a model that
+            answers for images; empty: it is not kept there.
     """
 
     kind: TrackerKind = "mlflow"
     uri: str = ""
     experiment: str = "itpn_ray"
+    register: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TrackerKind):
             raise ConfigError(
                 "tracking.kind", self.kind, "unknown tracker", "Choose mlflow or none"
+            )
+        if self.register and self.kind != "mlflow":
+            raise ConfigError(
+                "tracking.register",
+                self.register,
+                f"needs MLflow, and tracking.kind is {self.kind}",
+                "Use --tracking.kind mlflow, or leave it out",
+            )
+        if re.search(r"[/:.%\"'\n]", self.register):  # MLflow's own rule, and its addresses
+            raise ConfigError(
+                "tracking.register",
+                self.register,
+                "is no name of a model",
+                "Leave out quotes and any of / : . %",
             )
         if not self.experiment.strip():
             raise ConfigError(

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itpn_ray.errors import ConfigError
-from itpn_ray.tracking.base import Parameters, RunStatus, Tracker
+from itpn_ray.tracking.base import DataSource, Parameters, RunStatus, Tracker
+from itpn_ray.tracking.mlflow_model import log_model, log_source
 from itpn_ray.tracking.redact import redact, redact_value
 from itpn_ray.tracking.system import SystemSampler
 
@@ -142,6 +143,24 @@ class MlflowTracker(Tracker):
                 self._reach().log_artifact(self._run_id, str(source), folder or None)
             except (MlflowException, OSError) as error:
                 _log.warning("MLflow did not take %s: %s", path, redact(str(error)))
+
+    def log_source(self, command: str, data: DataSource) -> None:
+        """Add data and source to the run; a server that does not answer costs a warning."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            log_source(self._reach(), self._run_id, command, data)
+        except MlflowException as error:
+            _log.warning("MLflow did not take the run's data: %s", redact(str(error)))
+
+    def log_model(self, weights: Path, name: str) -> None:
+        """Register the network; a server that does not answer costs a warning."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            log_model(self._reach(), self._run_id, weights, name)
+        except (MlflowException, OSError) as error:
+            _log.warning("MLflow did not register %s: %s", name, redact(str(error)))
 
     def finish(self, status: RunStatus = "FINISHED") -> None:
         """Send what waits and close the run."""

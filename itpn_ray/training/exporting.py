@@ -9,6 +9,7 @@ from pathlib import Path
 
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict
+from itpn_ray.models.zoo import is_zoo, zoo_file
 from itpn_ray.runs.folder import CONFIG, EXPORT
 from itpn_ray.runs.mirror import fetched, is_uri
 from itpn_ray.storage import local_copy
@@ -33,7 +34,7 @@ def export(config: ExperimentConfig, folder: Path) -> Path:
 
 
 def weight_file(named: str, say: Callable[[str], None]) -> Path:
-    """The weight file that is meant: a file itself, or that of a run's folder.
+    """The weight file that is meant: a file itself, that of a run's folder or of ``zoo:NAME``.
 
     Of a run that has not ended, its checkpoint is exported, beside where the trained weights will
     be, unless an earlier call has done so.
@@ -46,7 +47,7 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
         CheckpointError: there is no such file, or the folder holds no weights.
         DataError: the data of a run that has not ended cannot be read.
     """
-    path = _here(named)
+    path = zoo_file(named) if is_zoo(named) else _here(named)
     if not path.is_dir():
         return path
     if (path / EXPORT).is_file() or not (path / CONFIG).is_file():

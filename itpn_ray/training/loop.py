@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -94,7 +94,8 @@ def train(parts: TrainingParts) -> nn.Module:
     network = task.build().to(worker.device).train()
     full = peak_rate(task, network, worker.device)
     # Before the optimiser: sharding puts other parameters in the place of these.
-    model = worker.wrap_model(network, sharded=config.sharded, compile=config.model.compile)
+    compile = task.compile if config.model.compile else None
+    model = worker.wrap_model(network, sharded=config.sharded, compile=compile)
     optimizer = make_optimizer(
         network, task.layer_ids(network), task.no_weight_decay(network), config.optim
     )
@@ -139,7 +140,7 @@ def train(parts: TrainingParts) -> nn.Module:
                     )
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            meter.step(config.optim.global_batch)
+            meter.step(config.optim.global_batch, parts.task.work_share(batch))
             if step % config.log_every == 0 or step == last:
                 meter.record(step, step / per_epoch, rate=rate, grad_norm=norm)
             best = False
@@ -261,7 +262,7 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
     """
     trained, network = network, _gathered(parts, network).eval()
     batches = partial(prefetch, parts.val, parts.worker.device)
-    with torch.no_grad(), parts.worker.autocast():
+    with torch.no_grad(), parts.worker.autocast(), _eager(parts.config):
         found = parts.task.evaluate_ratios(network, batches, parts.worker.reduce)
         figures = {k: v for evaluation in found for k, v in evaluation.metrics.items()}
         best = _is_best(parts, figures, step)
@@ -277,6 +278,12 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
     trained.train()
     parts.evaluated({**figures, "step": step, "epoch": epoch})
     return best
+
+
+def _eager(config: ExperimentConfig) -> AbstractContextManager[object]:
+    """Nothing is compiled meanwhile: evaluations have sizes and a mode of their own."""
+    # Not unless it is needed, for the compiler takes seconds to import.
+    return torch.compiler.set_stance("force_eager") if config.model.compile else nullcontext()
 
 
 def _is_best(parts: TrainingParts, figures: dict[str, float], step: int) -> bool:

@@ -64,10 +64,16 @@ class Meter:
             value = value.detach().double() * share
             self._terms[name] = self._terms[name] + value if name in self._terms else value
 
-    def step(self, images: int) -> None:
-        """One optimiser step over ``images`` images (over all workers) has ended."""
+    def step(self, images: int, work: float = 1.0) -> None:
+        """One optimiser step has ended.
+
+        Args:
+            images: over all workers.
+            work: of an image, over that of one of full size.
+        """
         self._count += 1
         self._images += images
+        self._work += images * work
 
     def record(self, step: int, epoch: float, *, rate: float, grad_norm: float) -> None:
         """Write the means since the last record; called by all ranks together.
@@ -90,7 +96,7 @@ class Meter:
         }
         values |= {f"{phase}_s": s / self._count for phase, s in sorted(self._seconds.items())}
         if self.peak_rate:
-            values["mfu"] = values["images_per_s"] / self.worker.world / self.peak_rate
+            values["mfu"] = self._work / elapsed / self.worker.world / self.peak_rate
         if self.worker.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         if self.worker.is_main:
@@ -116,4 +122,5 @@ class Meter:
         self._seconds: dict[str, float] = {}
         self._count = 0
         self._images = 0
+        self._work = 0.0
         self._begin = time.perf_counter()

@@ -77,14 +77,15 @@ def training_flops(multiply_adds: Mapping[str, int]) -> float:
 
 
 def peak_rate(task: AnyTask, network: nn.Module, device: torch.device) -> float:
-    """Images a second that would keep the device fully busy; 0 for CPUs and unknown GPUs.
+    """Images a second that would keep the device fully busy; 0 where that is not known.
 
-    MFU is the images a second that a worker trains on, divided by this.
+    It is not for CPUs, GPUs that are not listed, and tasks that count no multiply-adds. MFU is the
+    images a second that a worker trains on, divided by this.
     """
     if device.type != "cuda":
         return 0.0
-    peak = peak_flops(torch.cuda.get_device_name(device))
-    return peak / training_flops(task.multiply_adds(network))
+    flops = training_flops(task.multiply_adds(network))
+    return peak_flops(torch.cuda.get_device_name(device)) / flops if flops else 0.0
 
 
 def peak_flops(name: str) -> float:

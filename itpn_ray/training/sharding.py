@@ -12,19 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from itpn_ray.models import Trunk
 from itpn_ray.models.layers.blocks import Block
 
 
-def shard(network: nn.Module, device: torch.device, world: int) -> None:
+def shard(network: nn.Module, device: torch.device, world: int, *, bf16: bool) -> None:
     """Spread every parameter over ``world`` workers, in place.
 
     Each block, also of teachers and averages, is gathered only while it computes. What lies outside
     the blocks stays gathered during a step, and so do blocks whose parts their trunk uses one by
     one: with relative position, with windows, or when tokens leave.
+
+    Args:
+        network: on ``device``.
+        device: of this worker.
+        world: workers.
+        bf16: gather weights in bf16, which is half of what is sent and needs no cast in each layer;
+            gradients are summed in float32, and what the optimiser moves stays float32.
     """
     mesh = init_device_mesh(device.type, (world,))
     in_parts = {
@@ -33,11 +40,17 @@ def shard(network: nn.Module, device: torch.device, world: int) -> None:
         if isinstance(trunk, Trunk) and (trunk.acceleration.active or trunk.home_index is not None)
         for block in trunk.stage3
     }
+    # Inputs are left as they are: boxes, labels and draws would lose their digits.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None,
+        reduce_dtype=torch.float32 if bf16 else None,
+        cast_forward_inputs=False,
+    )
     for module in network.modules():
         if isinstance(module, Block) and module not in in_parts:
-            fully_shard(module, mesh=mesh)
+            fully_shard(module, mesh=mesh, mp_policy=policy)
     # Last, for it takes the parameters that no block has taken.
-    fully_shard(network, mesh=mesh)
+    fully_shard(network, mesh=mesh, mp_policy=policy)
 
 
 def gather_full(value: Any) -> Any:

@@ -120,14 +120,9 @@ class Spending:
                 f"{self._config.prices} has no price for {unpriced}",
                 "Fill it in, name the machine with --machine, or leave --max-cost out",
             )
-        reserve = self._ledger.rate * RESERVE_S / 3600
-        if self._ledger.cost() + reserve >= cap:
+        if self._ledger.cost() + self._reserve() >= cap:
             raise ConfigError(
-                "max_cost",
-                cap,
-                f"the run has cost {self._shown(self._ledger.cost())}, and {RESERVE_S:.0f} s of "
-                f"these machines to save and end cost {self._shown(reserve)}",
-                "Give a larger --max-cost",
+                "max_cost", cap, f"the run {self._so_far()}", "Give a larger --max-cost"
             )
 
     def _follow(self) -> None:
@@ -149,9 +144,19 @@ class Spending:
         if unpriced := self._unpriced():
             cause, hint = f"there is no price for {unpriced}", "Fill it in, and repeat the command"
             self._run.cap(self._reason(cause, hint), at_once=False)
-        elif cost + self._ledger.rate * RESERVE_S / 3600 >= cap:
-            cause, hint = f"it has cost {self._shown(cost)}", "Repeat the command with a larger one"
+        elif cost + self._reserve() >= cap:
+            cause, hint = f"it {self._so_far()}", "Repeat the command with a larger --max-cost"
             self._run.cap(self._reason(cause, hint), at_once=cost >= cap)
+
+    def _reserve(self) -> float:
+        """What is left of the cap for the last step, its checkpoint and the end."""
+        return self._ledger.rate * RESERVE_S / 3600
+
+    def _so_far(self) -> str:
+        return (
+            f"has cost {self._shown(self._ledger.cost())}, and {RESERVE_S:.0f} s of its machines "
+            f"to save and end cost {self._shown(self._reserve())}"
+        )
 
     def _unpriced(self) -> str:
         """A machine at hand that has no price, in words; empty: all have one."""

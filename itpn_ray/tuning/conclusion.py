@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.metrics import Metric
+from itpn_ray.models.weights.config import ExportConfig
+from itpn_ray.models.weights.export import export
 from itpn_ray.runs.folder import CONFIG, EXPORT, REPEATS
 from itpn_ray.runs.mirror import is_uri
 from itpn_ray.storage import join, local_copy
@@ -21,10 +24,11 @@ from itpn_ray.terminal.console import Console
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
-from itpn_ray.tuning.config import TRIALS, SweepConfig, pretraining, trial
+from itpn_ray.tuning.config import TRIALS, SweepConfig, pretraining, tracking_of_runs, trial
 from itpn_ray.tuning.importance import importances, refusal, usable
+from itpn_ray.tuning.next_sweep import next_sweep
 from itpn_ray.tuning.searcher import evaluations, trial_folder
-from itpn_ray.tuning.speed import scores
+from itpn_ray.tuning.speed import free_of_speed, scores
 from itpn_ray.tuning.study import DESIGN, SweepStudy, name_of
 
 Rows = Sequence[Mapping[str, Any]]
@@ -39,8 +43,18 @@ def repeated(
     weights: Mapping[str, str],
     command: str,
     console: Console,
+    parent: str,
 ) -> dict[str, list[float]]:
     """Train the best trials again with other seeds, one after the other.
+
+    Args:
+        config: the sweep.
+        rows: of trials that have an evaluation.
+        study: of the sweep.
+        weights: of each pre-training, by its name.
+        command: for the runs' records.
+        console: to tell people.
+        parent: the tracker's key of the sweep.
 
     Returns:
         The headline metric of every run of a row, its own first, by `row_key`.
@@ -55,7 +69,7 @@ def repeated(
         for number in range(1, config.seeds):
             again = repeat(config, name, points[name], weights, number)
             console.say(f"{name} once more, with seed {again.seed}")
-            train(again, command=command, console=console)
+            train(again, command=command, console=console, parent=parent)
             figures = evaluations(run_folder(again), metric)[-1]
             served = scores(config, points[name], figures)
             for row in (row for row in rows if row["trial"] == name):
@@ -74,14 +88,20 @@ def repeat(
     """A trial with the seed that is ``number`` above its own."""
     init = weights[pretraining(config, point).run] if weights else config.finetune.model.init
     own = trial(config, config.place, f"{name}-repeat-{number}", point, init)
-    return dataclasses.replace(own, out=join(config.place, REPEATS), seed=own.seed + number)
+    return dataclasses.replace(
+        own,
+        out=join(config.place, REPEATS),
+        seed=own.seed + number,
+        tracking=tracking_of_runs(config),
+    )
 
 
 def conclude(
     config: SweepConfig, rows: Rows, values: Mapping[str, Sequence[float]], study: SweepStudy
 ) -> dict[str, Any]:
-    """``best``, the trial to use, and ``answer``, a sentence on it; ``repeats``, its interval and
-    others; ``importance``, a list, or ``importance_refused``, the reason.
+    """``best``, the trial to use, ``best_migration``, its r, and ``answer``, a sentence on it;
+    ``repeats``, its interval and others; ``importance``, a list, or ``importance_refused``, the
+    reason; ``next``, what the next sweep should try; ``settings``, what varied.
     """
     metric = config.finetune.task.headline()
     images = len(open_dataset(config.data, "val"))
@@ -95,6 +115,8 @@ def conclude(
     refused = refusal(len(planned))
     return {
         **_answer(whole, rows, told, metric, settings, limits),
+        "settings": settings,
+        "next": next_sweep(rows, free_of_speed(config.dimensions), metric),
         "repeats": [
             {"trial": row["trial"], metric.name: one.value, "half": one.half, "seeds": one.seeds}
             for row in rows
@@ -122,23 +144,31 @@ def _answer(
     metric: Metric,
     settings: Sequence[str],
     limits: Mapping[str, float],
-) -> dict[str, str]:
+) -> dict[str, Any]:
     if not whole:
-        return {"best": "", "answer": "no trial came to its end, so there is none to use"}
+        return {
+            "best": "",
+            "best_migration": 0.0,
+            "answer": "no trial came to its end, so there is none to use",
+        }
     choice = recommended(whole, told, metric)
     return {
         "best": str(choice["trial"]),
+        "best_migration": choice.get("migration", 0.0),
         "answer": sentence(choice, rows, told, metric, settings, **limits),
     }
 
 
-def apply_trial(config: SweepConfig, folder: Path, best: str) -> str:
+def apply_trial(config: SweepConfig, folder: Path, best: str, ratio: float) -> str:
     """Copy a trial's settings and weights to `BEST`, a run's folder that every verb takes.
+
+    The winner of a sweep with elastic r is fixed at the r that is recommended.
 
     Args:
         config: the sweep; ``apply`` names the trial, or is `BEST`.
         folder: the sweep's folder.
         best: the trial that the sweep recommends.
+        ratio: its r.
 
     Returns:
         Where they are kept.
@@ -157,7 +187,12 @@ def apply_trial(config: SweepConfig, folder: Path, best: str) -> str:
         )
     (folder / BEST / EXPORT).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / BEST / EXPORT)
-    shutil.copyfile(trial_folder(folder, name) / CONFIG, folder / BEST / CONFIG)
+    settings = json.loads((trial_folder(folder, name) / CONFIG).read_text())
+    if config.apply == BEST and settings.get("model", {}).get("elastic_migration"):
+        settings["model"] |= {"elastic_migration": [], "migration": ratio}
+        fixed = str(folder / BEST / EXPORT)
+        export(ExportConfig(file=fixed, out=fixed, migration=ratio))
+    (folder / BEST / CONFIG).write_text(json.dumps(settings, indent=1))
     return join(config.place, BEST)
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from itpn_ray import checks
 from itpn_ray.costs.config import CostConfig
+from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, as_saved_today, to_dict
 from itpn_ray.ray_runtime.config import RayConfig
@@ -35,6 +36,7 @@ DEFAULT_SPACE = (
     "model.migration choice 0 0.1 0.2 0.3 0.4",
 )
 """λ of pre-training (paper, eq. 4), layer decay and r of fine-tuning (4.1)."""
+TORCH, ONNX = TARGETS = ("torch", "onnx")
 SEARCHES = ("tpe", "quasi", "random", "grid")
 PRETRAINED = "pretrained"
 """Folder in OUT of the pre-trainings that sweeps share."""
@@ -78,6 +80,9 @@ class SweepConfig:
     """Images/s that a network must do to be trained, as timed before the trials; 0: any."""
     at_most_ms: float = 0.0
     """Milliseconds that a network may take for one image alone; 0: any."""
+    target: str = TORCH
+    """What is timed: the network in PyTorch on a trial's device (torch), or its ONNX graph under
+    onnxruntime on the CPU (onnx)."""
     speed_batch: int = 32
     """Images a forward pass when images/s are timed."""
     grace_epochs: int = 2
@@ -109,6 +114,7 @@ class SweepConfig:
         for name in ("quasi", "extend", "repeat_best", "at_least", "at_most_ms", "noise"):
             checks.not_negative(name, getattr(self, name) or 0)
         checks.one_of("search", self.search, SEARCHES)
+        checks.one_of("target", self.target, TARGETS)
         checks.in_range("reduction", self.reduction, 2, 100)
         for name, one in (("pretrain", self.pretrain), ("finetune", self.finetune)):
             if one.cost != CostConfig():
@@ -191,23 +197,30 @@ def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
     """
     own = applied(config.pretrain, stage_of(config.dimensions, "pretrain"), point)
     own = dataclasses.replace(own, data=config.data)
-    tracking = config.tracking
-    if tracking.kind != "none":
-        # All runs of the sweep in one place: the embedded database lies in the sweep's own out.
-        tracking = dataclasses.replace(tracking, uri=tracking_uri(tracking, config.out))
     return dataclasses.replace(
         own,
         run=f"pretrain-{settings_digest(own)}",
         out=join(config.out, PRETRAINED),
         cost=dataclasses.replace(config.cost, max_cost=0.0),  # the sweep holds to its own
-        tracking=tracking,
+        tracking=tracking_of_runs(config),
     )
 
 
+def tracking_of_runs(config: SweepConfig) -> TrackingConfig:
+    """All runs of the sweep in one place: the embedded database lies in the sweep's own out."""
+    if config.tracking.kind == "none":
+        return config.tracking
+    return dataclasses.replace(config.tracking, uri=tracking_uri(config.tracking, config.out))
+
+
 def settings_digest(config: ExperimentConfig) -> str:
-    """Twelve hexadecimal digits of what a run computes, whatever its name, place and workers."""
-    named = ("run", "out", *FREE_TO_CHANGE)
+    """Twelve hexadecimal digits of what a run computes, whatever its name, place and workers.
+
+    The data count by their content, so that they may be moved.
+    """
+    named = ("run", "out", "data", *FREE_TO_CHANGE)
     plain = {k: v for k, v in flatten(to_dict(config)).items() if not k.startswith(named)}
+    plain["data"] = read_manifest(config.data).digest
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

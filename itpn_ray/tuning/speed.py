@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.speed import Speed
@@ -23,7 +25,8 @@ from itpn_ray.tasks.registry import task_class
 from itpn_ray.tasks.trained import EvaluationPlace
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.setup import make_task
-from itpn_ray.tuning.config import SweepConfig, trial
+from itpn_ray.tuning.config import ONNX, TORCH, SweepConfig, trial
+from itpn_ray.tuning.onnx_speed import onnx_speeds
 from itpn_ray.tuning.space import Dimension, Point, combinations, stage_of
 
 FILE = "speeds.json"
@@ -72,6 +75,12 @@ def shaping(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
     return tuple(found)
 
 
+def free_of_speed(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
+    """The dimensions that no trial's speed depends on."""
+    decisive = shaping(dimensions)
+    return tuple(one for one in dimensions if one not in decisive)
+
+
 def networks(config: SweepConfig) -> list[ExperimentConfig]:
     """Settings of fine-tuning for each network that trials can ask for, without initial weights."""
     start = {one.name: one.values[0] for one in config.dimensions}
@@ -105,7 +114,7 @@ def timings(config: SweepConfig, folder: Path, *, gpu: bool) -> dict[str, Timing
     known = read_timings(path)
     wanted = [one for one in networks(config) if key_of(one.model) not in known]
     if wanted:
-        work = partial(_timer, config.speed_batch, gpu)
+        work = partial(_timer, config.speed_batch, gpu, config.target)
         tasks = [[to_dict(one) for one in wanted]]
         cpus, gpus = config.finetune.cpus_per_worker, float(gpu)
         for found in run_on_ray(work, tasks, workers=1, cpus=cpus, gpus=gpus):
@@ -175,15 +184,16 @@ def check_reachable(config: SweepConfig, known: Timings) -> None:
     )
 
 
-def _timer(batch: int, gpu: bool) -> Any:
+def _timer(batch: int, gpu: bool, target: str) -> Any:
     def work(settings: Iterable[dict[str, Any]]) -> Iterator[dict[str, Timing]]:
-        yield time_networks([from_dict(plain) for plain in settings], batch=batch, gpu=gpu)
+        configs = [from_dict(plain) for plain in settings]
+        yield time_networks(configs, batch=batch, gpu=gpu, target=target)
 
     return work
 
 
 def time_networks(
-    configs: Sequence[ExperimentConfig], *, batch: int, gpu: bool
+    configs: Sequence[ExperimentConfig], *, batch: int, gpu: bool, target: str = TORCH
 ) -> dict[str, Timing]:
     """Time networks in turn, in this process; those of different sizes one size after the other.
 
@@ -191,6 +201,7 @@ def time_networks(
         configs: settings of the runs that would train them.
         batch: images a forward pass, for the throughput.
         gpu: whether on a GPU, in its training precision.
+        target: see `SweepConfig`.
 
     Returns:
         Timings by `key_of`.
@@ -201,8 +212,8 @@ def time_networks(
         groups[config.model.name, config.model.image_size].append(config)
     found: dict[str, Timing] = {}
     for group in groups.values():
-        many = _speeds(group, worker, batch)
-        alone = _speeds(group, worker, 1)
+        many = _speeds(group, worker, batch, target)
+        alone = _speeds(group, worker, 1, target)
         found |= {
             key: Timing(throughput=many[key], latency_ms=1000 / alone[key].images_per_s)
             for key in many
@@ -211,9 +222,9 @@ def time_networks(
 
 
 def _speeds(
-    configs: Sequence[ExperimentConfig], worker: TrainContext, batch: int
+    configs: Sequence[ExperimentConfig], worker: TrainContext, batch: int, target: str
 ) -> dict[str, Speed]:
-    """Speeds of networks of one size, in turn, as their task times them."""
+    """Speeds of networks of one size, in turn, as their task times them, or as ONNX graphs."""
     dataset = open_dataset(configs[0].data, "val")
     with tempfile.TemporaryDirectory() as folder:
         place = EvaluationPlace(
@@ -224,12 +235,15 @@ def _speeds(
             batch=batch,
             folder=Path(folder),
         )
+        files: dict[str, Path] = {}
         made = {}
         for number, config in enumerate(configs):
             task = make_task(config, dataset.classes)
-            file = Path(folder) / f"{number}.safetensors"
+            file = files[key_of(config.model)] = Path(folder) / f"{number}.safetensors"
             task.export(task.build(), file)
             made[float(number)] = task.load(str(file))[0].to(worker.device)
+        if target == ONNX:
+            return onnx_speeds(files, batch=batch, threads=torch.get_num_threads())
         evaluator = task_class(configs[0].task).evaluator(made[0.0], dataset.classes, place)
         with worker.autocast():
             timed = evaluator.speeds(made)

@@ -17,6 +17,7 @@ from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.experiment import absolute
 from itpn_ray.formatting import label, with_certainty
 from itpn_ray.metrics import Metric
+from itpn_ray.models.weights.export import check_onnx_libraries
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
 from itpn_ray.runs.folder import EXPORT, claim, tracking_key, write_about
@@ -35,6 +36,7 @@ from itpn_ray.training.spending import Spending
 from itpn_ray.training.stopping import SweepStop
 from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
+    ONNX,
     SweepConfig,
     pretraining,
     sweep_as_saved_today,
@@ -50,7 +52,8 @@ from itpn_ray.tuning.speed import (
     shaping,
     timings,
 )
-from itpn_ray.tuning.study import SweepStudy, warm_start
+from itpn_ray.tuning.spent import hours, hours_line
+from itpn_ray.tuning.study import SweepStudy, name_of, warm_start
 
 FREE = (
     *("out", "run", "ray", "cost", "concurrent"),
@@ -106,6 +109,8 @@ def _preflight(config: SweepConfig) -> None:
         ItpnError: see `preflight`, and a dimension that decides speeds but cannot be timed.
     """
     shaping(config.dimensions)
+    if config.target == ONNX:
+        check_onnx_libraries("target", config.target)
     first = {one.name: one.values[0] for one in config.dimensions}
     preflight(trial(config, config.place, "trial", first, init=config.finetune.model.init))
     if config.pretrains:
@@ -133,19 +138,26 @@ def _run(
     if config.warm_start:
         taken = warm_start(study, _earlier(config.warm_start))
         console.say(f"{taken} trials of {config.warm_start} are known to the search")
-    weights = _pretrained(config, study, command, console) if config.pretrains else {}
+    weights = _pretrained(config, folder, study, command, console) if config.pretrains else {}
     rows = _trials(config, folder, weights, timed, study, console)
     metric = config.finetune.task.headline().name
     if done := [row for row in rows if metric in row]:
         results = _compare(config, rows, folder)
-        values = repeated(config, done, study, weights, command, console)
+        values = repeated(
+            config, done, study, weights, command, console, parent=tracking_key(folder)
+        )
         results |= conclude(config, done, values, study)
+        results |= hours(config, folder, [(name_of(one), one.params) for one in study.trials()])
         journal.result(**results)
         console.table([with_certainty(row, results["images"]) for row in results["trials"]])
         console.say(results.get("importance_refused") or _importance_line(results["importance"]))
+        for text in results["next"]:
+            console.say(f"the next sweep should try {text}")
+        console.say(hours_line(results))
         console.say(results["answer"])
         if config.apply:
-            console.say(f"applied: {apply_trial(config, folder, results['best'])}")
+            best = results["best"], results["best_migration"]
+            console.say(f"applied: {apply_trial(config, folder, *best)}")
     _tell_failures(rows, metric)
 
 
@@ -178,8 +190,9 @@ def _timings(config: SweepConfig, folder: Path, console: Console) -> Timings:
     """
     from itpn_ray.training.launch.ray_trainer import cluster_gpus
 
-    gpu = bool(with_devices(config.finetune, cluster_gpus()).gpus)
-    console.say(f"timing {len(networks(config))} networks on a worker's {'GPU' if gpu else 'CPU'}")
+    gpu = bool(with_devices(config.finetune, cluster_gpus()).gpus) and config.target != ONNX
+    where = f"on a worker's {'GPU' if gpu else 'CPU'}{', as ONNX' if config.target == ONNX else ''}"
+    console.say(f"timing {len(networks(config))} networks {where}")
     timed = timings(config, folder, gpu=gpu)
     check_reachable(config, timed)
     return timed
@@ -212,7 +225,7 @@ def with_slots(config: SweepConfig) -> RayConfig:
 
 
 def _pretrained(
-    config: SweepConfig, study: SweepStudy, command: str, console: Console
+    config: SweepConfig, folder: Path, study: SweepStudy, command: str, console: Console
 ) -> dict[str, str]:
     """Run every pre-training that trials can ask for, in the order in which the first ones do.
 
@@ -224,7 +237,7 @@ def _pretrained(
         points += combinations(stage_of(config.dimensions, "pretrain"))
     runs = {one.run: one for one in (pretraining(config, point) for point in points)}
     for one in runs.values():
-        train(one, command=command, console=console)
+        train(one, command=command, console=console, parent=tracking_key(folder))
     return {name: join(run_uri(one), EXPORT) for name, one in runs.items()}
 
 

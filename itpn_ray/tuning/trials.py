@@ -14,6 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.ray_runtime.start import environment
 from itpn_ray.runs.folder import EXPORT, tracking_key
+from itpn_ray.runs.journal import FileJournal
 from itpn_ray.storage import join
 from itpn_ray.tracking import Tracker, create_tracker
 from itpn_ray.tracking.base import RunStatus
@@ -135,8 +136,10 @@ def _trial(
     name = point.pop(TRIAL)
     init = weights[pretraining(sweep, point).run] if weights else sweep.finetune.model.init
     config = trial(sweep, sweep.place, name, point, init)
-    claim_run(config, f"{name} of {sweep.run}")
+    began = claim_run(config, f"{name} of {sweep.run}")
     place = run_folder(config)
+    # When it is driven: hours are counted from it.
+    FileJournal(place).event("restart" if began else "start")
     launch(config, place, callbacks=[TuneReportCallback()])
     if not (place / EXPORT).exists():
         export(config, place)

@@ -85,8 +85,11 @@ def test_the_token_is_nowhere_in_the_file_and_spot_comes_first() -> None:
 
 RAY = """#!/bin/bash
 echo "ray $*" >> "$NOTES"
-[[ $1 == start && $2 == --head ]] && exec sleep 60
-exit 0
+case "$1 $2" in
+    "start --head") exec sleep 60 ;;
+    # A head answers once it has started; here the other node's does at once.
+    "status --address") [[ $SKYPILOT_NODE_RANK == 1 ]] || grep -q "ray start --head" "$NOTES" ;;
+esac
 """
 ITPN_RAY = """#!/bin/bash
 echo "itpn-ray $* on $RAY_ADDRESS" >> "$NOTES"

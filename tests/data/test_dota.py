@@ -11,6 +11,8 @@ from itpn_ray.data.annotations.faults import FaultError
 from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.doctor.annotations import annotated, source_doctor
 from itpn_ray.data.doctor.fault_list import FaultList
+from itpn_ray.data.prepare.config import PrepareConfig
+from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.sources.annotated.dota import holds_dota, parse_dota
 from itpn_ray.data.sources.detect import detect
 from itpn_ray.data.store.manifest import read_manifest
@@ -66,8 +68,11 @@ def test_folders_and_images_without_labels(tmp_path: Path) -> None:
     )
     (root / "train/labelTxt/P9.txt").write_text(SHIP)
     assert detect(str(root)) == "dota"
-    data = prepared(root, tmp_path / "data")
-    manifest = read_manifest(data)
+    said: list[str] = []
+    config = PrepareConfig(source=str(root), out=str(tmp_path / "data"), num_workers=0)
+    manifest = prepare(config, say=said.append)
+    told = "train/images: 1 of 3 images have no label file and count as without objects"
+    assert [line for line in said if "label file" in line] == [told]
     assert (manifest.kind, manifest.classes) == ("rotated", ("plane", "ship"))
     assert set(manifest.splits) == {"train", "val"}
     # Tiles of train without an object teach nothing.

@@ -55,7 +55,7 @@ def test_claims_are_of_cells_and_the_paper_agrees(name: str) -> None:
 def test_the_paper_is_run_as_its_recipes_have_it() -> None:
     _, config = scaled(TABLES["table8"].cells[1].steps[1], None)
     recipe = named(recipes_of("detect"), "itpn_base_mask_rcnn_1x")
-    task = dataclasses.replace(recipe.task, init_pyramid=False)  # type: ignore[call-arg]
+    task = dataclasses.replace(recipe.task, init_pyramid=False)
     assert config == dataclasses.replace(recipe, task=task)
 
 
@@ -70,6 +70,9 @@ def test_a_smaller_scale_keeps_what_differs() -> None:
     windows = Step(verb="detect", recipe="itpn_base_dino", changes={"model.window": 16})
     assert scaled(windows, NANO)[0] == "nano_dino"
     assert scaled(windows, NANO)[1].model.window == NANO.window
+    assert scaled(Step(verb="segment", recipe="fast_itpn_base_mask_dino"), NANO)[0] == (
+        "nano_mask_dino"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,23 @@ from pathlib import Path
 import pytest
 
 from itpn_ray import cli
-from itpn_ray.reproduction.ablations import FIG7, ITPN, NO_IPT
+from itpn_ray.reproduction.ablations import FIG7, ITPN
 from itpn_ray.reproduction.grid import Cell, Step, Table, claims
 from itpn_ray.reproduction.tables import TABLES
 from itpn_ray.runs.journal import RESULTS
 
-TOP1 = "top-1"
-
-
-def cell(row: str, changes: dict[str, object]) -> Cell:
-    pretrain = Step(verb="pretrain", recipe=ITPN.recipe, changes=changes)
-    steps = (pretrain, Step(verb="finetune", recipe="itpn_base"))
-    return Cell(row=row, column=TOP1, steps=steps, metric="top1", paper=0.8)
-
-
+LOSS, TOP1 = FIG7.cells[0].column, "top-1"
+STEPS = (ITPN, Step(verb="finetune", recipe="itpn_base"))
 SMALL = Table(
     title="A small table",
     source="a test",
     held="all else",
-    cells=(cell("iPT", {}), cell("no iPT", NO_IPT), FIG7.cells[-1]),
-    claims=claims(TOP1, ("iPT", "no iPT")),
-    timed=False,
+    cells=(
+        *FIG7.cells[:2],
+        Cell(row="iTPN", column=TOP1, steps=STEPS, metric="top1", paper=0.8),
+        FIG7.cells[-1],
+    ),
+    claims=claims(LOSS, ("iTPN", "no iPT")),
     curves=True,
 )
 
@@ -47,25 +43,23 @@ def test_a_table_is_run_judged_and_taken_up_again(
     assert cli.run(["reproduce", "table8", *words]) == 0
     folder = tmp_path / "table8-nano"
     results = json.loads((folder / RESULTS).read_text())
-    assert [(row["row"], len(row["values"])) for row in results["cells"]] == [
-        ("iPT", 2),
-        ("no iPT", 2),
-    ]
+    cells = [(row["row"], row["column"], len(row["values"])) for row in results["cells"]]
+    assert cells == [("iTPN", LOSS, 2), ("no iPT", LOSS, 2), ("iTPN", TOP1, 2)]
     (judged,) = results["claims"]
     assert judged["text"].startswith(("+", "-"))
     assert results["missing"][0]["reason"] == "it needs data: --objects"
-    assert [len(line["points"]) for line in results["curves"][0]["series"]] == [2, 2]
+    assert [len(line["points"]) for line in results["curves"][0]["series"]] == [3, 3]
     page = (folder / "report.html").read_text()
     assert judged["text"] in page
     assert "no iPT" in (folder / "table.md").read_text()
     capsys.readouterr()
     assert cli.run(["reproduce", "table8", *words]) == 0
-    assert capsys.readouterr().out.count("is complete; nothing to do") == 8
-    # The figure's pre-trainings of iTPN are the table's.
+    assert capsys.readouterr().out.count("is complete; nothing to do") == 6
+    # The figure's pre-trainings are the table's.
     monkeypatch.setitem(TABLES, "fig6", Table(**{**vars(TABLES["fig6"]), "cells": FIG7.cells[:2]}))
     assert cli.run(["reproduce", "fig6", *words]) == 0
     assert (tmp_path / "fig6-nano/plots/attention.png").stat().st_size > 10_000
-    assert len(list((tmp_path / "runs").iterdir())) == 8
+    assert len(list((tmp_path / "runs").iterdir())) == 6
 
 
 def test_a_table_without_a_cell_to_run_is_refused(

@@ -1,4 +1,6 @@
 import contextlib
+import io
+import json
 import logging
 import math
 import subprocess
@@ -6,11 +8,21 @@ import sys
 import time
 from pathlib import Path
 
+import pandas
 import pytest
+import torch
+from PIL import Image
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.models import load_model, save_model
 from itpn_ray.tracking import TrackingConfig, create_tracker, tracking_uri
+from itpn_ray.tracking.base import DataSource
 from itpn_ray.tracking.mlflow import KEY_TAG, MlflowTracker
+from tests.data.made import jpeg, make_image
+from tests.models.nets import classifier
+
+DATA = DataSource(uri="/sets/clothes", digest="ab" * 32, images={"train": 9, "val": 1})
+NAMES = [f"class {number}" for number in range(10)]
 
 FIRST_START = """
 import socket, sys
@@ -257,3 +269,45 @@ def test_a_folder_for_artifacts_that_cannot_be_made_is_told(tmp_path) -> None:
     config = TrackingConfig(uri=f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(ConfigError, match=r"its folder cannot be written"):
         create_tracker(config, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, of its types and of pandas
+def test_a_run_has_its_data_source_and_model(out, tracker, client, tmp_path):
+    weights = tmp_path / "model.safetensors"
+    save_model(classifier(), weights, {"classes": json.dumps(NAMES), "task": "classification"})
+    run = tracker("ours")
+    run.start("fine", {}, key="fine")
+    run.log_source("itpn-ray finetune nano --ray.address ray://me:secret@head:1", DATA)
+    for _ in range(2):
+        run.log_model(weights, "clothes")
+    run.finish()
+    from mlflow import pyfunc, set_registry_uri, set_tracking_uri  # imported by now
+
+    uri = tracking_uri(TrackingConfig(), out)
+    (run,) = runs_of(client, "fine")
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("clothes", "ab" * 18)
+    assert json.loads(used.dataset.profile)["sha256"] == "ab" * 32
+    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "training"}
+    assert run.data.tags["mlflow.source.name"].startswith("itpn-ray finetune nano")
+    assert "secret" not in run.data.tags["mlflow.source.name"]
+    versions = client.search_model_versions("name = 'clothes'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+    set_tracking_uri(uri)
+    set_registry_uri(uri)
+    try:
+        model = pyfunc.load_model("models:/clothes/2")
+        photo = jpeg(make_image(0, 90, 70))
+        answers = model.predict(pandas.DataFrame({"image": [photo, b"no image"]}))
+    finally:
+        set_tracking_uri(None)
+        set_registry_uri(None)
+    assert model.metadata.signature.inputs.input_names() == ["image"]
+    network = load_model(weights)
+    with torch.no_grad():
+        image = network.preprocess(Image.open(io.BytesIO(photo)))
+        scores = network(image[None]).softmax(1)[0]
+    (entry,) = answers[0]["found"]
+    assert entry["top"][0]["class"] == NAMES[int(scores.argmax())]
+    assert entry["top"][0]["score"] == pytest.approx(float(scores.max()), rel=1e-2)
+    assert "error" in answers[1]

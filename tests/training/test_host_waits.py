@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.models import create_dino
 from itpn_ray.tasks.base import AnyTask, TaskSetup
 from itpn_ray.tasks.classification.config import Classification
@@ -20,11 +21,11 @@ from itpn_ray.tasks.detection.task import SMALL_DINO
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.training import loop
-from tests.models.detection.made import alone, images, sizes, targets
+from tests.models.detection.made import alone, images, rcnn, sizes, targets
 from tests.training.runs import tiny, train_alone
 
 READ = {"item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__index__"}
-CHOOSE = {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"}
+CHOOSE = {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "nms"}
 """Their results' shapes depend on values that the device has."""
 
 
@@ -39,7 +40,8 @@ class Waits(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in READ | CHOOSE or _by_truth(name, args):
+        copied = name == "new_tensor" or (name == "tensor" and "device" in (kwargs or {}))
+        if name in READ | CHOOSE or copied or _by_truth(name, args):
             self.calls.append(name)
         return func(*args, **(kwargs or {}))
 
@@ -58,8 +60,10 @@ def test_the_counter_sees_what_waits() -> None:
     x = torch.arange(3)
     with Waits() as waits:
         x.tolist(), x[0].item(), int(x[1]), bool(x[2]), x[x > 1], x.nonzero(), torch.where(x > 1)
-        torch.where(x > 1, x, 0), x[1:], x[x], x.sum()
+        torch.where(x > 1, x, 0), x[1:], x[x], x.sum(), torch.full((), 3), torch.tensor(3)
+        x.new_tensor(3), torch.tensor(3, device=x.device)
     expected = ["tolist", "item", "__int__", "__bool__", "__getitem__", "nonzero", "where"]
+    expected += ["new_tensor", "tensor"]  # copies of what lies in the host's pageable memory
     assert waits.calls == expected
 
 
@@ -85,6 +89,7 @@ def test_forward_and_backward_never_wait(config: TaskConfig) -> None:
         "sample_id": torch.arange(4),
         "teacher": torch.randn(4, 16, 32).half(),
     }
+    task.prepare(batch, 0)  # keeps its constants
     with Waits() as waits:
         network(task.prepare(batch, 0))["loss"].backward()
         task.after_step(network, 0)
@@ -106,6 +111,29 @@ def test_the_loop_waits_once_a_step(
     config = tiny(prepared, tmp_path)
     train_alone(dataclasses.replace(config, optim=dataclasses.replace(config.optim, clip_norm=1.0)))
     assert counts == [["tolist"]] * 8
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_rcnn_waits_for_sizes_suppression_and_each_stages_sample(stages: int) -> None:
+    detector = rcnn(stages=stages).train()
+    shapes = [[(0, (4, 4, 30, 40)), (1, (20, 10, 50, 50))], [(1, (8, 8, 40, 40))]]
+    with Waits() as waits:
+        losses = detector.losses(images(shapes), sizes(2), targets(shapes), alone)
+        torch.stack(list(losses.values())).sum().backward()
+    assert waits.calls == ["tolist", "nms", "nms"] + ["tolist"] * stages
+
+
+def test_a_detectors_micro_batch_is_cut_with_one_wait() -> None:
+    batch = {
+        "image": torch.zeros(4, 3, 96, 96),
+        "size": torch.tensor([[60, 90], [64, 64], [90, 90], [96, 30]]),
+        "label": torch.tensor([[0, 1, -1], [0, -1, -1], [0, 1, 2], [-1, -1, -1]]),
+    }
+    with Waits() as waits:
+        cut = trim({name: tensor[:2] for name, tensor in batch.items()}, 32)
+    assert waits.calls == ["tolist"]
+    assert cut["image"].shape == (2, 3, 64, 96)
+    assert cut["label"].shape == (2, 2)
 
 
 def test_dino_waits_for_its_two_matchings_alone() -> None:

@@ -111,3 +111,14 @@ def test_pauses_slow_no_rate_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert second[name] == first[name]
     assert (second["images_per_s"], second["mfu"]) == (8.0, 0.5)
     assert (second["evaluating_s"], second["saving_s"]) == (50.0, 5.0)
+
+
+def test_smaller_images_are_less_work(tmp_path: Path) -> None:
+    worker = TrainContext(rank=0, world=1, device=torch.device("cpu"))
+    meter = Meter(worker, FileJournal(tmp_path), steps=1, peak_rate=1000.0)
+    meter.add({"loss": torch.tensor(1.0)}, 1.0)
+    time.sleep(0.01)
+    meter.step(8, 0.25)
+    meter.record(1, 1.0, rate=1e-3, grad_norm=1.0)
+    (record,) = read_lines(tmp_path / METRICS)
+    assert record["mfu"] == pytest.approx(0.25 * record["images_per_s"] / 1000.0)

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.models.layers.blocks import Attention
 from itpn_ray.runs.journal import EVENTS, METRICS, read_lines
 from itpn_ray.training.claim import run_folder
+from itpn_ray.training.launch.context import TrainContext
+from itpn_ray.training.launch.process import open_checkpoints
 from tests.training.group import expect_half, leave_after_half, train_in_group
 from tests.training.runs import classification, losses, tiny, train_alone
 
@@ -46,3 +51,38 @@ def test_a_sharded_run_stops_and_goes_on_alone(prepared: str, tmp_path: Path) ->
     assert losses(found) == pytest.approx(losses(alone(config, tmp_path / "whole")), rel=1e-5)
     resumed = [e for e in read_lines(run_folder(config) / EVENTS) if e["event"] == "resume"]
     assert [event["step"] for event in resumed] == [5]
+
+
+def compute_in_bf16(rank: int) -> None:
+    """Let this process compute as on a GPU; blocks must see their weights in bf16."""
+    expect_half(rank)
+    TrainContext.bf16 = property(lambda worker: True)  # type: ignore[assignment,method-assign]
+    project = Attention.project
+
+    def checked(attention: Attention, x: Tensor) -> Any:
+        if attention.training:
+            assert attention.qkv.weight.dtype == torch.bfloat16
+        return project(attention, x)
+
+    Attention.project = checked  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("make", [classification, tiny])
+def test_sharded_weights_are_gathered_in_bf16_and_kept_in_float32(
+    make: Any, prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(sharded(make(prepared, tmp_path / "two")), eval_every=-1)
+    train_in_group(config, 2, compute_in_bf16)
+    found = losses(read_lines(run_folder(config) / METRICS))
+    exact = losses(alone(config, tmp_path / "float32"))
+    monkeypatch.setattr(TrainContext, "bf16", property(lambda worker: True))
+    usual = losses(alone(config, tmp_path / "bf16"))
+    assert found == pytest.approx(usual, rel=0.02)
+    assert found == pytest.approx(exact, rel=0.02)
+    checkpoint = open_checkpoints(config).latest_good()
+    assert checkpoint is not None
+    saved = checkpoint.load("network", "optimizer")["network"]
+    floats = [tensor for tensor in saved.values() if tensor.is_floating_point()]
+    assert {tensor.dtype for tensor in floats} == {torch.float32}
+    # More digits than bf16 has: it is the float32 weights that the optimiser moves.
+    assert any((tensor.bfloat16().float() != tensor).any() for tensor in floats)

@@ -23,7 +23,9 @@ from itpn_ray.runs.journal import EVENTS, FileJournal, read_lines
 from itpn_ray.runs.listing import overview, read_runs
 from itpn_ray.runs.reader import read_run
 from itpn_ray.terminal.console import Console
+from itpn_ray.tracking.base import MemoryTracker
 from itpn_ray.training import spending
+from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import run
 from itpn_ray.training.launch.process import open_checkpoints
 from itpn_ray.training.spending import Spending, held
@@ -276,3 +278,24 @@ def test_a_sweep_ends_at_its_cap_and_has_one_bill(usual_signals: None) -> None:
     capped = dataclasses.replace(ExperimentConfig(), cost=CostConfig(max_cost=1.0))
     with pytest.raises(ConfigError, match=r"pretrain\.max_cost = 1\.0: .* a sweep has one bill"):
         SweepConfig(pretrain=capped)
+
+
+def test_a_tracker_gets_the_bill(tmp_path: Path) -> None:
+    journal, tracker = FileJournal(tmp_path), MemoryTracker()
+    (tmp_path / "config.json").write_text(json.dumps({"run": "r", "optim": {"epochs": 1.0}}))
+    row = {
+        "node": "a",
+        "machine": "box",
+        "market": "spot",
+        "price": 36.0,
+        "begin": 0.0,
+        "end": 50.0,
+    }
+    journal.file(COSTS, json.dumps({"currency": "EUR", "holdings": [row]}).encode())
+    tracker.start("r", {}, key="r")
+    stream = io.StringIO()
+    with recorded_end(journal, tmp_path, tracker, Console(stream=stream)):
+        pass
+    assert tracker.run.metrics["cost/total"] == {50: pytest.approx(0.5)}
+    assert tracker.run.metrics["cost/machine_hours"] == {50: pytest.approx(50 / 3600)}
+    assert "The machines cost EUR 0.50 for 50 s in all." in stream.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -12,13 +13,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import AVERAGE_PRECISION, LOSS, find
+from itpn_ray.models import create_model, load_model, save_model
+from itpn_ray.models.weights.read import read_weights
 from itpn_ray.recipes import tune
 from itpn_ray.runs.folder import CONFIG, EXPORT
+from itpn_ray.runs.journal import EVENTS, METRICS
 from itpn_ray.storage import open_store
 from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_key, sentence
 from itpn_ray.tuning.conclusion import apply_trial, repeat
 from itpn_ray.tuning.config import pretraining
 from itpn_ray.tuning.importance import FEWEST, importances, refusal, usable
+from itpn_ray.tuning.next_sweep import next_sweep
+from itpn_ray.tuning.space import parse_space
+from itpn_ray.tuning.speed import free_of_speed
+from itpn_ray.tuning.spent import hours_line, hours_of
+from tests.report.runs import write_lines
 
 TOP1 = find("top1")
 
@@ -109,9 +118,9 @@ def test_few_trials_tell_no_importance() -> None:
     assert usable([*trials, stopped, searched], "design") == trials
 
 
-def test_repeats_differ_by_their_seed_alone(tmp_path: Path) -> None:
+def test_repeats_differ_by_their_seed_alone(prepared: str, tmp_path: Path) -> None:
     space = ("optim.layer_decay uniform 0.6 1",)
-    sweep = dataclasses.replace(tune.nano(), data="data", space=space)
+    sweep = dataclasses.replace(tune.nano(), data=prepared, space=space)
     point = {"layer_decay": 0.7}
     weights = {pretraining(sweep, point).run: "weights"}
     first, second = (repeat(sweep, "trial-000", point, weights, n) for n in (1, 2))
@@ -127,11 +136,11 @@ def test_the_winner_is_copied_as_a_run(tmp_path: Path) -> None:
     (source / CONFIG).write_text("{}")
     sweep = dataclasses.replace(tune.nano(), out=str(tmp_path.parent), run=tmp_path.name)
     best, other = (dataclasses.replace(sweep, apply=name) for name in ("best", "trial-000"))
-    place = Path(apply_trial(best, tmp_path, "trial-001"))
+    place = Path(apply_trial(best, tmp_path, "trial-001", 0.0))
     assert (place / EXPORT).read_bytes() == b"weights"
     assert (place / CONFIG).read_text() == "{}"
     with pytest.raises(ConfigError, match="means trial-000, which was not trained to its end"):
-        apply_trial(other, tmp_path, "trial-001")
+        apply_trial(other, tmp_path, "trial-001", 0.0)
 
 
 def test_the_winner_of_a_sweep_under_a_uri_is_copied_wherever_it_was_trained(
@@ -142,7 +151,69 @@ def test_the_winner_of_a_sweep_under_a_uri_is_copied_wherever_it_was_trained(
     store.write_bytes(f"tune/trials/trial-001/{EXPORT}", b"weights")
     (tmp_path / "trials/trial-001").mkdir(parents=True)
     (tmp_path / "trials/trial-001" / CONFIG).write_text("{}")
-    assert apply_trial(sweep, tmp_path, "trial-001") == f"{s3_uri}/tune/best"
+    assert apply_trial(sweep, tmp_path, "trial-001", 0.0) == f"{s3_uri}/tune/best"
     assert (tmp_path / "best" / EXPORT).read_bytes() == b"weights"
     with pytest.raises(ConfigError, match="means no trial, which was not trained to its end"):
-        apply_trial(sweep, tmp_path, "")
+        apply_trial(sweep, tmp_path, "", 0.0)
+
+
+def test_the_winner_with_elastic_r_is_fixed_at_the_r_that_is_recommended(tmp_path: Path) -> None:
+    source = tmp_path / "trials" / "trial-001"
+    model = create_model("nano", num_classes=2, image_size=64)
+    save_model(model, source / EXPORT, {"classes": '["a", "b"]'})
+    plain = {"model": {"elastic_migration": [0.0, 0.25], "migration": 0.0}}
+    (source / CONFIG).write_text(json.dumps(plain))
+    sweep = dataclasses.replace(
+        tune.nano(), out=str(tmp_path.parent), run=tmp_path.name, apply="best"
+    )
+    place = Path(apply_trial(sweep, tmp_path, "trial-001", 0.25))
+    fixed = json.loads((place / CONFIG).read_text())
+    assert fixed == {"model": {"elastic_migration": [], "migration": 0.25}}
+    weights = read_weights(place / EXPORT)
+    assert weights.metadata["classes"] == '["a", "b"]'
+    assert load_model(place / EXPORT).acceleration.ratio == 0.25
+    assert load_model(source / EXPORT).acceleration.ratio == 0.0
+
+
+def searched(trials: int) -> list[dict]:
+    """Rows that are the worse the lower lr is."""
+    return [
+        {
+            "trial": str(n),
+            "top1": 0.9 - 0.05 * n,
+            "images_per_s": 100.0,
+            "feature_weight": (0.0, 0.3, 1.0)[n % 3],
+        }
+        | {"lr": 10 ** -(2 + 2 * n / trials), "layer_decay": 0.7 + 0.01 * (n % 2)}
+        for n in range(trials)
+    ]
+
+
+def test_what_the_next_sweep_should_try() -> None:
+    space = parse_space(
+        (
+            "optim.lr log 1e-4 1e-2",
+            "optim.layer_decay uniform 0.5 1",
+            "task.feature_weight choice 0 0.3 1",
+            "model.migration choice 0 0.2 0.4",
+        ),
+        tune.nano().pretrain,
+        tune.nano().finetune,
+    )
+    free = free_of_speed(space)
+    assert next_sweep(searched(6), free, TOP1) == [
+        "learning rate above 0.01: the best trial lies at the upper end",
+        "a narrower layer decay, where the best third lies: "
+        "--space.optim.layer-decay uniform 0.7 0.71",
+        "λ without 1.0, which none of the best third has",
+    ]
+    assert "--extend" in next_sweep(searched(5), free, TOP1)[0]
+
+
+def test_hours_leave_out_the_time_in_which_no_driver_ran(tmp_path: Path) -> None:
+    begin, again = ({"time": t, "event": e} for t, e in ((0.0, "start"), (9000.0, "restart")))
+    write_lines(tmp_path / EVENTS, [begin, {"time": 1800.0, "event": "checkpoint"}, again])
+    write_lines(tmp_path / METRICS, [{"time": 10800.0, "split": "val", "step": 1}])
+    assert hours_of([tmp_path, tmp_path]) == pytest.approx(2.0)
+    told = {"pretraining_hours": 0.0, "trial_hours": 2.0, "repeat_hours": 0.5}
+    assert hours_line(told) == "spent: 2.00 h of trials, 0.50 h of repeats"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -129,8 +131,9 @@ def test_a_grid_has_every_combination() -> None:
         grid(sweep("optim.lr log 1e-4 1e-3").dimensions)
 
 
-def test_settings_at_a_point() -> None:
+def test_settings_at_a_point(prepared: str) -> None:
     config = sweep("task.feature_weight choice 0 0.7", "optim.lr log 1e-4 1e-3")
+    config = dataclasses.replace(config, data=prepared)
     point = {"feature_weight": 0.7, "lr": 5e-4}
     run = trial(config, "out/tune", "trial-000", point, "weights")
     assert (run.optim.lr, run.model.init, run.run) == (5e-4, "weights", "trial-000")
@@ -140,8 +143,9 @@ def test_settings_at_a_point() -> None:
     assert applied(config.finetune, [], {}) == config.finetune
 
 
-def test_trials_share_a_pretraining_by_its_settings() -> None:
+def test_trials_share_a_pretraining_by_its_settings(prepared: str, tmp_path: Path) -> None:
     config = sweep("task.feature_weight choice 0 0.7", "optim.lr log 1e-4 1e-3")
+    config = dataclasses.replace(config, data=prepared)
     first = pretraining(config, {"feature_weight": 0.7, "lr": 5e-4})
     again = dataclasses.replace(
         config, run="other", pretrain=dataclasses.replace(config.pretrain, cpus_per_worker=3)
@@ -152,6 +156,8 @@ def test_trials_share_a_pretraining_by_its_settings() -> None:
         first, optim=dataclasses.replace(first.optim, epochs=first.optim.epochs + 1)
     )
     assert settings_digest(longer) != settings_digest(first)
+    moved = shutil.copytree(prepared, tmp_path / "moved")
+    assert settings_digest(dataclasses.replace(first, data=str(moved))) == settings_digest(first)
 
 
 def test_weights_that_are_given_leave_no_pretraining_to_vary() -> None:

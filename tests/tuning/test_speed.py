@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import pytest
+
+from itpn_ray.errors import ConfigError
+from itpn_ray.models.weights import export
 from itpn_ray.recipes import detect, tune
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tuning.speed import key_of, networks, time_networks
+from itpn_ray.tuning.sweep import _preflight as preflight_sweep
 
 
 def test_each_network_has_a_throughput_and_a_latency(prepared: str) -> None:
@@ -26,6 +32,26 @@ def test_detectors_are_timed_too(scenes: str) -> None:
     )
     found = time_networks([small], batch=2, gpu=False)
     assert found.keys() == {key_of(small.model)}
+
+
+def test_an_onnx_graph_is_timed_where_the_whole_network_is_one(prepared: str, scenes: str) -> None:
+    space = ("model.migration choice 0 0.3", "model.image_size choice 32")
+    sweep = dataclasses.replace(tune.nano(), data=prepared, space=space, target="onnx")
+    found = time_networks(networks(sweep), batch=2, gpu=False, target=sweep.target)
+    assert len(found) == 2
+    assert all(one.throughput.images_per_s > 0 < one.latency_ms for one in found.values())
+    config = dataclasses.replace(detect.RECIPES["nano"](), data=scenes)
+    with pytest.raises(ConfigError, match="would time only trunk and pyramid"):
+        time_networks([config], batch=1, gpu=False, target="onnx")
+
+
+def test_onnx_is_refused_at_once_without_its_libraries(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_ONNX_LIBRARIES", ("onnx", "no_such_library"))
+    sweep = dataclasses.replace(tune.nano(), data=prepared, out=str(tmp_path), target="onnx")
+    with pytest.raises(ConfigError, match="target = 'onnx': ONNX needs no_such_library"):
+        preflight_sweep(sweep, tmp_path)
 
 
 def test_keys_tell_networks_apart_by_what_changes_their_speed() -> None:

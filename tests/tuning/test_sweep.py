@@ -8,18 +8,25 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError, TrialsError
+from itpn_ray.evaluation.speed import Speed
+from itpn_ray.runs.folder import EXPORT
 from itpn_ray.runs.journal import read_lines
+from itpn_ray.storage import open_store
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
+from itpn_ray.tuning.speed import Timing, key_of, networks
+from itpn_ray.tuning.study import name_of
 from itpn_ray.tuning.sweep import _tell_failures
+from itpn_ray.tuning.trials import rows_of
 from tests.training.runs import classification, tiny
 
 
@@ -86,6 +93,61 @@ def test_bad_settings(prepared: str, tmp_path: Path, changes: dict, field: str) 
         dataclasses.replace(config(prepared, tmp_path), **changes)
 
 
+def test_a_sweep_under_a_uri_goes_on_on_another_machine(
+    prepared: str, s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Study, trials and results lie under the URI; the trials themselves are stood in for."""
+    from itpn_ray.tuning import sweep as driver
+
+    metrics = {"split": "val", "top1": 0.5, "loss": 1.0, "epoch": 4.0, "step": 8, "time": 0.0}
+    machines: list[list[str]] = []
+
+    def trials(config: SweepConfig, folder: Path, weights: dict, *others: object) -> list[dict]:
+        timed, study = others[:2]
+        assert weights == {}
+        machines.append([name_of(one) for one in study.trials()])
+        while taken := study.take():
+            place = folder / "trials" / taken[0]
+            (place / "exported").mkdir(parents=True)
+            (place / EXPORT).write_bytes(b"weights")
+            (place / "config.json").write_text("{}")
+            (place / "metrics.jsonl").write_text(json.dumps(metrics) + "\n")
+            study.complete(taken[0], (0.5, 100.0))
+            if len(machines) == 1:
+                raise KeyboardInterrupt
+        return rows_of(config, folder, timed, study, {})
+
+    settings = config(prepared, tmp_path)
+    settings = dataclasses.replace(
+        settings,
+        out=f"{s3_uri}/out",
+        apply="best",
+        tracking=TrackingConfig(kind="none"),
+        finetune=dataclasses.replace(
+            settings.finetune, model=dataclasses.replace(settings.finetune.model, init="")
+        ),
+    )
+    speed = Speed(images_per_s=100.0, low=90.0, high=110.0, timings=3)
+    timing = Timing(throughput=speed, latency_ms=5.0)
+    known = {key_of(one.model): timing for one in networks(settings)}
+    monkeypatch.setattr(driver, "start_ray", lambda *a, **b: nullcontext())
+    monkeypatch.setattr(driver, "_timings", lambda *a: known)
+    monkeypatch.setattr(driver, "_pretrained", lambda *a: {})
+    monkeypatch.setattr(driver, "_trials", trials)
+    for number, ended in enumerate((pytest.raises(KeyboardInterrupt), nullcontext())):
+        (tmp_path / f"machine-{number}").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / f"machine-{number}"))
+        with ended:
+            driver.sweep(settings, command="itpn-ray tune", console=Console(stream=io.StringIO()))
+    assert machines == [[], ["trial-000"]]
+    store = open_store(f"{s3_uri}/out/tune")
+    rows = json.loads(store.read_bytes("results.json"))["trials"]
+    assert sorted(row["trial"] for row in rows) == ["trial-000", "trial-001"]
+    assert {"study.sqlite", "report.html", "config.json", f"best/{EXPORT}"} <= set(store.list())
+    assert store.exists(f"trials/trial-000/{EXPORT}")
+    assert not [key for key in store.list() if "canary" in store.read_bytes(key).decode("latin-1")]
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path: Path) -> None:
     from itpn_ray.tuning.sweep import sweep
@@ -100,7 +162,8 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     )
     assert any(row["front"] for row in rows)
     assert (folder / "plots/front.png").stat().st_size > 0
-    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+    before = pretraining(settings, {"feature_weight": 0.0}).run
+    assert nested_runs(tmp_path, folder) == sorted([before, *(row["trial"] for row in rows)])
 
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/metrics.jsonl")}
     again = dataclasses.replace(settings, apply="best")
@@ -112,7 +175,9 @@ def test_a_sweep_ends_with_a_table_and_is_not_run_twice(prepared: str, tmp_path:
     assert config_of_best["run"] == results["best"]
     assert (folder / "best/exported/model.safetensors").is_file()
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+    assert nested_runs(tmp_path, folder) == sorted([before, *(row["trial"] for row in rows)])
+    assert results["pretraining_hours"] > 0
+    assert results["trial_hours"] > 0
 
 
 @pytest.mark.slow
@@ -153,11 +218,12 @@ def test_a_killed_sweep_goes_on(prepared: str, tmp_path: Path, after_s: float) -
         records = read_lines(folder / "trials" / row["trial"] / "metrics.jsonl")
         steps = [record["step"] for record in records if record["split"] == "train"]
         assert steps == sorted(set(steps))
-    assert nested_runs(tmp_path, folder) == sorted(row["trial"] for row in rows)
+    trials = [name for name in nested_runs(tmp_path, folder) if name.startswith("trial")]
+    assert trials == sorted(row["trial"] for row in rows)
 
 
 def nested_runs(out: Path, folder: Path) -> list[str]:
-    """Trials with a finished MLflow run below the sweep's."""
+    """Trials and pre-trainings with a finished MLflow run below the sweep's."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri(TrackingConfig(), out))

@@ -17,17 +17,22 @@ class DemoConfig:
 
     out: str = "out"
     """Folder of all runs."""
-    train: int = 2400
-    """Images drawn for training."""
-    val: int = 600
-    """Images drawn for evaluation."""
-    pretrain_epochs: float = 6
-    """Epochs of pre-training."""
-    finetune_epochs: float = 12
-    """Epochs of fine-tuning."""
+    pretrain_epochs: float = 8
+    """Epochs for which the embedded network's pre-training is continued."""
+    finetune_epochs: float = 10
+    """Epochs of each fine-tuning, from pre-trained and from random weights."""
+    seeds: int = 3
+    """Fine-tunings from each of the two."""
     trials: int = 6
     """Trials of the sweep."""
+    scenes: int = 160
+    """Drawn images on which the detector is trained."""
+    detect_epochs: float = 6
+    """Epochs of detection."""
 
     def __post_init__(self) -> None:
-        for name in ("train", "val", "pretrain_epochs", "finetune_epochs", "trials"):
+        for name in (
+            *("pretrain_epochs", "finetune_epochs", "seeds"),
+            *("trials", "scenes", "detect_epochs"),
+        ):
             checks.positive(name, getattr(self, name))

@@ -1,30 +1,29 @@
-"""The main job end to end: images, shards, pre-training, fine-tuning, evaluation, sweep, job."""
+"""The main job end to end: images, shards, pre-training, fine-tuning, sweep, detection, job."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
 import torch
 
+from itpn_ray.commands.demo import recipes
 from itpn_ray.commands.demo.config import DemoConfig
-from itpn_ray.commands.evaluate.config import EvaluateConfig
-from itpn_ray.commands.evaluate.run import evaluate
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader
+from itpn_ray.data.photographs import unpack_photographs
 from itpn_ray.data.prepare.config import PrepareConfig, SynthesizeConfig
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.data.synthetic.layouts import generate
 from itpn_ray.errors import RunError
 from itpn_ray.evaluation.probe import pixel_probe
-from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import dashboard_address, start_ray
-from itpn_ray.recipes import finetune, pretrain, tune
 from itpn_ray.report import REPORT
 from itpn_ray.runs.folder import EXPORT, folder_of
 from itpn_ray.runs.journal import RESULTS, FileJournal
@@ -40,8 +39,9 @@ from jobs.submit import submit
 PROBE_SIDE = 16
 """Side to which images are shrunk for the linear probe on raw pixels."""
 PROBE_BATCH = 256
-CPUS = 2.0
-"""Compute threads of the runs that have the machine to themselves."""
+SCENE_SIDE = 160
+"""Mean side of the images in which a detector looks for things, pixels."""
+SCENES_HELD_OUT = 24
 
 
 def demo(config: DemoConfig, *, console: Console) -> Path:
@@ -65,83 +65,126 @@ def demo(config: DemoConfig, *, console: Console) -> Path:
 
 def _stages(config: DemoConfig, folder: Path, journal: FileJournal, console: Console) -> None:
     begin = time.time()
-    data = _data(config, folder, console)
+    data, scenes = _photographs(folder, console), _scenes(config, folder, console)
     # Slots for the trials of the sweep, see itpn_ray.tuning.sweep.with_slots.
     slots = RayConfig(dashboard=True, num_cpus=config.trials + 4)
     with start_ray(slots, verbose=console.verbosity == "verbose"):
-        first = train(_pretraining(config, folder, data), command="demo", console=console)
-        second = train(
-            _finetuning(config, folder, data, str(first / EXPORT)), command="demo", console=console
+        before = train(recipes.pretraining(config, folder, data), command="demo", console=console)
+        weights = str(before / EXPORT)
+        tuned = _finetuned(config, folder, data, weights, console)
+        scratch = _finetuned(config, folder, data, "", console)
+        swept = sweep(
+            recipes.tuning(config, folder, data, weights), command="demo", console=console
         )
-        third = evaluate(
-            EvaluateConfig(
-                weights=str(second), data=data, migration=(0.0, 0.2, 0.4), out=str(folder)
-            ),
-            command="demo",
-            console=console,
+        detected = train(
+            recipes.detection(config, folder, scenes, weights), command="demo", console=console
         )
-        fourth = sweep(
-            dataclasses.replace(tune.nano(), trials=config.trials, data=data, out=str(folder)),
-            command="demo",
-            console=console,
-        )
-        fifth = _job(folder, data, second, console)
-    probe = _probe(data)
-    tuned = json.loads((second / RESULTS).read_text())["top1"]
+        job = _job(folder, data, tuned[0], console)
+    runs = [before, tuned[0], scratch[0], swept, detected, job]
     journal.result(
         stages=[
-            {"folder": "data", "name": "Images"},
-            *(str(path.relative_to(folder)) for path in (first, second, third, fourth, fifth)),
+            {"folder": "data", "name": "Photographs"},
+            {"folder": "scenes", "name": "Drawn scenes"},
+            *(str(path.relative_to(folder)) for path in runs),
         ],
-        comparison=[
-            {"name": "linear probe on pixels", "top1": probe},
-            {"name": "fine-tuned", "top1": tuned},
-        ],
+        **_told(data, before, tuned, scratch, swept, detected, console),
         seconds=round(time.time() - begin, 1),
     )
-    console.say(f"fine-tuned {tuned:.1%}, a linear probe on raw pixels {probe:.1%}")
 
 
-def _data(config: DemoConfig, folder: Path, console: Console) -> str:
-    images, shards = folder / "images", folder / "data"
-    with progress_bar(console, "drawing images") as count:
-        generate(SynthesizeConfig(out=str(images), train=config.train, val=config.val), count)
-    with progress_bar(console, "preparing images") as count:
+def _photographs(folder: Path, console: Console) -> str:
+    """The embedded photographs, prepared."""
+    source = unpack_photographs(folder / "photographs")
+    return _prepared(source, folder / "data", "preparing photographs", console)
+
+
+def _scenes(config: DemoConfig, folder: Path, console: Console) -> str:
+    """Drawn images of several things, for the detector, prepared."""
+    source = SynthesizeConfig(
+        out=str(folder / "images"),
+        layout="coco",
+        train=config.scenes,
+        val=SCENES_HELD_OUT,
+        side=SCENE_SIDE,
+    )
+    with progress_bar(console, "drawing scenes") as count:
+        generate(source, count)
+    return _prepared(folder / "images", folder / "scenes", "preparing scenes", console)
+
+
+def _prepared(source: Path, shards: Path, title: str, console: Console) -> str:
+    with progress_bar(console, title) as count:
         prepare(
-            PrepareConfig(source=str(images), out=str(shards), num_workers=0),
+            PrepareConfig(source=str(source), out=str(shards), num_workers=0),
             lambda now: count(now.images, now.total_images),
         )
     return str(shards)
 
 
-def _pretraining(config: DemoConfig, folder: Path, data: str) -> ExperimentConfig:
-    recipe = pretrain.nano()
-    return dataclasses.replace(
-        recipe,
-        cpus_per_worker=CPUS,
-        data=data,
-        out=str(folder),
-        optim=dataclasses.replace(recipe.optim, epochs=config.pretrain_epochs),
-    )
+def _finetuned(
+    config: DemoConfig, folder: Path, data: str, init: str, console: Console
+) -> list[Path]:
+    """The folders of the fine-tunings that differ by their seed alone."""
+    return [
+        train(
+            recipes.finetuning(config, folder, data, init=init, seed=seed),
+            command="demo",
+            console=console,
+        )
+        for seed in range(config.seeds)
+    ]
 
 
-def _finetuning(config: DemoConfig, folder: Path, data: str, init: str) -> ExperimentConfig:
-    recipe = finetune.nano()
-    return dataclasses.replace(
-        recipe,
-        cpus_per_worker=CPUS,
-        data=data,
-        out=str(folder),
-        model=dataclasses.replace(recipe.model, init=init),
-        optim=dataclasses.replace(recipe.optim, epochs=config.finetune_epochs),
-    )
+def _told(
+    data: str,
+    before: Path,
+    tuned: list[Path],
+    scratch: list[Path],
+    swept: Path,
+    detected: Path,
+    console: Console,
+) -> dict[str, object]:
+    """Say what came out; the metrics side by side, for the report."""
+    chance = 1 / len(open_dataset(data, "val").classes)
+    rows = [
+        ("linear probe on pixels", [_probe(data)]),
+        ("nearest neighbours, pre-trained", [float(_results(before)["knn_top1"])]),
+        ("fine-tuned from random weights", _top1(scratch)),
+        ("fine-tuned from pre-trained weights", _top1(tuned)),
+    ]
+    for name, values in rows:
+        console.say(f"{name}: {_shown(values)} (chance {100 * chance:.0f} %)")
+    console.say(f"sweep: {_results(swept)['answer']}")
+    console.say(f"detection: boxes are drawn in {detected / REPORT}")
+    return {
+        "comparison": [
+            {"name": f"{name}: {_shown(values)}", "top1": fmean(values)} for name, values in rows
+        ]
+    }
+
+
+def _top1(runs: list[Path]) -> list[float]:
+    return [float(_results(run)["top1"]) for run in runs]
+
+
+def _shown(values: list[float]) -> str:
+    """Values of several seeds as their mean and standard deviation."""
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f} %"
+    return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f} % ({len(values)} seeds)"
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / RESULTS).read_text())
 
 
 def _job(folder: Path, data: str, weights: Path, console: Console) -> Path:
-    """Evaluate once more, as a job on the Ray that the demo runs on."""
+    """Evaluate a fine-tuned network at every r, as a job on the Ray that the demo runs on."""
     address = dashboard_address()
     console.say(f"submitting an evaluation as a job to {address}")
+    ratios = [f"{ratio:g}" for ratio in recipes.RATIOS]
     verb = ["evaluate", str(weights), "--data", data, "--out", str(folder), "--run", "job"]
+    verb += ["--migration", *ratios]
     code = submit(SubmitConfig(address=address, python=sys.executable), verb)
     if code:
         raise RunError("job", code, "ended with this exit code", "Read its log above")

@@ -33,6 +33,7 @@ from itpn_ray.metrics import FEATURES, NEIGHBOURS
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.weights.files import build_network
 from itpn_ray.models.weights.read import read_weights
+from itpn_ray.ray_runtime.start import redirect_ray_errors
 from itpn_ray.runs.folder import LOG, renew, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.mirror import kept, run_place
@@ -152,7 +153,11 @@ def _of_split(config: FeaturesConfig, split: ShardedDataset, console: Console) -
         job, len(split), workers=config.workers, gpus=bool(config.gpu), ray=with_room(config)
     )
     entries = []
-    with progress_bar(console, f"embedding {split.split}") as count, closing(answers):
+    with (
+        redirect_ray_errors(verbose=console.verbosity == "verbose"),
+        progress_bar(console, f"embedding {split.split}") as count,
+        closing(answers),
+    ):
         for done, answer in enumerate(answers, 1):
             entries += answer.entries
             count(done, len(split))
@@ -173,7 +178,11 @@ def _of_folder(config: FeaturesConfig, folder: Path, console: Console) -> Embedd
         job, rows, workers=config.workers, gpus=bool(config.gpu), ray=with_room(config)
     )
     entries: list[dict[str, Any]] = []
-    with progress_bar(console, "embedding images") as count, closing(outcomes):
+    with (
+        redirect_ray_errors(verbose=console.verbosity == "verbose"),
+        progress_bar(console, "embedding images") as count,
+        closing(outcomes),
+    ):
         for done, outcome in enumerate(outcomes, 1):
             entries += outcome.answer.entries
             barred += [(outcome.path, outcome.problem)] if outcome.problem else []

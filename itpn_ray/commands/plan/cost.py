@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itpn_ray.costs.ledger import show_money
 from itpn_ray.costs.prices import PriceList
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import show_duration
 from itpn_ray.runs.folder import CONFIG, PLAN
 from itpn_ray.storage import join, open_store
 
@@ -41,10 +42,10 @@ class PlannedCost:
             for amount, market in ((self.spot, "all spot"), (self.on_demand, "all on demand"))
             if amount is not None
         ]
-        low, high = (f"{hours:,.1f}" for hours in self.hours)
+        low, high = (show_duration(3600 * hours) for hours in self.hours)
         span = low if low == high else f"{low} to {high}"
         paid = f": {' to '.join(sums)}" if sums else "; the list has no price for it"
-        return f"{self.machines} for {span} h{paid}"
+        return f"{self.machines} for {span}{paid}"
 
 
 def planned_cost(

@@ -16,7 +16,7 @@ from itpn_ray.data.loading.order import Ids
 from itpn_ray.data.loading.view_batches import ViewBatches
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.data.transforms.detection_targets import ViewObjects, check_objects, view_objects
-from itpn_ray.data.transforms.detection_views import View, training_views, whole_view
+from itpn_ray.data.transforms.detection_views import PAD_TO, View, training_views, whole_view
 
 
 class ObjectImageReader(ImageReader):
@@ -32,7 +32,10 @@ class ObjectImageReader(ImageReader):
 
 
 class DetectionTrainLoader(DenseTrainLoader[ObjectImageReader, DetectionAugmentConfig]):
-    """Views of several sizes, some cut and mirrored; with the objects' masks where ``masks``."""
+    """Views of several sizes, some cut and mirrored; with the objects' masks where ``masks``.
+
+    Sides of batches are multiples of ``pad_to`` pixels, itself one of 32.
+    """
 
     reader = ObjectImageReader
 
@@ -45,6 +48,7 @@ class DetectionTrainLoader(DenseTrainLoader[ObjectImageReader, DetectionAugmentC
         seed: int,
         global_batch: int,
         masks: bool = False,
+        pad_to: int = PAD_TO,
         rank: int = 0,
         world: int = 1,
         pin: bool = False,
@@ -60,7 +64,7 @@ class DetectionTrainLoader(DenseTrainLoader[ObjectImageReader, DetectionAugmentC
             pin=pin,
         )
         see = partial(_objects, len(dataset.classes), masks)
-        self._batches = ViewBatches(self._reader, see, masks=masks, pin=pin)
+        self._batches = ViewBatches(self._reader, see, masks=masks, pin=pin, pad_to=pad_to)
 
     def _begin(self, epoch: int, pool: DecodePool, ids: Ids) -> Pending:
         reader = self._reader

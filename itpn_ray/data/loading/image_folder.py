@@ -162,7 +162,7 @@ class FolderWorker:
         # Read, decoded and answered a batch at a time: one batch is in memory.
         files = list(read_ranges(self._job.uri, rows))
         found = rows.select(["number", "path"]).to_pylist()
-        decoded = list(self._pool.map(_decode, files))
+        decoded = list(self._pool.map(decode_image, files))
         images = [
             FolderImage(number=row["number"], path=row["path"], pixels=pixels)
             for row, pixels in zip(found, decoded, strict=True)
@@ -182,7 +182,7 @@ class FolderWorker:
             yield self.answer(rows.slice(start, self._job.batch))
 
 
-def _decode(data: bytes | OSError) -> Tensor | str:
+def decode_image(data: bytes | OSError) -> Tensor | str:
     """The pixels of a file, (3, H, W) uint8, or why there are none."""
     if isinstance(data, OSError):
         return str(data.strerror)

@@ -15,9 +15,9 @@ A host batch is a dict of B images with M places for objects, M that of the imag
 Boxes are x1, y1, x2, y2, or turned ones (`itpn_ray.models.rotated.boxes`). The mask of an object
 that has none is 255 all over, which losses leave out.
 
-H and W are the largest of the batch, rounded up to multiples of 32; `trim` takes a micro-batch out
-of a worker's share so that they are those of the micro-batch. A view of 800 x 1333 takes
-3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
+H and W are the largest of the batch, rounded up to multiples of 32 or more; `trim` takes a
+micro-batch out of a worker's share so that they are those of the micro-batch. A view of 800 x 1333
+takes 3 MB, so `LoaderConfig.prefetch` should count tens of images here, not hundreds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from itpn_ray.data.loading.image_reader import ImageReader
 from itpn_ray.data.loading.order import Ids
 from itpn_ray.data.store.shards import Shard
 from itpn_ray.data.transforms.detection_targets import ViewObjects
-from itpn_ray.data.transforms.detection_views import padded_sides
+from itpn_ray.data.transforms.detection_views import PAD_TO, padded_sides
 from itpn_ray.data.transforms.object_masks import MASK_SIDE
 
 
@@ -57,11 +57,14 @@ class AnyView(Protocol):
 V = TypeVar("V", bound=AnyView)
 
 
-def trim(batch: HostBatch) -> HostBatch:
+def trim(batch: HostBatch, pad_to: int = PAD_TO) -> HostBatch:
     """A part of a batch, padded no more than a batch of its images alone would be."""
-    height, width = padded_sides(batch["size"].cpu().numpy())
+    most = (batch["label"] >= 0).sum(1).amax().view(1)
+    # At once, for on a GPU the host waits for what it is told.
+    *largest, objects = torch.cat([batch["size"].amax(0), most]).tolist()
+    height, width = padded_sides(np.array([largest]), pad_to)
     # One place at least, so that no tensor is empty.
-    places = max(1, int((batch["label"] >= 0).sum(1).max()))
+    places = max(1, objects)
     per_object = batch.keys() & {"boxes", "label", "masks"}
     trimmed = {name: batch[name][:, :places] for name in per_object}
     return batch | trimmed | {"image": batch["image"][:, :, :height, :width]}
@@ -75,6 +78,7 @@ class ViewBatches(Generic[V]):
         see: the objects of a row of a shard in a view of it.
         masks: whether objects have masks.
         pin: put batches into pinned memory.
+        pad_to: what sides of batches are multiples of, pixels, itself one of 32.
     """
 
     def __init__(
@@ -84,8 +88,10 @@ class ViewBatches(Generic[V]):
         *,
         masks: bool,
         pin: bool,
+        pad_to: int = PAD_TO,
     ) -> None:
         self._reader = reader
+        self._pad_to = pad_to
         self._see = see
         self._masks = masks
         self._pin = pin
@@ -110,7 +116,7 @@ class ViewBatches(Generic[V]):
     def _empty(self, ids: Ids, views: Sequence[V]) -> HostBatch:
         reader = self._reader
         sizes = np.array([(view.out_height, view.out_width) for view in views], dtype=np.int64)
-        height, width = padded_sides(sizes)
+        height, width = padded_sides(sizes, self._pad_to)
         # Zeros, for what a view does not fill must not change from batch to batch.
         pixels = torch.zeros(len(ids), height, width, 3, dtype=torch.uint8, pin_memory=self._pin)
         originals = np.stack([reader.heights[ids], reader.widths[ids]], axis=1)  # (B, 2)

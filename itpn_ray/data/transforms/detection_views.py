@@ -21,7 +21,9 @@ from itpn_ray.rng import Stream, uniform
 
 Draws = npt.NDArray[np.float64]
 # Levels have strides 4 to 64: 32 divides evenly on all but the last, which 64 gives one cell.
-_MULTIPLE, _LEAST = 32, 64  # of the sides of a batch's images, pixels
+PAD_TO = 32
+"""What sides of a batch's images are multiples of, pixels."""
+_LEAST = 64  # of these sides, pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +102,12 @@ def whole_view(width: int, height: int, short_side: int, long_side: int) -> View
     return _resized_view(0, 0, width, height, (short_side, long_side), flip=False)
 
 
-def padded_sides(sizes: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Height and width of a batch's images, from those of its views (B, 2)."""
-    height, width = np.maximum(_LEAST, -(-sizes.max(0) // _MULTIPLE) * _MULTIPLE).tolist()
+def padded_sides(sizes: npt.NDArray[np.int64], multiple: int = PAD_TO) -> tuple[int, int]:
+    """Height and width of a batch's images, from those of its views (B, 2).
+
+    They are multiples of ``multiple``, itself one of 32.
+    """
+    height, width = np.maximum(_LEAST, -(-sizes.max(0) // multiple) * multiple).tolist()
     return height, width
 
 

@@ -91,8 +91,10 @@ def match(
 
 def sample(
     matched: Tensor, seed: Tensor, stream: int, *, count: int, share: float, turn: int = 0
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Draw `count` boxes of one image to learn from, fewer where there are no more.
+
+    How many they are depends on what the device has computed; the host does not wait for it.
 
     Args:
         matched: (n,) int64 from `match`.
@@ -103,19 +105,24 @@ def sample(
         turn: number of the draw, where an image has several of one stream.
 
     Returns:
-        Indices of boxes, int64: those that stand for objects, then those that stand for nothing.
+        Indices of boxes, (min(count, n),) int64: those that stand for objects, then those that
+        stand for nothing, then places of no use; and (min(count, n),) bool, false for the last.
     """
     keys = uniform_torch(0, turn, seed, stream, len(matched), torch.float64)[0]
     # Those with the smallest of random keys are a random choice.
-    positives = _smallest(keys, matched >= 0, int(count * share))
-    negatives = _smallest(keys, matched == NOTHING, count - len(positives))
-    return torch.cat([positives, negatives])
+    positives, real = _smallest(keys, matched >= 0, int(count * share))
+    negatives, free = _smallest(keys, matched == NOTHING, count)
+    free &= torch.arange(len(free), device=free.device) < count - real.sum()
+    index, taken = torch.cat([positives, negatives]), torch.cat([real, free])
+    first = (~taken).int().argsort(stable=True)[: min(count, len(matched))]
+    return index[first], taken[first]
 
 
 def _area(sides: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1]
 
 
-def _smallest(keys: Tensor, among: Tensor, count: int) -> Tensor:
-    index = among.nonzero()[:, 0]
-    return index[keys[index].argsort()[:count]]
+def _smallest(keys: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The smallest keys of some, the smallest first: indices, and whether each is one of them."""
+    chosen = torch.where(among, keys, math.inf).topk(min(count, len(keys)), largest=False)
+    return chosen.indices, chosen.values.isfinite()

@@ -21,7 +21,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if not self.training or (len(x) and not together):
             return super().forward(x)
-        count = _AllSum.apply(x.new_tensor(x.numel() // x.shape[1], dtype=torch.float32))
+        count = _AllSum.apply(x.new_full((), x.numel() // x.shape[1], dtype=torch.float32))
         some = count.clamp(min=1)
         mean = _AllSum.apply(x.sum((0, 2, 3), dtype=torch.float32)) / some  # (C,)
         centred = x.float() - mean[:, None, None]

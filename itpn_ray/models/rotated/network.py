@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.models.detection.base import Detections, Detector, Targets
-from itpn_ray.models.detection.rcnn.regions import extents, objects_of
+from itpn_ray.models.detection.rcnn.regions import extents, extents_and_objects
 from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
 from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.networks.build import build_trunk, dense_head_config
@@ -55,8 +55,9 @@ class RotatedRcnn(Detector):
         self, images: Tensor, sizes: Tensor, targets: Targets, mean: Mean
     ) -> dict[str, Tensor]:
         """See `Detector.losses`: rpn_class, rpn_box, class and box; boxes are turned ones."""
+        # Asked before the trunk begins, for then there is nothing yet to wait for.
+        valid, objects = extents_and_objects(sizes, targets)
         maps = self.maps(images, targets.seeds)
-        valid, objects = extents(sizes), objects_of(targets)
         hulls = [replace(real, boxes=hulls_of(real.boxes)) for real in objects]
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
@@ -67,7 +68,7 @@ class RotatedRcnn(Detector):
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """See `Detector.detect`; boxes are turned ones."""
-        maps, valid = self.maps(images), extents(sizes)
+        valid, maps = extents(sizes), self.maps(images)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         return self.roi.detect(maps, proposals)

@@ -90,10 +90,9 @@ class RotatedRoiHead(nn.Module):
             turned: (m, 5) their turned boxes.
             mean: averages a normaliser over workers.
         """
-        sampled = [
-            sample_regions(boxes, real, iou=IOU, count=self.regions, nothing=self.num_classes)
-            for boxes, real in zip(proposals, hulls, strict=True)
-        ]
+        sampled = sample_regions(
+            proposals, hulls, iou=IOU, count=self.regions, nothing=self.num_classes
+        )
         labels = torch.cat([part.labels for part in sampled])
         logits, deltas = self.box(pool_regions(maps, [part.boxes for part in sampled], BOX_CELLS))
         aims = torch.cat(
@@ -102,11 +101,15 @@ class RotatedRoiHead(nn.Module):
                 for part, boxes in zip(sampled, turned, strict=True)
             ]
         )
-        positive = (labels < self.num_classes).nonzero()[:, 0]
-        norm = mean(logits.new_tensor(float(len(labels)))).clamp(min=1)
+        each = deltas.split([len(part.labels) for part in sampled])
+        # Those of objects are the first of each image.
+        reached = torch.cat(
+            [own[: len(part.matched)] for own, part in zip(each, sampled, strict=True)]
+        )
+        norm = mean(logits.new_full((), len(labels))).clamp(min=1)
         return {
             "class": F.cross_entropy(logits, labels, reduction="sum") / norm,
-            "box": F.smooth_l1_loss(deltas[positive], aims, reduction="sum") / norm,
+            "box": F.smooth_l1_loss(reached, aims, reduction="sum") / norm,
         }
 
     @torch.no_grad()

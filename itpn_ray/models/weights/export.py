@@ -89,7 +89,8 @@ def export(config: ExportConfig) -> ExportReport:
         )
     path = Path(config.out)
     write, read = _FORMATS[path.suffix]
-    _check_libraries(path)
+    if path.suffix == ".onnx":
+        check_onnx_libraries("out", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -113,16 +114,20 @@ def export(config: ExportConfig) -> ExportReport:
     )
 
 
-def _check_libraries(path: Path) -> None:
-    if path.suffix == ".onnx":
-        missing = [name for name in _ONNX_LIBRARIES if find_spec(name) is None]
-        if missing:
-            raise ConfigError(
-                "out",
-                str(path),
-                f"ONNX needs {', '.join(missing)}",
-                'install them with pip install "itpn-ray[export]"',
-            )
+def check_onnx_libraries(field: str, value: str) -> None:
+    """Refuse a setting that needs ONNX where a library for it is missing.
+
+    Raises:
+        ConfigError: names the setting and the libraries.
+    """
+    missing = [name for name in _ONNX_LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            field,
+            value,
+            f"ONNX needs {', '.join(missing)}",
+            'install them with pip install "itpn-ray[export]"',
+        )
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from itpn_ray.errors import CheckpointError
 from itpn_ray.models.weights.torchscript import is_torchscript, read_torchscript
+from itpn_ray.models.zoo import is_zoo, zoo_file
 from itpn_ray.runs.folder import EXPORT
 from itpn_ray.storage import join, local_copy
 
@@ -32,13 +33,15 @@ _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
 def locate(path: str | PathLike[str]) -> Path:
-    """The weight file at `path`; of a run's folder, the one that it exported.
+    """The weight file at `path`, of a run's folder the one that it exported, or of ``zoo:NAME``.
 
     A remote file is copied to this machine first.
 
     Raises:
         CheckpointError: there is none, or it cannot be fetched.
     """
+    if is_zoo(path):
+        return zoo_file(str(path))
     if "://" in str(path):
         return _fetched(str(path))
     place = Path(path).expanduser()

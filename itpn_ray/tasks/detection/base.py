@@ -13,6 +13,7 @@ from torch import Tensor
 from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
+from itpn_ray.data.transforms.detection_views import PAD_TO
 from itpn_ray.data.transforms.on_device import normalise_views
 from itpn_ray.models import layer_ids, load_weights, no_weight_decay
 from itpn_ray.models.detection.base import Detections, Detector, Targets
@@ -71,6 +72,11 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
     def __init__(self, setup: TaskSetup[S]) -> None:
         super().__init__(setup)
         self._shown: dict[int, Detections] = {}
+
+    @property
+    def pad_to(self) -> int:
+        """What sides of training batches are multiples of, pixels."""
+        return PAD_TO
 
     @abstractmethod
     def _create(self, **options: Any) -> Detector:
@@ -135,7 +141,7 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
 
     def cut(self, batch: Batch, begin: int, end: int) -> Batch:
         """See `Task.cut`: with the padding of its own views, not of the worker's whole share."""
-        return trim(super().cut(batch, begin, end))
+        return trim(super().cut(batch, begin, end), self.pad_to)
 
     def layer_ids(self, network: DetectionNetwork) -> dict[str, int]:
         """Depths of the detector's parameters; pyramid and head lie at the top."""

@@ -9,8 +9,10 @@ from itpn_ray import checks
 from itpn_ray.data.config import Augmentation, DetectionAugmentConfig
 from itpn_ray.errors import ConfigError
 from itpn_ray.metrics import AVERAGE_PRECISION, Metric
-from itpn_ray.tasks.config import DenseTaskConfig
+from itpn_ray.tasks.config import DenseTaskConfig, ModelConfig
 
+FEW_SIZES = 256
+"""Multiples of it, pixels, are few enough sides to compile a network for each pair."""
 HEADS = ("mask_rcnn", "cascade_mask_rcnn", "dino")
 
 
@@ -35,9 +37,40 @@ class Detection(DenseTaskConfig):
     """Find masks besides boxes; DINO has none."""
     small_head: bool = False
     """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""
+    pad_to: int = 32
+    """What sides of training batches are padded to multiples of, pixels, itself one of 32. With
+    ``model.compile`` 256, so that views have few sizes, each of which is compiled once."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.one_of("task.head", self.head, HEADS)
         if self.masks and self.head == "dino":
             raise ConfigError("task.masks", True, "DINO finds boxes only", "Add --task.masks false")
+        if self.pad_to < 32 or self.pad_to % 32:
+            raise ConfigError(
+                "task.pad_to",
+                self.pad_to,
+                "is no multiple of 32, the largest stride of the maps that are cut to views",
+                f"Use {max(32, self.pad_to // 32 * 32)}",
+            )
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Refuse to compile more shapes than are worth it.
+
+        Raises:
+            ConfigError: views are padded to too many sizes, or each r would be another graph.
+        """
+        if model.compile and self.pad_to < FEW_SIZES:
+            raise ConfigError(
+                "model.compile",
+                True,
+                "would compile anew for each size of a batch's views",
+                f"Add --task.pad-to {FEW_SIZES}, or leave it out",
+            )
+        if model.compile and model.elastic_migration:
+            raise ConfigError(
+                "model.compile",
+                True,
+                "would compile each size of a batch's views once for each elastic r",
+                "Leave one of the two out",
+            )

@@ -45,6 +45,8 @@ SMALL_DINO = {
     "queries": 100,
     "denoising": 20,
 }
+MOST_SIZES = 64
+"""Sizes of batches that are compiled: 8 by 8 sides, up to 2,048 pixels in steps of 256."""
 DINO_LEVELS = 4
 """Strides 8 to 64; with stride 4 too the encoder would see five times as many tokens."""
 
@@ -76,6 +78,7 @@ class DetectionTask(DetectorTask[Detection]):
             seed=self.seed,
             global_batch=self.setup.global_batch,
             masks=self.config.masks,
+            pad_to=self.pad_to,
             rank=share.rank,
             world=share.world,
             pin=share.pin,
@@ -102,6 +105,20 @@ class DetectionTask(DetectorTask[Detection]):
         small = SMALL_RCNN if config.small_head else {}
         stages = STAGES[config.head]
         return create_rcnn(name, stages=stages, masks=config.masks, **small, **options)
+
+    @property
+    def pad_to(self) -> int:
+        """See `DetectorTask.pad_to`."""
+        return self.config.pad_to
+
+    def compile(self, network: DetectionNetwork) -> nn.Module:
+        """See `Task.compile`: trunk and pyramid alone, once for each size of a batch.
+
+        What follows chooses boxes, whose number no graph knows.
+        """
+        torch._dynamo.config.recompile_limit = MOST_SIZES
+        network.detector.trunk.compile(dynamic=False)
+        return network
 
     @torch.no_grad()
     def evaluate_model(

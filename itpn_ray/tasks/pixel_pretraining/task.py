@@ -207,6 +207,10 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
             adds["teacher"] = multiply_adds(autoencoder.trunk, size, visible=visible)
         return adds
 
+    def work_share(self, batch: Batch) -> float:
+        """See `Task.work_share`: as the pixels, where images start smaller."""
+        return (batch["image"].shape[-1] / self.model.image_size) ** 2
+
     def export(self, network: MaskedPretrainingNetwork, path: Path) -> None:
         """Write trunk, pyramid and decoder; the teacher and its heads stay in the checkpoint."""
         save_model(

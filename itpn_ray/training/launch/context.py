@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from itpn_ray.allocator import keep_pages
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.training.sharding import shard
+
+Compile = Callable[[nn.Module], nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,11 @@ class TrainContext:
         """Whether this is rank 0."""
         return self.rank == 0
 
+    @property
+    def bf16(self) -> bool:
+        """Whether networks compute in bf16: on a GPU; a CPU computes in float32."""
+        return self.device.type == "cuda"
+
     def reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Combine a tensor over all workers, in place, and return it."""
         if self.world > 1:
@@ -67,17 +75,22 @@ class TrainContext:
             tensor.copy_(held)
         return tensor
 
-    def wrap_model(self, network: nn.Module, *, sharded: bool, compile: bool) -> nn.Module:
+    def wrap_model(
+        self, network: nn.Module, *, sharded: bool, compile: Compile | None
+    ) -> nn.Module:
         """The network as it is called in a step: compiled where asked, gradients averaged.
+
+        Compiled inside DDP: as it is called by DDP, its graph is cut where gradients are sent, and
+        they are sent while the backward pass goes on.
 
         Args:
             network: on this worker's device; FSDP2 replaces its parameters, DDP keeps them.
             sharded: spread it over the workers (FSDP2) instead of repeating it on each (DDP).
-            compile: compile it.
+            compile: gives what is called in its place, compiled; None: it is not compiled.
         """
         if self.world > 1 and sharded:
-            shard(network, self.device, self.world)
-        called: nn.Module = torch.compile(network) if compile else network  # type: ignore[assignment]
+            shard(network, self.device, self.world, bf16=self.bf16)
+        called = network if compile is None else compile(network)
         if self.world == 1 or sharded:
             return called
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -93,10 +106,8 @@ class TrainContext:
                 model.require_backward_grad_sync = now  # type: ignore[assignment]
 
     def autocast(self) -> Any:
-        """bf16 on a GPU, float32 on a CPU."""
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
+        """See `bf16`."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
 def _settle(rank: int, world: int, local_rank: int, *, gpu: bool, threads: int) -> TrainContext:

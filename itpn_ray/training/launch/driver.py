@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 
 from itpn_ray.costs.prices import prices_of
+from itpn_ray.data.store.manifest import read_manifest
+from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
 from itpn_ray.interrupt import Interrupted, answering, keep_sigterm
 from itpn_ray.models import LoadReport
@@ -20,7 +22,7 @@ from itpn_ray.storage import check_writable, join
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import create_tracker
-from itpn_ray.tracking.base import flatten
+from itpn_ray.tracking.base import DataSource, flatten
 from itpn_ray.training.averaging import describe_average
 from itpn_ray.training.claim import claim_run, earlier_epochs, run_folder, run_uri
 from itpn_ray.training.devices import use_gpu, use_gpus
@@ -54,6 +56,14 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     prices_of(config.cost)
     train_split, val_split = open_splits(config)
     check_fit(config, train_split, val_split)
+    name = config.tracking.register
+    if name and not task_class(config.task).answers():
+        raise ConfigError(
+            "tracking.register",
+            name,
+            f"is for networks that answer, and those of {config.task.name} do not",
+            "Leave it out",
+        )
     report = None
     if config.model.init or config.model.elastic_migration:
         # Building once on the driver tells sizes and ratios that do not fit, here, in seconds.
@@ -67,8 +77,16 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     return report
 
 
-def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
+def run(
+    config: ExperimentConfig, *, command: str, console: Console, parent: str | None = None
+) -> Path:
     """Train from the first epoch, or from where the same command stopped, to the last.
+
+    Args:
+        config: what to train.
+        command: for the run's record.
+        console: to tell people.
+        parent: the tracker's key of a run that this one is nested in, such as its sweep.
 
     Returns:
         The run's folder.
@@ -95,7 +113,7 @@ def run(config: ExperimentConfig, *, command: str, console: Console) -> Path:
                 console.say(f"{config.model.init}: {report}")
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
-            _train(config, folder, began, console, lease)
+            _train(config, folder, began, console, lease, command, parent)
     tracker = create_tracker(config.tracking, config.out)
     lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
@@ -122,10 +140,17 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
 
 
 def _train(
-    config: ExperimentConfig, folder: Path, began: bool, console: Console, lease: Lease
+    config: ExperimentConfig,
+    folder: Path,
+    began: bool,
+    console: Console,
+    lease: Lease,
+    command: str,
+    parent: str | None,
 ) -> None:
     tracker = create_tracker(config.tracking, config.out)
-    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder))
+    tracker.start(config.run, flatten(to_dict(config)), key=tracking_key(folder), parent=parent)
+    tracker.log_source(command, _source(config))
     journal = FileJournal(folder)
     journal.event("start" if not began else "restart", workers=config.workers)
     with recorded_end(journal, folder, tracker, console):
@@ -133,7 +158,16 @@ def _train(
             _launch(config, folder, journal, console.verbosity == "verbose")
         lease.check()
         # Only with the lease: another driver may have taken over the run meanwhile.
-        export(config, folder)
+        weights = export(config, folder)
+        if config.tracking.register:
+            tracker.log_model(weights, config.tracking.register)
+
+
+def _source(config: ExperimentConfig) -> DataSource:
+    """The data, for the tracker."""
+    manifest = read_manifest(config.data)
+    images = {name: split.count for name, split in manifest.splits.items()}
+    return DataSource(uri=config.data, digest=manifest.digest, images=images)
 
 
 def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbose: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.models.zoo import is_zoo
 from itpn_ray.ray_runtime.machines import SHARED, Shipped, require_seen, shared_folder, ship
 from itpn_ray.storage import is_s3, join
 from itpn_ray.training.claim import checkpoint_uri
@@ -59,7 +60,7 @@ def check_seen(config: ExperimentConfig, token: str) -> None:
 def local_files(config: ExperimentConfig) -> dict[str, Shipped]:
     """The local files that workers need, put into Ray's object store once, by setting."""
     named = {"init": config.model.init, "teacher": getattr(config.task, "teacher", "")}
-    shipped = {field: ship(path) for field, path in named.items()}
+    shipped = {field: ship(path) for field, path in named.items() if not is_zoo(path)}
     return {field: file for field, file in shipped.items() if file is not None}
 
 

@@ -210,8 +210,12 @@ def test_the_timed_steps_are_a_workers_share(
 @pytest.mark.parametrize(
     ("machine", "told"),
     [
-        ("box.8", "2 box.8 (8 X) for 1.4 to 2.1 h: EUR 34.73 all spot to EUR 166.69 all on demand"),
-        ("bare", "2 bare (8 CPUs) for 1.4 to 2.1 h; the list has no price for it"),
+        (
+            "box.8",
+            "2 box.8 (8 X) for 1 h 23 min to 2 h 5 min: "
+            "EUR 34.73 all spot to EUR 166.69 all on demand",
+        ),
+        ("bare", "2 bare (8 CPUs) for 1 h 23 min to 2 h 5 min; the list has no price for it"),
     ],
 )
 def test_hours_and_money(

@@ -297,3 +297,37 @@ def test_a_decoding_thread_computes_alone() -> None:
 def test_a_split_smaller_than_a_global_batch_is_refused(val: ShardedDataset) -> None:
     with pytest.raises(ConfigError, match="29 images"):
         make_loader(val, global_batch=30)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 10), (3, 12), (5, 6), (4, 4)])
+def test_steps_of_a_run_go_on_over_the_ends_of_epochs(
+    train: ShardedDataset, first: int, last: int
+) -> None:
+    loader = make_loader(train)
+    expected = [batch for epoch in range(3) for batch in loader.epoch(epoch)][first:last]
+    found = list(loader.batches(first, last))
+    loader.close()
+    assert len(found) == len(expected)
+    for pair in zip(found, expected, strict=True):
+        assert_equal(*pair)
+
+
+def test_the_next_epoch_is_being_decoded_when_one_ends(
+    train: ShardedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[int]] = []
+    start = DecodePool.start
+
+    def watched(pool: DecodePool, batch: HostBatch, *rest: Any) -> Any:
+        begun.append(batch["sample_id"].tolist())
+        return start(pool, batch, *rest)
+
+    monkeypatch.setattr(DecodePool, "start", watched)
+    loader = make_loader(train, LoaderConfig(transport="threads", threads=1, prefetch=36))
+    stream = loader.batches(0, 10)
+    for _ in range(loader.steps_per_epoch):
+        next(stream)  # the last of them is handed out: evaluation and save come now
+    assert len(begun) == loader.steps_per_epoch + 2
+    rest = [batch["sample_id"].tolist() for batch in stream]
+    loader.close()
+    assert begun[5:] == rest

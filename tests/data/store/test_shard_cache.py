@@ -243,3 +243,15 @@ def test_a_cache_folder_that_cannot_be_made_is_refused(
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ConfigError, match="cache_dir"):
         make_loader(remote, settings(tmp_path, remote, shards=7, window=0))
+
+
+@pytest.mark.parametrize(("shards", "window"), [(7, 0), (2.5, 1)])
+def test_a_stream_goes_on_over_the_ends_of_epochs(
+    local: ShardedDataset, remote: ShardedDataset, tmp_path: Path, shards: float, window: int
+) -> None:
+    config = settings(tmp_path, remote, shards=shards, window=window)
+    ours, theirs = make_loader(remote, config), make_loader(local, config)
+    steps = 3 * ours.steps_per_epoch
+    assert_same(list(ours.batches(1, steps)), list(theirs.batches(1, steps)))
+    ours.close()
+    theirs.close()

@@ -159,7 +159,7 @@ class Killed(Exception):
 def test_a_killed_command_is_taken_up_again(data: str, features: str, tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def failing() -> Encode:
+    def failing(teacher: str) -> Encode:
         def encode_some(images: Tensor) -> Tensor:
             if sum(seen) > 30:
                 raise Killed
@@ -168,7 +168,7 @@ def test_a_killed_command_is_taken_up_again(data: str, features: str, tmp_path: 
 
         return encode_some
 
-    def counting() -> Encode:
+    def counting(teacher: str) -> Encode:
         def encode_counted(images: Tensor) -> Tensor:
             seen.append(len(images))
             return encode(images)

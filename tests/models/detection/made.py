@@ -10,6 +10,7 @@ from torchvision.ops import roi_align
 
 from itpn_ray.models import Rcnn, create_rcnn
 from itpn_ray.models.detection.base import MASK_SIDE, Detections, Targets
+from itpn_ray.models.detection.rcnn.regions import Objects, extents_and_objects
 
 CLASSES = 3
 SMALL = {"image_size": 64, "pyramid_width": 32, "fc_width": 64, "regions": 32, "proposals": 64}
@@ -88,6 +89,11 @@ def alike(one: Detections, other: Detections) -> bool:
     if one.masks is not None:
         fits &= (one.masks[:, None] - other.masks).abs().amax((-1, -2)) < 1e-3
     return bool(fits.any(0).all() and fits.any(1).all())
+
+
+def objects_of(given: Targets) -> list[Objects]:
+    """The objects of each image."""
+    return extents_and_objects(sizes(len(given.labels)), given)[1]
 
 
 def alone(x: Tensor) -> Tensor:

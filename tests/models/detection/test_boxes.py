@@ -73,21 +73,30 @@ def test_the_nearest_boxes_of_an_object_are_rescued_from_an_overlap_on():
 def test_samples_hold_few_positives_and_are_filled_with_negatives():
     matched = torch.tensor([0] * 40 + [NOTHING] * 100 + [IGNORED] * 100)
     seed = torch.tensor([7])
-    index = sample(matched, seed, Stream.REGIONS, count=64, share=0.25)
+    index, taken = sample(matched, seed, Stream.REGIONS, count=64, share=0.25)
+    assert taken.all()
     assert (matched[index[:16]] == 0).all()
     assert (matched[index[16:]] == NOTHING).all()
     assert len(index) == len(index.unique()) == 64
-    few = sample(matched[30:50], seed, Stream.REGIONS, count=64, share=0.25)
-    assert len(few) == 20
-    none = sample(matched[:0], seed, Stream.REGIONS, count=64, share=0.25)
+    few, taken = sample(matched[30:50], seed, Stream.REGIONS, count=64, share=0.25)
+    assert len(few.unique()) == taken.sum() == 20
+    none, _ = sample(matched[:0], seed, Stream.REGIONS, count=64, share=0.25)
     assert len(none) == 0
+
+
+def test_places_of_a_sample_that_are_of_no_use_come_last():
+    matched = torch.tensor([0] * 30 + [NOTHING] * 5 + [IGNORED] * 10)
+    index, taken = sample(matched, torch.tensor([7]), Stream.REGIONS, count=20, share=0.25)
+    assert taken.tolist() == [True] * 10 + [False] * 10
+    assert (matched[index[:5]] == 0).all()
+    assert (matched[index[5:10]] == NOTHING).all()
 
 
 def test_samples_are_functions_of_their_seed_and_turn():
     matched = torch.full((1000,), NOTHING)
 
     def draw(seed: int, stream: int = Stream.REGIONS, turn: int = 0) -> list[int]:
-        index = sample(matched, torch.tensor([seed]), stream, count=20, share=0.5, turn=turn)
+        index, _ = sample(matched, torch.tensor([seed]), stream, count=20, share=0.5, turn=turn)
         return index.tolist()
 
     torch.manual_seed(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,8 +65,9 @@ def test_masked_patches_do_not_reach_the_visible_ones() -> None:
     assert torch.equal(network.encode(images, visible), network.encode(other, visible))
 
 
-def test_a_trunk_and_its_pyramid_have_convolutions(tmp_path) -> None:
+def test_a_trunk_and_its_pyramid_have_convolutions(tmp_path: Path) -> None:
     network = create_autoencoder("nano", image_size=64, convolution=True)
+    assert network.pyramid is not None
     assert isinstance(network.pyramid.out3, ConvBlock)
     assert isinstance(network.trunk.stage1[0], ConvBlock)
     save_model(network, tmp_path / "model.safetensors")
@@ -79,7 +82,9 @@ def test_a_trunk_and_its_pyramid_have_convolutions(tmp_path) -> None:
     [({}, 77.9), ({"convolution": True}, 78.9)],
     ids=["C-MLP", "convolution"],
 )
-def test_both_variants_of_itpn_base_are_of_one_size(changes, million) -> None:
+def test_both_variants_of_itpn_base_are_of_one_size(
+    changes: dict[str, bool], million: float
+) -> None:
     with torch.device("meta"):
         network = create_autoencoder("itpn_base", **changes)
     assert parameters(network.trunk) / 1e6 == pytest.approx(million, abs=0.1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tests.training.runs import classification
 KNOWN = ["n01", "n02", "n03", "n04", "n05"]
 
 
-def saved(path: Path, classes: list[str], **changes: int) -> str:
+def saved(path: Path, classes: list[str], **changes: Any) -> str:
     network = classifier(num_classes=len(classes), **changes)
     save_model(network, path, {"classes": json.dumps(classes)})
     return str(path)
@@ -25,13 +26,14 @@ def saved(path: Path, classes: list[str], **changes: int) -> str:
 
 def test_rows_are_taken_by_name(tmp_path: Path) -> None:
     file = saved(tmp_path / "model.safetensors", KNOWN)
-    theirs = classifier(num_classes=5)
+    theirs = dict(classifier(num_classes=5).named_parameters())
     network = classifier(num_classes=3)
-    before = network.head.weight.clone()
+    own = dict(network.named_parameters())
+    before = own["head.weight"].clone()
     assert take_head(network, ["n04", "new", "n02"], file) == 2
-    torch.testing.assert_close(network.head.weight[[0, 2]], theirs.head.weight[[3, 1]])
-    torch.testing.assert_close(network.head.bias[[0, 2]], theirs.head.bias[[3, 1]])
-    assert torch.equal(network.head.weight[1], before[1])
+    for name in ("head.weight", "head.bias"):
+        torch.testing.assert_close(own[name][[0, 2]], theirs[name][[3, 1]])
+    assert torch.equal(own["head.weight"][1], before[1])
 
 
 @pytest.mark.parametrize(
@@ -54,5 +56,6 @@ def test_fine_tuning_takes_the_head_where_it_is_asked_to(tmp_path: Path) -> None
     with_head = make_task(dataclasses.replace(base, task=task, model=model), ["n05", "n01"])
     network = with_head.build()
     theirs = classifier(num_classes=5, width=128, heads=4, image_size=32)
-    assert torch.equal(network.classifier.head.weight, theirs.head.weight[[4, 0]])
+    own, taken = (of.get_parameter("head.weight") for of in (network.classifier, theirs))
+    assert torch.equal(own, taken[[4, 0]])
     assert "the head of 2 of 2 classes" in str(with_head.load_report)

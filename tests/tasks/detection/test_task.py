@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
 from itpn_ray.data.prepare.driver import prepare
@@ -318,6 +320,8 @@ def test_multiply_adds_grow_with_the_views(head: str) -> None:
         ({"head": "dino"}, "task.masks = True: DINO finds boxes only. Add --task.masks false"),
         ({"short_side": 800, "long_side": 600}, "task.long_side = 600"),
         ({"ema_decay": 1.0}, "task.ema_decay = 1.0"),
+        ({"pad_to": 48}, "task.pad_to = 48: is no multiple of 32"),
+        ({"pad_to": 0}, "task.pad_to = 0"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], expected: str) -> None:
@@ -329,7 +333,14 @@ def test_bad_settings(settings: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"model": ModelConfig(name="nano", compile=True)}, "model.compile = True"),
+        ({"model": ModelConfig(name="nano", compile=True)}, "Add --task.pad-to 256"),
+        (
+            {
+                "task": Detection(pad_to=256),
+                "model": ModelConfig(name="nano", compile=True, elastic_migration=(0.0, 0.2)),
+            },
+            "model.compile = True",
+        ),
         ({"task": Detection(), "augment": None}, "augment"),
         ({"optim": {"warmup_steps": 4}}, "optim.warmup_steps = 4: the run has 4 steps"),
         ({"optim": {"global_batch": 10}}, "an epoch of 8 images would have 0 steps"),
@@ -377,3 +388,17 @@ def test_data_without_objects_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="its val has not one object"):
         preflight(detection(data, tmp_path, "dino"))
+
+
+def test_views_padded_to_one_size_compile_the_trunk_once(
+    scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = detection(scenes, tmp_path / "plain")
+    plain = dataclasses.replace(plain, task=dataclasses.replace(plain.task, pad_to=256))
+    model = dataclasses.replace(plain.model, compile=True)
+    graphs = CompileCounter()
+    expected = losses(train_alone(plain))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=graphs))
+    compiled = dataclasses.replace(plain, model=model, out=str(tmp_path / "compiled"))
+    assert losses(train_alone(compiled)) == pytest.approx(expected, rel=1e-3)
+    assert graphs.frame_count == 1

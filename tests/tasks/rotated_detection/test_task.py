@@ -26,7 +26,7 @@ from itpn_ray.training.claim import run_folder
 from itpn_ray.training.exporting import export
 from itpn_ray.training.launch.driver import preflight
 from tests.data.made import make_image
-from tests.tasks.detection_runs import detection
+from tests.tasks.detection_runs import detection, task
 from tests.tasks.rotated_runs import rotated
 from tests.training.group import train_in_group
 from tests.training.runs import classification, final_digest, losses, train_alone, train_and_stop
@@ -160,14 +160,13 @@ def test_wrong_pairs_of_weights_and_data_are_refused(
     config = EvaluateConfig(weights=str(trained), data=scenes, out=str(tmp_path))
     with pytest.raises(DataError, match="turned boxes are needed"):
         evaluate(config, command="", console=Console())
-    upright = detection(scenes, tmp_path / "upright", eval_every=-1)
-    train_alone(upright)
-    export(upright, run_folder(upright))
-    config = EvaluateConfig(weights=str(run_folder(upright)), data=turned, out=str(tmp_path))
+    upright, weights = task(scenes=scenes), str(tmp_path / "model.safetensors")
+    upright.export(upright.build(), Path(weights))
+    config = EvaluateConfig(weights=weights, data=turned, out=str(tmp_path))
     with pytest.raises(DataError, match="NAME_rotated_1x"):
         evaluate(config, command="", console=Console())
     with pytest.raises(CheckpointError):
-        task_class(RotatedDetection).load(str(run_folder(upright)))
+        task_class(RotatedDetection).load(weights)
 
 
 @pytest.mark.parametrize(

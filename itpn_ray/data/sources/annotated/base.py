@@ -39,6 +39,7 @@ class AnnotatedSplit:
         objects: its objects.
         faults: images that are left out, and categories that contradict each other.
         skipped: (path, reason) of files that are not read.
+        notes: what was guessed, in sentences for people.
     """
 
     name: str
@@ -47,6 +48,7 @@ class AnnotatedSplit:
     objects: ObjectSet
     faults: tuple[Fault, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class AnnotatedSource(Source):
@@ -86,6 +88,7 @@ class AnnotatedSource(Source):
                 for file in files.values()
                 for skip in (*((f.place, f.reason) for f in file.faults), *file.skipped)
             ),
+            notes=tuple(note for file in files.values() for note in file.notes),
             annotations={split: file.objects for split, file in files.items()},
         )
 

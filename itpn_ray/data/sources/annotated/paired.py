@@ -210,6 +210,8 @@ class PairedSource(AnnotatedSource):
                 frame_height=height,
             )
         table = rows.table()
+        bare = sum(label is None for _, label in pairs)
+        told = f"{bare:,} of {len(pairs):,} images have no label file and count as without objects"
         return AnnotatedSplit(
             name=dirname(pairs[0][0]) or ".",
             categories=categories,
@@ -223,6 +225,7 @@ class PairedSource(AnnotatedSource):
                 parse=self.parser(),
             ),
             skipped=skipped,
+            notes=(f"{dirname(pairs[0][0]) or '.'}: {told}",) if bare else (),
         )
 
 

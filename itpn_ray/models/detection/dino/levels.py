@@ -38,13 +38,14 @@ class Levels:
     @property
     def sides(self) -> Tensor:
         """(L, 2) int64: `shapes` as a tensor."""
-        return torch.tensor(self.shapes, device=self.ratios.device)
+        numbers = [number for shape in self.shapes for number in shape]
+        return _filled(numbers, self.ratios.device).view(-1, 2)
 
     @property
     def starts(self) -> Tensor:
         """(L,) int64: the first token of each level."""
         areas = [rows * columns for rows, columns in self.shapes]
-        return torch.tensor([0, *areas[:-1]], device=self.ratios.device).cumsum(0)
+        return _filled([0, *areas[:-1]], self.ratios.device).cumsum(0)
 
     def anchors(self) -> tuple[Tensor, Tensor]:
         """A first guess at an object for each token (Deformable DETR, appendix A.4).
@@ -82,6 +83,11 @@ def lay_out(maps: Mapping[int, Tensor], sizes: Tensor) -> Levels:
         across = torch.arange(columns, device=sizes.device) * stride < sizes[:, 1:]  # (B, w)
         shapes.append((rows, columns))
         valid.append(down[:, :, None] & across[:, None, :])
-        covered = sizes.new_tensor([columns * stride, rows * stride])
-        ratios.append(sizes.flip(-1).float() / covered)
+        height, width = sizes.float().unbind(-1)
+        ratios.append(torch.stack([width / (columns * stride), height / (rows * stride)], dim=-1))
     return Levels(shapes=shapes, valid=valid, ratios=torch.stack(ratios, dim=1))
+
+
+def _filled(numbers: list[int], device: torch.device) -> Tensor:
+    """Numbers that the host knows, (n,) int64 on a device; copying a list would wait for it."""
+    return torch.stack([torch.full((), number, device=device) for number in numbers])

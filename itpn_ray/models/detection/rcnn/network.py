@@ -9,7 +9,7 @@ from torch import Tensor
 
 from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
-from itpn_ray.models.detection.rcnn.regions import extents, objects_of
+from itpn_ray.models.detection.rcnn.regions import extents, extents_and_objects
 from itpn_ray.models.detection.rcnn.roi_head import RoiHead
 from itpn_ray.models.detection.rcnn.rpn import ProposalNetwork, proposal_losses
 from itpn_ray.models.networks.backbone import DenseTrunk
@@ -42,8 +42,9 @@ class Rcnn(Detector):
         Raises:
             DataError: there are mask heads but no masks.
         """
+        # Asked before the trunk begins, for then there is nothing yet to wait for.
+        valid, objects = extents_and_objects(sizes, targets)
         maps = self.maps(images, targets.seeds)
-        valid, objects = extents(sizes), objects_of(targets)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         first = proposal_losses(candidates, objects, mean)
@@ -52,7 +53,7 @@ class Rcnn(Detector):
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """See `Detector.detect`."""
-        maps, valid = self.maps(images), extents(sizes)
+        valid, maps = extents(sizes), self.maps(images)
         candidates = self.rpn(maps, valid)
         proposals = [self.rpn.propose(*pair) for pair in zip(candidates, valid, strict=True)]
         return self.roi.detect(maps, proposals, valid)

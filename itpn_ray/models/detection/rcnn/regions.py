@@ -38,20 +38,26 @@ def extents(sizes: Tensor) -> list[Extent]:
     return [(height, width) for height, width in sizes.tolist()]
 
 
-def objects_of(targets: Targets) -> list[Objects]:
+def extents_and_objects(sizes: Tensor, targets: Targets) -> tuple[list[Extent], list[Objects]]:
+    """`extents`, and the objects of each image; the host waits for the device once."""
+    counts = (targets.labels >= 0).sum(dim=1, keepdim=True)
+    told = torch.cat([sizes, counts], dim=1).tolist()
+    objects = _objects_of(targets, [count for _, _, count in told])
+    return [(height, width) for height, width, _ in told], objects
+
+
+def _objects_of(targets: Targets, counts: Sequence[int]) -> list[Objects]:
     """The objects of each image, without the padding; boxes as the targets have them."""
-    objects = []
-    for i, labels in enumerate(targets.labels):
-        real = labels >= 0
-        objects.append(
-            Objects(
-                boxes=targets.boxes[i, real].float(),
-                labels=labels[real],
-                masks=None if targets.masks is None else targets.masks[i, real],
-                seed=targets.seeds[i : i + 1],
-            )
+    places = (targets.labels < 0).int().argsort(dim=1, stable=True)  # (B, M), objects first
+    return [
+        Objects(
+            boxes=targets.boxes[i, real].float(),
+            labels=targets.labels[i, real],
+            masks=None if targets.masks is None else targets.masks[i, real],
+            seed=targets.seeds[i : i + 1],
         )
-    return objects
+        for i, real in enumerate(row[:count] for row, count in zip(places, counts, strict=True))
+    ]
 
 
 def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int) -> Tensor:
@@ -72,14 +78,18 @@ def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int)
     # 1e-6, for a box of exactly a limit must not fall below it by rounding.
     level = (box_area(numbered[:, 1:]).sqrt() / FINEST_SIDE + 1e-6).log2().floor()
     level = level.clamp(0, len(REGION_STRIDES) - 1)
-    # float32, for RoIAlign's sums are long and bfloat16's steps coarse.
-    pooled = maps[4].new_zeros(len(numbered), maps[4].shape[1], side, side, dtype=torch.float32)
+    pooled = []
     for number, stride in enumerate(REGION_STRIDES):
-        index = (level == number).nonzero()[:, 0]
-        pooled[index] = roi_align(
-            maps[stride].float(), numbered[index], side, 1 / stride, sampling_ratio=0, aligned=True
-        )
-    return pooled
+        # Boxes of the other maps become points, of which next to nothing is read: picking them out
+        # would have the host wait for the device.
+        own = level == number
+        read = torch.where(own[:, None], numbered[:, 1:], 0.0)
+        # float32, for RoIAlign's sums are long and bfloat16's steps coarse.
+        features = maps[stride].to(torch.float32, memory_format=torch.contiguous_format)
+        regions = torch.cat([numbered[:, :1], read], dim=1)
+        found = roi_align(features, regions, side, 1 / stride, sampling_ratio=0, aligned=True)
+        pooled.append(torch.where(own[:, None, None, None], found, 0.0))
+    return torch.stack(pooled).sum(0)
 
 
 def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, side: int) -> Tensor:

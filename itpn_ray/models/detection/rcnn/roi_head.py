@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from itpn_ray.errors import DataError
-from itpn_ray.models.detection.base import MAX_DETECTIONS, UNKNOWN, Detections
+from itpn_ray.models.detection.base import MAX_DETECTIONS, Detections
 from itpn_ray.models.detection.boxes import Weights, decode, giou_loss
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
 from itpn_ray.models.detection.rcnn.heads import BOX_CELLS, MASK_CELLS, BoxHead, MaskHead
@@ -73,18 +73,8 @@ class RoiHead(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         for stage in range(len(self.boxes)):
-            sampled = [
-                sample_regions(
-                    boxes,
-                    real,
-                    iou=IOU[stage],
-                    count=self.regions,
-                    nothing=self.num_classes,
-                    turn=stage,
-                )
-                for boxes, real in zip(proposals, objects, strict=True)
-            ]
-            parts, logits, deltas = self._box_losses(maps, sampled, objects, stage, mean)
+            sampled = self._sample(proposals, objects, stage)
+            parts, logits, deltas = self._box_losses(maps, sampled, stage, mean)
             if self.masks:
                 parts["mask"] = self._mask_loss(maps, sampled, objects, stage, mean)
             number = str(stage + 1) if len(self.boxes) > 1 else ""
@@ -94,11 +84,22 @@ class RoiHead(nn.Module):
                 proposals = self._refine_sampled(sampled, logits, deltas, sizes, stage)
         return losses
 
+    def _sample(
+        self, proposals: Sequence[Tensor], objects: Sequence[Objects], stage: int
+    ) -> list[Sampled]:
+        return sample_regions(
+            proposals,
+            objects,
+            iou=IOU[stage],
+            count=self.regions,
+            nothing=self.num_classes,
+            turn=stage,
+        )
+
     def _box_losses(
         self,
         maps: Maps,
         sampled: Sequence[Sampled],
-        objects: Sequence[Objects],
         stage: int,
         mean: Mean,
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -107,14 +108,14 @@ class RoiHead(nn.Module):
         labels = torch.cat([part.labels for part in sampled])
         pooled = pool_regions(maps, [part.boxes for part in sampled], BOX_CELLS)
         logits, deltas = self.boxes[stage](pooled)
-        aims = torch.cat(
-            [real.boxes[part.matched] for part, real in zip(sampled, objects, strict=True)]
-        )
-        positive = (labels < self.num_classes).nonzero()[:, 0]
-        chosen = deltas[positive, labels[positive]]  # (P, 4)
-        reached = decode(boxes[positive], chosen, BOX_WEIGHTS[stage])
-        norm = mean(logits.new_tensor(float(len(boxes)))).clamp(min=1)
-        giou = giou_loss(reached, aims).sum()
+        aims = torch.cat([part.aims for part in sampled])
+        positive = labels < self.num_classes
+        number = torch.arange(len(labels), device=labels.device)
+        chosen = deltas[number, labels.clamp(max=self.num_classes - 1)]  # (R, 4)
+        reached = decode(boxes, chosen, BOX_WEIGHTS[stage])
+        norm = mean(logits.new_full((), len(boxes))).clamp(min=1)
+        # All are computed, and those that stand for nothing count nothing: see `sampling`.
+        giou = (giou_loss(reached, aims) * positive).sum()
         parts = {
             "class": F.cross_entropy(logits, labels, reduction="sum") / norm,
             "box": GIOU_WEIGHT * giou / norm,
@@ -139,15 +140,14 @@ class RoiHead(nn.Module):
                 raise DataError(
                     "masks", None, "the batch has none", "use data with masks, or masks=False"
                 )
-            known = real.masks[part.matched, 0, 0] != UNKNOWN  # (p,)
-            own = part.matched[known]
-            boxes.append(part.boxes[: len(known)][known])
-            labels.append(part.labels[: len(known)][known])
+            own = part.matched[part.masked]
+            boxes.append(part.boxes[part.masked])
+            labels.append(part.labels[part.masked])
             aims.append(mask_targets(real.masks[own], real.boxes[own], boxes[-1], 2 * MASK_CELLS))
         true = torch.cat(labels)
         logits = self.masks[stage](pool_regions(maps, boxes, MASK_CELLS), true)  # (P, 28, 28)
         loss = F.binary_cross_entropy_with_logits(logits, torch.cat(aims), reduction="none")
-        norm = mean(logits.new_tensor(float(len(true)))).clamp(min=1)
+        norm = mean(logits.new_full((), len(true))).clamp(min=1)
         return loss.mean(dim=(1, 2)).sum() / norm
 
     @torch.no_grad()
@@ -165,7 +165,7 @@ class RoiHead(nn.Module):
         guess = logits[:, :-1].argmax(dim=1)
         labels = torch.where(labels < self.num_classes, labels, guess)
         boxes = _move([part.boxes for part in sampled], deltas, labels, sizes, stage)
-        return [moved[~part.given] for moved, part in zip(boxes, sampled, strict=True)]
+        return [moved[part.found] for moved, part in zip(boxes, sampled, strict=True)]
 
     @torch.no_grad()
     def detect(

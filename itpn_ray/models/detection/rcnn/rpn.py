@@ -6,6 +6,7 @@ shapes, binary cross-entropy and L1 on 256 anchors an image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image, nms
 
 from itpn_ray.models.detection.boxes import decode, encode, match, sample
+from itpn_ray.models.detection.rcnn.heads import channels_last
 from itpn_ray.models.detection.rcnn.regions import Extent, Objects
 from itpn_ray.models.networks.dense_head import Mean
 from itpn_ray.rng import Stream
@@ -71,7 +73,7 @@ class ProposalNetwork(nn.Module):
             maps: stride -> (B, C, H / stride, W / stride).
             sizes: height and width of each image's valid part.
         """
-        logits, deltas = self.head([maps[stride] for stride in self.strides])
+        logits, deltas = self.head([channels_last(maps[stride]) for stride in self.strides])
         self.generator.set_cell_anchors(torch.float32, logits[0].device)
         return [
             self._candidates([x[i] for x in logits], [x[i] for x in deltas], size)
@@ -108,11 +110,17 @@ class ProposalNetwork(nn.Module):
         chosen = torch.cat(index)
         boxes = decode(candidates.anchors[chosen], candidates.deltas[chosen], WEIGHTS)
         boxes = clip_boxes_to_image(boxes, size)
-        # Boxes that lie outside of the image are cut down to nothing.
+        # Boxes that lie outside of the image are cut down to nothing. They become copies of the
+        # surest other box, which suppresses them: picking them out would have the host wait twice.
         some = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        boxes, scores = boxes[some], candidates.logits[chosen][some]
-        # Apart by level: a box suppresses those of its own scale only.
-        return boxes[batched_nms(boxes, scores, torch.cat(levels)[some], NMS)[: self.proposals]]
+        scores, scale = candidates.logits[chosen], torch.cat(levels)
+        scores = torch.where(some, scores, -math.inf)
+        surest = torch.where(some, torch.arange(len(some), device=some.device), scores.argmax())
+        boxes, scale = boxes[surest], scale[surest]
+        # Apart by level: a box suppresses those of its own scale only. torchvision's batched_nms
+        # goes through the levels one by one where there are many boxes, and waits for each.
+        apart = boxes + (scale * (boxes.max() + 1))[:, None]
+        return boxes[nms(apart, scores, NMS)[: self.proposals]]
 
 
 def proposal_losses(
@@ -122,21 +130,30 @@ def proposal_losses(
 
     Both are sums over the batch, divided by the number of sampled anchors.
     """
-    objectness, box, count = [], [], 0
+    objectness, box, counts = [], [], []
     for found, real in zip(candidates, objects, strict=True):
         matched = match(
             found.anchors, real.boxes, positive=POSITIVE, negative=NEGATIVE, rescue=RESCUE
         )
-        picked = sample(matched, real.seed, Stream.ANCHORS, count=SAMPLED, share=POSITIVE_SHARE)
-        truth = (matched[picked] >= 0).float()
-        objectness.append(
-            F.binary_cross_entropy_with_logits(found.logits[picked], truth, reduction="sum")
+        picked, taken = sample(
+            matched, real.seed, Stream.ANCHORS, count=SAMPLED, share=POSITIVE_SHARE
         )
-        positive = picked[matched[picked] >= 0]
-        aim = encode(found.anchors[positive], real.boxes[matched[positive]], WEIGHTS)
-        box.append(F.l1_loss(found.deltas[positive], aim, reduction="sum"))
-        count += len(picked)
-    norm = mean(objectness[0].new_tensor(float(count))).clamp(min=1)
+        stands_for = matched[picked]
+        positive = taken & (stands_for >= 0)
+        # All places are computed, and count nothing where they are of no use: see `sample`.
+        entropy = F.binary_cross_entropy_with_logits(
+            found.logits[picked], positive.float(), reduction="none"
+        )
+        objectness.append((entropy * taken).sum())
+        # An anchor that stands for nothing aims at itself.
+        anchors = found.anchors[picked]
+        own = torch.where(positive, stands_for, len(real.boxes))
+        truth = F.pad(real.boxes, (0, 0, 0, 1))[own]
+        aim = encode(anchors, torch.where(positive[:, None], truth, anchors), WEIGHTS)
+        distance = F.l1_loss(found.deltas[picked], aim, reduction="none")
+        box.append((distance * positive[:, None]).sum())
+        counts.append(taken.sum())
+    norm = mean(sum_of(counts).float()).clamp(min=1)
     return {"rpn_class": sum_of(objectness) / norm, "rpn_box": sum_of(box) / norm}
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from itpn_ray.models.detection.rcnn.regions import mask_targets, objects_of, pool_regions
-from tests.models.detection.made import box_mask, full_mask, targets
+from itpn_ray.models.detection.rcnn.regions import mask_targets, pool_regions
+from tests.models.detection.made import box_mask, full_mask, objects_of, targets
 
 
 def test_padding_holds_no_objects():

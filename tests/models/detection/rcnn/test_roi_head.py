@@ -11,9 +11,9 @@ from itpn_ray.errors import DataError
 from itpn_ray.models.config import PyramidConfig, find_size
 from itpn_ray.models.detection.base import UNKNOWN
 from itpn_ray.models.detection.rcnn.config import RcnnConfig
-from itpn_ray.models.detection.rcnn.regions import Objects, mask_targets, objects_of, pool_regions
+from itpn_ray.models.detection.rcnn.regions import Objects, mask_targets, pool_regions
 from itpn_ray.models.detection.rcnn.roi_head import RoiHead
-from tests.models.detection.made import CLASSES, alone, targets
+from tests.models.detection.made import CLASSES, alone, objects_of, targets
 
 OBJECT = (10, 12, 50, 52)
 
@@ -101,7 +101,7 @@ def test_each_stage_asks_for_more_overlap_and_counts_less():
     net, features = head(3), maps()
     near = proposals(0.55, 0.65, 0.75)
     for stage, positives in enumerate((4, 3, 2)):
-        sampled = net._sample(near, objects()[0], stage)
+        (sampled,) = net._sample([near], objects(), stage)
         assert len(sampled.matched) == positives
         assert sampled.labels.tolist() == [1] * positives + [CLASSES] * (4 - positives)
     found = net.losses(features, [near], objects(), [(64, 64)], alone)
@@ -109,9 +109,9 @@ def test_each_stage_asks_for_more_overlap_and_counts_less():
     assert list(found) == names
     first = _with_stages(net, 1).losses(features, [near], objects(), [(64, 64)], alone)
     torch.testing.assert_close(found["box1"], first["box"])
-    sampled = [net._sample(near, objects()[0], 0)]
+    sampled = net._sample([near], objects(), 0)
     (moved,) = net._refine_sampled(sampled, *_outputs(net, features, near), [(64, 64)], 0)
-    again = net._sample(moved, objects()[0], 1)
+    (again,) = net._sample([moved], objects(), 1)
     logits, _ = net.boxes[1](pool_regions(features, [again.boxes], 7))
     torch.testing.assert_close(found["class2"], 0.5 * F.cross_entropy(logits, again.labels))
 
@@ -126,7 +126,7 @@ def _with_stages(net: RoiHead, stages: int) -> RoiHead:
 
 
 def _outputs(net: RoiHead, features: dict[int, Tensor], near: Tensor) -> tuple[Tensor, Tensor]:
-    boxes = net._sample(near, objects()[0], 0).boxes
+    boxes = net._sample([near], objects(), 0)[0].boxes
     logits, deltas = net.boxes[0](pool_regions(features, [boxes], 7))
     return logits.detach(), deltas.detach()
 
@@ -134,7 +134,7 @@ def _outputs(net: RoiHead, features: dict[int, Tensor], near: Tensor) -> tuple[T
 def test_later_stages_start_where_the_true_class_leads_without_the_objects_own_boxes():
     net, features = head(3), maps()
     near = proposals(0.9, 0.2)
-    sampled = net._sample(near, objects()[0], 0)
+    (sampled,) = net._sample([near], objects(), 0)
     assert sampled.given.sum() == 1
     logits, deltas = _outputs(net, features, near)
     (moved,) = net._refine_sampled([sampled], logits, deltas, [(64, 64)], 0)
@@ -149,7 +149,7 @@ def test_later_stages_start_where_the_true_class_leads_without_the_objects_own_b
 def test_samples_hold_a_quarter_of_positives_at_most():
     net = head(regions=8)
     many = proposals(*[0.9] * 20, *[0.1] * 20)
-    sampled = net._sample(many, objects()[0], 0)
+    (sampled,) = net._sample([many], objects(), 0)
     assert len(sampled.matched) == 2
     assert len(sampled.boxes) == 8
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from itpn_ray.models.detection.boxes import encode
-from itpn_ray.models.detection.rcnn.regions import objects_of
 from itpn_ray.models.detection.rcnn.rpn import Candidates, ProposalNetwork, proposal_losses
-from tests.models.detection.made import alone, targets
+from tests.models.detection.made import alone, objects_of, targets
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -140,3 +141,25 @@ def test_proposals_lie_in_the_image_and_are_limited():
     assert (proposals[:, 2] <= 70).all()
     assert (proposals[:, 3] <= 50).all()
     assert (proposals[:, 2:] > proposals[:, :2]).all()
+
+
+def test_boxes_outside_the_image_are_left_out_and_change_no_others():
+    net = network(proposals=4000)
+    (found,) = net(maps(64, 96), [(64, 96)])
+    away = found.anchors[:, 0] < 8
+    deltas = found.deltas.detach().clone()
+    deltas[away, 0] = -50.0
+    moved = Candidates(
+        anchors=found.anchors, logits=found.logits, deltas=deltas, counts=found.counts
+    )
+    hidden = Candidates(
+        anchors=found.anchors,
+        logits=found.logits.masked_fill(away, -math.inf),
+        deltas=found.deltas,
+        counts=found.counts,
+    )
+    assert away.any()
+    proposals = net.propose(moved, (64, 96))
+    assert (proposals[:, 2:] > proposals[:, :2]).all()
+    others = net.propose(hidden, (64, 96))[: len(proposals)]
+    torch.testing.assert_close(proposals, others)

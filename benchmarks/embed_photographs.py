@@ -1,0 +1,62 @@
+"""Makes the photographs that the package carries, from the small clothing dataset (CC0).
+
+Of each of its ten kinds of clothes the first 60 training images and the first 24 others, by name,
+are shrunk until their shorter side has 112 pixels. Source:
+https://github.com/alexeygrigorev/clothing-dataset-small, commit 1196151.
+
+Command: python benchmarks/embed_photographs.py clothing-dataset-small
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tarfile
+from pathlib import Path
+
+from PIL import Image
+
+from itpn_ray.data.photographs import ARCHIVE
+
+SIDE = 112
+"""Shorter side, pixels: enough for crops of 96."""
+QUALITY = 80
+COUNTS = {"train": 60, "val": 24}
+"""Images of each class."""
+
+
+def of_split(source: Path, split: str) -> dict[str, list[Path]]:
+    """Images of each class; the validation images are those of the source's two other splits."""
+    folders = ["train"] if split == "train" else ["validation", "val", "test"]
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for one in folders for path in (source / one).glob("*/*.jpg")):
+        found.setdefault(path.parent.name, []).append(path)
+    return found
+
+
+def shrunk(path: Path) -> bytes:
+    """The image as a JPEG whose shorter side has `SIDE` pixels."""
+    image = Image.open(path).convert("RGB")
+    scale = SIDE / min(image.size)
+    width, height = (round(scale * side) for side in image.size)
+    out = io.BytesIO()
+    image.resize((width, height), Image.Resampling.BICUBIC).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    source = parser.parse_args().source
+    with tarfile.open(ARCHIVE, "w") as tar:
+        for split, count in COUNTS.items():
+            for name, paths in sorted(of_split(source, split).items()):
+                for number, path in enumerate(paths[:count]):
+                    content = shrunk(path)
+                    entry = tarfile.TarInfo(f"{split}/{name}/{number:03d}.jpg")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+
+
+if __name__ == "__main__":
+    main()
