@@ -59,7 +59,8 @@ def test_every_switch_of_a_run(default: ExperimentConfig) -> None:
         for words in ([f"--no-{name}"], [f"--{name}", "false"]):
             found: Any = parse(ExperimentConfig, words, "run", default)
             for field in name.replace("-", "_").split("."):
-                found = getattr(found, field)
+                # Placement's options have no prefix.
+                found = getattr(found if hasattr(found, field) else found.placement, field)
             assert found is False, words
 
 

@@ -43,6 +43,7 @@ USED_OTHERWISE = {
     # By commands and configuration files.
     "moto": "tests/s3.py",
     "mypy": "Makefile",
+    "pytest-cov": "Makefile",
     "ruff": "Makefile",
     "types-pyyaml": "Makefile",
     "pre-commit": ".pre-commit-config.yaml",

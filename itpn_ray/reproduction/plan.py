@@ -17,7 +17,6 @@ from itpn_ray.reproduction.config import ReproduceConfig
 from itpn_ray.reproduction.grid import Cell, Step, Table
 from itpn_ray.reproduction.scales import SCALES, NotAvailable, scaled
 from itpn_ray.runs.folder import EXPORT
-from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.tracking.base import flatten
 
 RUNS = "runs"
@@ -129,10 +128,10 @@ def _weights(config: ReproduceConfig, run: str) -> str:
 def _settings(step: Step, config: ReproduceConfig, seed: int) -> tuple[str, ExperimentConfig]:
     """A step's recipe, and what it computes, wherever it is kept."""
     recipe, own = scaled(step, SCALES[config.scale])
-    if isinstance(own.task, ClipPretraining):
+    if "teacher" in {field.name for field in dataclasses.fields(own.task)}:
         if not config.teacher:
             raise NotAvailable("it needs a CLIP teacher: --teacher")
-        task = dataclasses.replace(own.task, teacher=absolute(config.teacher))
+        task = dataclasses.replace(own.task, **{"teacher": absolute(config.teacher)})
         own = dataclasses.replace(own, task=task)
     own = dataclasses.replace(own, seed=seed, tracking=config.tracking, ray=config.ray)
     if config.workers or config.scale == "nano":

@@ -11,7 +11,6 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.recipes import named, recipes_of
 from itpn_ray.reproduction.grid import Step
-from itpn_ray.tasks.detection.config import Detection
 
 PAPER_SIDE = 224
 """Pixels of the paper's images, which `Scale.side` stands for."""
@@ -110,7 +109,7 @@ def scaled(step: Step, scale: Scale | None) -> tuple[str, ExperimentConfig]:
     }
     if paper.model.window:
         own["model.window"] = scale.window
-    if isinstance(paper.task, Detection):
+    if step.verb == "detect" and hasattr(paper.task, "head"):
         own["task.head"] = paper.task.head
     return recipe, changed(_recipe(step.verb, recipe, step), own)
 

@@ -30,7 +30,7 @@ RECIPES = [
     for recipes in (pretrain.RECIPES, finetune.RECIPES, detect.RECIPES)
     for name, recipe in recipes.items()
 ]
-SHORT = {"fast_itpn_base": 0.9996, "fast_itpn_large": 0.9998}
+SHORT = {"fast_itpn_base": 0.9996, "fast_itpn_base_512": 0.9996, "fast_itpn_large": 0.9998}
 """Fine-tuning for 20 epochs ends before the decay of 0.9999 is reached."""
 
 

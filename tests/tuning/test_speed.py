@@ -51,7 +51,7 @@ def test_onnx_is_refused_at_once_without_its_libraries(
     monkeypatch.setattr(export, "_ONNX_LIBRARIES", ("onnx", "no_such_library"))
     sweep = dataclasses.replace(tune.nano(), data=prepared, out=str(tmp_path), target="onnx")
     with pytest.raises(ConfigError, match="target = 'onnx': ONNX needs no_such_library"):
-        preflight_sweep(sweep, tmp_path)
+        preflight_sweep(sweep)
 
 
 def test_keys_tell_networks_apart_by_what_changes_their_speed() -> None:

@@ -72,7 +72,7 @@ def test_all_that_the_demo_trains_passes_preflight(
         report = preflight(recipes.finetuning(CONFIG, tmp_path, prepared, init=init, seed=0))
         assert (report is not None) == bool(init)
     assert preflight(recipes.detection(CONFIG, tmp_path, scenes, weights)) is not None
-    preflight_sweep(recipes.tuning(CONFIG, tmp_path, prepared, weights), tmp_path)
+    preflight_sweep(recipes.tuning(CONFIG, tmp_path, prepared, weights))
 
 
 def test_several_seeds_are_told_with_their_spread() -> None:

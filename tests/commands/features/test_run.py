@@ -20,6 +20,7 @@ from itpn_ray import cli
 from itpn_ray.commands.features.config import FeaturesConfig
 from itpn_ray.commands.features.network import embed
 from itpn_ray.commands.features.run import TABLE, UNREADABLE, extract
+from itpn_ray.data.loading import prepared_images
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.models import create_autoencoder, create_model, load_model, save_model
@@ -145,7 +146,9 @@ def test_actors_give_what_this_process_gives(
 
     sent: list[Any] = []
     monkeypatch.setattr(tasks, "run_on_ray", run_on_ray)
-    monkeypatch.setattr(tasks, "start_ray", lambda config: nullcontext())
+    monkeypatch.setattr(prepared_images, "start_ray", lambda config: nullcontext())
+    monkeypatch.setattr(prepared_images, "require_seen", lambda *_: None)
+    monkeypatch.setattr(prepared_images, "ship", lambda _: None)
     found = []
     for workers in (0, 2):
         out = tmp_path / str(workers)

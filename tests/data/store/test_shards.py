@@ -99,7 +99,7 @@ def test_a_file_that_is_no_shard_is_told(tmp_path: Path, content: bytes) -> None
 def test_every_kind_has_an_image_and_what_belongs_to_it(kind: str) -> None:
     names = set(shard_schema(kind).names)
     assert set(SCHEMA.names) <= names
-    extra = {"detection": "polygons", "rotated": "corners", "segmentation": "mask"}
+    extra = {"detection": "polygons", "rotated": "difficult", "segmentation": "mask"}
     assert kind not in extra or extra[kind] in names
 
 
