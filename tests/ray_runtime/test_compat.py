@@ -46,8 +46,11 @@ def make_trainer(
 ) -> Any:
     """A trainer whose ``fit`` ends where it would start its controller."""
     from ray.train.torch import TorchTrainer
+    from ray.train.v2.api import data_parallel_trainer
 
     monkeypatch.setattr(TorchTrainer, "_initialize_and_run_controller", controller)
+    # Else it would put the function into an object store, and start a Ray for that.
+    monkeypatch.setattr(data_parallel_trainer, "ObjectRefWrapper", lambda value: value)
     return train_compat.trainer_class(private=private, must_end=must_end)(_do_nothing, **options)
 
 
