@@ -51,7 +51,7 @@ def test_a_worker_of_ray_is_asked_too(
     here = TrainContext.alone(gpu=False, threads=1)
     monkeypatch.setattr(TrainContext, "in_group", staticmethod(lambda config: here))
     config = dataclasses.replace(tiny(prepared, tmp_path), deterministic=True)
-    payload = {"config": to_dict(config), "reports": False, "files": {}}
+    payload = {"config": to_dict(config), "reports": False, "files": {}, "token": ""}
     with pytest.raises(ConfigError, match="put_ has no deterministic algorithm"):
         _worker({**payload, "journal": FileJournal(run_folder(config))})
 

@@ -63,7 +63,8 @@ class PixelDecoder(nn.Module):
         coarser = OrderedDict((stride, x) for stride, x in maps.items() if stride != FINEST)
         finest = maps[FINEST]
         height, width = (FINEST * side for side in finest.shape[-2:])
-        sizes = torch.tensor([[height, width]], device=finest.device).expand(len(finest), -1)
+        # Not len(finest), here and below: an exported program would take it for a constant.
+        sizes = torch.tensor([[height, width]], device=finest.device).expand(finest.shape[0], -1)
         levels = lay_out(coarser, sizes)
         tokens = encode(coarser, levels, self.projections, self.level_codes, self.encoder)
         rows, columns = levels.shapes[0]
@@ -125,7 +126,7 @@ class MaskDino(QuerySegmenter):
     def find(self, maps: Mapping[int, Tensor], copies: Copies | None = None) -> Found:
         """See `QuerySegmenter.find`."""
         features, tokens, levels = self.pixels(maps)
-        batch = len(tokens)
+        batch = tokens.shape[0]
         contents = self.query_contents.weight.expand(batch, -1, -1)
         anchors = self.query_anchors.weight.sigmoid().expand(batch, -1, -1)
         groups = torch.full(contents.shape[:2], FREE, device=tokens.device)

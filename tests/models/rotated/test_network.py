@@ -15,6 +15,7 @@ from itpn_ray.models.detection.base import Targets
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.models.rotated.overlap import overlaps
 from itpn_ray.models.rotated.roi_head import MOST, NMS
+from tests.models.learning import train_until
 
 
 def made(**changes: int) -> RotatedRcnn:
@@ -54,21 +55,27 @@ def test_every_parameter_learns(objects: int) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.rounding
 def test_it_learns_the_turn_of_a_box() -> None:
     """A few steps on one image bring the box near its object, angle and all."""
-    network = made(num_classes=1).train()
+    network = made(num_classes=1)
     boxes = torch.tensor([[[48.0, 32.0, 40.0, 14.0, 0.6]]])
     real = Targets(boxes=boxes, labels=torch.tensor([[0]]), masks=None, seeds=torch.tensor([3]))
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for step in range(36):
+
+    def step(number: int) -> None:
         optimiser.zero_grad()
-        seeded = replace(real, seeds=torch.tensor([step]))
-        losses = network.losses(IMAGES[:1], SIZES[:1], seeded, same)
+        seeded = replace(real, seeds=torch.tensor([number]))
+        losses = network.train().losses(IMAGES[:1], SIZES[:1], seeded, same)
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()
-    (found,) = network.eval().detect(IMAGES[:1], SIZES[:1])
-    assert found.scores[0] > 0.5
-    assert overlaps(found.boxes[:1], boxes[0]).item() > 0.5
+
+    def learned() -> bool:
+        (found,) = network.eval().detect(IMAGES[:1], SIZES[:1])
+        surest = found.boxes[found.scores > 0.5][:1]
+        return bool((overlaps(surest, boxes[0]) > 0.6).any())
+
+    train_until(learned, step, most=300)
 
 
 def test_detections_are_apart_sure_and_few() -> None:
