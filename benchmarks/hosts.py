@@ -12,6 +12,7 @@ those of the run left alone, where as many workers trained. Needs root.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -83,7 +84,7 @@ class Bench:
 
     def disturbed(self, fault: str, disturb: Callable[[Verb], None], workers: str = "2") -> Row:
         """A pre-training under a fault; repeated once where it ended with an error."""
-        run = "".join(letter for letter in fault.lower().replace(" ", "-") if letter not in ":,'")
+        run = re.sub(r"[^a-z0-9]+", "-", fault.lower().replace("'", ""))
         verb = self.pretrain(run, workers=workers)
         verb.wait_for_step(AT_STEP)
         disturb(verb)

@@ -30,7 +30,7 @@ from itpn_ray.training.launch.driver import run as train
 from itpn_ray.tuning.spent import hours_of
 
 NAME = "nano_clothing10"
-EPOCHS = 12
+EPOCHS = 120
 
 
 def pretraining(data: Path, out: Path) -> ExperimentConfig:
@@ -43,7 +43,7 @@ def pretraining(data: Path, out: Path) -> ExperimentConfig:
         out=str(out),
         workers="0",
         loader=LoaderConfig(transport="threads", threads=1),
-        optim=dataclasses.replace(recipe.optim, epochs=EPOCHS, warmup_epochs=1),
+        optim=dataclasses.replace(recipe.optim, epochs=EPOCHS, warmup_epochs=5),
         eval_every=0,
     )
 

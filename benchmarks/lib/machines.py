@@ -195,6 +195,9 @@ class Machines:
         with suppress(ProcessLookupError):
             os.kill(self._pid_of(holder), signal.SIGKILL)
         holder.wait()
+        # The kernel takes the cable away some time after the machine: its name is wanted at once.
+        with suppress(subprocess.CalledProcessError):
+            self._ip("link", "del", f"v{number}")
 
     def processes(self, number: int) -> list[str]:
         """Command lines of what runs on a machine, but the process that holds it."""
