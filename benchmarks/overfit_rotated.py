@@ -31,7 +31,7 @@ from itpn_ray.runs.journal import METRICS, read_lines  # noqa: E402
 
 TILES, SIDE, GAP = 8, 256, 128
 BAR = 0.9
-BATCH, EPOCHS, EVALUATIONS = 2, 100, 10
+BATCH, EPOCHS, EVALUATIONS = 2, 250, 10
 
 
 def choose(cut: Path, folder: Path) -> None:

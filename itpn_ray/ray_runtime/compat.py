@@ -247,6 +247,7 @@ def start_head(shape: Mapping[str, Any], *, log_workers: bool) -> Any:
         include_log_monitor=log_workers,
         no_monitor=True,  # there is nothing to scale
         dashboard_agent_listen_port=0,  # any that is free
+        dashboard_port=None,  # the usual one, or the next that is free beside another Ray's
     )
     # Not at exit, by handlers that would end this process their way: end_head ends it.
     return node(settings, head=True, shutdown_at_exit=False, spawn_reaper=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -116,22 +117,31 @@ def test_a_private_ray_without_a_dashboard_does_not_measure_itself(ray_cluster):
     assert "RAY_enable_metrics_collection" not in os.environ  # of a cluster that is joined later
 
 
-def test_a_verbose_ray_brings_what_workers_print():
+def test_a_verbose_ray_brings_what_workers_print_and_serves_beside_another_dashboard():
     script = (
         "import ray\n"
         "from itpn_ray.ray_runtime.config import RayConfig\n"
-        "from itpn_ray.ray_runtime.start import start_ray\n"
+        "from itpn_ray.ray_runtime.start import dashboard_address, start_ray\n"
         "@ray.remote\n"
         "def speak(): print('told by a worker')\n"
-        "with start_ray(RayConfig(num_cpus=1, object_store_gb=0.1), verbose=True):\n"
+        "with start_ray(RayConfig(num_cpus=1, object_store_gb=0.1, dashboard=True), verbose=True):\n"
         "    ray.get(speak.remote())\n"
+        "    print('served at', dashboard_address())\n"
         "    input()"
     )
     command = [sys.executable, "-u", "-c", script]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        assert any("told by a worker" in line for line in process.stdout)
+    with socket.socket() as another, subprocess.Popen(command, text=True, **pipes) as process:
+        with suppress(OSError):  # a dashboard has the port already
+            another.bind(("127.0.0.1", 8265))
+            another.listen()
+        missing = ["told by a worker", "served at http://127.0.0.1:"]
+        for line in process.stdout:
+            missing = [text for text in missing if text not in line]
+            if not missing:
+                break
         process.communicate("\n")
+    assert not missing
 
 
 def test_a_private_ray_leaves_nobody_behind_not_even_who_hangs_in_its_exit():

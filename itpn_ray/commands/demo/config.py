@@ -17,17 +17,17 @@ class DemoConfig:
 
     out: str = "out"
     """Folder of all runs."""
-    pretrain_epochs: float = 8
+    pretrain_epochs: float = 4
     """Epochs for which the embedded network's pre-training is continued."""
-    finetune_epochs: float = 10
+    finetune_epochs: float = 6
     """Epochs of each fine-tuning, from pre-trained and from random weights."""
     seeds: int = 3
     """Fine-tunings from each of the two."""
     trials: int = 6
     """Trials of the sweep."""
-    scenes: int = 160
+    scenes: int = 100
     """Drawn images on which the detector is trained."""
-    detect_epochs: float = 6
+    detect_epochs: float = 4
     """Epochs of detection."""
 
     def __post_init__(self) -> None:

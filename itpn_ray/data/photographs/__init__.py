@@ -1,7 +1,7 @@
-"""Photographs that come with the package: 840 of ten kinds of clothes, shorter side 112 pixels.
+"""Photographs that come with the package: 700 of five kinds of clothes, shorter side 144 pixels.
 
 From https://github.com/alexeygrigorev/clothing-dataset-small (CC0 1.0), as
-`benchmarks/embed_photographs.py` chose and shrank them: 60 of each class to train on, and 24 of its
+`benchmarks/embed_photographs.py` chose and shrank them: 100 of each class to train on, and 40 of its
 validation and test images.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from itpn_ray.errors import ConfigError
 
-ARCHIVE = Path(__file__).with_name("clothing10.tar")
+ARCHIVE = Path(__file__).with_name("clothing5.tar")
 
 
 def unpack_photographs(out: str | Path) -> Path:

@@ -25,13 +25,13 @@ CONFIG = DemoConfig()
 
 def test_the_photographs_are_whole_and_balanced(tmp_path: Path) -> None:
     folder = unpack_photographs(tmp_path / "photographs")
-    for split, count in (("train", 60), ("val", 24)):
+    for split, count in (("train", 100), ("val", 40)):
         found = {one.name: len(list(one.glob("*.jpg"))) for one in (folder / split).iterdir()}
-        assert len(found) == 10
+        assert len(found) == 5
         assert set(found.values()) == {count}
     for path in folder.rglob("*.jpg"):
         with Image.open(path) as image:
-            assert min(image.size) == 112
+            assert min(image.size) == 144
     first = next(folder.rglob("*.jpg"))
     stamp = first.stat().st_mtime_ns
     assert unpack_photographs(folder) == folder
