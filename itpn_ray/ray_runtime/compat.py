@@ -177,6 +177,11 @@ ALWAYS = {
     # Spot machines give 30 s or two minutes; Ray's own interval of 5 s is a good part of that.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
+PRIVATE = {
+    # Ray's own 15 leaves its workers 3 % of a core that anything else wants too: a training in a
+    # private Ray is what its user waits for, and competes like one without Ray.
+    "RAY_worker_niceness": "0",
+}
 UNSEEN = {
     # Ray measures itself all the time; without a dashboard nobody of a private Ray's sees it.
     "RAY_enable_metrics_collection": "0",

@@ -209,7 +209,7 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[tuple[str, dict[
         "num_gpus": config.num_gpus,
         "object_store_memory": int(config.object_store_gb * 1e9),
     }
-    with environment({} if config.dashboard else compat.UNSEEN):
+    with environment(compat.PRIVATE | ({} if config.dashboard else compat.UNSEEN)):
         try:
             head = _patiently(lambda: compat.start_head(shape, log_workers=verbose))
         except OSError as error:

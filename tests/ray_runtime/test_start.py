@@ -110,6 +110,12 @@ def test_a_private_ray_has_what_a_run_needs_and_no_more(ray_cluster):
     assert "monitor.py" not in names
 
 
+def test_workers_of_a_private_ray_have_the_priority_of_their_driver(ray_cluster):
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
 def test_a_private_ray_without_a_dashboard_does_not_measure_itself(ray_cluster):
     raylet = next(process for name, process in servers().items() if name.endswith("raylet"))
     assert raylet.environ()["RAY_enable_metrics_collection"] == "0"

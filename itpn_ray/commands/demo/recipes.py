@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from itpn_ray.commands.demo.config import DemoConfig
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.recipes import detect, finetune, pretrain
+from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tuning.config import SweepConfig
 
 START = "zoo:nano_clothing10"
@@ -91,7 +92,7 @@ def detection(config: DemoConfig, folder: Path, data: str, init: str) -> Experim
         cpus_per_worker=CPUS,
         data=data,
         out=str(folder),
-        task=dataclasses.replace(recipe.task, masks=False),
+        task=dataclasses.replace(cast(Detection, recipe.task), masks=False),
         model=dataclasses.replace(recipe.model, init=init),
         optim=dataclasses.replace(recipe.optim, epochs=config.detect_epochs),
         eval_every=0,

@@ -37,7 +37,14 @@ def train(config: ExperimentConfig) -> list[dict[str, Any]]:
     return read_lines(folder / METRICS)
 
 
-def test_two_workers_take_the_steps_of_a_process_alone(prepared: str, tmp_path: Path) -> None:
+def test_two_workers_take_the_steps_of_a_process_alone(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster, where an actor beside the driver keeps the journal."""
+    from itpn_ray.training.launch import ray_trainer
+
+    monkeypatch.setattr(ray_trainer, "is_private", lambda: False)
+    assert isinstance(ray_trainer._journal(tmp_path), RemoteJournal)
     one = losses(train_alone(tiny(prepared, tmp_path / "one")))
     two = losses(train(under_ray(prepared, tmp_path / "two", "2")))
     assert len(one) == 8
@@ -57,76 +64,44 @@ def test_a_killed_run_ends_bit_equal(prepared: str, tmp_path: Path) -> None:
     assert [e["event"] for e in read_lines(killed / EVENTS)].count("resume") == 1
 
 
-def _write_down_actors(config: dict[str, Any]) -> None:
-    """A training function: which of this Ray's workers run beside it."""
-    raylet = psutil.Process().parent()
-    assert raylet is not None
-    names = [" ".join(process.cmdline()) for process in raylet.children()]
-    Path(config["path"]).write_text("\n".join(names))
-
-
-def _never(failed: Exception) -> bool:
-    return False
-
-
-def test_ray_train_runs_without_helpers_that_have_nothing_to_do(tmp_path: Path) -> None:
-    from ray.train import RunConfig, ScalingConfig
-
-    from itpn_ray.ray_runtime.start import environment
-
-    trainer = train_compat.trainer_class(private=True, must_end=_never)(
-        _write_down_actors,
-        train_loop_config={"path": str(tmp_path / "seen")},
-        scaling_config=ScalingConfig(num_workers=1),
-        run_config=RunConfig(name="actors", storage_path=str(tmp_path)),
-    )
-    with environment(compat.UNWATCHED):
-        trainer.fit()
-    actors = (tmp_path / "seen").read_text()
-    assert "ray::TrainController" in actors
-    for helper in ("DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher"):
-        assert helper not in actors
-
-
 def _fail(config: dict[str, Any]) -> None:
-    """A training function: say that it ran, and fail, or wait for the one that did."""
+    """A training function: say that it ran and beside whom, and fail, or wait for the other."""
     import ray.train
 
     rank = ray.train.get_context().get_world_rank()
     with Path(config["path"]).open("a") as file:
         file.write(f"{rank}\n")
+    raylet = psutil.Process().parent()
+    assert raylet is not None
+    names = [" ".join(process.cmdline()) for process in raylet.children()]
+    Path(config["beside"]).write_text("\n".join(names))
     if rank == 1:
         raise DataError("shard-7.arrow", None, "is broken", "Make it anew")
     time.sleep(600)
 
 
-def test_an_error_of_ours_restarts_nothing(tmp_path: Path) -> None:
+def test_an_error_of_ours_restarts_nothing_and_no_helper_without_work_runs(tmp_path: Path) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
+    from itpn_ray.ray_runtime.start import environment
     from itpn_ray.training.launch.ray_trainer import error_of_ours, must_end
 
     trainer = train_compat.trainer_class(private=True, must_end=must_end)(
         _fail,
-        train_loop_config={"path": str(tmp_path / "ran")},
+        train_loop_config={"path": str(tmp_path / "ran"), "beside": str(tmp_path / "beside")},
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(
             name="fails", storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=3)
         ),
     )
-    with pytest.raises(TrainingFailedError) as caught:
+    with environment(compat.UNWATCHED), pytest.raises(TrainingFailedError) as caught:
         trainer.fit()
     assert str(error_of_ours(caught.value)) == "shard-7.arrow: is broken. Make it anew."
     assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1"]
-
-
-def test_in_a_cluster_an_actor_beside_the_driver_keeps_the_journal(
-    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from itpn_ray.training.launch import ray_trainer
-
-    monkeypatch.setattr(ray_trainer, "is_private", lambda: False)
-    assert isinstance(ray_trainer._journal(tmp_path), RemoteJournal)
-    assert len(losses(train(under_ray(prepared, tmp_path, "2")))) == 8
+    actors = (tmp_path / "beside").read_text()
+    assert "ray::TrainController" in actors
+    for helper in ("DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher"):
+        assert helper not in actors
 
 
 def test_an_error_that_stays_ends_the_run_at_once(prepared: str, tmp_path: Path) -> None:
