@@ -107,6 +107,7 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         has the shape of the initial file's, also where its weights are drawn anew: pre-training on
         pixels has two blocks after each upsampling, and what it learned in both is kept.
         """
+        # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         init = self.model.init
         pyramid = read_pyramid(init, self.model.init_key) if init else None

@@ -43,6 +43,7 @@ class ViewEvaluator(Evaluator[Detector]):
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {
+            # A GPU answers a call before it has computed: finish waits for it.
             ratio: partial(finish, partial(network.detect, images, sizes), images.device)
             for ratio, network in networks.items()
         }

@@ -111,6 +111,7 @@ class PixelPretraining(TaskConfig):
                 f"is not smaller than model.image_size, {model.image_size}",
                 "Leave it out, or start smaller",
             )
+        # A graph for each multiple of a patch's side, both ends included.
         sizes = (model.image_size - self.start_size) // PATCH + 1
         if model.compile and self.start_size and sizes > MOST_COMPILED:
             raise ConfigError(

@@ -87,6 +87,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         Raises:
             ConfigError: the ratio does so at an image size of the run.
         """
+        # The smallest and the largest side bound what those in between leave hidden and visible.
         for side in {self.config.side(0, self.model.image_size), self.model.image_size}:
             visible_count((side // PATCH) ** 2, self.config.mask_ratio)
 
@@ -103,6 +104,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
 
     def build(self) -> MaskedPretrainingNetwork:
         """The masked autoencoder with its teacher, weights drawn from the seed or loaded."""
+        # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         autoencoder = create_autoencoder(
             self.model.name,
@@ -156,6 +158,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
     def no_weight_decay(self, network: MaskedPretrainingNetwork) -> set[str]:
         """Vectors, position tables and the mask token."""
         autoencoder = network.autoencoder
+        # The mask token has three axes, so that the rule for vectors does not catch it.
         names = no_weight_decay(autoencoder) | {"mask_token"}
         heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
         return {f"autoencoder.{name}" for name in names} | heads

@@ -60,6 +60,7 @@ class SegmenterEvaluator(Evaluator[Segmenter]):
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {
+            # A GPU answers a call before it has computed: finish waits for it.
             ratio: partial(
                 finish, partial(network.segment, images, sizes, batch["original"]), images.device
             )
