@@ -96,6 +96,7 @@ class Meter:
         }
         values |= {f"{phase}_s": s / self._count for phase, s in sorted(self._seconds.items())}
         if self.peak_rate:
+            # Images are those of all workers, the peak is that of one.
             values["mfu"] = self._work / elapsed / self.worker.world / self.peak_rate
         if self.worker.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9

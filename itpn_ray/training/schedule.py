@@ -26,6 +26,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
         return config.lr * DROP**passed * min(1.0, (step + 1) / max(warmup, 1))
     if step < warmup:
         return config.lr * (step + 1) / max(warmup, 1)
+    # At least 1, for the warm-up may fill the run.
     progress = min(1.0, (step - warmup) / max(total - warmup, 1))
     if config.linear:
         return config.lr * (1.0 - progress)

@@ -86,6 +86,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     moments = {
         index: {name: _like(value, parameters[index]) for name, value in entry.items()}
         for index, entry in state["state"].items()
+        # Entries beyond the parameters: load_state_dict refuses the groups by itself.
         if index < len(parameters)
     }
     optimizer.load_state_dict({**state, "state": moments})

@@ -47,15 +47,18 @@ class StopRequest:
             reason: what `check` then raises.
             at_once: there is no time left to save.
         """
+        # The first reason stays, for the cap is passed again at every look.
         first, self._capped = self._capped is None, self._capped or reason
         if first:
             self._journal.ask_to_stop()
             self._journal.event("cap", message="saving a checkpoint, then the run ends")
+        # Before a worker trains nobody would see the request.
         if at_once or (first and not self._training()):
             _interrupt_main_thread()
 
     def _training(self) -> bool:
         """Whether a worker has written its status since the run was started."""
+        # Files of an earlier start do not count.
         written = (self._journal.folder / STATUS).glob("rank-*.json")
         return any(path.stat().st_mtime >= self._begin for path in written)
 

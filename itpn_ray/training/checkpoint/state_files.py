@@ -80,6 +80,7 @@ def _encode(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return node if math.isfinite(node) else {"$float": repr(node)}
     below = f"{path}/" if path else ""
     if isinstance(node, Mapping):
+        # Keys that begin with $ would be taken for the skeleton's own marks.
         if all(isinstance(key, str) and not key.startswith("$") for key in node):
             return {key: _encode(value, below + key, tensors) for key, value in node.items()}
         # JSON has string keys only, and an optimiser's state goes by number.
@@ -193,10 +194,12 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 def _write_hashed(path: Path, chunks: Iterator[memoryview]) -> tuple[int, str]:
     digest = hashlib.sha256()
+    # x: a file that is there already is never overwritten.
     with path.open("xb") as out:
         for chunk in chunks:
             digest.update(chunk)
             out.write(chunk)
+        # On the disk before a manifest may name it.
         out.flush()
         os.fsync(out.fileno())
         return out.tell(), digest.hexdigest()

@@ -52,6 +52,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     from itpn_ray.models.config import find_size
 
     find_size(config.model.name)
+    # Both for their errors alone.
     use_gpus("gpus", config.gpus, config.ray)
     prices_of(config.cost)
     train_split, val_split = open_splits(config)
@@ -98,9 +99,11 @@ def run(
     report = preflight(config)
     folder = run_folder(config)
     with (
+        # The lease first: nothing in the run's place may be touched before it is this driver's.
         Lease(config.checkpoint.uri or run_uri(config), name=config.run) as lease,
         kept(config.out, config.run, lease.confirm),
     ):
+        # Before the claim, which writes the settings of today.
         earlier = earlier_epochs(config)
         began = claim_run(config, command)
         console.log_to(folder / LOG)
@@ -131,6 +134,7 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
     """What an extended run does with the learning rate: it goes on with the longer run's."""
     optim = config.optim
     per_epoch = len(open_splits(config)[0]) // optim.global_batch
+    # Without the warm-up, which may be longer than the run was before, and is then refused.
     end = total_steps(dataclasses.replace(optim, epochs=earlier, warmup_epochs=0), per_epoch)
     rate = learning_rate(optim, end, per_epoch)
     return (
@@ -177,6 +181,7 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
         Interrupted: Ctrl-C or SIGTERM; where workers train, they have saved a checkpoint.
         CapReached: the machines have cost ``max_cost``; the same.
     """
+    # One that a killed driver has left must not stop this one.
     journal.take_back_stop()
     request = StopRequest(journal)
     try:
@@ -191,6 +196,7 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
             _launch_on_ray(config, folder, request, verbose)
         request.check()
     except Interrupted:
+        # If both asked, the cap's reason is told, not the signal.
         request.check()
         raise
     finally:

@@ -47,6 +47,7 @@ def use_ray_interface() -> None:
 def interface_of(address: str) -> str:
     """The name of this machine's interface that has an address; empty where none has."""
     for name, addresses in psutil.net_if_addrs().items():
+        # IPv6 addresses carry their scope, such as fe80::1%eth0.
         if any(one.address.partition("%")[0] == address for one in addresses):
             return name
     return ""
