@@ -64,6 +64,7 @@ def repeated(
     found = {row_key(row): [float(row[metric.name])] for row in rows}
     fast = fitting(rows, at_least=config.at_least, at_most_ms=config.at_most_ms)
     whole = ended(fast, study)
+    # A trial with elastic r has several rows, and is repeated once.
     names = dict.fromkeys(row["trial"] for row in best_rows(whole, metric, len(whole)))
     for name in list(names)[: config.repeat_best]:
         for number in range(1, config.seeds):
@@ -73,6 +74,7 @@ def repeated(
             figures = evaluations(run_folder(again), metric)[-1]
             served = scores(config, points[name], figures)
             for row in (row for row in rows if row["trial"] == name):
+                # With elastic r a repeat has a metric for each row, otherwise one.
                 ratio = row["migration"] if len(served) > 1 else next(iter(served))
                 found[row_key(row)].append(served[ratio])
     return found

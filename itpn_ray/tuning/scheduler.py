@@ -26,6 +26,7 @@ def share_noise(share: float, count: int) -> float:
     """The standard error of the difference of two shares of ``count`` images, both about
     ``share``.
     """
+    # Never below the variance of one image: a share of 0 or 1 is no certainty.
     return math.sqrt(2 * max(share * (1 - share), 1 / count) / count)
 
 
@@ -77,4 +78,5 @@ class DominanceHalving:
             if dominates(other, offers, -math.inf)  # among them the trial itself
         }
         better = [name for name in able if dominates(able[name], offers, self.noise)]
+        # One at least, for the fraction is below one while few trials have come so far.
         return better if len(better) >= max(1, len(able) / self.reduction) else []

@@ -148,6 +148,7 @@ class DominanceScheduler(FIFOScheduler):
         better = self._halving.stopped_by(name, result["epoch"], self._offers(point, result))
         if not better:
             return TrialScheduler.CONTINUE
+        # In the trial's own folder, where a later driver finds it.
         journal = FileJournal(trial_folder(self._folder, name))
         journal.event(PRUNED, epoch=result["epoch"], message=f"better: {', '.join(better[:3])}")
         return TrialScheduler.STOP

@@ -60,6 +60,7 @@ class Dimension:
             return self.values[int(share * len(self.values))]
         low, high = self.ends
         if self.whole:
+            # The floor below would give the highest number no share otherwise.
             high += 1
         if self.kind == "log":
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
@@ -164,6 +165,7 @@ def check_corners(config: ExperimentConfig, dimensions: Sequence[Dimension]) -> 
     Raises:
         ConfigError: names the field.
     """
+    # Corners multiply with every dimension; those left out are refused when a trial draws them.
     for point in itertools.islice(combinations(dimensions), MOST_CORNERS):
         applied(config, dimensions, point)
 
@@ -175,6 +177,7 @@ def quasi_random(dimensions: Sequence[Dimension], count: int, seed: int) -> list
     effectiveness of quasirandom sequences", 2018), shifted by a draw of the seed.
     """
     size = len(dimensions)
+    # Any positive start leads to the same root.
     ratio = 2.0
     for _ in range(64):  # the root of x^(d + 1) = x + 1
         ratio = (1 + ratio) ** (1 / (size + 1))
@@ -190,6 +193,7 @@ def quasi_random(dimensions: Sequence[Dimension], count: int, seed: int) -> list
 
 def random_points(dimensions: Sequence[Dimension], count: int, seed: int) -> list[dict[str, Value]]:
     """Points drawn alone, each a function of the seed and its number."""
+    # 1 in the place of the epoch, for 0 is the shift of the quasi-random points.
     draws = uniform(seed, 1, range(count), Stream.SWEEP, len(dimensions))
     return [
         {one.name: one.at(share) for one, share in zip(dimensions, row, strict=True)}
@@ -291,11 +295,13 @@ def _value(where: str, word: str, hint: Any) -> Value:
         return None
     if bool in kinds and word.lower() in ("true", "false"):
         return word.lower() == "true"
+    # int first: 3 stays a whole number in fields that take both.
     for kind in (kind for kind in (int, float, str) if kind in kinds):
         try:
             value = kind(word)
         except ValueError:
             continue
+        # float() reads "nan" and "inf" too.
         if not isinstance(value, float) or math.isfinite(value):
             return value
     shown = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)

@@ -233,8 +233,10 @@ def _pretrained(
         Where its weights are kept, by its name.
     """
     points: list[Point] = [*study.design]
+    # TPE may come to any combination, the other searches only to what is planned.
     if config.search == "tpe":
         points += combinations(stage_of(config.dimensions, "pretrain"))
+    # By name: points that share a pre-training have it once.
     runs = {one.run: one for one in (pretraining(config, point) for point in points)}
     for one in runs.values():
         train(one, command=command, console=console, parent=tracking_key(folder))
