@@ -71,11 +71,13 @@ class Windows:
 
     def split(self, x: Tensor) -> Tensor:
         """Cut (B, H * W, C) into windows (B * K, N, C), zeros where they reach beyond the grid."""
+        # One window is the map itself, and reaches nowhere beyond it.
         if self.number == 1:
             return x
         (down, across), (height, width) = self.count, self.side
         x = x.unflatten(1, self.grid)  # (B, H, W, C)
         if any(self.padding):
+            # From the last axis on: channels, columns, rows.
             x = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0]))
         x = x.unflatten(2, (across, width)).unflatten(1, (down, height))
         # (B, down, height, across, width, C) -> (B * K, N, C)
@@ -95,6 +97,7 @@ class Windows:
         """(K, N) bool, True for places beyond the grid; None if there are none."""
         if not any(self.padding):
             return None
+        # What padding adds to ones are zeros.
         inside = torch.ones(1, self.grid[0] * self.grid[1], 1, dtype=torch.bool, device=device)
         return ~self.split(inside)[..., 0]
 
@@ -211,7 +214,7 @@ def read_gathered(
     query_weight = attention.qkv.weight[: heads * size].unflatten(0, (heads, size))  # (h, C/h, C)
     output_weight = attention.proj.weight.unflatten(1, (heads, size))  # (C, h, C/h)
     asked = torch.einsum("bhks,hsc->bhkc", key, query_weight).flatten(1, 2)  # (B, h * K, C)
-    answers = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)
+    answers = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)  # (B, h * K, C)
     # Heads are summed later, so each carries its part of the bias.
     answers = answers + attention.proj.bias / heads
     answers = answers if block.scale1 is None else answers * block.scale1
@@ -220,7 +223,7 @@ def read_gathered(
     shift = query_shift(attention, key)
     if shift is not None:
         scores = scores + shift.flatten(1)[:, None, :].to(scores.dtype)
-    scores = scores.view(-1, number, length, heads, number)
+    scores = scores.view(-1, number, length, heads, number)  # (B, K, 1 + n, h, K)
     if bias is not None:
         scores = scores + bias.transpose(0, 1)[:, None].to(scores.dtype)  # (K, 1, h, K)
     shares = scores.softmax(-1).to(scores.dtype).view(-1, number * length, heads * number)

@@ -98,6 +98,7 @@ def replenish(kept: Tokens, store: Store) -> Tensor:
         return kept.values
     values = torch.cat([kept.values, *(left.values for left in store)], dim=1)
     positions = torch.cat([kept.positions, *(left.positions for left in store)], dim=1)
+    # The inverse of the permutation: where the token of each place lies by now.
     place = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
     return take(values, torch.empty_like(positions).scatter(1, positions, place))
 
@@ -145,7 +146,7 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
 def leavers(best: Tensor, count: int, first: int = 0) -> Tensor:
     """The `count` tokens of A with the largest `best` (B, n / 2): (B, c) places in x, ascending."""
     # Sorted by place, which `survivors` counts on; the order by likeness is of no use.
-    chosen = best.topk(count, sorted=False).indices.sort(-1).values * 2
+    chosen = best.topk(count, sorted=False).indices.sort(-1).values * 2  # A is every other token
     return chosen + first if first else chosen
 
 

@@ -119,6 +119,7 @@ class Reducer:
         gone = self.beyond(state.tokens.positions)
         bias = None
         if state.merged is not None and any(self.counts):
+            # Sizes of 0 are outside the image, which is barred below.
             bias = state.merged.sizes.clamp(min=1.0).log()
         if gone is not None:
             bias = torch.zeros(gone.shape, device=gone.device) if bias is None else bias

@@ -108,12 +108,15 @@ def sample(
         Indices of boxes, (min(count, n),) int64: those that stand for objects, then those that
         stand for nothing, then places of no use; and (min(count, n),) bool, false for the last.
     """
+    # float64: of 200,000 anchors several would share a key of float32's 24 bits.
     keys = uniform_torch(0, turn, seed, stream, len(matched), torch.float64)[0]
     # Those with the smallest of random keys are a random choice.
     positives, real = _smallest(keys, matched >= 0, int(count * share))
     negatives, free = _smallest(keys, matched == NOTHING, count)
+    # As many as those of objects have left of the count.
     free &= torch.arange(len(free), device=free.device) < count - real.sum()
     index, taken = torch.cat([positives, negatives]), torch.cat([real, free])
+    # Stable: what is taken comes first, each sort in its order.
     first = (~taken).int().argsort(stable=True)[: min(count, len(matched))]
     return index[first], taken[first]
 

@@ -85,6 +85,7 @@ def _bicubic(side: int, length: int, offset: float, device: torch.device) -> Ten
     # Resizing is linear: resizing the unit vectors gives its matrix, exactly as PyTorch has it.
     ones = torch.eye(side, device=device).view(1, side, side, 1)  # (1, channel, place, 1)
     if offset:
+        # The other axis has one place, and keeps it.
         scale = [(length + offset) / side, 1.0]
         taken = F.interpolate(ones, scale_factor=scale, mode="bicubic")
     else:

@@ -22,6 +22,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         if not self.training or (len(x) and not together):
             return super().forward(x)
         count = _AllSum.apply(x.new_full((), x.numel() // x.shape[1], dtype=torch.float32))
+        # Where no worker has anything, 0 / 1 and not 0 / 0.
         some = count.clamp(min=1)
         mean = _AllSum.apply(x.sum((0, 2, 3), dtype=torch.float32)) / some  # (C,)
         centred = x.float() - mean[:, None, None]
@@ -37,6 +38,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         step = self.momentum * (count > 0)
         self.running_mean.lerp_(mean, step)
+        # The unbiased variance, with n - 1, as nn.BatchNorm2d keeps it.
         self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), step)
 
 

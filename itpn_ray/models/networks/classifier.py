@@ -76,6 +76,7 @@ class Classifier(Accelerated, Network):
             raise ConfigError("global_pool", global_pool, "the pooling is the mean", "leave it out")
         self.config = replace(self.config, num_classes=num_classes)
         self.num_classes = num_classes
+        # On the trunk's device, and in its type.
         self.head = new_head(self.num_features, num_classes).to(self.trunk.position)
 
     def no_weight_decay(self) -> set[str]:

@@ -156,6 +156,7 @@ def draw_attention(pixels: Pixels, weights: Tensor, query: tuple[int, int], out:
         )
     )
     height, width = pixels.shape[:2]
+    # Centres of pixels lie at whole numbers, so that edges lie at halves.
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     right.imshow(
         weights.numpy(), cmap="inferno", alpha=0.7, extent=extent, interpolation="bilinear"

@@ -52,6 +52,7 @@ class Eomt(QuerySegmenter):
         )
         self.norm = nn.LayerNorm(width)
         self.query_contents = nn.Embedding(config.queries, width)
+        # One logit more, for queries that stand for no class.
         self.class_head = nn.Linear(width, config.num_classes + 1)
         self.mask_head = Mlp(width, width, width, 3)
         draw_layers(self.mask_head)

@@ -80,6 +80,7 @@ class MaskDecoder(Decoder):
     def __init__(self, config: MaskDinoConfig) -> None:
         super().__init__(config)
         width = config.channels
+        # One logit more, for queries that stand for no class.
         self.class_head = nn.Linear(width, config.num_classes + 1)
         self.mask_head = Mlp(width, width, width, 3)
         draw_layers(self.mask_head)
@@ -128,6 +129,7 @@ class MaskDino(QuerySegmenter):
         features, tokens, levels = self.pixels(maps)
         batch = tokens.shape[0]
         contents = self.query_contents.weight.expand(batch, -1, -1)
+        # Learned as logits, so that they stay inside the image.
         anchors = self.query_anchors.weight.sigmoid().expand(batch, -1, -1)
         groups = torch.full(contents.shape[:2], FREE, device=tokens.device)
         if copies is not None:

@@ -143,6 +143,7 @@ def pixel_classes(logits: Tensor, height: int, width: int) -> Tensor:
     rows = max(1, BAND // (len(logits) * width))
     bands = []
     for ys in torch.arange(height, device=logits.device).split(rows):
+        # Where centres of the new rows lie among the old ones (align_corners=False).
         centres = ((ys + 0.5) * (logits.shape[1] / height) - 0.5).clamp(0, last)  # (rows,)
         above = centres.long()
         share = (centres - above)[:, None]

@@ -60,6 +60,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.widths = (config.width // 4, config.width // 2, config.width)
         self.num_drops = config.num_drops
         first, second, third = self.widths
+        # 48: three colours of 4 x 4 pixels.
         self.embed = ConvLinear(48, first)
         self.embed_norm = LayerNorm(first) if config.patch_norm else nn.Identity()
         self.stage1 = nn.ModuleList(self._early(first) for _ in range(config.depths[0]))

@@ -159,6 +159,7 @@ def _input(network: Network, program: Program, path: Path) -> str:
     if program.takes_pixels:
         return f"pixels (B, {side}, {side}, 3) uint8 RGB: the central crop, resized"
     images = f"images (B, 3, {side}, {side}) float32, of ImageNet's mean and deviation"
+    # A string times False is empty, and `or` then takes the other.
     return (
         f"{images}; sizes (B, 2) int64 of their valid parts" * (len(program.inputs) > 1) or images
     )

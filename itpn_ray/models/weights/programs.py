@@ -86,6 +86,7 @@ class Processed(nn.Module):
     def __init__(self, network: Classifier) -> None:
         super().__init__()
         self.network = network
+        # The constants are of values up to 1, pixels go up to 255.
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1))
 
@@ -198,6 +199,7 @@ def _dense_of(network: Network) -> tuple[DenseTrunk, str]:
         )
     dense = build(DenseConfig(trunk=config.trunk, pyramid=config.pyramid, levels=3)).eval()
     assert isinstance(dense, DenseTrunk)
+    # What was pre-trained takes the places of what `build` has drawn.
     dense.trunk, dense.pyramid = network.trunk, network.pyramid
     return dense, "trunk and pyramid; what only pre-training needs is left out"
 

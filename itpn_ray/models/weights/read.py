@@ -180,6 +180,7 @@ def _choose(tree: Any, key: str | None, subject: str) -> tuple[dict[str, Tensor]
         )
     if key is not None:
         return found[key], ""
+    # Of equal ones the first in the file.
     name = min(found, key=_rank)
     choice = f"took {name} of {', '.join(found)}; key says which" if len(found) > 1 else ""
     return found[name], choice

@@ -46,6 +46,7 @@ def sine_code(boxes: Tensor, width: int) -> Tensor:
     Ordered y, x, width, height; wavelengths grow to 10000 (DAB-DETR, eq. 4, as DINO uses it).
     """
     half = width // 2
+    # In pairs, for a sine and a cosine share each wavelength.
     octaves = torch.arange(half, device=boxes.device, dtype=boxes.dtype) // 2 * 2 / half
     angles = 2 * math.pi * boxes[..., [1, 0, 2, 3], None] / 10000**octaves  # (B, Q, 4, half)
     codes = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)

@@ -71,6 +71,7 @@ def make_copies(
     places = sorts * max(config.denoising, labels.shape[1])
     place = torch.arange(places, device=boxes.device)[None]  # (1, D)
     filled = place < used
+    # A group has all its near copies first, then all far ones.
     near = filled & (place // divisor % sorts == 0)
     source = objects.gather(1, place % divisor)  # (B, D)
     draws = uniform_torch(0, 0, seeds, Stream.DENOISING, place.shape[1] * _DRAWS)

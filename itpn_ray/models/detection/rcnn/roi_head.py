@@ -179,6 +179,7 @@ class RoiHead(nn.Module):
             heard.append(logits)
             if stage < last:
                 boxes = _move(boxes, deltas, logits[:, :-1].argmax(dim=1), sizes, stage)
+        # Without the last logit, that of nothing.
         scores = torch.stack(heard).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, C)
         counts = [len(part) for part in boxes]
         found = [

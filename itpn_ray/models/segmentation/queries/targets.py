@@ -45,6 +45,7 @@ def image_classes(masks: Tensor, num_classes: int) -> ImageClasses:
     """
     batch, height, width = masks.shape
     counts = masks.new_zeros(batch, num_classes + 1, dtype=torch.int64)
+    # Shifted by one: ignored pixels, -1, are counted in front and left out.
     places = masks.flatten(1).long() + 1
     counts.scatter_add_(1, places, torch.ones_like(places))
     occurs = counts[:, 1:] > 0  # (B, K)
@@ -99,6 +100,7 @@ def draw_points(features: Tensor, masks: Tensor, seeds: Tensor, count: int) -> P
     height, width = masks.shape[1:]
     columns, rows = (draws[..., 0] * width).long(), (draws[..., 1] * height).long()
     truth = masks.flatten(1).long().gather(1, rows * width + columns)
+    # grid_sample counts from -1 to 1.
     seen = F.grid_sample(
         features.float(), (2 * draws - 1)[:, None], padding_mode="border", align_corners=False
     )
