@@ -147,6 +147,7 @@ def coco_metrics(
             if value > -1:  # COCO's mark of a metric that no object counts for
                 metrics[f"{kind}_{name}"] = value
         for number, row in enumerate(rows):
+            # The last of COCO's limits (1, 10 and 100 detections an image).
             row |= _of_class(precision[:, :, number, :, -1], kind)
     return CocoMetrics(metrics=metrics, per_class=rows)
 
@@ -183,6 +184,7 @@ def _comparable(entry: Entry, masks: bool) -> dict[str, Any]:
 
 def _of_class(precision: NDArray[np.float64], kind: str) -> dict[str, float | None]:
     """A class's row from its precisions (overlaps, recalls, sizes)."""
+    # Size 0 is all sizes together, overlap 0 is 0.5.
     parts = {"AP": precision[..., 0], "AP50": precision[0, :, 0]}
     parts |= {f"AP_{size}": precision[..., n] for n, size in enumerate(_SIZES, 1)}
     return {

@@ -27,6 +27,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
         The path written.
     """
     counts = confusion.double().numpy()
+    # A class without images has a row of zeros, not of nan.
     fraction = counts / counts.sum(1, keepdims=True).clip(min=1)
     classes = len(names)
     side = min(2.2 + 0.26 * classes, 10.0)

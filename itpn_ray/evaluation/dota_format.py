@@ -42,6 +42,7 @@ def in_tile(detections: Detections, size: Tensor, original: Tensor) -> Detection
         original: (2,) height and width of the stored tile.
     """
     scale = (original.double() / size.double()).flip(0).cpu()  # x, y
+    # As corners, for unequal scales make no rectangle of a turned box.
     corners = corners_of(detections.boxes.double().cpu()) * scale
     return replace(
         detections,

@@ -89,6 +89,7 @@ def mask_grid(scenes: Sequence[MaskedImage], path: Path) -> Path:
 
 def _colours(labels: NDArray[np.integer]) -> NDArray[np.float32]:
     """The colour of each pixel's class, (H, W, 3)."""
+    # One colour at least, for masks without a labelled pixel.
     table = [class_colour(label) for label in range(max(1, int(labels.max(initial=0)) + 1))]
     return np.array(table, dtype=np.float32)[labels.clip(min=0)]
 

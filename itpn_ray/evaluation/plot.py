@@ -30,5 +30,6 @@ def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as PNG and return where."""
     out = Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Without matplotlib's version, so that equal plots are equal files.
     fig.savefig(out, format="png", metadata={"Software": None})
     return out

@@ -27,5 +27,6 @@ def rankme(products: Tensor) -> float:
     values = torch.linalg.eigvalsh(products.cpu()).clamp(min=0).sqrt()
     if not values.sum() > 0:
         return 0.0
+    # RankMe's epsilon, so that a direction without variance has a logarithm.
     fractions = values / values.sum() + _EPSILON
     return float(torch.exp(-(fractions * fractions.log()).sum()))

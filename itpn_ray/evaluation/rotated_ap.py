@@ -159,9 +159,11 @@ def _class_precisions(
             most = overlaps(seen.boxes[hits], real.boxes[own]).max(dim=1)
             best_here, nearest_here = most.values.numpy(), most.indices.numpy()
         best.append(best_here)
+        # Numbered on, so that objects of different images are told apart.
         nearest.append(nearest_here + objects)
         difficult.append(real.difficult[own])
         objects += len(own)
+    # Stable, so that equal scores stay in the order of the split.
     order = np.argsort(-np.concatenate(scores), kind="stable")
     hard = np.concatenate(difficult)
     count = int((~hard).sum())
@@ -191,5 +193,6 @@ def _precision(
     hits = np.cumsum(right[~ignored])
     precision = hits / np.arange(1, len(hits) + 1)
     recall = hits / count
+    # A recall that is not reached has precision 0.
     at_points = [precision[recall >= point].max(initial=0.0) for point in _POINTS]
     return float(np.mean(at_points))
