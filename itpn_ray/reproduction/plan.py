@@ -163,6 +163,7 @@ def _digest(config: ExperimentConfig, data: str, origin: str) -> str:
     plain: Mapping[str, Any] = {
         name: value
         for name, value in flatten(to_dict(config)).items()
+        # A whole name or a group, never the mere beginning of another name.
         if not any(name == one or name.startswith(f"{one}.") for one in free)
     }
     text = json.dumps({"settings": plain, "data": data, "origin": origin}, sort_keys=True)

@@ -49,6 +49,7 @@ def judge(
     if len(differences) == 1:
         text = f"{_signed(metric, mean)}, {ALONE}"
         return {**said, "verdict": ALONE, "difference": mean, "text": text}
+    # Several values tell their interval themselves: no number of images is asked for.
     found = score(differences, metric, 0)
     verdict = _verdict(found)
     text = f"{_signed(metric, found.value)} ± {_plain(metric, found.half)}, {verdict}"
