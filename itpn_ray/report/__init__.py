@@ -120,6 +120,7 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
     entry = {"folder": stage} if isinstance(stage, str) else dict(stage)
     folder = outer.folder / str(entry.pop("folder", "."))
     name = entry.pop("name", None)
+    # Without a folder of its own a stage is its metrics alone.
     if folder == outer.folder / "." or not folder.is_dir():
         return _stage_frame(str(name or folder.name), "", _labelled(entry))
     record = read_run(folder)

@@ -17,6 +17,7 @@ _MOST_POINTS = 240
 _MOST_HOVERS = 60
 _SMOOTH_FROM = 40
 _SAME = 1e-5
+# Beyond these, differences or sums of two floats would be 0 or infinite.
 _TINIEST, _LARGEST = 1e-100, 1e100
 
 Points = Sequence[tuple[float, float]]
@@ -146,6 +147,7 @@ def scatter_chart(
         label = f"{mark.name}: {show_metric(y, mark.y)}, {show_metric(x, mark.x)} {_axis_name(x)}"
         parts.append(_dot(across.place(mark.x), up.place(mark.y), kind, 4.2, label))
         if mark.named:
+            # Near the right edge the name has no room on that side.
             left = across.place(mark.x) > WIDTH * 0.72
             parts.append(
                 f'<text class="name{" left" if left else ""}" '
@@ -194,7 +196,9 @@ def _tick(value: float, ticks: Sequence[float], *, fraction: bool) -> str:
     """A tick's label, with as many digits as tell it from its neighbours."""
     scale = 100 if fraction else 1
     step = scale * (ticks[1] - ticks[0] if len(ticks) > 1 else abs(value) or 1)
+    # 1e-9, for the logarithm of a power of ten may come out just below a whole number.
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    # A step such as 2.5 needs one digit more.
     if abs(round(step, digits) - step) > step * 1e-6:
         digits += 1
     value, largest = scale * value, scale * max(map(abs, ticks))
@@ -259,6 +263,7 @@ def _hovers(
         lines_of_text, dots = [f"{x} {at:,.0f}"], []
         for i, name, points in lines:
             px, py = _nearest(points, at)
+            # This line has no value near this place.
             if len(lines) > 1 and abs(across.place(px) - across.place(at)) > 2 * half:
                 continue
             lines_of_text.append(f"{name}: {show_metric(metric, py)}")
