@@ -82,6 +82,7 @@ class Ledger:
         seen = {}
         for held in machines:
             holding = self._open.get(held.node)
+            # At another price the same machine is held anew, so that what was paid stays as it was.
             if holding is None or holding.held != held:
                 holding = Holding(held=held, begin=now, end=now)
                 self.holdings.append(holding)
