@@ -25,6 +25,7 @@ _SLOW_DOWN = (
     b'<?xml version="1.0" encoding="UTF-8"?>'
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
+# Headers of one connection, which whoever passes a request on makes anew.
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -73,12 +74,14 @@ class FlakyServer:
 
     def fate(self) -> str:
         """What becomes of the next request."""
+        # Each request has a thread of its own, and the draws are to come from one sequence.
         with self._lock:
             drawn, fate = self._random.random(), "passed"
             for name, fraction in self._fractions.items():
                 if drawn < fraction:
                     fate = name
                     break
+                # What is left of the draw decides among the other fates.
                 drawn -= fraction
             self.counts[fate] += 1
         return fate
@@ -121,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         chunks = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
             chunks.append(self.rfile.read(size))
+            # The end of the line behind each chunk.
             self.rfile.readline()
         while self.rfile.readline().strip():  # trailers
             pass
@@ -136,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = connection.getresponse()
             content = answer.read()
             kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP]
+            # An answer to HEAD tells the length of a body that does not come.
             if self.command == "HEAD":
                 kept.append(("Content-Length", answer.getheader("Content-Length") or "0"))
             return answer.status, kept, content
@@ -151,6 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if cut else content)
+        # Or the client would wait for the rest of the length that was told.
         if cut:
             self.close_connection = True
 

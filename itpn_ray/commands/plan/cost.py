@@ -72,6 +72,7 @@ def planned_cost(
     """
     machine = prices.find(config.cost.machine)
     count = machine.count(workers, config.cpus_per_worker)
+    # + 1, for the last step is saved in any case.
     saving = checkpoint_s * (steps // config.checkpoint.every_steps + 1)
     shortest, longest = ((steps * step + saving) / 3600 for step in step_s)
     return PlannedCost(

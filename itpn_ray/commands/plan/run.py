@@ -113,6 +113,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         if config.measured_steps:
             with progress_bar(console, "timing steps") as done:
                 timing = measure(experiment, size, config.measured_steps, done)
+    # What keeps steps from being timed is told as a problem; what was counted is shown.
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")
     say = console.say
@@ -176,6 +177,7 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
         ConfigError: no such network.
     """
     find_size(config.model.name)
+    # Shapes are asked for, and nothing is drawn or computed.
     with torch.device("meta"):
         task = make_task(config, train.classes)
         network = task.build()
@@ -189,6 +191,7 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
     return RunSize(
         parameters=trained,
         multiply_adds=adds,
+        # Beside the state itself: gradients, and AdamW's two moments, of what is trained.
         state_gb=BYTES * (state + 3 * trained) / 1e9 / holders,
         workers=workers,
         share=stop - start,
@@ -255,6 +258,7 @@ def measure(
     place = None if is_uri(config.out) else Path(config.out).expanduser()
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
+    # In the run's own place, so that the checkpoint is timed on the disk that it will go to.
     with tempfile.TemporaryDirectory(dir=place, prefix="plan-") as out:
         train, _ = open_splits(config)
         trial = _trial(config, size, steps + 1, len(train), out)
@@ -275,6 +279,7 @@ def measure(
         memory_gb=(
             torch.cuda.max_memory_allocated(worker.device) / 1e9
             if on_gpu
+            # ru_maxrss counts KiB.
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         ),
         checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
@@ -314,6 +319,7 @@ def _trial(
             config.optim,
             global_batch=size.share,
             epochs=epochs,
+            # The run's own warm-up may be longer than these few steps, and would be refused.
             warmup_epochs=0,
             warmup_steps=0,
         ),

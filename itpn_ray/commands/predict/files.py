@@ -110,6 +110,7 @@ class PredictionFiles:
             if self._images is not None:
                 self._images.end()
             self._files.close()
+            # After an error nothing is stored, for it would be cut short.
             if exception[0] is None:
                 folder = Path(self._folder.name)
                 for path in sorted(folder.rglob("*.*")):
@@ -149,6 +150,7 @@ def _storable(part: str, suffix: str = "") -> str:
     if plain == part and len((part + suffix).encode()) <= _LONGEST_NAME:
         return part + suffix
     mark = f"-{hashlib.sha256(part.encode()).hexdigest()[:8]}{suffix}"
+    # The cut may fall into the bytes of a character.
     return plain.encode()[: _LONGEST_NAME - len(mark)].decode(errors="ignore") + mark
 
 

@@ -115,6 +115,7 @@ def _check(config: PredictConfig) -> None:
     Raises:
         ConfigError: the output cannot be written or lies in the folder.
     """
+    # With a slash behind both: a folder images-2 does not lie in images.
     if join(open_store(config.out).uri, "").startswith(join(config.folder, "")):
         raise ConfigError(
             "out", config.out, "lies in the folder of images", "Give one outside of it"

@@ -60,6 +60,7 @@ def verify_resume(config: VerifyConfig) -> Verdict:
         ConfigError: the folder holds no run, or an epoch is too short for the test.
     """
     base = _short(config)
+    # What an earlier test left would be taken up, and end at once.
     shutil.rmtree(base.out, ignore_errors=True)
     with start_ray(base.ray):
         whole = run_short(dataclasses.replace(base, run="whole"))
@@ -80,6 +81,7 @@ def run_short(config: ExperimentConfig, killer: Killer | None = None) -> str:
     from itpn_ray.training.launch.ray_trainer import launch
 
     folder = Path(config.out) / config.run
+    # Makes the run's folder, which the killer watches.
     FileJournal(folder)
     if killer is not None:
         killer.start(folder)
@@ -132,6 +134,7 @@ class Killer:
         """Seconds from each kill to the next step's record."""
         found = []
         for moment in self._times:
+            # A record within a second may still be of before the kill.
             after = [r["time"] for r in self.records if r["time"] > moment + 1.0]
             found += [min(after) - moment] if after else []
         return found
@@ -150,6 +153,7 @@ class Killer:
 
     def _kill(self, step: int) -> None:
         while self._during_save and not (self._folder / CHECKPOINTS / STAGING).exists():
+            # Often, for a small checkpoint is written within milliseconds.
             time.sleep(0.0005)
         step = max(r["step"] for r in read_lines(self._folder / METRICS) if r["split"] == "train")
         rank = self._random.randrange(self._workers)
@@ -181,6 +185,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         loader=dataclasses.replace(base.loader, transport="ray"),
         eval_every=-1,
         log_every=1,
+        # One restart for each kill, and one to spare.
         max_failures=config.kills + 1,
         optim=dataclasses.replace(
             base.optim, epochs=config.steps / per_epoch, warmup_epochs=0.0, warmup_steps=0
