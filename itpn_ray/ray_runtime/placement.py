@@ -143,6 +143,7 @@ def spot_first(
         need=need,
         fewest=max(1, workers[0]),
         most=workers[1],
+        # A cluster that does not grow has no other spot machines to wait for.
         wait_s=60 * config.spot_wait if grows else 0.0,
         tell=tell,
     )

@@ -82,6 +82,7 @@ def ray_log() -> Path:
 def _redirected_errors(file: TextIO) -> Iterator[None]:
     """Send standard error to a file: Python's, and that of whatever else is in this process."""
     sys.stderr.flush()
+    # Ray's core writes to the descriptor itself, past Python's sys.stderr.
     former = os.dup(2)
     os.dup2(file.fileno(), 2)
     try:
