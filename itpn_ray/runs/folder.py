@@ -120,6 +120,7 @@ def claim(
                 _make_way(folder, epochs_of(before))
         _note_key(folder, plain, before)
         (folder / INPUTS).write_text(json.dumps(dict(inputs), indent=1))
+        # The settings last: with them the folder counts as claimed.
         (folder / CONFIG).write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise _unwritable(folder, error) from error
