@@ -76,6 +76,7 @@ class Endpoint:
             return cls(url=None, region=region)
         url = os.environ[name]
         parts = urlsplit(url)
+        # An "@" would come with a password, which no message may show.
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ConfigError(name, None, "is no http(s) address", "Set it like https://host:9000")
         allowed = parts.hostname in _LOOPBACK or os.getenv("ITPN_RAY_S3_ALLOW_HTTP") == "1"
