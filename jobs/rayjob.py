@@ -41,6 +41,7 @@ def rayjob(config: SubmitConfig, name: str, command: str) -> str:
             document["spec"]["entrypoint"] = command
             if config.queue:
                 _queue(document, config)
+    # Wide, so that no command is folded.
     return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, width=1000)
 
 

@@ -77,6 +77,7 @@ def submit_file(config: SubmitConfig) -> int:
 
 def _send(config: SubmitConfig, kind: str, words: Sequence[str]) -> int:
     """Run words of the cluster's Python as a job; ``kind`` is what its name begins with."""
+    # No two jobs of a cluster may have one name, though they were sent in the same second.
     name = config.name or f"{kind}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     command = shlex.join([config.python, *words])
     if config.kubernetes:
@@ -206,6 +207,7 @@ def _follow(config: SubmitConfig, client: JobSubmissionClient, name: str) -> int
             info = client.get_job_info(name)
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             now = time.monotonic()
+            # Text that has come since is a sign of life.
             if lost_since is None or printer.printed > before:
                 lost_since = now
             if now - lost_since > config.connect_timeout_s:
