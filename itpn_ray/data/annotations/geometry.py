@@ -22,6 +22,7 @@ T = TypeVar("T", bound=np.generic)
 
 # EXIF orientation -> (x, y) in the image as stored, of width w and height h, to upright.
 _TURN_POINT: dict[int, Callable[[Array, Array, float, float], tuple[Array, Array]]] = {
+    # Points are continuous (w - x, not w - 1 - x): a pixel's centre lies at .5.
     1: lambda x, y, w, h: (x, y),
     2: lambda x, y, w, h: (w - x, y),
     3: lambda x, y, w, h: (w - x, h - y),
@@ -141,6 +142,7 @@ def nearest(mask: NDArray[T], width: int, height: int) -> NDArray[T]:
     """A mask (H, W) at another size: of each pixel the value at its centre."""
     rows = ((np.arange(height) + 0.5) * (mask.shape[0] / height)).astype(int)
     columns = ((np.arange(width) + 0.5) * (mask.shape[1] / width)).astype(int)
+    # (height, 1) and (width,) indices broadcast to (height, width).
     return mask[rows[:, None], columns]
 
 

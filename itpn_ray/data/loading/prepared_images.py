@@ -107,6 +107,7 @@ def answer_split(
     Raises:
         DataError: a shard is damaged, or an image cannot be decoded.
     """
+    # As in `image_folder`: a worker's share in tasks of at most eight batches, rounded up.
     size = job.batch * min(_BATCHES_A_TASK, -(-count // (job.batch * max(1, workers))))
     tasks = [(start, min(count, start + size)) for start in range(0, count, size)]
     with start_ray(ray) if workers else nullcontext():

@@ -98,6 +98,7 @@ class SegmentationTrainLoader(DenseTrainLoader[MaskReader, SegmentationAugmentCo
         batch = {
             "image": _images(len(ids), side, side, self._pin),
             "size": torch.empty(len(ids), 2, dtype=torch.int64),
+            # Ignored all over: what the view does not cover must not be learned from.
             "mask": torch.full((len(ids), side, side), -1, dtype=torch.int16, pin_memory=self._pin),
             "sample_id": torch.from_numpy(ids.astype(np.int64)),
         }

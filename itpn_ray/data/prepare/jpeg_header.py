@@ -17,6 +17,7 @@ def is_plain_jpeg(data: bytes) -> bool:
     These are the JPEGs that every libjpeg decodes. ``False`` for anything else, also for bytes that
     are not a JPEG at all.
     """
+    # SOI, which every JPEG begins with.
     if data[:2] != b"\xff\xd8":
         return False
     at = 2
@@ -35,5 +36,6 @@ def is_plain_jpeg(data: bytes) -> bool:
         elif marker in _NO_LENGTH:
             at += 2
         else:
+            # The length counts its own two bytes, but not the marker's.
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False

@@ -235,6 +235,7 @@ def _list(
 ) -> pa.Table:
     """The listing of one split; classes in order, files sorted."""
     rows = Rows()
+    # Ordered by class, then by folder: a class's images lie together wherever they come from.
     places = [
         (f"{folder}/{name}", label) for label, name in enumerate(classes) for folder in folders
     ] or [(folder, -1) for folder in folders]

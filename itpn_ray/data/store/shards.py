@@ -329,6 +329,7 @@ def _check_batches(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None
 
 def _binary_array(values: list[bytes]) -> pa.BinaryArray:
     """The same as ``pa.array(values)``, with one copy in place of several."""
+    # 32-bit offsets, as `pa.binary()` has them: a batch holds 32 MB, or one large image.
     ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
     return pa.BinaryArray.from_buffers(pa.binary(), len(values), buffers)
@@ -339,4 +340,5 @@ def _binary_views(column: pa.BinaryArray) -> tuple[NDArray[np.int32], NDArray[np
     _, offsets, data = column.buffers()
     # A slice of a column shares its buffers, hence the offset.
     starts = np.frombuffer(offsets, dtype=np.int32)[column.offset :][: len(column) + 1]
+    # An array without a byte has no buffer.
     return starts, np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, np.uint8)

@@ -71,6 +71,7 @@ def generate(config: SynthesizeConfig, progress: ProgressCallback | None = None)
         draft.mkdir(parents=True)
         _LAYOUTS[config.layout](config, draft, progress)
         (draft / _MARK).write_text(expected)
+        # Empty, as was checked above; not every system renames over a folder.
         if target.exists():
             target.rmdir()
         os.replace(draft, target)
@@ -139,6 +140,7 @@ def _draw_folders(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
     split, numbers = piece
     for number in numbers:
         rng = generator_of(config, split, number)
+        # In turn, so that the classes are balanced.
         label = number % len(drawing.CLASSES)
         pixels = drawing.draw_labelled(rng, label, *size_of(rng, config.side))
         name = f"{split}_{number:06d}.jpg"

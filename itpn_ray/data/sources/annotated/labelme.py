@@ -62,6 +62,7 @@ def _fields(shape: Any) -> dict[str, Any]:
     if kind == "polygon":
         return fields | {"segmentation": [[value for point in points for value in point]]}
     if kind == "rectangle" and len(points) > 1:
+        # Corners come in the order in which they were drawn.
         x, y = sorted(point[0] for point in points), sorted(point[1] for point in points)
         return fields | {"bbox": [x[0], y[0], x[-1] - x[0], y[-1] - y[0]]}
     if kind == "circle" and len(points) == 2:

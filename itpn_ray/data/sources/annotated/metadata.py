@@ -166,6 +166,7 @@ def metadata_files(
     return [
         relpath(path, root)
         for path in found
+        # Any line: the first images may be without objects.
         if any(set(fields) & set(entry) for _, entry in read_entries(fs, path))
     ]
 

@@ -236,6 +236,7 @@ class NamedSource(PairedSource):
     def frames(self, folder: Folder, pairs: Sequence[Pair]) -> list[Frame | None]:
         """See `PairedSource.frames`: the label files say them."""
         found = _labels_of(folder, pairs, self.parser())
+        # Only labelled images have a file; the files come in the order of the pairs.
         return [next(found).frame if label else None for _, label in pairs]
 
     def categories(self, folder: Folder, pairs: Sequence[Pair]) -> dict[Id, str]:
