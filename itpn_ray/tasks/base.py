@@ -272,6 +272,7 @@ class Task(ABC, Generic[C, N, T]):
         if named:
             return named
         count = cast(Any, network).config.num_classes
+        # The data's names only if there are as many: else they name something else.
         return list(usual) if len(usual) == count else [str(number) for number in range(count)]
 
     @classmethod

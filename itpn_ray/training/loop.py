@@ -122,6 +122,8 @@ def train(parts: TrainingParts) -> nn.Module:
             set_learning_rate(optimizer, rate)
             with meter.time("computing"):
                 batch = parts.task.prepare(batch, epoch)
+                # The forward pass moves batch statistics; a
+                # step that is refused must leave none behind.
                 buffers.keep()
                 parts.task.before_step(network, step)
                 loss = _gradients(model, network, batch, parts, meter)
@@ -200,6 +202,7 @@ def _gradients(
         worker.average_gradients(model, network, number == count)
         with worker.autocast():
             terms = model(micro)
+        # DDP and FSDP average over the workers; the factor makes it the mean over all images.
         (terms["loss"] * (part * worker.world)).backward()
         loss += terms["loss"].detach() * part
         meter.add(terms, part)
@@ -223,6 +226,7 @@ def _agree(
     """Gradient norm, whether the step is finite on every rank, whether all are to leave."""
     worker, clip = parts.worker, parts.config.optim.clip_norm
     grads = [p.grad for p in network.parameters() if p.grad is not None]
+    # Of a sharded network the norm is in parts, which are added up here.
     norm = gather_full(torch.nn.utils.get_total_norm(grads))
     finite = torch.isfinite(norm) & torch.isfinite(loss) & buffers.finite()
     # In one tensor, for one collective; the largest, since one rank's bad step is everyone's.
@@ -272,6 +276,7 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
         Whether it is the best so far.
     """
     trained, network = network, _gathered(parts, network).eval()
+    # Read anew for each r: all see the same images.
     batches = partial(prefetch, parts.val, parts.worker.device)
     with torch.no_grad(), parts.worker.autocast(), _eager(parts.config):
         found = parts.task.evaluate_ratios(network, batches, parts.worker.reduce)
@@ -280,6 +285,7 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
         if parts.worker.is_main:
             for evaluation in found:
                 parts.journal.metrics(evaluation.split, step, epoch, evaluation.metrics)
+        # With keep_best these are to be the figures of the weights that are exported.
         if parts.worker.is_main and (best or not parts.config.checkpoint.keep_best):
             for evaluation in found:
                 parts.journal.result(**evaluation.metrics, **evaluation.details, step=step)

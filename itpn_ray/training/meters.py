@@ -85,8 +85,10 @@ class Meter:
             return
         # One collective for all terms: each costs a round trip.
         sums = self.worker.reduce(torch.stack([self._terms[name] for name in names]))
+        # Evaluating and saving are no part of training's speed.
         paused = sum(self._seconds.get(phase, 0.0) for phase in PAUSES)
         elapsed = time.perf_counter() - self._begin - paused
+        # In each step the shares of all micro-batches and workers add up to 1.
         values = dict(zip(names, (sums / self._count).tolist(), strict=True))
         values |= {
             "lr": rate,

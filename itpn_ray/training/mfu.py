@@ -72,7 +72,9 @@ def training_flops(multiply_adds: Mapping[str, int]) -> float:
     Args:
         multiply_adds: of an image's forward pass, by part; see ``Task.multiply_adds``.
     """
+    # Forward once, and backward twice as much where a part is trained.
     passes = {part: 1 if part in FORWARD_ONLY else 3 for part in multiply_adds}
+    # Two operations a multiply-add.
     return float(sum(2 * passes[part] * adds for part, adds in multiply_adds.items()))
 
 
@@ -99,4 +101,5 @@ def peak_flops(name: str) -> float:
 
 def _stands_in(words: str, name: str) -> bool:
     """Whether ``words`` stand in ``name`` as whole words: L4 not in L40, A100 not in A1000."""
+    # Whole words only: an "L40" is no "L4".
     return re.search(rf"(?<![A-Za-z0-9]){re.escape(words)}(?![A-Za-z0-9])", name) is not None

@@ -84,4 +84,5 @@ def replay(path: str | Path) -> dict[str, Tensor]:
         {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
     )
     batch = {name.removeprefix(BATCH): t for name, t in tensors.items() if name.startswith(BATCH)}
+    # In training mode, as in the step that failed.
     return network.train()(batch)

@@ -34,6 +34,7 @@ class StopRequest:
             Interrupted: they were asked already, or no worker trains yet.
         """
         del frame
+        # A second signal, or one that no step would answer, ends at once.
         if self._asked is not None or self._capped is not None or not self._training():
             raise Interrupted(number)
         self._asked = number
@@ -105,4 +106,5 @@ class SweepStop:
 
 def _interrupt_main_thread() -> None:
     """Send a signal, for only that ends what the main thread waits for."""
+    # Sent to that thread, so that a call it waits in is interrupted too.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -117,6 +117,7 @@ class StudySearcher(Searcher):
         """See the class."""
 
     def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher, but the study is the search's state.
         return {}
 
 

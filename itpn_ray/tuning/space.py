@@ -183,6 +183,7 @@ def quasi_random(dimensions: Sequence[Dimension], count: int, seed: int) -> list
         ratio = (1 + ratio) ** (1 / (size + 1))
     start = uniform(seed, 0, [0], Stream.SWEEP, size)[0]
     return [
+        # Roberts' R sequence: along each axis a power of 1 / ratio further.
         {
             one.name: one.at((start[axis] + (index + 1) * ratio ** -(axis + 1)) % 1.0)
             for axis, one in enumerate(dimensions)

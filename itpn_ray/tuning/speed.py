@@ -147,6 +147,7 @@ def broken_constraints(config: SweepConfig, timing: Timing) -> dict[str, float]:
 def judge_point(config: SweepConfig, known: Timings, point: Point) -> dict[str, float]:
     """`broken_constraints` of that network of a point which comes nearest to keeping them."""
     found = [broken_constraints(config, one) for one in timings_at(config, known, point).values()]
+    # A trial with several r is good enough if one of them is.
     return min(found, key=lambda broken: max(broken.values(), default=0.0))
 
 
@@ -245,6 +246,7 @@ def _speeds(
             file = files[key_of(config.model)] = Path(folder) / f"{number}.safetensors"
             # By way of a file, as a trained network is loaded.
             task.export(task.build(), file)
+            # Numbered by floats, for an evaluator's keys are ratios r.
             made[float(number)] = task.load(str(file))[0].to(worker.device)
         if target == ONNX:
             return onnx_speeds(files, batch=batch, threads=torch.get_num_threads())

@@ -92,6 +92,7 @@ class SweepStudy:
 
         First those that an earlier driver left, then planned ones, then what the search asks for.
         """
+        # Trials that a killed driver had begun go on first.
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if name_of(frozen) not in self._given:
                 return self._give(frozen)

@@ -96,6 +96,7 @@ def run_trials(
         TrackTrials.close_all("INTERRUPTED")
         raise
     errors = {
+        # The last line of a traceback says what went wrong.
         str((result.config or {})[TRIAL]): str(result.error).strip().splitlines()[-1]
         for result in (results[i] for i in range(len(results)))
         if result.error is not None

@@ -47,7 +47,9 @@ class Windows:
         Equal windows then reach beyond the grid by less than one token a window and side: a grid
         of 64 takes five windows of 13, not of 14, for `largest` 14. 0 stands for one window.
         """
+        # A largest side of 0 makes one window of the whole map.
         count = tuple(-(-length // (largest or length)) for length in grid)
+        # As equal as they can be, so that little is padded.
         side = tuple(-(-length // number) for length, number in zip(grid, count, strict=True))
         return Windows(grid, (count[0], count[1]), (side[0], side[1]))
 
@@ -119,6 +121,7 @@ class Gathering(nn.Module):
     ) -> None:
         super().__init__()
         kind = acceleration.relative_position
+        # Offsets inside a window reach from -(w - 1) to w - 1.
         inside, cross = 2 * acceleration.window - 1, 2 * REACH + 1
         self.token = nn.Parameter(torch.zeros(1, 1, width)) if acceleration.gathering else None
         self.window_bias = (
@@ -165,6 +168,7 @@ def offset_bias(table: Tensor, side: Grid, pairs: Tensor) -> Tensor:
     The table's middle entry is offset 0; a window may be smaller than the S x T it was made for.
     `pairs` is `relative_index(side)`.
     """
+    # A smaller window has the offsets in the middle of the table.
     middle = table.shape[1] // 2, table.shape[2] // 2
     near = table[
         :,
@@ -236,6 +240,7 @@ def read_gathered(
 def query_shift(attention: Attention, key: Tensor) -> Tensor | None:
     """What the queries' bias adds to the scores of keys (B, h, K, C / h): (B, h, K), or None."""
     whole = attention.qkv.bias
+    # The first third of a bias of all three is the queries'.
     bias = attention.q_bias if whole is None else whole[: attention.proj.in_features]
     if bias is None:
         return None

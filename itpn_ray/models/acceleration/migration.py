@@ -158,8 +158,10 @@ def survivors(leaving: Tensor, tokens: int) -> Tensor:
     """
     count = leaving.shape[1]
     order = torch.arange(tokens, device=leaving.device)
+    # How many stay in front of each leaver.
     ahead = leaving - order[:count]  # (B, c)
     order = order[: tokens - count]
+    # One place further for every leaver that lies before: (B, s, c) -> (B, s).
     return order + (ahead[:, None, :] <= order[:, None]).sum(-1)
 
 
@@ -181,6 +183,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 def first_rows(x: Tensor) -> Tensor:
     """Where each row of x (B, n, C) starts if all are laid end to end, (B, 1) int64."""
     batch, tokens = x.shape[:2]
+    # Images laid end to end, so that one index serves the batch.
     return torch.arange(batch, device=x.device)[:, None] * tokens
 
 

@@ -112,6 +112,7 @@ def step(plan: Plan, number: int, block: Block, state: State, branches: Branches
 
 def by_row(keep: Tensor | None, plan: Plan) -> Tensor | None:
     """Weights of images (B,) as weights of their windows (R,)."""
+    # All windows of an image share its draw.
     return None if keep is None else keep.repeat_interleave(plan.windows.number)
 
 
@@ -159,6 +160,7 @@ def departures(state: State, plan: Plan) -> Tensor:
     Migration and random dropping only: ToMe's tokens do not leave alone.
     """
     positions = state.tokens.positions
+    # -1 stands for tokens that stay to the end.
     when = positions.new_full((positions.shape[0], plan.windows.places), -1)
     leaving = [number for number, count in enumerate(plan.reducer.counts) if count]
     for number, left in zip(leaving, state.store, strict=True):

@@ -90,6 +90,7 @@ def _bicubic(side: int, length: int, offset: float, device: torch.device) -> Ten
         taken = F.interpolate(ones, scale_factor=scale, mode="bicubic")
     else:
         taken = F.interpolate(ones, size=(length, 1), mode="bicubic")
+    # (1, side, length, 1) -> (length, side)
     return taken[0, :, :, 0].t()
 
 
@@ -101,6 +102,7 @@ def relative_index(grid: Grid, device: torch.device | None = None) -> Tensor:
     height, width = grid
     rows = torch.arange(height, device=device).repeat_interleave(width)  # (N,)
     columns = torch.arange(width, device=device).repeat(height)
+    # Counted from 0 on: offsets begin at -(height - 1).
     down = rows[:, None] - rows[None, :] + height - 1
     across = columns[:, None] - columns[None, :] + width - 1
     return down * (2 * width - 1) + across

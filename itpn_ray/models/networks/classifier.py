@@ -47,6 +47,7 @@ class Classifier(Accelerated, Network):
 
     def forward_features(self, images: Tensor, drop_noise: Tensor | None = None) -> Tensor:
         """The last tokens of the trunk, (B, N, d)."""
+        # (B, N, 1, 1, C) -> (B, N, C)
         return self.trunk.stages(images, drop_noise=drop_noise)[2].flatten(1, 3)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

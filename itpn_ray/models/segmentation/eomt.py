@@ -64,6 +64,7 @@ class Eomt(QuerySegmenter):
         queries = self.config.queries
         contents = self.query_contents.weight.expand(len(tokens), -1, -1)
         x = torch.cat([contents.to(tokens.dtype), tokens], dim=1)
+        # What the queries are before the first block is judged too.
         states = [self.norm(x[:, :queries])]
         for block in self.blocks:
             x = block(x)

@@ -67,6 +67,7 @@ class PixelDecoder(nn.Module):
         sizes = torch.tensor([[height, width]], device=finest.device).expand(finest.shape[0], -1)
         levels = lay_out(coarser, sizes)
         tokens = encode(coarser, levels, self.projections, self.level_codes, self.encoder)
+        # The finest of the encoded maps comes first.
         rows, columns = levels.shapes[0]
         encoded = tokens[:, : rows * columns].transpose(1, 2).unflatten(2, (rows, columns))
         lateral = self.lateral(finest)
@@ -90,6 +91,7 @@ class MaskDecoder(Decoder):
     ) -> QueryPredictions:
         """Predictions before the first layer and after each; see `Decoder.refine`."""
         states, boxes = self.refine(contents, anchors, tokens, levels, visible)
+        # What the queries are before the first layer is judged too.
         states = torch.cat([self.norm(contents)[None], states])
         return QueryPredictions(
             logits=self.class_head(states).float(),

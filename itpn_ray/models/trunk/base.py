@@ -69,6 +69,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.merge2 = self.merge(second)
         self.position = nn.Parameter(torch.zeros(1, config.grid**2, third))
         self.stage3 = nn.ModuleList(self.block() for _ in range(config.depths[2]))
+        # No part of files: the rates follow from the configuration.
         self.register_buffer("drop_rates", drop_rates(config), persistent=False)
         # Of the grid that the trunk was made for, kept: it is asked for in each pass.
         home = relative_index((config.grid, config.grid)) if config.relative_position else None
@@ -153,6 +154,7 @@ class Trunk(Accelerated, nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Trunk:
         """Set the mode; a frozen trunk stays evaluated: an image has one set of features."""
+        # A frozen trunk stays as in an evaluation: nothing of it is dropped.
         return super().train(mode and not self.frozen)
 
     def grid(self, images: Tensor) -> Grid:
@@ -300,6 +302,7 @@ class Trunk(Accelerated, nn.Module, ABC):
 
 def drop_rates(config: TrunkConfig) -> Tensor:
     """The drop path rate of each residual branch, (num_drops,): even steps from 0 over blocks."""
+    # From 0 in the first block to the full rate in the last.
     rates = torch.linspace(0.0, config.drop_path, sum(config.depths))
     early = config.depths[0] + config.depths[1]
     # Blocks of stage 3 have two branches, those of stages 1 and 2 one.

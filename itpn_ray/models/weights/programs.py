@@ -223,6 +223,7 @@ def read_inputs(
     if program.takes_pixels:
         share = network.crop_fraction
         crops = [centre_crop(to_pixels(path), program.side, share) for path in paths]
+        # (B, 3, S, S) -> (B, S, S, 3), as the program takes them.
         return (torch.stack(crops).permute(0, 2, 3, 1),)
     return (torch.stack([network.preprocess(path) for path in paths]),)
 
@@ -243,6 +244,7 @@ def input_description(program: Program, network: Network) -> str:
     }
     if program.takes_pixels:
         described |= {"input_size": [program.side, program.side, 3], "input_type": "uint8"}
+        # Pixels are normalised inside the program.
         described |= {"mean": [0.0] * 3, "std": [1.0] * 3}
     if isinstance(network, DenseHead):
         described["view"] = list(network.view)
@@ -262,6 +264,7 @@ def resized(network: Network, image_size: int, metadata: Mapping[str, str]) -> N
     other = build(config).eval()
     load_weights(other, network.state_dict())
     remembered = dict(metadata)
+    # A usual crop follows the size; one that was set stays.
     if network.crop_fraction == crop_fraction(network.image_size):
         remembered.pop("crop_fraction", None)
     other.remember(remembered)

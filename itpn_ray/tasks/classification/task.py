@@ -72,6 +72,8 @@ class ClassificationNetwork(Averaging):
         that micro-batches and workers add up.
         """
         logits = self.classifier(batch["image"], drop_noise=batch["drop_noise"])
+        # Targets are probabilities, so PyTorch divides
+        # by the images, not by the sum of their weights.
         return {"loss": F.cross_entropy(logits.float(), batch["target"], self.class_weights)}
 
 

@@ -110,6 +110,7 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         init = self.model.init
+        # A pyramid of the file's shape, so that its weights fit.
         pyramid = read_pyramid(init, self.model.init_key) if init else None
         detector = self._create(
             num_classes=len(self.classes),

@@ -40,6 +40,7 @@ class ViewEvaluator(Evaluator[Detector]):
 
     def speeds(self, networks: Mapping[float, Detector]) -> dict[float, Speed]:
         """See `Evaluator.speeds`: on the first images, from normalised views to boxes and masks."""
+        # One batch over and over: reading it must not be timed.
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {

@@ -88,6 +88,7 @@ class PixelPretraining(TaskConfig):
         if not self.start_size or epoch >= self.growth_epochs:
             return image_size
         grown = (image_size - self.start_size) * epoch / self.growth_epochs
+        # Cut to whole patches, so the side grows in steps.
         return self.start_size + int(grown // PATCH) * PATCH
 
     @property

@@ -66,6 +66,7 @@ class MaskedPretrainingNetwork(PretrainingNetwork):
         total = output["loss"]
         if self.features is not None:
             stages = self.features(batch["image"], batch["visible"], output["pyramid"])
+            # λ of eq. 4, the same for every stage.
             total = total + self.feature_weight * torch.stack(list(stages.values())).sum()
             terms.update(stages)
         return {"loss": total, **terms}
@@ -151,6 +152,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         """Depths of the autoencoder's parameters; heads of the feature loss lie at the top."""
         autoencoder = network.autoencoder
         ids = {f"autoencoder.{name}": depth for name, depth in layer_ids(autoencoder).items()}
+        # Heads of the feature loss are new, and learn at the full rate.
         top = max(ids.values())
         # The teacher's parameters are among them, but need no gradient.
         return {name: ids.get(name, top) for name, _ in network.named_parameters()}
@@ -160,6 +162,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         autoencoder = network.autoencoder
         # The mask token has three axes, so that the rule for vectors does not catch it.
         names = no_weight_decay(autoencoder) | {"mask_token"}
+        # Biases of these heads, which `no_weight_decay` of the autoencoder does not see.
         heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
         return {f"autoencoder.{name}" for name in names} | heads
 

@@ -153,6 +153,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
         # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         init = self.model.init
+        # A pyramid of the file's shape, so that its weights fit.
         pyramid = read_pyramid(init, self.model.init_key) if init else None
         shape = {} if pyramid is None else dataclasses.asdict(pyramid)
         segmenter = create_segmenter(

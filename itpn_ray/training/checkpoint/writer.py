@@ -252,6 +252,7 @@ class CheckpointStore:
                 manifest = CheckpointManifest(
                     step=step, epoch=epoch, time=time.time(), files=files, versions=_versions()
                 )
+                # Saved already, as after a resume: writing it again could only harm it.
                 if not self._holds(name, files):
                     self._commit(folder, name, manifest, verify)
             # After the commit, so that the names never lead to a half.

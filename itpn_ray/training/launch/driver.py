@@ -51,6 +51,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     """
     from itpn_ray.models.config import find_size
 
+    # For its error alone: a misspelt name is told before any data are opened.
     find_size(config.model.name)
     # Both for their errors alone.
     use_gpus("gpus", config.gpus, config.ray)

@@ -28,6 +28,7 @@ class RayAddressConfig(TorchConfig):
 
         class Backend(base):
             def on_start(self, worker_group: Any, backend_config: Any) -> None:
+                # Before the group is made, for it reads the variables then.
                 worker_group.execute(use_ray_interface)
                 super().on_start(worker_group, backend_config)
 
@@ -40,6 +41,7 @@ def use_ray_interface() -> None:
     address = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == node)
     name = interface_of(address)
     for variable in VARIABLES:
+        # What the user has set stays.
         if name and not os.environ.get(variable):
             os.environ[variable] = name
 

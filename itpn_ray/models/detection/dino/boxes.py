@@ -27,6 +27,7 @@ def to_shares(boxes: Tensor, sizes: Tensor) -> Tensor:
 def to_pixels(boxes: Tensor, sizes: Tensor) -> Tensor:
     """The inverse of `to_shares`, cut at the border of the valid part."""
     scales = _scales(sizes, boxes)
+    # Cut at the image's border.
     return torch.minimum(corners(boxes) * scales, scales).clamp(min=0)
 
 
@@ -48,6 +49,7 @@ def sine_code(boxes: Tensor, width: int) -> Tensor:
     half = width // 2
     # In pairs, for a sine and a cosine share each wavelength.
     octaves = torch.arange(half, device=boxes.device, dtype=boxes.dtype) // 2 * 2 / half
+    # y before x, as the authors' code has it.
     angles = 2 * math.pi * boxes[..., [1, 0, 2, 3], None] / 10000**octaves  # (B, Q, 4, half)
     codes = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return codes.flatten(-3)  # (B, Q, 4, half / 2, 2) -> (B, Q, 2 * width)
@@ -55,4 +57,5 @@ def sine_code(boxes: Tensor, width: int) -> Tensor:
 
 def _scales(sizes: Tensor, boxes: Tensor) -> Tensor:
     """(B, 1, 4): width, height, width, height of each image's valid part."""
+    # (B, 2) height, width -> (B, 1, 4) width, height, width, height.
     return sizes.flip(-1).repeat(1, 2)[:, None].to(boxes)

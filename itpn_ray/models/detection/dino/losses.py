@@ -83,7 +83,7 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tenso
     # 1e-8 keeps the logarithms finite, for float32 rounds scores to 0 and 1.
     found = ALPHA * (1 - p) ** GAMMA * -(p + 1e-8).log()
     missed = (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-8).log()
-    classes = (found - missed)[..., labels]
+    classes = (found - missed)[..., labels]  # (K, Q, M)
     distance = torch.cdist(boxes, targets.expand(len(boxes), -1, -1), p=1)
     overlap = generalized_box_iou(corners(boxes).flatten(0, 1), corners(targets))
     cost = COSTS[0] * classes + COSTS[1] * distance - COSTS[2] * overlap.view_as(distance)

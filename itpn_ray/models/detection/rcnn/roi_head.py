@@ -113,6 +113,7 @@ class RoiHead(nn.Module):
         number = torch.arange(len(labels), device=labels.device)
         chosen = deltas[number, labels.clamp(max=self.num_classes - 1)]  # (R, 4)
         reached = decode(boxes, chosen, BOX_WEIGHTS[stage])
+        # Over all regions, as Fast R-CNN has it: an image with few objects weighs them no more.
         norm = mean(logits.new_full((), len(boxes))).clamp(min=1)
         # All are computed, and those that stand for nothing count nothing: see `sampling`.
         giou = (giou_loss(reached, aims) * positive).sum()

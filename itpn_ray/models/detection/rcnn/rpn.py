@@ -82,6 +82,7 @@ class ProposalNetwork(nn.Module):
 
     def _candidates(self, logits: list[Tensor], deltas: list[Tensor], size: Extent) -> Candidates:
         """Of one image, from maps (3, h, w) and (12, h, w)."""
+        # Only what the view fills of the maps: anchors must not depend on the rest of the batch.
         grids = [_grid(size, stride) for stride in self.strides]
         # torchvision takes strides as tensors.
         steps = [[torch.tensor(stride)] * 2 for stride in self.strides]
@@ -166,5 +167,6 @@ def sum_of(parts: Sequence[Tensor]) -> Tensor:
 
 def _grid(size: Extent, stride: int) -> tuple[int, int]:
     """Rows and columns of an image's map, if it is padded to multiples of 32 and 64 at least."""
+    # The sides to which views are padded, see `padded_sides`.
     height, width = (max(64, -(-side // 32) * 32) // stride for side in size)
     return height, width

@@ -137,6 +137,7 @@ def class_loss(
     wanted = torch.where(assigned >= 0, own, none)  # (K, B, Q)
     weight = weights * torch.where(assigned >= 0, 1.0, NONE_WEIGHT)
     loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none")
+    # Counted for one layer, as the losses of the layers add up.
     total = (loss * weight.flatten()).sum()
     return WEIGHTS["class"] * total, weight.sum() / len(logits)
 
@@ -195,6 +196,7 @@ def _judged(logits: Tensor, truth: Tensor, points: Points) -> Tensor:
         points: of the images.
     """
     pool = points.pool
+    # Logits near 0 are the least sure; ignored points come last.
     doubt = (-logits[..., :pool].abs()).masked_fill(truth[..., :pool] < 0, -torch.inf)
     chosen = doubt.topk(points.chosen, sorted=False).indices
     rest = torch.arange(pool, logits.shape[-1], device=logits.device)

@@ -51,8 +51,10 @@ def image_classes(masks: Tensor, num_classes: int) -> ImageClasses:
     occurs = counts[:, 1:] > 0  # (B, K)
     # One place at least, so that no tensor is empty and every parameter has a gradient.
     most = max(1, int(occurs.sum(1).max()))
+    # Classes that occur come first, in their order.
     classes = occurs.int().argsort(dim=1, descending=True, stable=True)[:, :most]
     labels = torch.where(occurs.gather(1, classes), classes, -1)
+    # (B, M, H, W): the pixels of each class.
     own = (masks[:, None] == classes[..., None, None]) & (labels >= 0)[..., None, None]
     x1, x2 = _extent(own.any(2))
     y1, y2 = _extent(own.any(3))
@@ -95,6 +97,7 @@ def draw_points(features: Tensor, masks: Tensor, seeds: Tensor, count: int) -> P
         seeds: (B,) int64.
         count: points that a mask is judged at.
     """
+    # A pool to choose the least sure from, and the rest at random.
     number = OVERSAMPLE * count + count - int(IMPORTANT * count)
     draws = uniform_torch(0, 0, seeds, Stream.POINTS, 2 * number).unflatten(1, (number, 2))
     height, width = masks.shape[1:]
@@ -110,4 +113,5 @@ def draw_points(features: Tensor, masks: Tensor, seeds: Tensor, count: int) -> P
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """First and one past the last place of (..., n) bool that is True."""
     spots = occupied.int()
+    # The first place that is occupied, and the one behind the last.
     return spots.argmax(-1), occupied.shape[-1] - spots.flip(-1).argmax(-1)
