@@ -45,6 +45,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     if classes <= _MOST_NUMBERS:
         for row in range(classes):
             for column in range(classes):
+                # Dark cells need light numbers.
                 shade = "white" if fraction[row, column] > 0.55 else "#333333"
                 text = f"{100 * fraction[row, column]:.0f}"
                 axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)

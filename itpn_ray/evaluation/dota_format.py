@@ -59,6 +59,7 @@ def merge_tiles(parts: Sequence[tuple[tuple[int, int], Detections]]) -> Detectio
         parts: origin (x, y) of each tile, and what was found in it, in its own pixels.
     """
     shifted = [
+        # Only moved: sides and angles stay as they are.
         torch.cat([found.boxes[:, :2] + found.boxes.new_tensor(origin), found.boxes[:, 2:]], dim=1)
         for origin, found in parts
     ]
@@ -90,6 +91,7 @@ def task1_lines(image: WholeImage, classes: Sequence[str]) -> dict[str, str]:
     return {file: "".join(part) for file, part in lines.items()}
 
 
+# A slash would make a folder of it.
 def task1_file(name: str) -> str:
     """The file of a class."""
     return f"Task1_{name.replace('/', '_')}.txt"

@@ -155,6 +155,7 @@ def _found(
 ) -> Iterator[_Mark]:
     """The surest detections, the surest last: it is drawn over the others."""
     order = found.scores.argsort(descending=True, stable=True)[:_MOST]
+    # The surest last, so that they are drawn above the others.
     order = order[found.scores[order] >= min_score].flip(0)
     boxes = found.boxes[order]
     corners: Sequence[list[float] | None] = [None] * len(order)
@@ -178,8 +179,10 @@ def _annotated(
 ) -> Iterator[_Mark]:
     """All objects, large ones first: small ones are drawn over them."""
     whole = np.array([0.0, 0.0, truth.size[1], truth.size[0]])
+    # The largest first, so that they do not cover smaller ones.
     for number in np.argsort(-truth.areas, kind="stable").tolist():
         label = int(truth.classes[number])
+        # A word for what is not learned from.
         corners, mask, left_out = None, None, "crowd"
         if isinstance(truth, TileObjects):
             left_out = "difficult"
@@ -212,6 +215,7 @@ def _name(pen: ImageDraw.ImageDraw, mark: _Mark, size: tuple[int, int]) -> None:
     width, height = right - left + 6, bottom - top + 5
     x1, y1 = round(mark.box[0]), round(mark.box[1])
     x = max(0, min(x1, size[0] - width))
+    # Above the box where there is room, else inside of it.
     y = max(0, min(y1 - height if y1 >= height else y1, size[1] - height))
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=mark.colour)
     # The luma of the colour; above the middle, black reads better.

@@ -49,6 +49,7 @@ def draw_mask(image: Tensor, mask: Tensor, classes: Sequence[str], side: int) ->
     """
     shown = _fitted(overlay(image, mask), side)
     counts = np.bincount(mask[mask >= 0].cpu().numpy().astype(np.int64).ravel())
+    # The largest classes first; those without a pixel are left out.
     labels = [n for n in np.argsort(-counts, kind="stable")[:_MOST_NAMED].tolist() if counts[n]]
     font = ImageFont.load_default(_TEXT)
     sheet = Image.new(

@@ -29,6 +29,7 @@ def project(features: Tensor) -> tuple[Tensor, tuple[float, float]]:
     values, directions = torch.linalg.eigh(centred.T @ centred)
     axes = directions[:, [-1, -2]]  # (d, 2); eigenvalues rise
     places = centred @ axes
+    # An axis has no sign of its own: the largest place on each is made positive.
     largest = places.gather(0, places.abs().argmax(0, keepdim=True))  # (1, 2)
     # Features that are all alike have no variance to share out.
     total = max(float(values.clamp(min=0).sum()), 1e-30)

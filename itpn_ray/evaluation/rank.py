@@ -18,6 +18,7 @@ _EPSILON = 1e-7
 def gram(features: Tensor) -> Tensor:
     """The (d, d) float64 matrix of products of (n, d) features; sums of parts add up."""
     wide = features.double()
+    # float64: products of many thousand images lose digits in float32.
     return wide.T @ wide
 
 

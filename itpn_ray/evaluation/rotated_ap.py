@@ -113,6 +113,7 @@ class RotatedAP:
 
 def _whole(tiles: Sequence[TileObjects]) -> _Truth:
     """The objects of an image from its tiles, of which several may show one."""
+    # Tiles overlap and share objects: each counts once.
     _, first = np.unique(np.concatenate([tile.ids for tile in tiles]), return_index=True)
     corners = np.concatenate([tile.corners + np.array(tile.origin) for tile in tiles])[first]
     return _Truth(
@@ -153,6 +154,7 @@ def _class_precisions(
         own = np.flatnonzero(real.classes == label)
         hits = seen.labels == label
         scores.append(seen.scores[hits].numpy())
+        # Without an object of the class nothing overlaps.
         best_here = np.zeros(int(hits.sum()))
         nearest_here = np.zeros(len(best_here), dtype=np.int64)
         if len(own) and len(best_here):
@@ -184,6 +186,7 @@ def _precision(
     """
     if not near.any() or not count:
         return 0.0
+    # What hits a difficult object is neither right nor wrong.
     ignored = near.copy()
     ignored[near] = hard[index[near]]
     right = np.zeros(len(near), dtype=np.bool_)

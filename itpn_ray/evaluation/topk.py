@@ -27,6 +27,7 @@ class TopK:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
+        # Top-5 of five classes or fewer would always be right.
         self.ks = tuple(k for k in KS if k == 1 or k < num_classes)
         matrix = num_classes if num_classes <= _MOST_CONFUSED else 0
         lengths = {
@@ -96,6 +97,7 @@ class TopK:
         accuracies = (sums["correct"] / max(count, 1)).tolist()
         return {
             **{f"top{k}": accuracy for k, accuracy in zip(self.ks, accuracies, strict=True)},
+            # Images without a finite answer have no loss.
             "loss": float(sums["loss"]) / max(count - non_finite, 1),
             "mean_recall": float(recall.mean()) if len(recall) else 0.0,
             **({"non_finite": non_finite} if non_finite else {}),
@@ -117,6 +119,7 @@ class TopK:
             names,
             sums["support"].tolist(),
             (sums["hits"] / sums["support"].clamp(min=1)).tolist(),
+            # Of a class that was never answered the precision is 0.
             (sums["hits"] / sums["predicted"].clamp(min=1)).tolist(),
             strict=True,
         )

@@ -84,6 +84,7 @@ def write_report(run_dir: str | Path) -> Path:
         costs(record),
         sections.settings(record, versions(), hardware()),
     ]
+    # Replaced whole: a report that is open in a browser is never half a page.
     path = record.folder / REPORT
     temporary = path.with_name(f".{REPORT}.{os.getpid()}")
     temporary.write_text(_page(record, "".join(body)))

@@ -51,6 +51,7 @@ class Axis:
     """
 
     def __init__(self, values: Sequence[float], begin: float, end: float, *, pad: float) -> None:
+        # Of nothing that can be drawn the axis goes from 0 to 1.
         drawn = [value for value in values if _is_drawable(value)] or [0.0, 1.0]
         low, high = min(drawn), max(drawn)
         size = max(abs(low), abs(high))
@@ -63,12 +64,14 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Where a value lies on the drawing."""
+        # SVG counts downwards: `begin` and `end` say where low and high lie.
         fraction = (value - self.low) / (self.high - self.low)
         return self._begin + fraction * (self._end - self._begin)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values inside the span, at most a few more than ``count`` of them."""
         rough = (self.high - self.low) / count
+        # The power of ten at or below the step.
         unit = 10 ** math.floor(math.log10(rough))
         # Nearest in ratio, not in difference: 1 and 2 are as far apart as 5 and 10.
         step = unit * min((1, 2, 2.5, 5, 10), key=lambda k: abs(math.log(unit * k / rough)))
@@ -93,6 +96,7 @@ def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str
     if not drawn:
         return ""
     xs = [at for _, _, points in drawn for at, _ in points]
+    # Few points are all shown: smoothing would hide them.
     shown = [_smooth(p) if s.noisy and len(p) >= _SMOOTH_FROM else p for _, s, p in drawn]
     # The noise around a smoothed line may leave the image, so that one spike does not rule it.
     ys = [y for points in shown for _, y in points]
@@ -104,6 +108,7 @@ def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str
         if line is not points:
             parts.append(f'<path class="line raw c{i}" d="{_path(_thin(points), across, up)}"/>')
         parts.append(f'<path class="line c{i}" d="{_path(_thin(line), across, up)}"/>')
+        # Dots where a line has few points, so that single ones are seen.
         if len(line) <= 30:
             parts += [_dot(across.place(a), up.place(b), f"dot c{i}", 2.4) for a, b in line]
     parts += _hovers([(i, s.name, p) for i, s, p in drawn], across, up, name, x)
@@ -225,7 +230,9 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 
 def _smooth(points: Points) -> list[tuple[float, float]]:
     """A running mean over a twentieth of the points, centred."""
+    # A window of a twentieth of the points.
     half = max(1, len(points) // 40)
+    # Running sums: a mean of any window is one difference.
     sums = [0.0, *accumulate(y for _, y in points)]
     smooth = []
     for i, (x, _) in enumerate(points):
@@ -238,6 +245,7 @@ def _smooth(points: Points) -> list[tuple[float, float]]:
 def _thin(points: Points, most: int = _MOST_POINTS) -> Points:
     """At most ``most`` of the points, the last among them."""
     stride = -(-len(points) // most)
+    # The last point always, for the newest value is the one looked for.
     return points if stride <= 1 else [*points[:-1:stride], points[-1]]
 
 
@@ -257,6 +265,7 @@ def _hovers(
     """Invisible columns that tell their values and show a dot when the pointer is over them."""
     longest = max((points for _, _, points in lines), key=len)
     stops = _thin(longest, _MOST_HOVERS)
+    # Stops share the width between them.
     half = (WIDTH - LEFT - RIGHT) / max(len(stops), 2) / 2
     parts = []
     for at, _ in stops:

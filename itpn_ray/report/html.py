@@ -62,8 +62,10 @@ def table(
         marked: rows where this is true stand out.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
+    # A column that marks rows is shown by their colour, not as a column.
     columns = headings or {name: label(name) for name in names if name != marked}
     numeric = {
+        # Numbers are set to the right, where their digits line up.
         name: all(isinstance(row[name], int | float) for row in rows if row.get(name) is not None)
         for name in columns
     }
@@ -94,6 +96,7 @@ def section(title: str, *content: str) -> str:
 
 def width(share: float) -> str:
     """A share as CSS writes a width, from 0 to 100 %; none for what is not a number."""
+    # NaN and infinity have no width.
     return f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0:.1f}%"
 
 

@@ -17,6 +17,7 @@ def _fine_tuned(row: str, pretrain: str, finetune: str, paper: float, large: str
     """A row of Tables 3 and 4; `large` is the recipe of ImageNet-22K in between."""
     steps: tuple[Step, ...] = (Step(verb="pretrain", recipe=pretrain),)
     changes = {}
+    # The head of ImageNet-22K knows the classes of 1K by their names.
     if large:
         steps += (Step(verb="finetune", recipe=large, data="intermediate"),)
         changes = {"task.init_head": True}

@@ -67,11 +67,13 @@ class Plan:
     def runs(self) -> dict[str, PlannedRun]:
         """Every run once, by its name: all cells of one seed before the next seed's."""
         chains = (
+            # Seed by seed: a reproduction that is stopped has every row with the first seeds.
             run
             for seed in range(max((len(one.runs) for one in self.cells), default=0))
             for one in self.cells
             for run in one.runs[seed]
         )
+        # By name: cells share runs, such as one pre-training.
         return {run.config.run: run for run in chains}
 
 
@@ -105,6 +107,7 @@ def _chain(cell: Cell, config: ReproduceConfig, seed: int) -> Iterator[PlannedRu
         if cell.metric == "mask_AP" and not getattr(own.task, "masks", True):
             raise NotAvailable("no masks are learned at this scale")
         data = _data(step, config)
+        # The run before is part of the digest: a name tells all that a run was made from.
         origin = before.config.run if before else ""
         run = PlannedRun(
             verb=step.verb,

@@ -98,7 +98,9 @@ def scaled(step: Step, scale: Scale | None) -> tuple[str, ExperimentConfig]:
         return scaled(dataclasses.replace(step, recipe=step.stand_in, stand_in=""), scale)
     if paper.model.name not in scale.networks:
         raise NotAvailable(f"nothing stands for {paper.model.name} at this scale")
+    # The nano recipe of such a task stands for the paper's.
     recipe = _small_recipe(paper)
+    # In proportion to the paper's, so that longer runs stay longer.
     epochs = round(paper.optim.epochs * scale.epochs[step.verb])
     own = {
         **scale.changes.get(paper.task.name, {}),
@@ -133,6 +135,7 @@ def _side(step: Step, paper: ExperimentConfig, scale: Scale) -> int:
     """Pixels of the images: as many more as the paper's recipe has, in whole patches."""
     if step.verb != "finetune":
         return scale.side
+    # In proportion to the paper's side, in whole patches.
     return round(paper.model.image_size * scale.side / PAPER_SIDE / 16) * 16
 
 

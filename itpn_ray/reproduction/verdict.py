@@ -41,6 +41,7 @@ def judge(
         with one seed), ``paper``, the paper's difference where it has numbers, and ``text``.
     """
     sign = 1 if find(metric).higher_is_better else -1
+    # Seed by seed: what both runs of a seed share falls out of their difference.
     differences = [sign * (one - two) for one, two in zip(better, worse, strict=True)]
     said: dict[str, Any] = {"claim": f"{claim.better} > {claim.worse}", "column": claim.column}
     if paper[0] is not None and paper[1] is not None:
