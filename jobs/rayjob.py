@@ -54,8 +54,10 @@ def _queue(job: dict[str, Any], config: SubmitConfig) -> None:
         ConfigError: the manifest has no such worker group; names the nearest.
     """
     job["metadata"].setdefault("labels", {})[_QUEUE] = config.queue
+    # Kueue starts it once there is room for all of it.
     job["spec"]["suspend"] = True
     cluster = job["spec"]["rayClusterSpec"]
+    # Kueue admits a fixed number of machines.
     cluster["enableInTreeAutoscaling"] = False
     cluster.pop("autoscalerOptions", None)
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
@@ -92,4 +94,5 @@ class _PlainDumper(yaml.SafeDumper):
     """Writes what anchors share in full, where it is used."""
 
     def ignore_aliases(self, data: Any) -> bool:
+        # Written out in full, without anchors and aliases.
         return True

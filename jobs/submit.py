@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _POLL_S = 1.0
+# 128 + SIGINT, as shells have it.
 _INTERRUPTED = 130
 
 
@@ -229,6 +230,7 @@ def _exit_code(info: Any) -> int:
     if info.driver_exit_code is None:
         print(info.message, file=sys.stderr)
         return 1
+    # Below zero it is a signal; then the code is the one that shells give.
     code = int(info.driver_exit_code)
     return code if code >= 0 else 128 - code
 
@@ -242,6 +244,7 @@ class _Printer:
     async def follow(self, client: JobSubmissionClient, name: str) -> None:
         seen = 0
         async for text in client.tail_job_logs(name):
+            # Each connection sends the log from its beginning; what was printed is passed over.
             fresh = text[max(0, self.printed - seen) :]
             seen += len(text)
             if fresh:

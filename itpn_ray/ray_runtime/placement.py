@@ -151,4 +151,5 @@ def spot_first(
 
 def accelerator_of(config: PlacementConfig) -> Mapping[str, float]:
     """The resource by which Ray finds nodes with a kind of GPU: any amount of it will do."""
+    # Such a node has 1 of this resource: a thousandth asks for the kind and no more.
     return {f"{ACCELERATOR_RESOURCE}{config.accelerator}": 0.001} if config.accelerator else {}

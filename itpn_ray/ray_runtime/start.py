@@ -113,6 +113,7 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
     _set_environment(config, verbose)
     import ray
 
+    # Whoever connected this process decides when it leaves.
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
@@ -141,6 +142,7 @@ def is_private() -> bool:
 @contextmanager
 def environment(settings: dict[str, str]) -> Iterator[None]:
     """Environment variables that are set for a while, except those that the user has set."""
+    # What the user has set stays.
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})
     try:
@@ -216,6 +218,7 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[tuple[str, dict[
         except OSError as error:
             raise _no_room(error) from error
     if head is None:
+        # Without Ray's private parts, ray.init() starts one itself.
         yield "local", shape
         return
     try:
@@ -271,6 +274,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
 def _check_head(address: str) -> None:
     """Ask the head at ``host:port`` whether it answers this machine and takes its token."""
     host, _, port = address.rpartition(":")
+    # A quick look first: ray.init() takes long to say that nobody answers.
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:

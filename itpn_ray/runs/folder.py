@@ -138,6 +138,7 @@ def _note_key(folder: Path, now: Mapping[str, Any], before: Mapping[str, Any] | 
     here = _place_of(now)
     # A run of an older version has no such file, but was tracked by the place in its settings.
     known = tracking_key(folder) if path.exists() else _place_of(before or now)
+    # Where the known place still holds a run, this one is a copy and gets a key of its own.
     if known != here and _holds_run(known):
         known = here
     path.write_text(json.dumps({"key": known}))

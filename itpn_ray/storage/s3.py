@@ -279,6 +279,7 @@ class S3Store(ObjectStore):
         """See `ObjectStore.age`; to the second, as S3 tells times."""
         with _errors_of(f"{self.uri}/{key}"):
             found = self._s3.head_object(Bucket=self.bucket, Key=self._key(key))
+        # The server's own clock, by which the object was stamped too.
         now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
         return max(0.0, (now - found["LastModified"]).total_seconds())
 

@@ -62,6 +62,7 @@ class FlakyServer:
         self._fractions = {"refused": refuse, "lost": lose, "cut": cut}
         self._random = random.Random(seed)
         self._lock = threading.Lock()
+        # A class of its own, for the server makes a handler for each request itself.
         handler = type("Handler", (_Handler,), {"faults": self})
         self._server = ThreadingHTTPServer(listen, handler)
         self._server.daemon_threads = True
@@ -112,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fate == "refused":
             return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
         status, headers, content = self._pass_on(body)
+        # The server has done it, but its answer does not come through.
         if fate == "lost":
             return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
         self._answer(status, headers, content, cut=fate == "cut")
@@ -122,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
         chunks = []
+        # Each chunk is announced by its length in hexadecimal.
         while size := int(self.rfile.readline().split(b";")[0], 16):
             chunks.append(self.rfile.read(size))
             # The end of the line behind each chunk.
@@ -177,6 +180,7 @@ def full_disk(pid: int, size: int) -> Iterator[None]:
     back. A write beyond it fails with EFBIG, which takes the same way as ENOSPC. Linux only.
     """
     soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    # The soft limit alone: a lowered hard one could not be raised again.
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield

@@ -259,6 +259,7 @@ def _accuracies(config: FeaturesConfig, parts: list[Embedded]) -> Iterator[tuple
         if alone is not None:
             yield "knn_top1", alone
         return
+    # Neighbours come from the first split, questions from the last.
     (bank, bank_labels), (queries, labels) = known[0], known[-1]
     guesses = knn_predict(bank, bank_labels, queries, neighbours=config.neighbours)
     yield "knn_top1", float((guesses == labels).double().mean())

@@ -93,6 +93,7 @@ def keep(config: ExperimentConfig, cost: PlannedCost) -> None:
     if cost.low is None:
         return
     store = open_store(join(config.out, config.run))
+    # A run that has begun keeps the plan that it began with.
     if store.exists(CONFIG):
         return
     high = cost.on_demand if cost.on_demand is not None else cost.low

@@ -185,8 +185,10 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     state = sum(t.numel() for t in network.state_dict().values())
     workers = max(1, config.worker_range[1])
+    # The largest share, for all wait for its worker.
     start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
     per_epoch = len(train) // config.optim.global_batch
+    # The fewest workers: each then holds the most.
     holders = max(1, config.worker_range[0]) if config.sharded else 1
     return RunSize(
         parameters=trained,
@@ -264,6 +266,7 @@ def measure(
         trial = _trial(config, size, steps + 1, len(train), out)
         folder = Path(out) / trial.run
         work(trial, worker, _StepCounter(folder, done, steps + 1), lambda metrics: None)
+        # Without the first step, which warms up.
         records = list(read_lines(folder / METRICS))[1:]
         events = list(read_lines(folder / EVENTS))
     phases = {
@@ -307,6 +310,7 @@ def _trial(
     config: ExperimentConfig, size: RunSize, steps: int, images: int, out: str
 ) -> ExperimentConfig:
     """The run cut down to some steps of one worker's share."""
+    # As many epochs as make these steps.
     epochs = steps / (images // size.share)
     return dataclasses.replace(
         config,

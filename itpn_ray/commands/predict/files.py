@@ -113,6 +113,7 @@ class PredictionFiles:
             # After an error nothing is stored, for it would be cut short.
             if exception[0] is None:
                 folder = Path(self._folder.name)
+                # Files have a dot in their names, the folders around them none.
                 for path in sorted(folder.rglob("*.*")):
                     self._store.put_file(path, str(path.relative_to(folder)))
 
@@ -127,6 +128,7 @@ def drawn_name(path: str) -> str:
     *folders, name = path.split("/")
     stem, suffix = os.path.splitext(name)
     is_jpeg = suffix.lower() in (".jpg", ".jpeg")
+    # a.png is drawn as a.png.jpg, so an image of that name becomes a.png.jpg.jpg.
     if not is_jpeg or stem.lower().endswith(IMAGE_SUFFIXES):
         stem, suffix = name, ".jpg"
     return "/".join([*map(_storable, folders), _storable(stem, suffix)])
@@ -146,9 +148,11 @@ def mask_name(path: str) -> str:
 def _storable(part: str, suffix: str = "") -> str:
     """A part of a path, with a suffix, as any store takes it."""
     plain = part.replace("\\", "_")
+    # Stores take no name that begins with a dot.
     plain = f"_{plain[1:]}" if plain.startswith(".") else plain
     if plain == part and len((part + suffix).encode()) <= _LONGEST_NAME:
         return part + suffix
+    # A name that had to change carries a digest, so that no two become one.
     mark = f"-{hashlib.sha256(part.encode()).hexdigest()[:8]}{suffix}"
     # The cut may fall into the bytes of a character.
     return plain.encode()[: _LONGEST_NAME - len(mark)].decode(errors="ignore") + mark

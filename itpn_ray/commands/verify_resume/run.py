@@ -155,6 +155,7 @@ class Killer:
         while self._during_save and not (self._folder / CHECKPOINTS / STAGING).exists():
             # Often, for a small checkpoint is written within milliseconds.
             time.sleep(0.0005)
+        # The newest step: training has gone on since that record was read.
         step = max(r["step"] for r in read_lines(self._folder / METRICS) if r["split"] == "train")
         rank = self._random.randrange(self._workers)
         path = self._folder / STATUS / f"rank-{rank}.json"
@@ -181,6 +182,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
     return dataclasses.replace(
         base,
         out=str(Path(config.run).absolute() / "verify"),
+        # Another process in any case, for this one cannot kill itself and go on.
         workers=config.workers or (base.workers if base.workers != "0" else "1"),
         loader=dataclasses.replace(base.loader, transport="ray"),
         eval_every=-1,
