@@ -30,6 +30,7 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
     first = first_copies(source, train)
     labels = train.column("label").to_numpy()
     if "train" in listing.annotations:
+        # Images with objects and those without are shared out alike.
         labels = listing.annotations["train"].shown(train)
     held = _draw(labels, first, share, seed)
     if not held.any():
@@ -41,6 +42,7 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
     origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
     annotations = dict(listing.annotations)
     if "train" in annotations:
+        # The same annotations serve both: each row is joined with its own objects.
         annotations["val"] = annotations["train"]
     return replace(
         listing,

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from itpn_ray.data.prepare.reencode import RejectedError
 
 IGNORED = -1
-MOST_CLASSES = 32_767
+MOST_CLASSES = 32_767  # what int16 holds
 Mask = NDArray[np.int16]
 _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 
@@ -113,6 +113,7 @@ def segment_values(text: str) -> MaskValues:
     """What the values of one image's mask mean, from `segment_text`; 0 is ignored."""
     pairs = [pair.partition(":") for pair in text.split()]
     classes = {0: IGNORED} | {int(number): int(label) for number, _, label in pairs}
+    # `segment_text` writes ascending numbers, and 0 comes first.
     return MaskValues(values=tuple(classes), classes=tuple(classes.values()), coding="segments")
 
 

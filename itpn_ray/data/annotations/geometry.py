@@ -79,6 +79,7 @@ def leave_out_faulty(
     Raises:
         RejectedError: as `framed`.
     """
+    # In the frame of the annotations, for nothing has been turned yet.
     (width, height), _ = framed(row, image)
     faults: dict[int, FaultError] = {}
     unfit: set[int] = set()
@@ -160,6 +161,7 @@ class _Move:
         self._frame = frame
         self._turn = turn
         self._target = target
+        # Nothing to do: coordinates keep all their digits.
         self._still = turn == 1 and target == upright
 
     def outline(self, flat: list[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# A page has 1,024 numbers: close ones share it, and a scattered one costs little.
 _PAGE_BITS = 10
 
 

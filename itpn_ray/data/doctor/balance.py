@@ -9,6 +9,7 @@ import numpy as np
 
 def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
     """The rarest and the commonest class, the median, and classes that do not occur."""
+    # Stable: of equal counts the first class is named.
     order = np.argsort(counts, kind="stable")
     low, high = int(order[0]), int(order[-1])
     empty = list(counts).count(0)

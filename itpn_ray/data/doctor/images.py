@@ -20,6 +20,7 @@ from itpn_ray.data.sources.base import Source
 from itpn_ray.data.store.shards import Shard
 
 _CHUNK = 64  # images whose bytes are in memory
+# Preparation's rules without its resizing: what is judged is the image as it lies there.
 _RULES = ImageRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
 
 

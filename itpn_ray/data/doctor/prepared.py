@@ -149,6 +149,7 @@ def doctor(
         for name, split in manifest.splits.items():
             parts: list[Digests] = []
             broken: list[tuple[str, str]] = []
+            # Anew for each split: numbers are unique within one only.
             repeats = Repeats()
             # `map` keeps the order of the shards, which the digests' rows and the repeats rely on.
             examined = pool.map(partial(_examine, store, name, manifest), split.shards)

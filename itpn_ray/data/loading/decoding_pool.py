@@ -48,6 +48,7 @@ class DecodePool:
 
     def __init__(self, threads: int) -> None:
         keep_pages()
+        # The threads and this one: the count is put back once each of them has its own.
         started = threading.Barrier(threads + 1)
 
         def begin() -> None:

@@ -80,6 +80,7 @@ class SplitWorker:
         index, inside = self._dataset.locate(row)
         shard = self._dataset.shard(index)
         path = str(shard.fields(inside, ["path"])["path"])
+        # Numbered from 1, as images of folders are.
         return FolderImage(
             number=row + 1, path=path, pixels=self._decode(shard.image(inside), path)
         )

@@ -103,6 +103,7 @@ class ViewBatches(Generic[V]):
 
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             for i in range(start, stop):
+                # Without repeats a sample id is its row.
                 row, view = int(ids[i]), views[i]
                 seen = view.image(self._reader.decode(row))
                 batch["image"][i, :, : view.out_height, : view.out_width] = seen

@@ -31,6 +31,7 @@ def unpack_photographs(out: str | Path) -> Path:
     # The folder gets its name last and whole: if it is there, it is complete.
     if target.is_dir():
         return target
+    # A draft of its own, should two processes unpack at once.
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with tarfile.open(ARCHIVE) as tar:

@@ -89,6 +89,7 @@ def prepare(
         # Only now is the digest known that tells whether it is the same preparation.
         if store.exists(MANIFEST):
             manifest = _finished(config, digest)
+            # A process that was killed after the manifest has left its work.
             remove_work(store)
             return manifest
         check_writable(config.out)

@@ -21,6 +21,7 @@ def is_plain_jpeg(data: bytes) -> bool:
     if data[:2] != b"\xff\xd8":
         return False
     at = 2
+    # A marker and its length are four bytes.
     while at + 4 <= len(data):
         if data[at] != 0xFF:  # stray bytes between segments: decoders search for the next marker
             at += 1

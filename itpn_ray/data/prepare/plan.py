@@ -79,6 +79,7 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         again = any(annotations is other for other in listed)
         listed += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
+            # One chunk: how the table was cut must not change its bytes, and so the digest.
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"
             path.write_bytes(data)

@@ -266,6 +266,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16"):
         return _from_16_bits(np.asarray(image))
+    # Pillow opens some files of 16 bits in 32.
     if mode == "I" and image.format in ("PNG", "PPM"):
         return _from_16_bits(np.asarray(image))
     if mode in ("I", "F"):

@@ -218,6 +218,7 @@ class ShardJob:
     ) -> Iterator[tuple[dict[str, Any], EncodedImage]]:
         """The shard's rows and their images; what cannot be used goes to the quarantine."""
         files = self.source.read(rows)
+        # Without masks something in their place, in step with the images.
         masks = self.source.read(mask_files(rows)) if self.masks else repeat(b"", len(rows))
         found = zip(_each(rows), files, masks, strict=True)
         for number, (row, data, mask) in enumerate(found):

@@ -172,6 +172,7 @@ class _Reading:
         if split == "test":
             reason = f"left out: its {table.num_rows} images have no labels"
             self._skipped.append((split, reason))
+            # Without a row the split falls out.
             return table.slice(0, 0)
         raise DataError(
             "prepare.source",

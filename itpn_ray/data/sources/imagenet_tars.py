@@ -106,6 +106,7 @@ class ImageNetTars(Source):
         rows = Rows()
         for member in _files(fs, path, skipped):
             rows.add(member.name, path, offset=member.offset, size=member.size)
+        # By name, the order in which lists give the labels.
         table = rows.table().sort_by("path")
         found = read_labels(labels, table.column("path").to_pylist())
         return with_labels(table, label_numbers(found, classes, labels)[1])

@@ -216,6 +216,7 @@ def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Ta
         }
         parts.append(pa.table(columns, schema=_SCHEMA))
         group += 1
+    # The empty table: concat_tables refuses none at all.
     return pa.concat_tables([_SCHEMA.empty_table(), *parts]), group
 
 

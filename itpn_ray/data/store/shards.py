@@ -194,6 +194,7 @@ class ShardedDataset:
         self.manifest = manifest
         self.classes = manifest.classes
         self.shards = manifest.splits[split].shards
+        # A list for single look-ups, which is faster there, and an array for whole batches.
         self._starts = [0, *accumulate(shard.rows for shard in self.shards)]
         self.starts = np.array(self._starts, dtype=np.int64)
         self._local_path = local_path
@@ -261,6 +262,7 @@ class ShardedDataset:
         try:
             data = open_store(self.uri).read_bytes(f"{self.split}/{INDEX}")
             table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+            # Offsets of a damaged file may lead out of it.
             table.validate(full=True)
             if not table.schema.equals(INDEX_SCHEMA) or any(c.null_count for c in table.columns):
                 raise pa.ArrowInvalid(f"its columns are {table.schema.names}")

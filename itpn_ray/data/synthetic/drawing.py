@@ -143,6 +143,7 @@ def texture(rng: np.random.Generator, name: str, thing: Thing, window: Window) -
 
 def ground(rng: np.random.Generator, width: int, height: int) -> Array:
     """A background: two colours mixed by smooth noise, a faint pattern, plain clutter."""
+    # float32, as Pillow has no images of float64.
     low = rng.uniform(0, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)))).astype(np.float32)
     smooth = np.asarray(
         Image.fromarray(low).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64
@@ -197,6 +198,7 @@ def window_of(outline: Array, canvas: Array) -> Window:
 
 def bar(rng: np.random.Generator, thing: Thing) -> Bar:
     """A bar right across a thing, 12 to 22 % of its diameter wide."""
+    # Half a turn is enough: both ends of a bar are alike.
     turn = rng.uniform(0, np.pi)
     normal = np.array([-np.sin(turn), np.cos(turn)])
     middle = float(normal @ thing.centre) + thing.radius * rng.uniform(-0.7, 0.7)

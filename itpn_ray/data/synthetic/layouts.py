@@ -91,6 +91,7 @@ def generator_of(config: SynthesizeConfig, split: str, number: int) -> np.random
 
 def size_of(rng: np.random.Generator, side: int) -> tuple[int, int]:
     """Width and height, each ``side`` give or take a quarter."""
+    # + 1: the largest side is drawn too.
     width, height = rng.integers(side * 3 // 4, side * 5 // 4 + 1, 2)
     return int(width), int(height)
 
@@ -228,6 +229,7 @@ def _draw_dota(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
 
 def _mark(config: SynthesizeConfig) -> str:
     shown = dataclasses.asdict(config)
+    # Neither changes an image.
     del shown["out"], shown["num_workers"]
     return json.dumps(shown, indent=1) + "\n"
 

@@ -14,7 +14,7 @@ from itpn_ray.data.sources.annotated.coco_entries import Frame
 from itpn_ray.data.sources.annotated.label_file import Label, LabelFile
 from itpn_ray.data.sources.text import decode
 
-_CIRCLE_CORNERS = 64
+_CIRCLE_CORNERS = 64  # a polygon of so many leaves out 0.2 % of the circle
 
 
 def parse_labelme(data: bytes, frame: Frame | None) -> LabelFile:
@@ -41,6 +41,7 @@ def parse_labelme(data: bytes, frame: Frame | None) -> LabelFile:
 
 def _frame(found: Mapping[str, Any]) -> Frame | None:
     width, height = (found.get(key) for key in ("imageWidth", "imageHeight"))
+    # Sides are stored as int32.
     if isinstance(width, int) and isinstance(height, int) and 0 < width < 2**31 > height > 0:
         return width, height
     return None

@@ -129,6 +129,7 @@ class MetadataSource(AnnotatedSource):
                 uri=self.uri,
                 labels={found: n for n, found in enumerate(categories)},
                 image_ids=numbers,
+                # The file tells no sizes: 0 is unknown.
                 frames=np.zeros((len(numbers), 2), dtype=np.int32),
                 path=path,
             ),

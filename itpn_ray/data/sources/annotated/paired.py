@@ -219,6 +219,7 @@ class PairedSource(AnnotatedSource):
             objects=PairedObjects(
                 uri=self.uri,
                 labels={found: n for n, found in enumerate(categories)},
+                # From 1 on, as the rows are numbered.
                 image_ids=np.arange(1, len(pairs) + 1),
                 frames=frames_of(table),
                 files=pa.array([label for _, label in pairs], pa.string()),
