@@ -87,6 +87,7 @@ def recommended(
         scores: by `row_key`.
         metric: the headline metric.
     """
+    # Signed, so that more is better whatever the metric.
     sign = 1 if metric.higher_is_better else -1
     value = {row_key(row): sign * scores[row_key(row)].value for row in rows}
     best = max(rows, key=lambda row: (value[row_key(row)], row["images_per_s"]))
@@ -125,6 +126,7 @@ def sentence(
         at_least: images/s that are asked for; 0: any.
         at_most_ms: milliseconds an image that are asked for; 0: any.
     """
+    # Of all rows, too slow or stopped ones among them: the gap says what the speed costs.
     best = best_rows(rows, metric, 1)[0]
     asked = [f"at >= {at_least:g} images/s"] if at_least else []
     asked += [f"at <= {at_most_ms:g} ms an image"] if at_most_ms else []

@@ -116,6 +116,8 @@ class SweepConfig:
             checks.not_negative(name, getattr(self, name) or 0)
         checks.one_of("search", self.search, SEARCHES)
         checks.one_of("target", self.target, TARGETS)
+        # With 1 no trial would ever be stopped: none is
+        # beaten by all at its rung, itself among them.
         checks.in_range("reduction", self.reduction, 2, 100)
         for name, one in (("pretrain", self.pretrain), ("finetune", self.finetune)):
             if one.cost != CostConfig():
@@ -197,6 +199,7 @@ def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
     repeat it share it.
     """
     own = applied(config.pretrain, stage_of(config.dimensions, "pretrain"), point)
+    # Set before the digest is taken, to which the data belong.
     own = dataclasses.replace(own, data=config.data)
     return dataclasses.replace(
         own,

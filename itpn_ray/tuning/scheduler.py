@@ -34,6 +34,7 @@ def rungs(grace: float, longest: float, reduction: int) -> tuple[float, ...]:
     """Epochs at which trials are compared: from ``grace`` on, each ``reduction`` times the last."""
     found = []
     epoch = grace
+    # None at the very end, where stopping saves nothing.
     while epoch < longest:
         found.append(epoch)
         epoch *= reduction
@@ -61,6 +62,7 @@ class DominanceHalving:
 
     def record(self, trial: str, epoch: float, offers: Sequence[Offer]) -> float | None:
         """Note what a trial offers after an epoch; the rung that it has come to with it."""
+        # Evaluations need not fall on rungs: the first one at or after a rung counts for it.
         rung = max((rung for rung in self.rungs if rung <= epoch), default=None)
         if rung is None or trial in self.reached.setdefault(rung, {}):
             return None
@@ -72,6 +74,7 @@ class DominanceHalving:
         rung = self.record(trial, epoch, offers)
         if rung is None:
             return []
+        # A noise of minus infinity leaves nothing but the speeds to compare.
         able = {
             name: other
             for name, other in self.reached[rung].items()

@@ -101,6 +101,7 @@ class StudySearcher(Searcher):
         metric = self._config.finetune.task.headline()
         if error or not result or metric.name not in result:
             self._study.fail(name)
+        # Tune calls a trial that its scheduler stopped complete as well.
         elif was_pruned(self._folder, name):
             self._study.prune(name)
         else:

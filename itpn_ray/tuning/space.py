@@ -232,6 +232,7 @@ def _parse(text: str, stages: Mapping[str, ExperimentConfig]) -> Dimension:
     if stage is None:
         known = {name for config in stages.values() for name in _paths(config)}
         group = path.rpartition(".")[0]
+        # First those of the same group: the last word is misspelt more often than the group.
         known = {name for name in known if name.startswith(f"{group}.")} or known
         raise ConfigError(where, path, "is no field", checks.nearest(path, known))
     if path.startswith(OWN):
@@ -255,6 +256,7 @@ def _parse(text: str, stages: Mapping[str, ExperimentConfig]) -> Dimension:
 
 
 def _check_range(where: str, kind: str, values: tuple[Value, ...]) -> None:
+    # To Python True is an int.
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(values) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
         raise ConfigError(

@@ -36,6 +36,7 @@ def hours(
         folder: the sweep's folder.
         points: name and point of each trial.
     """
+    # By name, for trials share pre-trainings.
     before = {pretraining(config, point).run: point for _, point in points}
     starts = [run_folder(pretraining(config, point)) for point in before.values()]
     # The folder of all repeats, wherever such runs are kept.

@@ -74,6 +74,7 @@ class SweepStudy:
         self._judge = judge
         self._planned = planned
         self._seed = seed
+        # Names that this driver has handed out: what else is running was an earlier driver's.
         self._given: set[str] = set()
         self.design = _design(dimensions, search, trials, planned, seed, judge)
         # A grid has no more points than combinations.
