@@ -127,6 +127,7 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
     record = read_run(folder)
     metrics = {**sections.summary_metrics(record), **_labelled(entry)}
     charts = [
+        # The loss itself; its terms are in the full report.
         *learning_charts(record)[:1],
         *accuracy_charts(record),
         *sections.speed_charts(record),

@@ -221,6 +221,7 @@ def _axis_name(metric: str) -> str:
 
 def _is_drawable(value: float) -> bool:
     """Whether a value is a number whose differences and sums are numbers too."""
+    # False of NaN too, which no comparison holds for.
     return abs(value) < _LARGEST
 
 

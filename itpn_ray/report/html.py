@@ -16,6 +16,7 @@ Row = Mapping[str, object]
 
 def esc(value: object) -> str:
     """Text as HTML."""
+    # All text of a page passes here, so that no secret gets onto one.
     return html.escape(redact(str(value)))
 
 

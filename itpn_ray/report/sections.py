@@ -155,6 +155,7 @@ def speed_charts(record: RunRecord) -> list[str]:
     return [
         scatter_chart(title, marks, steps=steps, x="images_per_s", y=y)
         for title, marks, y, steps in charts
+        # A single dot shows no trade-off.
         if len(marks) > 1
     ]
 

@@ -37,6 +37,7 @@ class PlannedRun:
         default = flatten(to_dict(named(recipes_of(self.verb), self.recipe)))
         words = ["itpn-ray", self.verb, self.recipe]
         for name, value in flatten(to_dict(self.config)).items():
+            # Verb and recipe decide the kind of task: no option does.
             if default.get(name) != value and name != "task.kind":
                 option = f"--{name.replace('_', '-')}"
                 words += [option, *_words(value)]
@@ -87,6 +88,7 @@ def plan(table: Table, config: ReproduceConfig) -> Plan:
     cells, missing = [], []
     for cell in table.cells:
         try:
+            # Tuples here, for a generator would raise outside of the try.
             runs = tuple(tuple(_chain(cell, config, seed)) for seed in range(config.seeds))
         except NotAvailable as reason:
             missing.append((cell, str(reason)))

@@ -184,6 +184,7 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
     adds = task.multiply_adds(network)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     state = sum(t.numel() for t in network.state_dict().values())
+    # 0 workers: this process alone.
     workers = max(1, config.worker_range[1])
     # The largest share, for all wait for its worker.
     start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
@@ -285,6 +286,7 @@ def measure(
             # ru_maxrss counts KiB.
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         ),
+        # There is one at least: the last step is saved in any case.
         checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
         fastest=min(steps_s),
         slowest=max(steps_s),
@@ -316,6 +318,7 @@ def _trial(
         config,
         run="plan",
         out=out,
+        # In this process, without Ray.
         workers="0",
         eval_every=-1,
         log_every=1,

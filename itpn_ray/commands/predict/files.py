@@ -34,6 +34,7 @@ def start_afresh(store: ObjectStore, settings: dict[str, Any]) -> None:
         raise ConfigError(
             "out", store.uri, "holds results of something else", "Give a folder of its own"
         )
+    # First of all: where removing is cut short, the next call still takes the folder for its own.
     store.write_bytes(SETTINGS, json.dumps(settings, indent=1).encode())
     written = [key for folder in (DRAWN, MASKS, LINES) for key in store.list(f"{folder}/")]
     for key in (*earlier, *written):

@@ -59,6 +59,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     rows, barred = list_images(config.folder, console.say)
     _check(config)
     store = open_store(config.out)
+    # After all checks, so that a mistake leaves what an earlier call wrote alone.
     start_afresh(store, asdict(config))
     job = FolderJob(
         uri=config.folder,

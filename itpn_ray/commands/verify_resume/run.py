@@ -110,6 +110,7 @@ class Killer:
     ) -> None:
         self._random = random.Random(seed)
         last = round(config.optim.epochs * _steps_per_epoch(config))
+        # Never at the last step, after which nothing is left to go on with.
         self._at = sorted(self._random.sample(range(1, last), kills))
         self._workers = config.worker_range[1]
         self._during_save = during_save
@@ -144,6 +145,7 @@ class Killer:
         known: set[float] = set()
         while not self._stop.wait(LOOK_EVERY_S):
             for record in read_lines(self._folder / METRICS):
+                # Told apart by time, for after a restart steps are recorded again.
                 if record["split"] == "train" and record["time"] not in known:
                     known.add(record["time"])
                     self.records.append(record)
@@ -172,6 +174,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
             "run", config.run, "is no run's folder", "Give out/RUN of a pre-training or fine-tuning"
         )
     plain = json.loads(path.read_text())
+    # Kept beside the settings, and none of them.
     plain.pop("command")
     plain["data"] = absolute(config.data) or plain["data"]
     base = from_dict(plain)
@@ -189,6 +192,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         log_every=1,
         # One restart for each kill, and one to spare.
         max_failures=config.kills + 1,
+        # The run's own warm-up may be longer than these few steps.
         optim=dataclasses.replace(
             base.optim, epochs=config.steps / per_epoch, warmup_epochs=0.0, warmup_steps=0
         ),
