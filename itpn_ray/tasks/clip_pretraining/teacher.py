@@ -226,6 +226,7 @@ def _fit(
     missing = [name for name in reference if name not in fitting]
     if missing:
         raise _foreign(path, model, f"{missing[0]} and {len(missing) - 1} more are missing")
+    # What else the file holds has no part in the targets.
     fitting = {name: fitting[name] for name in reference}
     table = fitting["pos_embed"]  # (1, 1 + L, W), the class token's position first
     if table.ndim == 3 and table.shape != reference["pos_embed"].shape:

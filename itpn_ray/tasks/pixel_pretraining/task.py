@@ -207,6 +207,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         """
         autoencoder = network.autoencoder
         size = self.model.image_size
+        # Never refused here: `plan` counts before `check` has looked at the ratio.
         visible = max(1, int((size // PATCH) ** 2 * (1 - self.config.mask_ratio)))
         adds = {"student": multiply_adds(autoencoder, size, visible=visible)}
         if self.config.feature_weight > 0:

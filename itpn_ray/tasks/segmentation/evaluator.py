@@ -57,6 +57,7 @@ class SegmenterEvaluator(Evaluator[Segmenter]):
 
     def speeds(self, networks: Mapping[float, Segmenter]) -> dict[float, Speed]:
         """See `Evaluator.speeds`: on the first images, from normalised views to masks."""
+        # One batch over and over: reading it must not be timed.
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {
