@@ -91,9 +91,9 @@ def task1_lines(image: WholeImage, classes: Sequence[str]) -> dict[str, str]:
     return {file: "".join(part) for file, part in lines.items()}
 
 
-# A slash would make a folder of it.
 def task1_file(name: str) -> str:
     """The file of a class."""
+    # A slash would make a folder of it.
     return f"Task1_{name.replace('/', '_')}.txt"
 
 

@@ -75,6 +75,7 @@ def _weights(low: float, high: float, limit: int, cells: int) -> tuple[int, Tens
     last = min(limit - 1, int(np.floor(high - 0.5)))
     # Pixel centres lie at halves; so do those of the mask's cells, below.
     centres = torch.arange(first, max(first, last + 1)) + 0.5
+    # Not by 0, where a box is empty.
     cell = (centres - low) * (cells / max(high - low, 1e-6)) - 0.5
     # The hat function of linear interpolation; beyond a cell's neighbours it is 0.
     return first, (1 - (cell[:, None] - torch.arange(cells)).abs()).clamp(min=0)
