@@ -294,6 +294,7 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
                 for path in parts.task.draw(network, Path(folder)):
                     parts.journal.file(f"{PLOTS}/{path.name}", path.read_bytes())
     trained.train()
+    # On every rank, for Ray Train's report waits for all of them.
     parts.evaluated({**figures, "step": step, "epoch": epoch})
     return best
 

@@ -110,6 +110,7 @@ class Spending:
 
     def _look(self) -> None:
         self._ledger.see(held(self._nodes(), self._config, self._prices), time.time())
+        # At each look, so that a driver that is killed leaves what it has cost.
         self._journal.file(COSTS, json.dumps(self._ledger.to_dict()).encode())
 
     def _check_before(self) -> None:

@@ -118,6 +118,7 @@ def run(
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease, command, parent)
+    # For its address alone, for the run's own tracker is closed by now.
     tracker = create_tracker(config.tracking, config.out)
     lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}

@@ -91,6 +91,7 @@ def _fit_again(
         except TrainingFailedError as failed:
             error = error_of_ours(failed)
             if error is not None:
+                # What Ray wraps it in says nothing more to the user.
                 raise error from None
             failures += 1
             if by_ray or 0 <= config.max_failures < failures:

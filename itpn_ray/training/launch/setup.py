@@ -77,6 +77,7 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
             "optim.global_batch",
             batch,
             f"an epoch of {len(train)} images would have 0 steps",
+            # Whole pairs, as global batches are.
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
         )
     if config.model.freeze_trunk and not config.model.init:
