@@ -19,7 +19,7 @@ IGNORED = -2  # a box that is neither near enough to an object nor far enough fr
 Weights = tuple[float, float]
 """What offsets of the centre and logarithms of the sides are multiplied by."""
 
-_EPS = 1e-7
+_EPS = 1e-7  # for boxes without an area
 _LARGEST = math.log(1000 / 16)  # of a logarithm of sides: a box never grows more at once
 
 

@@ -46,6 +46,7 @@ def rotated_iou(first: Tensor, second: Tensor) -> Tensor:
         (...) float64 in [0, 1].
     """
     areas = [boxes[..., 2:4].double().abs().prod(dim=-1) for boxes in (first, second)]
+    # Rounding must not make the shared area larger than a box.
     shared = torch.minimum(intersection(first, second), torch.minimum(*areas))
     union = areas[0] + areas[1] - shared
     # tiny, for where there is no union 0 / 0 would be computed before it is thrown away.

@@ -25,6 +25,7 @@ from itpn_ray.models.networks.dense_head import Mean
 
 IOU = (0.5, 0.6, 0.7)  # from which a box stands for an object, by stage
 LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # of the stages
+# Later stages have less to correct, so that the same correction weighs more.
 BOX_WEIGHTS: tuple[Weights, ...] = ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
 GIOU_WEIGHT = 10.0
 SCORE, NMS = 0.05, 0.5  # lowest score that counts, and IoU of boxes that are one
