@@ -18,7 +18,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
         step: 0 at the first step of the run.
         steps_per_epoch: whole global batches an epoch.
     """
-    # Steps win over epochs where both are given.
+    # At most one of the two is given: settings that name both are refused.
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     total = config.epochs * steps_per_epoch
     if config.lr_milestones:

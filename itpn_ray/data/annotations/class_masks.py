@@ -25,8 +25,7 @@ _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 
 def encode_mask(mask: Mask) -> bytes:
     """The PNG that a shard holds."""
-    # Shifted by one, for a PNG has no -1 and 0 stands
-    # for "ignored"; int32, as int16 would overflow.
+    # Shifted by one, for a PNG has no -1: its 0 stands for what is ignored.
     return png(mask.astype(np.int32) + 1)
 
 
