@@ -155,7 +155,6 @@ def _found(
 ) -> Iterator[_Mark]:
     """The surest detections, the surest last: it is drawn over the others."""
     order = found.scores.argsort(descending=True, stable=True)[:_MOST]
-    # The surest last, so that they are drawn above the others.
     order = order[found.scores[order] >= min_score].flip(0)
     boxes = found.boxes[order]
     corners: Sequence[list[float] | None] = [None] * len(order)
@@ -179,7 +178,6 @@ def _annotated(
 ) -> Iterator[_Mark]:
     """All objects, large ones first: small ones are drawn over them."""
     whole = np.array([0.0, 0.0, truth.size[1], truth.size[0]])
-    # The largest first, so that they do not cover smaller ones.
     for number in np.argsort(-truth.areas, kind="stable").tolist():
         label = int(truth.classes[number])
         # A word for what is not learned from.

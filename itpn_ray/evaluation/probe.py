@@ -48,7 +48,6 @@ def linear_probe(
         weights = fit_logistic(known[kept], train_labels[kept], classes, strength)
         return _accuracy(weights, known[held], train_labels[held])
 
-    # Chosen on images that the weights have not seen, then fitted to all.
     strength = max(STRENGTHS, key=score)
     weights = fit_logistic(known, train_labels, classes, strength)
     return _accuracy(weights, asked, val_labels)
@@ -86,7 +85,6 @@ def fit_logistic(inputs: Tensor, labels: Tensor, classes: int, strength: float) 
     Returns:
         (d + 1, C): weights, and the offsets as the last row.
     """
-    # The last row holds the offsets.
     weights = inputs.new_zeros(inputs.shape[1] + 1, classes, requires_grad=True)
     solver = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
 

@@ -27,7 +27,6 @@ class TopK:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        # Top-5 of five classes or fewer would always be right.
         self.ks = tuple(k for k in KS if k == 1 or k < num_classes)
         matrix = num_classes if num_classes <= _MOST_CONFUSED else 0
         lengths = {

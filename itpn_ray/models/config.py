@@ -122,7 +122,6 @@ class TrunkConfig:
     @property
     def num_drops(self) -> int:
         """Residual branches that stochastic depth may drop: one an early block, two a late one."""
-        # Early blocks have one branch each, those of stage 3 two.
         return self.depths[0] + self.depths[1] + 2 * self.depths[2]
 
 

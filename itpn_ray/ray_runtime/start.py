@@ -142,7 +142,6 @@ def is_private() -> bool:
 @contextmanager
 def environment(settings: dict[str, str]) -> Iterator[None]:
     """Environment variables that are set for a while, except those that the user has set."""
-    # What the user has set stays.
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})
     try:

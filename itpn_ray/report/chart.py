@@ -231,7 +231,6 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 
 def _smooth(points: Points) -> list[tuple[float, float]]:
     """A running mean over a twentieth of the points, centred."""
-    # A window of a twentieth of the points.
     half = max(1, len(points) // 40)
     # Running sums: a mean of any window is one difference.
     sums = [0.0, *accumulate(y for _, y in points)]

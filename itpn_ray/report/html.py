@@ -97,7 +97,6 @@ def section(title: str, *content: str) -> str:
 
 def width(share: float) -> str:
     """A share as CSS writes a width, from 0 to 100 %; none for what is not a number."""
-    # NaN and infinity have no width.
     return f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0:.1f}%"
 
 

@@ -156,7 +156,6 @@ def _write_synced(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable: without it a power cut may bring the old name back."""
-    # A new name is safe only once its folder is on the disk.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -101,5 +101,4 @@ def peak_flops(name: str) -> float:
 
 def _stands_in(words: str, name: str) -> bool:
     """Whether ``words`` stand in ``name`` as whole words: L4 not in L40, A100 not in A1000."""
-    # Whole words only: an "L40" is no "L4".
     return re.search(rf"(?<![A-Za-z0-9]){re.escape(words)}(?![A-Za-z0-9])", name) is not None

@@ -71,7 +71,6 @@ def best_rows(
 ) -> list[Mapping[str, Any]]:
     """The best rows by the headline metric; of equal ones the faster."""
     sign = 1 if metric.higher_is_better else -1
-    # Of equals the faster one.
     return sorted(rows, key=lambda row: (-sign * row[metric.name], -row["images_per_s"]))[:count]
 
 

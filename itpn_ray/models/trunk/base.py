@@ -154,7 +154,6 @@ class Trunk(Accelerated, nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Trunk:
         """Set the mode; a frozen trunk stays evaluated: an image has one set of features."""
-        # A frozen trunk stays as in an evaluation: nothing of it is dropped.
         return super().train(mode and not self.frozen)
 
     def grid(self, images: Tensor) -> Grid:
@@ -302,7 +301,6 @@ class Trunk(Accelerated, nn.Module, ABC):
 
 def drop_rates(config: TrunkConfig) -> Tensor:
     """The drop path rate of each residual branch, (num_drops,): even steps from 0 over blocks."""
-    # From 0 in the first block to the full rate in the last.
     rates = torch.linspace(0.0, config.drop_path, sum(config.depths))
     early = config.depths[0] + config.depths[1]
     # Blocks of stage 3 have two branches, those of stages 1 and 2 one.

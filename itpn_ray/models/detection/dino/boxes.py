@@ -27,7 +27,6 @@ def to_shares(boxes: Tensor, sizes: Tensor) -> Tensor:
 def to_pixels(boxes: Tensor, sizes: Tensor) -> Tensor:
     """The inverse of `to_shares`, cut at the border of the valid part."""
     scales = _scales(sizes, boxes)
-    # Cut at the image's border.
     return torch.minimum(corners(boxes) * scales, scales).clamp(min=0)
 
 

@@ -113,5 +113,4 @@ def draw_points(features: Tensor, masks: Tensor, seeds: Tensor, count: int) -> P
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """First and one past the last place of (..., n) bool that is True."""
     spots = occupied.int()
-    # The first place that is occupied, and the one behind the last.
     return spots.argmax(-1), occupied.shape[-1] - spots.flip(-1).argmax(-1)
