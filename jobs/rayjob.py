@@ -94,5 +94,4 @@ class _PlainDumper(yaml.SafeDumper):
     """Writes what anchors share in full, where it is used."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        # Written out in full, without anchors and aliases.
         return True

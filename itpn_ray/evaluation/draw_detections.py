@@ -213,7 +213,6 @@ def _name(pen: ImageDraw.ImageDraw, mark: _Mark, size: tuple[int, int]) -> None:
     width, height = right - left + 6, bottom - top + 5
     x1, y1 = round(mark.box[0]), round(mark.box[1])
     x = max(0, min(x1, size[0] - width))
-    # Above the box where there is room, else inside of it.
     y = max(0, min(y1 - height if y1 >= height else y1, size[1] - height))
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=mark.colour)
     # The luma of the colour; above the middle, black reads better.

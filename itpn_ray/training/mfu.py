@@ -74,7 +74,6 @@ def training_flops(multiply_adds: Mapping[str, int]) -> float:
     """
     # Forward once, and backward twice as much where a part is trained.
     passes = {part: 1 if part in FORWARD_ONLY else 3 for part in multiply_adds}
-    # Two operations a multiply-add.
     return float(sum(2 * passes[part] * adds for part, adds in multiply_adds.items()))
 
 

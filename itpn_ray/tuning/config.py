@@ -225,7 +225,6 @@ def settings_digest(config: ExperimentConfig) -> str:
     named = ("run", "out", "data", *FREE_TO_CHANGE)
     # By prefix, so that groups such as checkpoint are left out whole.
     plain = {k: v for k, v in flatten(to_dict(config)).items() if not k.startswith(named)}
-    # By content: data that have moved are the same data.
     plain["data"] = read_manifest(config.data).digest
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
