@@ -38,6 +38,7 @@ def run_chain(job: Job, run: Callable[[list[str]], int] = cli.run) -> int:
     """
     store = open_store(job.done)
     for number, step in enumerate(job.steps, start=1):
+        # A step counts as done only behind the same steps before it.
         key, so_far = f"{step.name}.json", json.dumps([one.words for one in job.steps[:number]])
         if store.exists(key) and store.read_bytes(key).decode() == so_far:
             print(f"step {step.name} was done before", flush=True)

@@ -225,6 +225,7 @@ def _check_words(where: str, words: Sequence[str]) -> None:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             arguments.check(VERBS[words[0]][0], words[1:])
+    # A refused option ends in an exit with a printed page, whose text becomes the cause.
     except SystemExit as refused:
         raise ConfigError(
             where, None, _told(said.getvalue()), "Change it in the file or with --set"
@@ -237,6 +238,7 @@ def _check_words(where: str, words: Sequence[str]) -> None:
 
 def _told(page: str) -> str:
     """The line of the parser's framed page that says what is wrong."""
+    # Of that page only what stands inside its frame.
     lines = [line.strip("│ ").strip() for line in page.splitlines()]
     rules = [place for place, line in enumerate(lines) if set(line) in ({"-"}, {"─"})]
     inside = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines

@@ -41,6 +41,7 @@ def rayjob(config: SubmitConfig, name: str, command: str) -> str:
             document["spec"]["entrypoint"] = command
             if config.queue:
                 _queue(document, config)
+    # Wide, so that no command is folded.
     return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, width=1000)
 
 
@@ -53,8 +54,10 @@ def _queue(job: dict[str, Any], config: SubmitConfig) -> None:
         ConfigError: the manifest has no such worker group; names the nearest.
     """
     job["metadata"].setdefault("labels", {})[_QUEUE] = config.queue
+    # Kueue starts it once there is room for all of it.
     job["spec"]["suspend"] = True
     cluster = job["spec"]["rayClusterSpec"]
+    # Kueue admits a fixed number of machines.
     cluster["enableInTreeAutoscaling"] = False
     cluster.pop("autoscalerOptions", None)
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}

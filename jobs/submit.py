@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _POLL_S = 1.0
+# 128 + SIGINT, as shells have it.
 _INTERRUPTED = 130
 
 
@@ -77,6 +78,7 @@ def submit_file(config: SubmitConfig) -> int:
 
 def _send(config: SubmitConfig, kind: str, words: Sequence[str]) -> int:
     """Run words of the cluster's Python as a job; ``kind`` is what its name begins with."""
+    # No two jobs of a cluster may have one name, though they were sent in the same second.
     name = config.name or f"{kind}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     command = shlex.join([config.python, *words])
     if config.kubernetes:
@@ -206,6 +208,7 @@ def _follow(config: SubmitConfig, client: JobSubmissionClient, name: str) -> int
             info = client.get_job_info(name)
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             now = time.monotonic()
+            # Text that has come since is a sign of life.
             if lost_since is None or printer.printed > before:
                 lost_since = now
             if now - lost_since > config.connect_timeout_s:
@@ -227,6 +230,7 @@ def _exit_code(info: Any) -> int:
     if info.driver_exit_code is None:
         print(info.message, file=sys.stderr)
         return 1
+    # Below zero it is a signal; then the code is the one that shells give.
     code = int(info.driver_exit_code)
     return code if code >= 0 else 128 - code
 
@@ -240,6 +244,7 @@ class _Printer:
     async def follow(self, client: JobSubmissionClient, name: str) -> None:
         seen = 0
         async for text in client.tail_job_logs(name):
+            # Each connection sends the log from its beginning; what was printed is passed over.
             fresh = text[max(0, self.printed - seen) :]
             seen += len(text)
             if fresh:

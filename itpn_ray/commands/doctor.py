@@ -41,6 +41,7 @@ def _examiner(config: DoctorConfig) -> Callable[..., Health | MaskHealth | Sourc
     from itpn_ray.data.doctor.masks import mask_doctor, mask_source
     from itpn_ray.data.doctor.prepared import doctor
 
+    # In the order in which preparation looks.
     masks = mask_source(config.data, config.format)
     if masks is not None:
         return partial(mask_doctor, masks)

@@ -19,6 +19,7 @@ def run(words: list[str], verbose: bool) -> int:
     from itpn_ray.storage import open_store
 
     written = report_again(str(fetched(config.run)) if is_uri(config.run) else config.run)
+    # A remote run's report is made from a copy, and stored where the run is kept.
     if is_uri(config.run):
         open_store(config.run).put_file(written, REPORT)
     console_for(verbose).say(f"the report: {written}")

@@ -39,6 +39,7 @@ def of_run(config: F, console: Console) -> F:
 
     if not Path(config.file).is_dir() and "://" not in config.file:
         return config
+    # Not before it is needed, for it imports PyTorch.
     from itpn_ray.training.exporting import weight_file
 
     return dataclasses.replace(config, file=str(weight_file(config.file, console.say)))

@@ -52,6 +52,7 @@ class Holding:
     def seconds(self, spans: Iterable[Span] | None = None) -> float:
         """How long it was held: in all, or within spans that do not overlap."""
         whole = [(self.begin, self.end)] if spans is None else spans
+        # The part of each span in which the machine was held.
         return sum(max(0.0, min(end, self.end) - max(begin, self.begin)) for begin, end in whole)
 
     def cost(self, spans: Iterable[Span] | None = None) -> float:
@@ -82,12 +83,14 @@ class Ledger:
         seen = {}
         for held in machines:
             holding = self._open.get(held.node)
+            # At another price the same machine is held anew, so that what was paid stays as it was.
             if holding is None or holding.held != held:
                 holding = Holding(held=held, begin=now, end=now)
                 self.holdings.append(holding)
             # A clock that was set back takes nothing away.
             holding.end = max(holding.end, now)
             seen[held.node] = holding
+        # Machines that are not seen any more keep their end.
         self._open = seen
 
     @property
@@ -161,6 +164,7 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     """The same time as spans that do not overlap."""
     result: list[Span] = []
     for begin, end in sorted(spans):
+        # Touching spans are one, so that no second counts twice.
         if result and begin <= result[-1][1]:
             result[-1] = (result[-1][0], max(end, result[-1][1]))
         elif end > begin:

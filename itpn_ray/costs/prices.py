@@ -52,6 +52,7 @@ class Machine:
         """Machines that so many workers fill: one a GPU, or by their CPUs."""
         if self.gpus:
             return math.ceil(workers / self.gpus)
+        # A worker that wants more CPUs than a machine has fills one.
         return math.ceil(workers / max(1, int(self.cpus / cpus_per_worker)))
 
     @property

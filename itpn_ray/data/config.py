@@ -106,6 +106,8 @@ class DetectionAugmentConfig(Augmentation):
                 raise ConfigError(
                     f"augment.{name}", sides, "is not a list of sides", "Give pixels, e.g. 480 512"
                 )
+        # The largest short side must fit under the cap, or
+        # the cap would shrink every image drawn with it.
         checks.in_range("augment.long_side", self.long_side, max(self.short_sides), 100_000)
         low, high = self.crop_size
         if not 0 < low <= high:

@@ -30,6 +30,7 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
     first = first_copies(source, train)
     labels = train.column("label").to_numpy()
     if "train" in listing.annotations:
+        # Images with objects and those without are shared out alike.
         labels = listing.annotations["train"].shown(train)
     held = _draw(labels, first, share, seed)
     if not held.any():
@@ -41,6 +42,7 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
     origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
     annotations = dict(listing.annotations)
     if "train" in annotations:
+        # The same annotations serve both: each row is joined with its own objects.
         annotations["val"] = annotations["train"]
     return replace(
         listing,
@@ -61,6 +63,7 @@ def first_copies(source: Source, rows: pa.Table) -> NDArray[np.int64]:
     _, inverse, counts = np.unique(
         rows.column("size").to_numpy(), return_inverse=True, return_counts=True
     )
+    # Only files of equal size can have equal bytes: the rest are never read.
     alike = np.flatnonzero(counts[inverse] > 1)
     digests = np.zeros(len(alike), dtype=np.uint64)
     readable = np.zeros(len(alike), dtype=bool)
@@ -69,6 +72,7 @@ def first_copies(source: Source, rows: pa.Table) -> NDArray[np.int64]:
             readable[number] = True
             digests[number] = np.frombuffer(hashlib.sha256(data).digest(), np.uint64, count=1)[0]
     alike = alike[readable]
+    # `return_index` gives the first row of each digest, and `inverse` leads every copy back to it.
     _, at, inverse = np.unique(digests[readable], return_index=True, return_inverse=True)
     first[alike] = alike[at[inverse]]
     return first
@@ -78,13 +82,18 @@ def _draw(
     labels: NDArray[Any], first: NDArray[np.int64], share: float, seed: int
 ) -> NDArray[np.bool_]:
     """Which rows are held out: (rows,) bool; a row goes with its first copy."""
+    # The second number keeps these draws apart from
+    # the order of the rows, which is seeded [seed, 1].
     rng = np.random.default_rng([seed, 0])
     own = np.flatnonzero(first == np.arange(len(first)))
     groups = [own[labels[own] == label] for label in np.unique(labels[own])]
+    # No class has two images to share out, so the classes cannot be kept in proportion.
     if max(map(len, groups)) < 2:
         groups = [own]
     held = np.zeros(len(labels), dtype=bool)
     for group in groups:
+        # At least one on each side of the split, whatever the share rounds to.
         count = min(max(1, round(share * len(group))), len(group) - 1)
         held[rng.permutation(group)[:count]] = True
+    # Copies were not drawn themselves; each follows its first.
     return held[first]

@@ -134,6 +134,7 @@ def coco_metrics(
     """
     metrics: dict[str, float] = {}
     categories = sorted(truth["categories"], key=lambda category: category["id"])
+    # A missing class keeps its row, with a count of 0.
     counts = {category["id"]: 0 for category in categories}
     for entry in truth["annotations"]:
         # COCO counts no crowd as an object.
@@ -147,6 +148,7 @@ def coco_metrics(
             if value > -1:  # COCO's mark of a metric that no object counts for
                 metrics[f"{kind}_{name}"] = value
         for number, row in enumerate(rows):
+            # The last of COCO's limits (1, 10 and 100 detections an image).
             row |= _of_class(precision[:, :, number, :, -1], kind)
     return CocoMetrics(metrics=metrics, per_class=rows)
 
@@ -178,14 +180,17 @@ def _comparable(entry: Entry, masks: bool) -> dict[str, Any]:
         return dict(entry)
     x, y, width, height = entry["bbox"]
     x2, y2 = x + width, y + height
+    # Without a mask it can be neither found nor missed: a crowd of its box's shape.
     return {**entry, "segmentation": [[x, y, x2, y, x2, y2, x, y2]], "iscrowd": 1}
 
 
 def _of_class(precision: NDArray[np.float64], kind: str) -> dict[str, float | None]:
     """A class's row from its precisions (overlaps, recalls, sizes)."""
+    # Size 0 is all sizes together, overlap 0 is 0.5.
     parts = {"AP": precision[..., 0], "AP50": precision[0, :, 0]}
     parts |= {f"AP_{size}": precision[..., n] for n, size in enumerate(_SIZES, 1)}
     return {
+        # -1 is COCO's mark of a precision that nothing counts for.
         f"{kind}_{name}": float(part[part > -1].mean()) if (part > -1).any() else None
         for name, part in parts.items()
     }

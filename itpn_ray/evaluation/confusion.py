@@ -27,6 +27,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
         The path written.
     """
     counts = confusion.double().numpy()
+    # A class without images has a row of zeros, not of nan.
     fraction = counts / counts.sum(1, keepdims=True).clip(min=1)
     classes = len(names)
     side = min(2.2 + 0.26 * classes, 10.0)
@@ -44,6 +45,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], path: str | Path) ->
     if classes <= _MOST_NUMBERS:
         for row in range(classes):
             for column in range(classes):
+                # Dark cells need light numbers.
                 shade = "white" if fraction[row, column] > 0.55 else "#333333"
                 text = f"{100 * fraction[row, column]:.0f}"
                 axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)

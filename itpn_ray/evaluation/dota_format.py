@@ -42,6 +42,7 @@ def in_tile(detections: Detections, size: Tensor, original: Tensor) -> Detection
         original: (2,) height and width of the stored tile.
     """
     scale = (original.double() / size.double()).flip(0).cpu()  # x, y
+    # As corners, for unequal scales make no rectangle of a turned box.
     corners = corners_of(detections.boxes.double().cpu()) * scale
     return replace(
         detections,
@@ -58,6 +59,7 @@ def merge_tiles(parts: Sequence[tuple[tuple[int, int], Detections]]) -> Detectio
         parts: origin (x, y) of each tile, and what was found in it, in its own pixels.
     """
     shifted = [
+        # Only moved: sides and angles stay as they are.
         torch.cat([found.boxes[:, :2] + found.boxes.new_tensor(origin), found.boxes[:, 2:]], dim=1)
         for origin, found in parts
     ]
@@ -91,6 +93,7 @@ def task1_lines(image: WholeImage, classes: Sequence[str]) -> dict[str, str]:
 
 def task1_file(name: str) -> str:
     """The file of a class."""
+    # A slash would make a folder of it.
     return f"Task1_{name.replace('/', '_')}.txt"
 
 

@@ -27,6 +27,7 @@ def draw_classes(image: Tensor, named: Sequence[tuple[str, float]], side: int) -
     font = ImageFont.load_default(_TEXT)
     texts = [f"{score:6.1%}  {name}" for name, score in named]
     widest = max((font.getlength(text) for text in texts), default=0)
+    # As wide as the image, or as its longest line.
     wide = max(pixels.width, _BAR + round(widest) + 3 * _MARGIN)
     sheet = Image.new("RGB", (wide, pixels.height + _LINE * len(texts) + 2 * _MARGIN), "white")
     sheet.paste(pixels, (0, 0))

@@ -180,6 +180,7 @@ def _annotated(
     whole = np.array([0.0, 0.0, truth.size[1], truth.size[0]])
     for number in np.argsort(-truth.areas, kind="stable").tolist():
         label = int(truth.classes[number])
+        # A word for what is not learned from.
         corners, mask, left_out = None, None, "crowd"
         if isinstance(truth, TileObjects):
             left_out = "difficult"

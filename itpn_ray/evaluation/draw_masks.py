@@ -49,6 +49,7 @@ def draw_mask(image: Tensor, mask: Tensor, classes: Sequence[str], side: int) ->
     """
     shown = _fitted(overlay(image, mask), side)
     counts = np.bincount(mask[mask >= 0].cpu().numpy().astype(np.int64).ravel())
+    # The largest classes first; those without a pixel are left out.
     labels = [n for n in np.argsort(-counts, kind="stable")[:_MOST_NAMED].tolist() if counts[n]]
     font = ImageFont.load_default(_TEXT)
     sheet = Image.new(
@@ -89,6 +90,7 @@ def mask_grid(scenes: Sequence[MaskedImage], path: Path) -> Path:
 
 def _colours(labels: NDArray[np.integer]) -> NDArray[np.float32]:
     """The colour of each pixel's class, (H, W, 3)."""
+    # One colour at least, for masks without a labelled pixel.
     table = [class_colour(label) for label in range(max(1, int(labels.max(initial=0)) + 1))]
     return np.array(table, dtype=np.float32)[labels.clip(min=0)]
 

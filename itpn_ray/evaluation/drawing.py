@@ -26,6 +26,7 @@ class Drawing:
 
     def side_of(self, image: Tensor) -> int:
         """Longest side of an image (3, H, W) as drawn: its own within limits."""
+        # Never larger than asked for, nor enlarged beyond what can be read.
         return min(self.side, max(_LEAST_SIDE, *image.shape[1:]))
 
 

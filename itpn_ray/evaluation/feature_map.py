@@ -29,7 +29,9 @@ def project(features: Tensor) -> tuple[Tensor, tuple[float, float]]:
     values, directions = torch.linalg.eigh(centred.T @ centred)
     axes = directions[:, [-1, -2]]  # (d, 2); eigenvalues rise
     places = centred @ axes
+    # An axis has no sign of its own: the largest place on each is made positive.
     largest = places.gather(0, places.abs().argmax(0, keepdim=True))  # (1, 2)
+    # Features that are all alike have no variance to share out.
     total = max(float(values.clamp(min=0).sum()), 1e-30)
     shares = [max(0.0, float(value)) / total for value in (values[-1], values[-2])]
     return places * torch.where(largest < 0, -1.0, 1.0), (shares[0], shares[1])
@@ -45,12 +47,14 @@ def plot_features(features: Tensor, labels: Tensor, names: Sequence[str], path: 
         path: the PNG to write.
     """
     places, shares = project(features)
+    # A fixed choice, so that the same features are drawn alike.
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:MOST_DOTS]
     places, labels = places[order], labels[order]
     fig, axes = figure(7.0, 5.0)
     for label in labels.unique().tolist():
         dots = places[labels == label]
         colour = GREY if label < 0 else tuple(part / 255 for part in class_colour(label))
+        # A name with dollar signs is no formula.
         name = "" if label < 0 else names[label].replace("$", r"\$")
         axes.scatter(dots[:, 0], dots[:, 1], s=8, color=colour, linewidths=0, label=name)
     for set_label, number in ((axes.set_xlabel, 0), (axes.set_ylabel, 1)):

@@ -42,8 +42,10 @@ def knn_predict(
     Returns:
         (m,) int64 classes.
     """
+    # Of length 1, so that products are cosines.
     bank = F.normalize(bank.float(), dim=1)
     classes = int(bank_labels.max()) + 1
+    # The image itself is not among its neighbours.
     k = min(neighbours, len(bank) - (own is not None))
     found = []
     for first in range(0, len(queries), _CHUNK):
@@ -55,6 +57,7 @@ def knn_predict(
             likeness.scatter_(1, own[rows, None], -torch.inf)
         nearest, index = likeness.topk(k, dim=1)
         votes = torch.zeros(len(nearest), classes, device=bank.device)
+        # As in DINO: a vote weighs exp(cosine / temperature).
         votes.scatter_add_(1, bank_labels[index], (nearest / TEMPERATURE).exp())
         found.append(votes.argmax(1))
     return torch.cat(found) if found else bank_labels.new_zeros(0)
@@ -98,6 +101,7 @@ def leave_one_out_accuracy(
     marks[slots] = labels[taken].double() + 1
     bank, bank_labels = reduce(bank), reduce(marks).long() - 1
     known = bank_labels >= 0
+    # With fewer than two classes of two images there is nothing to tell apart.
     if int((bank_labels[known].bincount() >= 2).sum()) < 2:
         return None
     mine = slots[labels[taken] >= 0]

@@ -57,8 +57,10 @@ class MeanIoU:
         """
         count = len(self.classes)
         labelled = truth >= 0
+        # True class and answer as one number, so that one bincount counts all pairs.
         pairs = truth[labelled].long() * count + found[labelled].long()
         self._pixels[:count] += torch.bincount(pairs, minlength=count**2).view(count, count)
+        # Ignored among the answers too: a boundary there would tell nothing.
         answers = torch.where(labelled, found, -1)
         true_edge, edge = boundary(truth) & labelled, boundary(answers) & labelled
         both = true_edge & edge & (truth == answers)
@@ -99,6 +101,7 @@ def boundary(mask: Tensor) -> Tensor:
     framed = F.pad(mask[None].float(), (reach,) * 4, value=-2.0)
 
     def largest(x: Tensor) -> Tensor:
+        # Rows, then columns: the largest in a square in two passes of its side.
         return F.max_pool2d(F.max_pool2d(x, (2 * reach + 1, 1), 1), (1, 2 * reach + 1), 1)
 
     return (largest(framed) != -largest(-framed))[0]

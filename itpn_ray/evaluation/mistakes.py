@@ -81,6 +81,7 @@ class Mistakes:
         columns = min(_COLUMNS, len(drawn))
         rows = -(-len(drawn) // columns)
         width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
+        # The last row may be shorter.
         sheet = Image.new("RGB", (columns * width, rows * height), "white")
         for number, mistake in enumerate(drawn):
             row, column = divmod(number, columns)

@@ -31,6 +31,7 @@ def in_image(detections: Detections, size: Tensor, original: Tensor) -> Detectio
         The same on the CPU, in float32, with boxes of the stored image.
     """
     height, width = (original.double() / size.double()).cpu().tolist()
+    # (4,): x and y of both corners.
     scale = torch.tensor([width, height, width, height])
     masks = detections.masks
     return replace(
@@ -57,10 +58,12 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Iterator[NDA
         (height, width) of 0 and 1, columns first in memory as run lengths want it.
     """
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
+        # Column by column, as COCO's encoder reads masks.
         pasted = np.zeros((height, width), dtype=np.uint8, order="F")
         top, rows = _weights(y1, y2, height, len(mask))  # (h, S)
         left, columns = _weights(x1, x2, width, len(mask))  # (w, S)
         with whole_float32(mask.device):
+            # (h, S) @ (S, S) @ (S, w): rows and columns are interpolated one after the other.
             inside = (rows @ mask @ columns.T >= THRESHOLD).numpy()  # (h, w)
         pasted[top : top + len(rows), left : left + len(columns)] = inside
         yield pasted
@@ -72,6 +75,7 @@ def _weights(low: float, high: float, limit: int, cells: int) -> tuple[int, Tens
     last = min(limit - 1, int(np.floor(high - 0.5)))
     # Pixel centres lie at halves; so do those of the mask's cells, below.
     centres = torch.arange(first, max(first, last + 1)) + 0.5
+    # Not by 0, where a box is empty.
     cell = (centres - low) * (cells / max(high - low, 1e-6)) - 0.5
     # The hat function of linear interpolation; beyond a cell's neighbours it is 0.
     return first, (1 - (cell[:, None] - torch.arange(cells)).abs()).clamp(min=0)

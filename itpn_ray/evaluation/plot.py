@@ -19,6 +19,7 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # Not by pyplot, which keeps each figure until it is closed.
     fig = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.add_subplot()
@@ -30,5 +31,6 @@ def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as PNG and return where."""
     out = Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Without matplotlib's version, so that equal plots are equal files.
     fig.savefig(out, format="png", metadata={"Software": None})
     return out

@@ -18,6 +18,7 @@ _EPSILON = 1e-7
 def gram(features: Tensor) -> Tensor:
     """The (d, d) float64 matrix of products of (n, d) features; sums of parts add up."""
     wide = features.double()
+    # float64: products of many thousand images lose digits in float32.
     return wide.T @ wide
 
 
@@ -27,5 +28,6 @@ def rankme(products: Tensor) -> float:
     values = torch.linalg.eigvalsh(products.cpu()).clamp(min=0).sqrt()
     if not values.sum() > 0:
         return 0.0
+    # RankMe's epsilon, so that a direction without variance has a logarithm.
     fractions = values / values.sum() + _EPSILON
     return float(torch.exp(-(fractions * fractions.log()).sum()))

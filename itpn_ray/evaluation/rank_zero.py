@@ -31,6 +31,7 @@ def on_rank_zero(part: P, work: Callable[[list[P]], R]) -> R:
         return work([part])
     is_main = dist.get_rank() == 0
     parts: list[Any] | None = [None] * dist.get_world_size() if is_main else None
+    # Objects are pickled: tensors of unequal size need no padding.
     dist.gather_object(part, parts)
     answer: list[Any] = [None, None]  # result, error
     if parts is not None:
@@ -41,5 +42,6 @@ def on_rank_zero(part: P, work: Callable[[list[P]], R]) -> R:
     dist.broadcast_object_list(answer)
     result, failure = answer
     if failure is not None:
+        # Raised on every rank, or the others would wait for ever.
         raise failure
     return result

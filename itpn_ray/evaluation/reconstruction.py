@@ -109,6 +109,7 @@ def _grid(columns: Sequence[Tensor]) -> Tensor:
     batch, count, _, height, width = padded.shape
     # (B, n, 3, H, W) -> (B, 3, H, n * W)
     strips = padded.permute(0, 2, 3, 1, 4).reshape(batch, 3, height, count * width)
+    # Two images beside each other where there are many, or the sheet would get too tall.
     beside = 2 if batch >= _MANY and batch % 2 == 0 else 1
     strips = torch.nn.functional.pad(strips, (0, (beside - 1) * 2 * _GAP), value=1.0)
     # (B, 3, H, w) -> (B / k * H, k * w, 3), k images beside each other

@@ -113,6 +113,7 @@ class RotatedAP:
 
 def _whole(tiles: Sequence[TileObjects]) -> _Truth:
     """The objects of an image from its tiles, of which several may show one."""
+    # Tiles overlap and share objects: each counts once.
     _, first = np.unique(np.concatenate([tile.ids for tile in tiles]), return_index=True)
     corners = np.concatenate([tile.corners + np.array(tile.origin) for tile in tiles])[first]
     return _Truth(
@@ -153,15 +154,18 @@ def _class_precisions(
         own = np.flatnonzero(real.classes == label)
         hits = seen.labels == label
         scores.append(seen.scores[hits].numpy())
+        # Without an object of the class nothing overlaps.
         best_here = np.zeros(int(hits.sum()))
         nearest_here = np.zeros(len(best_here), dtype=np.int64)
         if len(own) and len(best_here):
             most = overlaps(seen.boxes[hits], real.boxes[own]).max(dim=1)
             best_here, nearest_here = most.values.numpy(), most.indices.numpy()
         best.append(best_here)
+        # Numbered on, so that objects of different images are told apart.
         nearest.append(nearest_here + objects)
         difficult.append(real.difficult[own])
         objects += len(own)
+    # Stable, so that equal scores stay in the order of the split.
     order = np.argsort(-np.concatenate(scores), kind="stable")
     hard = np.concatenate(difficult)
     count = int((~hard).sum())
@@ -182,6 +186,7 @@ def _precision(
     """
     if not near.any() or not count:
         return 0.0
+    # What hits a difficult object is neither right nor wrong.
     ignored = near.copy()
     ignored[near] = hard[index[near]]
     right = np.zeros(len(near), dtype=np.bool_)
@@ -191,5 +196,6 @@ def _precision(
     hits = np.cumsum(right[~ignored])
     precision = hits / np.arange(1, len(hits) + 1)
     recall = hits / count
+    # A recall that is not reached has precision 0.
     at_points = [precision[recall >= point].max(initial=0.0) for point in _POINTS]
     return float(np.mean(at_points))

@@ -108,6 +108,7 @@ def compare_speed(
     Returns:
         Speed by key.
     """
+    # Left as they were found.
     modes = {key: model.training for key, model in models.items()}
     calls = {}
     for key, model in models.items():

@@ -96,6 +96,7 @@ class TopK:
         accuracies = (sums["correct"] / max(count, 1)).tolist()
         return {
             **{f"top{k}": accuracy for k, accuracy in zip(self.ks, accuracies, strict=True)},
+            # Images without a finite answer have no loss.
             "loss": float(sums["loss"]) / max(count - non_finite, 1),
             "mean_recall": float(recall.mean()) if len(recall) else 0.0,
             **({"non_finite": non_finite} if non_finite else {}),
@@ -117,6 +118,7 @@ class TopK:
             names,
             sums["support"].tolist(),
             (sums["hits"] / sums["support"].clamp(min=1)).tolist(),
+            # Of a class that was never answered the precision is 0.
             (sums["hits"] / sums["predicted"].clamp(min=1)).tolist(),
             strict=True,
         )

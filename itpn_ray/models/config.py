@@ -84,6 +84,7 @@ class TrunkConfig:
     """Token migration and token gathering in stage 3; nothing by default."""
 
     def __post_init__(self) -> None:
+        # JSON, from which weight files are read, gives a list.
         object.__setattr__(self, "depths", tuple(self.depths))
         if self.family not in (FAST_ITPN, ITPN):
             raise ConfigError(

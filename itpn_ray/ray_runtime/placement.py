@@ -143,6 +143,7 @@ def spot_first(
         need=need,
         fewest=max(1, workers[0]),
         most=workers[1],
+        # A cluster that does not grow has no other spot machines to wait for.
         wait_s=60 * config.spot_wait if grows else 0.0,
         tell=tell,
     )
@@ -150,4 +151,5 @@ def spot_first(
 
 def accelerator_of(config: PlacementConfig) -> Mapping[str, float]:
     """The resource by which Ray finds nodes with a kind of GPU: any amount of it will do."""
+    # Such a node has 1 of this resource: a thousandth asks for the kind and no more.
     return {f"{ACCELERATOR_RESOURCE}{config.accelerator}": 0.001} if config.accelerator else {}

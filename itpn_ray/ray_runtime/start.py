@@ -82,6 +82,7 @@ def ray_log() -> Path:
 def _redirected_errors(file: TextIO) -> Iterator[None]:
     """Send standard error to a file: Python's, and that of whatever else is in this process."""
     sys.stderr.flush()
+    # Ray's core writes to the descriptor itself, past Python's sys.stderr.
     former = os.dup(2)
     os.dup2(file.fileno(), 2)
     try:
@@ -112,6 +113,7 @@ def start_ray(config: RayConfig | None = None, *, verbose: bool = False) -> Iter
     _set_environment(config, verbose)
     import ray
 
+    # Whoever connected this process decides when it leaves.
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
@@ -215,6 +217,7 @@ def _private_head(config: RayConfig, verbose: bool) -> Iterator[tuple[str, dict[
         except OSError as error:
             raise _no_room(error) from error
     if head is None:
+        # Without Ray's private parts, ray.init() starts one itself.
         yield "local", shape
         return
     try:
@@ -270,6 +273,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
 def _check_head(address: str) -> None:
     """Ask the head at ``host:port`` whether it answers this machine and takes its token."""
     host, _, port = address.rpartition(":")
+    # A quick look first: ray.init() takes long to say that nobody answers.
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:

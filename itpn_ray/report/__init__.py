@@ -84,6 +84,7 @@ def write_report(run_dir: str | Path) -> Path:
         costs(record),
         sections.settings(record, versions(), hardware()),
     ]
+    # Replaced whole: a report that is open in a browser is never half a page.
     path = record.folder / REPORT
     temporary = path.with_name(f".{REPORT}.{os.getpid()}")
     temporary.write_text(_page(record, "".join(body)))
@@ -120,11 +121,13 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
     entry = {"folder": stage} if isinstance(stage, str) else dict(stage)
     folder = outer.folder / str(entry.pop("folder", "."))
     name = entry.pop("name", None)
+    # Without a folder of its own a stage is its metrics alone.
     if folder == outer.folder / "." or not folder.is_dir():
         return _stage_frame(str(name or folder.name), "", _labelled(entry))
     record = read_run(folder)
     metrics = {**sections.summary_metrics(record), **_labelled(entry)}
     charts = [
+        # The loss itself; its terms are in the full report.
         *learning_charts(record)[:1],
         *accuracy_charts(record),
         *sections.speed_charts(record),

@@ -17,6 +17,7 @@ _MOST_POINTS = 240
 _MOST_HOVERS = 60
 _SMOOTH_FROM = 40
 _SAME = 1e-5
+# Beyond these, differences or sums of two floats would be 0 or infinite.
 _TINIEST, _LARGEST = 1e-100, 1e100
 
 Points = Sequence[tuple[float, float]]
@@ -50,6 +51,7 @@ class Axis:
     """
 
     def __init__(self, values: Sequence[float], begin: float, end: float, *, pad: float) -> None:
+        # Of nothing that can be drawn the axis goes from 0 to 1.
         drawn = [value for value in values if _is_drawable(value)] or [0.0, 1.0]
         low, high = min(drawn), max(drawn)
         size = max(abs(low), abs(high))
@@ -62,12 +64,14 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Where a value lies on the drawing."""
+        # SVG counts downwards: `begin` and `end` say where low and high lie.
         fraction = (value - self.low) / (self.high - self.low)
         return self._begin + fraction * (self._end - self._begin)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values inside the span, at most a few more than ``count`` of them."""
         rough = (self.high - self.low) / count
+        # The power of ten at or below the step.
         unit = 10 ** math.floor(math.log10(rough))
         # Nearest in ratio, not in difference: 1 and 2 are as far apart as 5 and 10.
         step = unit * min((1, 2, 2.5, 5, 10), key=lambda k: abs(math.log(unit * k / rough)))
@@ -92,6 +96,7 @@ def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str
     if not drawn:
         return ""
     xs = [at for _, _, points in drawn for at, _ in points]
+    # Few points are all shown: smoothing would hide them.
     shown = [_smooth(p) if s.noisy and len(p) >= _SMOOTH_FROM else p for _, s, p in drawn]
     # The noise around a smoothed line may leave the image, so that one spike does not rule it.
     ys = [y for points in shown for _, y in points]
@@ -103,6 +108,7 @@ def line_chart(title: str, series: Sequence[Series], *, metric: str = "", x: str
         if line is not points:
             parts.append(f'<path class="line raw c{i}" d="{_path(_thin(points), across, up)}"/>')
         parts.append(f'<path class="line c{i}" d="{_path(_thin(line), across, up)}"/>')
+        # Dots where a line has few points, so that single ones are seen.
         if len(line) <= 30:
             parts += [_dot(across.place(a), up.place(b), f"dot c{i}", 2.4) for a, b in line]
     parts += _hovers([(i, s.name, p) for i, s, p in drawn], across, up, name, x)
@@ -146,6 +152,7 @@ def scatter_chart(
         label = f"{mark.name}: {show_metric(y, mark.y)}, {show_metric(x, mark.x)} {_axis_name(x)}"
         parts.append(_dot(across.place(mark.x), up.place(mark.y), kind, 4.2, label))
         if mark.named:
+            # Near the right edge the name has no room on that side.
             left = across.place(mark.x) > WIDTH * 0.72
             parts.append(
                 f'<text class="name{" left" if left else ""}" '
@@ -194,7 +201,9 @@ def _tick(value: float, ticks: Sequence[float], *, fraction: bool) -> str:
     """A tick's label, with as many digits as tell it from its neighbours."""
     scale = 100 if fraction else 1
     step = scale * (ticks[1] - ticks[0] if len(ticks) > 1 else abs(value) or 1)
+    # 1e-9, for the logarithm of a power of ten may come out just below a whole number.
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    # A step such as 2.5 needs one digit more.
     if abs(round(step, digits) - step) > step * 1e-6:
         digits += 1
     value, largest = scale * value, scale * max(map(abs, ticks))
@@ -212,6 +221,7 @@ def _axis_name(metric: str) -> str:
 
 def _is_drawable(value: float) -> bool:
     """Whether a value is a number whose differences and sums are numbers too."""
+    # False of NaN too, which no comparison holds for.
     return abs(value) < _LARGEST
 
 
@@ -222,6 +232,7 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 def _smooth(points: Points) -> list[tuple[float, float]]:
     """A running mean over a twentieth of the points, centred."""
     half = max(1, len(points) // 40)
+    # Running sums: a mean of any window is one difference.
     sums = [0.0, *accumulate(y for _, y in points)]
     smooth = []
     for i, (x, _) in enumerate(points):
@@ -234,6 +245,7 @@ def _smooth(points: Points) -> list[tuple[float, float]]:
 def _thin(points: Points, most: int = _MOST_POINTS) -> Points:
     """At most ``most`` of the points, the last among them."""
     stride = -(-len(points) // most)
+    # The last point always, for the newest value is the one looked for.
     return points if stride <= 1 else [*points[:-1:stride], points[-1]]
 
 
@@ -253,12 +265,14 @@ def _hovers(
     """Invisible columns that tell their values and show a dot when the pointer is over them."""
     longest = max((points for _, _, points in lines), key=len)
     stops = _thin(longest, _MOST_HOVERS)
+    # Stops share the width between them.
     half = (WIDTH - LEFT - RIGHT) / max(len(stops), 2) / 2
     parts = []
     for at, _ in stops:
         lines_of_text, dots = [f"{x} {at:,.0f}"], []
         for i, name, points in lines:
             px, py = _nearest(points, at)
+            # This line has no value near this place.
             if len(lines) > 1 and abs(across.place(px) - across.place(at)) > 2 * half:
                 continue
             lines_of_text.append(f"{name}: {show_metric(metric, py)}")

@@ -47,6 +47,7 @@ class Bill:
     @property
     def before(self) -> float:
         """Cost of starting."""
+        # What belongs to both counts as lost.
         return self.ledger.cost(merged([*self.restarts, *self.starting])) - self.lost
 
     def as_metrics(self) -> dict[str, float]:
@@ -141,6 +142,7 @@ def _starting(events: Sequence[Event]) -> list[Span]:
     for event in events:
         last = float(event["time"])
         if event["event"] in ("start", "restart"):
+            # Started again before anything was trained: the first wait goes on.
             since = last if since is None else since
         elif event["event"] in (*_TRAINS, "end") and since is not None:
             spans.append((since, last))

@@ -19,6 +19,7 @@ def learning_charts(record: RunRecord) -> list[str]:
     known = (*_PACE, *_OPTIMISER, *_LEFT_OUT)
     terms = [
         name
+        # The loss and mim first, whatever the records begin with.
         for name in dict.fromkeys(["loss", "mim", *train, *val])
         if name not in known and not name.endswith("_s") and not is_fraction(name)
     ]
@@ -42,6 +43,7 @@ def accuracy_charts(record: RunRecord) -> list[str]:
     for split in dict.fromkeys(r["split"] for r in record.metrics):
         groups: dict[str, list[str]] = {}
         for name in record.names(split):
+            # mfu is a fraction as well, but belongs to the pace.
             if is_fraction(name) and name not in _PACE:
                 groups.setdefault(_chart_of(name, split), []).append(name)
         for title, names in groups.items():
@@ -69,6 +71,7 @@ def pace_charts(record: RunRecord) -> list[str]:
     phases = [
         Series(name=name.removesuffix("_s"), points=record.series("train", name), noisy=True)
         for name in record.names("train")
+        # images_per_s ends like a time, and is none.
         if name.endswith("_s") and not name.endswith("_per_s")
     ]
     charts = [

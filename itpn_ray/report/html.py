@@ -16,6 +16,7 @@ Row = Mapping[str, object]
 
 def esc(value: object) -> str:
     """Text as HTML."""
+    # All text of a page passes here, so that no secret gets onto one.
     return html.escape(redact(str(value)))
 
 
@@ -62,8 +63,10 @@ def table(
         marked: rows where this is true stand out.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
+    # A column that marks rows is shown by their colour, not as a column.
     columns = headings or {name: label(name) for name in names if name != marked}
     numeric = {
+        # Numbers are set to the right, where their digits line up.
         name: all(isinstance(row[name], int | float) for row in rows if row.get(name) is not None)
         for name in columns
     }

@@ -57,7 +57,9 @@ def timeline(events: Sequence[Event], last_sign: float = 0.0) -> Timeline:
     gaps = _gaps(events)
     if not events:
         return Timeline(seconds=0.0, restarts=())
+    # A run that was killed has no last event: its last record tells how far it came.
     finish = max(float(events[-1]["time"]), last_sign)
+    # Between a run's end and its next start no time is spent.
     whole = finish - float(events[0]["time"]) - sum(end - begin for begin, end in gaps)
     return Timeline(
         seconds=max(whole, 0.0),
@@ -77,6 +79,7 @@ def _gaps(events: Sequence[Event]) -> list[tuple[float, float]]:
 def _restart(event: Event, gaps: Sequence[tuple[float, float]]) -> Restart:
     now = float(event["time"])
     saved = float(event.get("saved", now))
+    # The time in which nobody trained is not lost to the restart.
     idle = sum(max(0.0, min(end, now) - max(begin, saved)) for begin, end in gaps)
     return Restart(
         time=now,

@@ -106,6 +106,7 @@ def summary_metrics(record: RunRecord) -> dict[str, str]:
     spent = _timeline(record).seconds
     if spent:
         shown["time"] = show_duration(spent)
+    # More would not fit into one row.
     return dict(list(shown.items())[:_MOST_TILES])
 
 
@@ -154,6 +155,7 @@ def speed_charts(record: RunRecord) -> list[str]:
     return [
         scatter_chart(title, marks, steps=steps, x="images_per_s", y=y)
         for title, marks, y, steps in charts
+        # A single dot shows no trade-off.
         if len(marks) > 1
     ]
 
@@ -218,6 +220,7 @@ def per_class(record: RunRecord) -> str:
         return ""
     columns = [name for name in rows[0] if name not in ("name", "count")]
     main = columns[0]  # what a class is judged by stands first
+    # Classes without a value last.
     rows = sorted(rows, key=lambda row: (row[main] is None, row[main]))
     headings = {name: label(name) for name in rows[0]}
     headings |= {"name": "class", "count": record.results.get("counted", "images")}

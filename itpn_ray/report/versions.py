@@ -46,6 +46,7 @@ def _processor() -> str:
 
 def _commit(package: Path) -> str:
     """The checkout's commit, with ``+`` where files differ; empty for an installed package."""
+    # The package itself must be tracked, for it may be installed inside another checkout.
     if not _run("git", "-C", str(package), "ls-files", "__init__.py"):
         return ""
     commit = _run("git", "-C", str(package), "rev-parse", "--short=12", "HEAD")

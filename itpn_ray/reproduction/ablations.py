@@ -13,7 +13,7 @@ ITPN = Step(verb="pretrain", recipe="itpn_base_pixel_400")
 NO_IPT = {"task.integral": False, "task.feature_weight": 0.0}
 NEW_PYRAMID = {"task.init_pyramid": False}
 CONVOLUTION = {"model.convolution": True}
-NO_MFM = {"task.feature_weight": 0.0}
+NO_MFM = {"task.feature_weight": 0.0}  # λ = 0 in eq. 4
 PLAIN = {"model.name": "plain_base"}
 HELD = (
     "iTPN-B, 400 epochs on pixels; fine-tuned for 100 epochs, Mask R-CNN for 12, UPerNet for "

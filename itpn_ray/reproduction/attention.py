@@ -62,6 +62,7 @@ def _draw(images: Tensor, maps: dict[str, Tensor], path: Path) -> None:
     figure = Figure(figsize=(1.8 * columns, 1.9 * len(images)), layout="constrained")
     panels = figure.subplots(len(images), columns, squeeze=False)
     side = images.shape[-1]
+    # Edges of pixels lie at halves, as their centres are whole numbers.
     extent = (-0.5, side - 0.5, side - 0.5, -0.5)
     for number, row in enumerate(panels):
         for panel in row:

@@ -17,6 +17,7 @@ def _fine_tuned(row: str, pretrain: str, finetune: str, paper: float, large: str
     """A row of Tables 3 and 4; `large` is the recipe of ImageNet-22K in between."""
     steps: tuple[Step, ...] = (Step(verb="pretrain", recipe=pretrain),)
     changes = {}
+    # The head of ImageNet-22K knows the classes of 1K by their names.
     if large:
         steps += (Step(verb="finetune", recipe=large, data="intermediate"),)
         changes = {"task.init_head": True}
@@ -112,6 +113,7 @@ def _dense(
             Step(verb="pretrain", recipe=pretrain),
             Step(verb=verb, recipe=f"{network}_{name}"),
         )
+        # As far as the paper has values: DINO learns no masks.
         cells += [
             Cell(row=f"{row}, {name}", column=column, steps=steps, metric=metric, paper=value)
             for (metric, column), value in zip(metrics.items(), values, strict=False)

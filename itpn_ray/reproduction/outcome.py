@@ -76,6 +76,7 @@ def _row(planned: PlannedCell, values: Sequence[float]) -> dict[str, Any]:
         "values": list(values),
         "epochs": [run.optim.epochs for run in chain],
         "images": [len(open_dataset(run.data, "train")) for run in chain],
+        # Of all seeds; epochs and images are those of one.
         "hours": sum(seconds_of(run.config) for runs in planned.runs for run in runs) / 3600,
         "runs": [run.config.run for runs in planned.runs for run in runs],
     }

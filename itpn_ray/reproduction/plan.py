@@ -37,6 +37,7 @@ class PlannedRun:
         default = flatten(to_dict(named(recipes_of(self.verb), self.recipe)))
         words = ["itpn-ray", self.verb, self.recipe]
         for name, value in flatten(to_dict(self.config)).items():
+            # Verb and recipe decide the kind of task: no option does.
             if default.get(name) != value and name != "task.kind":
                 option = f"--{name.replace('_', '-')}"
                 words += [option, *_words(value)]
@@ -67,11 +68,13 @@ class Plan:
     def runs(self) -> dict[str, PlannedRun]:
         """Every run once, by its name: all cells of one seed before the next seed's."""
         chains = (
+            # Seed by seed: a reproduction that is stopped has every row with the first seeds.
             run
             for seed in range(max((len(one.runs) for one in self.cells), default=0))
             for one in self.cells
             for run in one.runs[seed]
         )
+        # By name: cells share runs, such as one pre-training.
         return {run.config.run: run for run in chains}
 
 
@@ -85,6 +88,7 @@ def plan(table: Table, config: ReproduceConfig) -> Plan:
     cells, missing = [], []
     for cell in table.cells:
         try:
+            # Tuples here, for a generator would raise outside of the try.
             runs = tuple(tuple(_chain(cell, config, seed)) for seed in range(config.seeds))
         except NotAvailable as reason:
             missing.append((cell, str(reason)))
@@ -105,6 +109,7 @@ def _chain(cell: Cell, config: ReproduceConfig, seed: int) -> Iterator[PlannedRu
         if cell.metric == "mask_AP" and not getattr(own.task, "masks", True):
             raise NotAvailable("no masks are learned at this scale")
         data = _data(step, config)
+        # The run before is part of the digest: a name tells all that a run was made from.
         origin = before.config.run if before else ""
         run = PlannedRun(
             verb=step.verb,
@@ -163,6 +168,7 @@ def _digest(config: ExperimentConfig, data: str, origin: str) -> str:
     plain: Mapping[str, Any] = {
         name: value
         for name, value in flatten(to_dict(config)).items()
+        # A whole name or a group, never the mere beginning of another name.
         if not any(name == one or name.startswith(f"{one}.") for one in free)
     }
     text = json.dumps({"settings": plain, "data": data, "origin": origin}, sort_keys=True)

@@ -62,6 +62,7 @@ def reproduce(config: ReproduceConfig, *, command: str, console: Console) -> lis
     for name, found in plans.items():
         _tell(name, found, console)
     if config.dry_run:
+        # By name, for tables share runs as well.
         runs = {name: run for found in plans.values() for name, run in found.runs().items()}
         for run in runs.values():
             console.say(run.command)

@@ -98,17 +98,23 @@ def scaled(step: Step, scale: Scale | None) -> tuple[str, ExperimentConfig]:
         return scaled(dataclasses.replace(step, recipe=step.stand_in, stand_in=""), scale)
     if paper.model.name not in scale.networks:
         raise NotAvailable(f"nothing stands for {paper.model.name} at this scale")
+    # The nano recipe of such a task stands for the paper's.
     recipe = _small_recipe(paper)
+    # In proportion to the paper's, so that longer runs stay longer.
     epochs = round(paper.optim.epochs * scale.epochs[step.verb])
     own = {
+        # What the step changes goes before what the scale
+        # does, and what the scale decides comes last.
         **scale.changes.get(paper.task.name, {}),
         **step.changes,
         "model.name": scale.networks[paper.model.name],
         "model.image_size": _side(step, paper, scale),
         "optim.epochs": max(2.0, float(epochs)),  # the first is a warm-up
     }
+    # In the place of the paper's window, for which a small map has no room.
     if paper.model.window:
         own["model.window"] = scale.window
+    # Cascade heads have no small recipe of their own.
     if step.verb == "detect" and hasattr(paper.task, "head"):
         own["task.head"] = paper.task.head
     return recipe, changed(_recipe(step.verb, recipe, step), own)
@@ -133,6 +139,7 @@ def _side(step: Step, paper: ExperimentConfig, scale: Scale) -> int:
     """Pixels of the images: as many more as the paper's recipe has, in whole patches."""
     if step.verb != "finetune":
         return scale.side
+    # In proportion to the paper's side, in whole patches.
     return round(paper.model.image_size * scale.side / PAPER_SIDE / 16) * 16
 
 

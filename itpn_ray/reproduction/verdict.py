@@ -41,6 +41,7 @@ def judge(
         with one seed), ``paper``, the paper's difference where it has numbers, and ``text``.
     """
     sign = 1 if find(metric).higher_is_better else -1
+    # Seed by seed: what both runs of a seed share falls out of their difference.
     differences = [sign * (one - two) for one, two in zip(better, worse, strict=True)]
     said: dict[str, Any] = {"claim": f"{claim.better} > {claim.worse}", "column": claim.column}
     if paper[0] is not None and paper[1] is not None:
@@ -49,6 +50,7 @@ def judge(
     if len(differences) == 1:
         text = f"{_signed(metric, mean)}, {ALONE}"
         return {**said, "verdict": ALONE, "difference": mean, "text": text}
+    # Several values tell their interval themselves: no number of images is asked for.
     found = score(differences, metric, 0)
     verdict = _verdict(found)
     text = f"{_signed(metric, found.value)} ± {_plain(metric, found.half)}, {verdict}"

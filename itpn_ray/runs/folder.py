@@ -120,6 +120,7 @@ def claim(
                 _make_way(folder, epochs_of(before))
         _note_key(folder, plain, before)
         (folder / INPUTS).write_text(json.dumps(dict(inputs), indent=1))
+        # The settings last: with them the folder counts as claimed.
         (folder / CONFIG).write_text(json.dumps(plain, indent=1))
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -137,6 +138,7 @@ def _note_key(folder: Path, now: Mapping[str, Any], before: Mapping[str, Any] | 
     here = _place_of(now)
     # A run of an older version has no such file, but was tracked by the place in its settings.
     known = tracking_key(folder) if path.exists() else _place_of(before or now)
+    # Where the known place still holds a run, this one is a copy and gets a key of its own.
     if known != here and _holds_run(known):
         known = here
     path.write_text(json.dumps({"key": known}))

@@ -166,6 +166,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [
         parse_record(path, number, line)
         for number, line in enumerate(lines, start=1)
+        # A line without an end is still being written.
         if line.endswith("\n")
     ]
 

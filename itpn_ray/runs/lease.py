@@ -199,10 +199,12 @@ class Lease:
         if self._age(number) < self._stale_after:
             return True
         _LOG.warning("watching whether process %d on %s still lives", holder.pid, holder.host)
+        # Three beats: one may be late, and one lost.
         end = time.monotonic() + 3 * self._heartbeat
         while time.monotonic() < end:
             time.sleep(self._heartbeat / 2)
             now = self._current()
+            # A sign of life, or somebody else has taken over.
             if now != (number, holder):
                 return now[1] is not None and self._lives(now[0], now[1])
         return False

@@ -66,6 +66,7 @@ def judged(record: RunRecord) -> tuple[str, float] | None:
     """The metric that a run is judged by, and its newest value; None before any evaluation."""
     rows = [row for row in record.metrics if row["split"] != "train"]
     rows.append(record.results | {"split": "results"})
+    # By headline metrics first, over all rows; by the loss only where there are none.
     for names in (headline, lambda row: LOSS.name if LOSS.name in row else ""):
         for row in reversed(rows):
             name = names(row)

@@ -184,6 +184,7 @@ class Mirror:
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
         for path in sorted(self._folder.rglob("*")):
             key = path.relative_to(self._folder).as_posix()
+            # Temporary files begin with a dot.
             hidden = any(part.startswith(".") for part in key.split("/"))
             if path.is_file() and not hidden and not _elsewhere(key):
                 yield key, _stamp(path)
@@ -214,6 +215,7 @@ def _content(path: Path) -> bytes:
     """
     if path.suffix != _DATABASE:
         return path.read_bytes()
+    # Read through SQLite: a plain copy could catch the file in the middle of a write.
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             return database.serialize()

@@ -130,6 +130,7 @@ def read_run(folder: str | Path) -> RunRecord:
         command=command,
         about=about,
         metrics=sorted(latest.values(), key=lambda record: record["step"]),
+        # By time, for workers of several machines append in no fixed order.
         events=sorted(read_lines(place / EVENTS), key=lambda event: event["time"]),
         results=_json(place / RESULTS),
         costs=read_costs(place),

@@ -26,6 +26,7 @@ def local_copy(uri: str) -> Path:
     info = fs.get_file_info(path)
     if not info.is_file:
         raise FileNotFoundError(uri)
+    # An object that has changed has another size or time, and gets a copy of its own.
     identity = f"{uri}\0{info.size}\0{info.mtime_ns}"
     folder = Path(tempfile.gettempdir()) / f"itpn_ray_files_{getpass.getuser()}"
     target = folder / hashlib.sha256(identity.encode()).hexdigest()[:16] / path.rpartition("/")[2]

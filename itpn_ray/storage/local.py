@@ -69,6 +69,7 @@ class LocalStore(ObjectStore):
         """See `ObjectStore.age`: beside a file that is written now, for the disk may be mounted."""
         path = self._path(key)
         written = path.stat().st_mtime
+        # By the filesystem's own clock, which may be another machine's.
         mark = _temporary(path)
         mark.touch()
         try:
@@ -80,6 +81,7 @@ class LocalStore(ObjectStore):
         """See `ObjectStore.list`; links to folders are not followed."""
         keys = []
         for folder, subfolders, names in os.walk(self.root):
+            # In place, so that os.walk does not enter them.
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             relative = Path(folder).relative_to(self.root)
             keys += [(relative / name).as_posix() for name in names if not name.startswith(".")]

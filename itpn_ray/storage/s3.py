@@ -76,6 +76,7 @@ class Endpoint:
             return cls(url=None, region=region)
         url = os.environ[name]
         parts = urlsplit(url)
+        # An "@" would come with a password, which no message may show.
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ConfigError(name, None, "is no http(s) address", "Set it like https://host:9000")
         allowed = parts.hostname in _LOOPBACK or os.getenv("ITPN_RAY_S3_ALLOW_HTTP") == "1"
@@ -278,6 +279,7 @@ class S3Store(ObjectStore):
         """See `ObjectStore.age`; to the second, as S3 tells times."""
         with _errors_of(f"{self.uri}/{key}"):
             found = self._s3.head_object(Bucket=self.bucket, Key=self._key(key))
+        # The server's own clock, by which the object was stamped too.
         now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
         return max(0.0, (now - found["LastModified"]).total_seconds())
 

@@ -21,6 +21,7 @@ class Averaging(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # None until `keep_average`: `follow` and `evaluated` ask networks without an average too.
         setattr(self, self.kept_as, None)
 
     def keep_average(self, source: nn.Module, decay: float) -> None:
@@ -34,6 +35,7 @@ class Averaging(nn.Module):
         super().train(mode)
         average = getattr(self, self.kept_as)
         if average is not None:
+            # Module.train has just switched it with the other parts.
             average.eval()
         return self
 
@@ -55,6 +57,7 @@ def decay_at(decay: float, step: int) -> float:
         decay: of the warmed-up average, in [0, 1]; with 1 it never moves.
         step: t, 0 at the first step of the run.
     """
+    # 1 is exempt: an average that is to stand still must not be warmed up.
     return decay if decay == 1.0 else min(decay, (1 + step) / (10 + step))
 
 
@@ -80,6 +83,7 @@ def update_average(average: nn.Module, source: nn.Module, momentum: float) -> No
         source: module being trained.
         momentum: fraction of the old average that stays, in [0, 1].
     """
+    # keep_vars, or else state_dict returns plain tensors, and no parameter is told apart below.
     followed = dict(source.state_dict(keep_vars=True))
     # Apart, since sharding spreads parameters over the workers and leaves buffers whole.
     parameters, buffers = [], []
@@ -90,6 +94,7 @@ def update_average(average: nn.Module, source: nn.Module, momentum: float) -> No
         elif tensor.is_floating_point():
             buffers.append((tensor, value))
         else:
+            # Counters of batches and the like have no meaningful mean.
             tensor.copy_(value)
     for pairs in (parameters, buffers):
         if pairs:

@@ -194,6 +194,7 @@ class Task(ABC, Generic[C, N, T]):
         """
         ratios, name = self.model.elastic_migration, self.headline.name
         others = {}
+        # Only r = 0 is tabulated and drawn; of the others the headline metric is enough to compare.
         for ratio in ratios[1:]:
             self.set_ratio(network, ratio)
             found = self.evaluate(network, batches(), reduce)
@@ -271,6 +272,7 @@ class Task(ABC, Generic[C, N, T]):
         if named:
             return named
         count = cast(Any, network).config.num_classes
+        # The data's names only if there are as many: else they name something else.
         return list(usual) if len(usual) == count else [str(number) for number in range(count)]
 
     @classmethod
@@ -336,6 +338,7 @@ class Task(ABC, Generic[C, N, T]):
     @classmethod
     def answers(cls) -> bool:
         """Whether trained networks of this task have answers for images."""
+        # Access makes a new bound method each time; the functions beneath are the same object.
         return cls.predictor.__func__ is not Task.predictor.__func__  # type: ignore[attr-defined]
 
     @classmethod

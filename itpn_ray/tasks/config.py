@@ -129,6 +129,7 @@ class ModelConfig:
             checks.in_range("model.elastic_migration", ratio, 0.0, 0.9)
         if not ratios:
             return
+        # `evaluate_ratios` takes the first as r = 0 and gives the others names of their own.
         if ratios[0] != 0 or any(a >= b for a, b in itertools.pairwise(ratios)):
             raise ConfigError(
                 "model.elastic_migration",
@@ -154,12 +155,14 @@ class ModelConfig:
     @property
     def evaluation_crop(self) -> float:
         """`crop_fraction`, or what is usual for the size."""
+        # 0 lies outside the range, so `or` replaces None alone.
         return self.crop_fraction or crop_fraction(self.image_size)
 
     @property
     def acceleration(self) -> Acceleration:
         """Migration, windows and gathering of the trunk."""
         return Acceleration(
+            # r = 0 is no migration at all, so that it is exactly the plain network.
             reduction="migration" if self.migration else "none",
             ratio=self.migration,
             window=self.window,
@@ -257,6 +260,7 @@ class DenseTaskConfig(AveragedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.positive("task.short_side", self.short_side)
+        # Only the lower bound matters: the longer side cannot be the smaller one.
         checks.in_range("task.long_side", self.long_side, self.short_side, 100_000)
 
     def check_model(self, model: ModelConfig) -> None:

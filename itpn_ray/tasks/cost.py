@@ -31,5 +31,6 @@ def training_cost(
     whole = mean_cost(network, ratios, lambda: multiply_adds(network, image_size))
     if not model.freeze_trunk:
         return {part: whole}
+    # The body is what `freeze_trunk` freezes.
     trunk = mean_cost(network, ratios, lambda: multiply_adds(network.body, image_size))
     return {FROZEN_TRUNK: trunk, part: whole - trunk}

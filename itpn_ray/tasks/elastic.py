@@ -18,6 +18,7 @@ def ratio_of_step(ratios: Sequence[float], seed: int, step: int) -> float:
     draws would be uneven in short runs.
     """
     turn, place = divmod(step, len(ratios))
+    # The round takes the place of the epoch in the keyed draw: each one is shuffled anew.
     order = permutation(seed, turn, len(ratios), Stream.MIGRATION)
     return ratios[int(order[place])]
 
@@ -31,6 +32,7 @@ def check_ratios(network: Accelerated, ratios: Sequence[float]) -> None:
     if not ratios:
         return
     now = network.acceleration
+    # Only the network knows whether its depth can reach a ratio: so each is set once.
     for ratio in ratios:
         network.set_migration(ratio)
     network.set_acceleration(now)

@@ -44,22 +44,27 @@ def evaluate_pretraining(
         labels the top-1 of their neighbours. A rank that falls towards 1 tells of a collapse.
     """
     device = next(network.parameters()).device
+    # float64: sums over many thousand images lose digits in float32.
     sums = torch.zeros(len(network.terms), dtype=torch.float64, device=device)
     count = 0
+    # Empty first entries, so that a worker without images has something to concatenate.
     features = [torch.zeros(0, trunk.widths[-1], device=device)]
     labels, ids = ([torch.zeros(0, dtype=torch.int64, device=device)] for _ in range(2))
     for batch in batches:
         size = len(batch["sample_id"])
         terms = network(batch)
+        # Means over a batch become sums again, for the last batch may be smaller.
         sums += torch.stack([terms[name] for name in network.terms]).double() * size
         count += size
         last_stage = trunk.stages(batch["image"])[-1]  # (B, N, 1, 1, d)
+        # float32 before the mean: neighbours differ by less than bf16 can hold.
         features.append(last_stage.float().mean(dim=(1, 2, 3)))
         labels.append(batch["label"])
         ids.append(batch["sample_id"])
     means = average_over(reduce, sums, count).tolist()
     metrics = dict(zip(network.terms, means, strict=True))
     found = torch.cat(features)
+    # Products (d, d) add up over workers, so that no features have to be gathered for the rank.
     probe = {"rankme": rankme(reduce(gram(found)))}
     accuracy = leave_one_out_accuracy(
         found, torch.cat(labels), torch.cat(ids), reduce, limit=PROBED

@@ -38,6 +38,7 @@ def settings_class(name: str) -> type[TaskConfig]:
 
 def task_class(settings: TaskConfig | type[TaskConfig]) -> type[AnyTask]:
     """What trains by these settings, its metrics declared; imports PyTorch."""
+    # Before anything trains: a metric whose name another task has taken is refused here.
     declare(*settings.metrics)
     found: type[AnyTask] = EntryPoint("task", settings.implementation, GROUP).load()
     return found
@@ -58,6 +59,7 @@ def settings_of_file(path: str) -> type[TaskConfig]:
         CheckpointError: there is no such file, or it is damaged.
         ConfigError: the task is of a package that is not installed here.
     """
+    # Imported here, for they need PyTorch, and listing tasks must not.
     from itpn_ray.models.weights.raw_files import read_metadata
     from itpn_ray.models.weights.read import METADATA_KEY
 

@@ -43,6 +43,7 @@ class ServedModel:
 
     def _answer(self, data: bytes) -> dict[str, Any]:
         pixels = decode_image(data)
+        # A broken image answers with the reason, and the other rows of the request go on.
         if isinstance(pixels, str):
             return {"error": pixels}
         (answer,) = self._predict([FolderImage(number=1, path="", pixels=pixels)])

@@ -20,6 +20,7 @@ from itpn_ray.tasks.batches import Batch, Evaluation, Reduce
 from itpn_ray.terminal.item_progress import Count
 
 T = TypeVar("T", bound=nn.Module)
+# Threads need no Ray, which a single network's evaluation does not start.
 LOADER = LoaderConfig(transport="threads", prefetch=64)
 
 
@@ -100,5 +101,6 @@ def counted(batches: Iterable[Batch], total: int, count: Count) -> Iterator[Batc
     done = 0
     for batch in batches:
         yield batch
+        # After the yield: who asks for the next batch has done with this one.
         done += len(batch["sample_id"])
         count(done, total)

@@ -14,6 +14,7 @@ def mean_over_workers(value: Tensor) -> Tensor:
     """The mean of a normaliser over all workers, which all must call this as often."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return value
+    # all_reduce works in place, and the caller's value is its own.
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()

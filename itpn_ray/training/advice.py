@@ -77,6 +77,7 @@ def cpu_rate() -> float:
     begin = time.perf_counter()
     for _ in range(_ROUNDS):
         matrix @ matrix
+    # A product of two S x S matrices has S**3 multiply-adds.
     return _ROUNDS * _SIDE**3 / (time.perf_counter() - begin)
 
 
@@ -102,9 +103,11 @@ def _enlarged(config: ExperimentConfig, train: ShardedDataset) -> str:
     sides = np.minimum(train.index.column("width"), train.index.column("height"))
     usual = int(np.median(sides))
     size, option = config.task.input_side(config.model)
+    # Rounded up, so that an image of usual size loses none of its pixels.
     fitting = max(_STEP, -(-usual // _STEP) * _STEP)
     if fitting >= size:
         return ""
+    # The cost follows the number of tokens, hence the area.
     return (
         f"the shorter side of half of the images is {usual} px or less, and they are enlarged to "
         f"{size}: {option} {fitting} costs about {(fitting / size) ** 2:.0%} of the time"

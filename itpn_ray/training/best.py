@@ -30,6 +30,7 @@ class Best:
 
         A step that was evaluated before, as where a run resumes at its end, changes nothing.
         """
+        # A resumed run may evaluate its last step again, which is then still the best.
         if step == self.step and not math.isnan(self.value):
             return True
         # NaN is neither larger nor smaller, so that a failed evaluation is never the best.

@@ -38,4 +38,5 @@ class Buffers:
     def finite(self) -> Tensor:
         """Whether they are, a bool scalar: a loss can be finite where a variance has overflowed."""
         floats = [tensor for tensor in self._live if tensor.is_floating_point()]
+        # The largest absolute value: one number for all, infinite or NaN if any of theirs is.
         return torch.isfinite(torch.nn.utils.get_total_norm(floats, math.inf))

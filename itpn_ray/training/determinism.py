@@ -27,10 +27,12 @@ def deterministic(enabled: bool) -> Iterator[None]:
     """
     before = torch.are_deterministic_algorithms_enabled()
     if enabled:
+        # One of the sizes for which cuBLAS repeats its results; what the user has set stays.
         os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(enabled)
     try:
         yield
+    # PyTorch raises no class of its own for it, so its text is searched.
     except RuntimeError as error:
         refused = _REFUSED.search(str(error))
         if refused is None:

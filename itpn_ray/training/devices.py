@@ -33,6 +33,7 @@ def use_gpus(field: str, asked: bool | None, ray: RayConfig) -> bool:
     Raises:
         ConfigError: one is asked for on this machine, and there is none.
     """
+    # What this machine has says nothing of a cluster elsewhere.
     return bool(asked) if ray.is_elsewhere else use_gpu(field, asked)
 
 

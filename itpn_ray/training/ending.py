@@ -43,6 +43,7 @@ def recorded_end(
         status = "CAPPED"
         raise
     finally:
+        # First, so that the report knows how the run has ended.
         journal.event("end", status=status, seconds=round(time.time() - begin, 1))
         add_report(folder, console)
         _track_costs(folder, tracker, console)

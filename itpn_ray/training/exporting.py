@@ -50,6 +50,7 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
     path = zoo_file(named) if is_zoo(named) else _here(named)
     if not path.is_dir():
         return path
+    # A folder without a configuration is no run: whoever reads names the file that is missing.
     if (path / EXPORT).is_file() or not (path / CONFIG).is_file():
         return path / EXPORT
     config = _config_of(path)
@@ -76,6 +77,7 @@ def _here(named: str) -> Path:
     if not is_uri(named):
         return Path(named).expanduser().absolute()
     try:
+        # What has a suffix is a file, anything else the folder of a run.
         return local_copy(named) if Path(named).suffix else fetched(named)
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -86,6 +88,7 @@ def _here(named: str) -> Path:
 def _config_of(folder: Path) -> ExperimentConfig:
     """The configuration of a run, wherever its folder lies by now."""
     plain = json.loads((folder / CONFIG).read_text())
+    # The record also holds the command, which is no setting.
     plain.pop("command", None)
     try:
         config = from_dict(plain)
@@ -117,6 +120,7 @@ def _write(config: ExperimentConfig, checkpoint: Checkpoint, path: Path) -> Path
     train_split, _ = open_splits(config)
     task = make_task(config, train_split.classes)
     network = task.build()
+    # This part alone is fetched and verified; an optimiser's moments are twice as large.
     network.load_state_dict(checkpoint.load("network")["network"])
     path.parent.mkdir(exist_ok=True)
     task.export(network, path)

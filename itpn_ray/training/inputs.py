@@ -21,6 +21,7 @@ def input_digests(config: ExperimentConfig) -> dict[str, str]:
     """
     manifest = read_manifest(config.data)
     found = {"data": manifest.digest}
+    # What lies behind a URI would have to be fetched for its digest, and goes unchecked.
     if config.model.init and "://" not in config.model.init:
         found["model.init"] = _file_digest(locate(config.model.init))
     return found | make_task(config, manifest.classes).input_digests()

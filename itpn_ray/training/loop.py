@@ -103,6 +103,7 @@ def train(parts: TrainingParts) -> nn.Module:
     per_epoch = parts.train.steps_per_epoch
     last = total_steps(config.optim, per_epoch)
     buffers = Buffers(network)
+    # A run that is resumed may have stopped early before.
     if _stops_early(parts, step, last):
         last = step
     meter = Meter(worker, parts.journal, steps=last, peak_rate=full)
@@ -121,6 +122,8 @@ def train(parts: TrainingParts) -> nn.Module:
             set_learning_rate(optimizer, rate)
             with meter.time("computing"):
                 batch = parts.task.prepare(batch, epoch)
+                # The forward pass moves batch statistics; a
+                # step that is refused must leave none behind.
                 buffers.keep()
                 parts.task.before_step(network, step)
                 loss = _gradients(model, network, batch, parts, meter)
@@ -138,6 +141,7 @@ def train(parts: TrainingParts) -> nn.Module:
                     stop_with_replay(
                         config, network, batch, parts.journal, step=step, rank=worker.rank
                     )
+            # Also after a skipped step, whose gradients must not be added to those of the next.
             optimizer.zero_grad(set_to_none=True)
             step += 1
             meter.step(config.optim.global_batch, parts.task.work_share(batch))
@@ -146,6 +150,7 @@ def train(parts: TrainingParts) -> nn.Module:
             best = False
             if _evaluates(config, step, per_epoch, last):
                 with meter.time("evaluating"):
+                    # now: an evaluation may take minutes, in which no other status is written.
                     meter.tell(step, step / per_epoch, now=True)
                     best = _evaluate(parts, network, step, step / per_epoch)
                 best = best and config.checkpoint.keep_best
@@ -156,13 +161,17 @@ def train(parts: TrainingParts) -> nn.Module:
                 with meter.time("saving"):
                     meter.tell(step, step / per_epoch, now=True)
                     hurry = leaving == Leave.PREEMPTED
+                    # On every rank, for sharded tensors are gathered in it.
                     _save(parts, network, optimizer, step, step / per_epoch, best, hurry=hurry)
                 saved = step
             if leaving and step < last:
+                # The save in flight is to be committed before the process goes.
                 parts.store.wait()
                 if leaving == Leave.ASKED:
                     return network
                 parts.journal.event("preempted", step=step, rank=worker.rank)
+                # No ItpnError, which would end the run: the
+                # worker is to be started again elsewhere.
                 raise SystemExit(f"machine is being taken away; saved at step {step}")
     parts.store.wait()
     return network
@@ -182,15 +191,18 @@ def _gradients(
     optim, worker = parts.config.optim, parts.worker
     share = len(batch["sample_id"])
     count = micro_batches(optim, worker.world)
+    # A pair may be cut in two here, for images have been mixed before.
     ends = [number * share // count for number in range(count + 1)]
     # All are cut before the first is computed, for a task may wait for the device to tell sizes.
     micros = [parts.task.cut(batch, *bounds) for bounds in itertools.pairwise(ends)]
     loss = torch.zeros((), device=worker.device)
     for number, micro in enumerate(micros, 1):
         part = len(micro["sample_id"]) / optim.global_batch
+        # Sent with the last micro-batch only: once a step is enough.
         worker.average_gradients(model, network, number == count)
         with worker.autocast():
             terms = model(micro)
+        # DDP and FSDP average over the workers; the factor makes it the mean over all images.
         (terms["loss"] * (part * worker.world)).backward()
         loss += terms["loss"].detach() * part
         meter.add(terms, part)
@@ -203,6 +215,7 @@ def micro_batches(optim: OptimConfig, world: int) -> int:
     As many on all workers, though shares may differ by a pair: networks may sum over the workers
     in each part.
     """
+    # Workers get whole pairs of images.
     largest = 2 * math.ceil(optim.global_batch // 2 / world)
     return math.ceil(largest / (optim.micro_batch or largest))
 
@@ -213,8 +226,10 @@ def _agree(
     """Gradient norm, whether the step is finite on every rank, whether all are to leave."""
     worker, clip = parts.worker, parts.config.optim.clip_norm
     grads = [p.grad for p in network.parameters() if p.grad is not None]
+    # Of a sharded network the norm is in parts, which are added up here.
     norm = gather_full(torch.nn.utils.get_total_norm(grads))
     finite = torch.isfinite(norm) & torch.isfinite(loss) & buffers.finite()
+    # In one tensor, for one collective; the largest, since one rank's bad step is everyone's.
     flags = torch.stack([~finite, torch.full_like(finite, _leave(parts), dtype=torch.int32)])
     flags = worker.reduce(flags, dist.ReduceOp.MAX)
     # The only time in a step that the host waits for the device, so all that it asks goes at once.
@@ -261,6 +276,7 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
         Whether it is the best so far.
     """
     trained, network = network, _gathered(parts, network).eval()
+    # Read anew for each r: all see the same images.
     batches = partial(prefetch, parts.val, parts.worker.device)
     with torch.no_grad(), parts.worker.autocast(), _eager(parts.config):
         found = parts.task.evaluate_ratios(network, batches, parts.worker.reduce)
@@ -269,13 +285,16 @@ def _evaluate(parts: TrainingParts, network: nn.Module, step: int, epoch: float)
         if parts.worker.is_main:
             for evaluation in found:
                 parts.journal.metrics(evaluation.split, step, epoch, evaluation.metrics)
+        # With keep_best these are to be the figures of the weights that are exported.
         if parts.worker.is_main and (best or not parts.config.checkpoint.keep_best):
             for evaluation in found:
                 parts.journal.result(**evaluation.metrics, **evaluation.details, step=step)
+            # Drawn here and sent as bytes, for the journal may be on another machine.
             with tempfile.TemporaryDirectory() as folder:
                 for path in parts.task.draw(network, Path(folder)):
                     parts.journal.file(f"{PLOTS}/{path.name}", path.read_bytes())
     trained.train()
+    # On every rank, for Ray Train's report waits for all of them.
     parts.evaluated({**figures, "step": step, "epoch": epoch})
     return best
 
@@ -289,6 +308,7 @@ def _eager(config: ExperimentConfig) -> AbstractContextManager[object]:
 def _is_best(parts: TrainingParts, figures: dict[str, float], step: int) -> bool:
     """Whether an evaluation is the best so far; all ranks go by the first one's figures."""
     worker = parts.worker
+    # The other ranks add 0, so that the sum is the first one's value.
     told = figures.get(parts.task.headline.name, math.nan) if worker.is_main else 0.0
     value = worker.reduce(torch.tensor([told], dtype=torch.float64)).item()
     return parts.best.take(value, step)

@@ -40,6 +40,7 @@ def _hint(config: ExperimentConfig, images: int) -> str:
     """What takes less memory and computes the same, else what computes something smaller."""
     options = []
     if images > LEAST:
+        # Half of them, in whole pairs.
         options.append(f"--optim.micro-batch {max(LEAST, images // 4 * 2)}")
     if not config.model.checkpoint_activations:
         options.append("--model.checkpoint-activations true")

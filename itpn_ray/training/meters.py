@@ -85,8 +85,10 @@ class Meter:
             return
         # One collective for all terms: each costs a round trip.
         sums = self.worker.reduce(torch.stack([self._terms[name] for name in names]))
+        # Evaluating and saving are no part of training's speed.
         paused = sum(self._seconds.get(phase, 0.0) for phase in PAUSES)
         elapsed = time.perf_counter() - self._begin - paused
+        # In each step the shares of all micro-batches and workers add up to 1.
         values = dict(zip(names, (sums / self._count).tolist(), strict=True))
         values |= {
             "lr": rate,
@@ -96,6 +98,7 @@ class Meter:
         }
         values |= {f"{phase}_s": s / self._count for phase, s in sorted(self._seconds.items())}
         if self.peak_rate:
+            # Images are those of all workers, the peak is that of one.
             values["mfu"] = self._work / elapsed / self.worker.world / self.peak_rate
         if self.worker.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9

@@ -72,6 +72,7 @@ def training_flops(multiply_adds: Mapping[str, int]) -> float:
     Args:
         multiply_adds: of an image's forward pass, by part; see ``Task.multiply_adds``.
     """
+    # Forward once, and backward twice as much where a part is trained.
     passes = {part: 1 if part in FORWARD_ONLY else 3 for part in multiply_adds}
     return float(sum(2 * passes[part] * adds for part, adds in multiply_adds.items()))
 

@@ -40,6 +40,7 @@ def parameter_groups(
                 "names": [],
                 "decays": decays,
                 "weight_decay": config.weight_decay if decays else 0.0,
+                # The top keeps the full rate, and each layer below it a factor less.
                 "lr_scale": config.layer_decay ** (top - depth)
                 * (config.backbone_lr_scale if depth < top else 1.0),
             },
@@ -65,6 +66,7 @@ def make_optimizer(
     betas = (config.beta1, config.beta2)
     if config.optimizer == "muon":
         for group, about in zip(groups, described, strict=True):
+            # Vectors and tokens are no matrices that could be orthogonalised: AdamW takes them.
             group["use_fallback"] = not about["decays"]
         return Muon(groups, lr=config.lr, betas=betas)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)

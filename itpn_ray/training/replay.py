@@ -40,6 +40,7 @@ def stop_with_replay(
     Raises:
         RunError: always; names the file and how to replay it.
     """
+    # With the r of this step alone: a replayed network goes through no steps.
     config = dataclasses.replace(config, model=fixed_at(config.model, config.seed, step))
     tensors = {f"{BATCH}{name}": value.contiguous().cpu() for name, value in batch.items()}
     tensors |= {
@@ -48,6 +49,7 @@ def stop_with_replay(
         for name, value in gather_full(network.state_dict()).items()
     }
     name = f"replay-step{step}-rank{rank}.safetensors"
+    # By way of a file, for the journal takes bytes: it may be on another machine.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         classes = read_manifest(config.data).classes
@@ -75,10 +77,12 @@ def replay(path: str | Path) -> dict[str, Tensor]:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     config = from_dict(json.loads(metadata["config"]))
+    # The kept weights replace the initial ones, whose file may not be here.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, init=""))
     network = make_task(config, json.loads(metadata["classes"])).build()
     network.load_state_dict(
         {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
     )
     batch = {name.removeprefix(BATCH): t for name, t in tensors.items() if name.startswith(BATCH)}
+    # In training mode, as in the step that failed.
     return network.train()(batch)

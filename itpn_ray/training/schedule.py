@@ -18,6 +18,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
         step: 0 at the first step of the run.
         steps_per_epoch: whole global batches an epoch.
     """
+    # At most one of the two is given: settings that name both are refused.
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     total = config.epochs * steps_per_epoch
     if config.lr_milestones:
@@ -26,6 +27,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
         return config.lr * DROP**passed * min(1.0, (step + 1) / max(warmup, 1))
     if step < warmup:
         return config.lr * (step + 1) / max(warmup, 1)
+    # At least 1, for the warm-up may fill the run.
     progress = min(1.0, (step - warmup) / max(total - warmup, 1))
     if config.linear:
         return config.lr * (1.0 - progress)

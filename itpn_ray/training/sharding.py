@@ -43,6 +43,7 @@ def shard(network: nn.Module, device: torch.device, world: int, *, bf16: bool) -
     # Inputs are left as they are: boxes, labels and draws would lose their digits.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None,
+        # Summed in float32: bf16 would lose small gradients.
         reduce_dtype=torch.float32 if bf16 else None,
         cast_forward_inputs=False,
     )
@@ -86,6 +87,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     moments = {
         index: {name: _like(value, parameters[index]) for name, value in entry.items()}
         for index, entry in state["state"].items()
+        # Entries beyond the parameters: load_state_dict refuses the groups by itself.
         if index < len(parameters)
     }
     optimizer.load_state_dict({**state, "state": moments})
@@ -93,6 +95,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
 def _like(value: Any, held: Tensor) -> Any:
     """``value``, cut as ``held`` is; every worker has the whole, so that nothing is sent."""
+    # Another shape is left as it is: `load_state_dict` names it.
     if not isinstance(held, DTensor) or not isinstance(value, Tensor) or value.shape != held.shape:
         return value
     # No source rank: by default rank 0 would send what all have.

@@ -74,10 +74,12 @@ class Spending:
         self._ledger = read_costs(folder)
         self._error: Exception | None = None
         self._stop = threading.Event()
+        # daemon: it must not keep a driver alive that has died without leaving the block.
         self._thread = threading.Thread(target=self._follow, name="spending", daemon=True)
 
     def __enter__(self) -> Spending:
         self._take_currency()
+        # The machines at hand are seen before the cap is held against them.
         self._look()
         self._check_before()
         self._thread.start()
@@ -91,6 +93,7 @@ class Spending:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        # An error of the run itself is the one to tell.
         if self._error is not None and error is None:
             raise self._error
 
@@ -107,6 +110,7 @@ class Spending:
 
     def _look(self) -> None:
         self._ledger.see(held(self._nodes(), self._config, self._prices), time.time())
+        # At each look, so that a driver that is killed leaves what it has cost.
         self._journal.file(COSTS, json.dumps(self._ledger.to_dict()).encode())
 
     def _check_before(self) -> None:
@@ -128,6 +132,7 @@ class Spending:
     def _follow(self) -> None:
         stopping = False
         while not stopping:
+            # One look more after the stop, so that the last seconds are counted.
             stopping = self._stop.wait(INTERVAL_S)
             try:
                 self._look()
@@ -141,8 +146,10 @@ class Spending:
         cap, cost = self._config.max_cost, self._ledger.cost()
         if not cap:
             return
+        # A machine that has joined since: those of the start were checked before.
         if unpriced := self._unpriced():
             cause, hint = f"there is no price for {unpriced}", "Fill it in, and repeat the command"
+            # The cap itself is not known to be passed, so there is time to save.
             self._run.cap(self._reason(cause, hint), at_once=False)
         elif cost + self._reserve() >= cap:
             cause, hint = f"it {self._so_far()}", "Repeat the command with a larger --max-cost"

@@ -34,6 +34,7 @@ class StopRequest:
             Interrupted: they were asked already, or no worker trains yet.
         """
         del frame
+        # A second signal, or one that no step would answer, ends at once.
         if self._asked is not None or self._capped is not None or not self._training():
             raise Interrupted(number)
         self._asked = number
@@ -47,15 +48,18 @@ class StopRequest:
             reason: what `check` then raises.
             at_once: there is no time left to save.
         """
+        # The first reason stays, for the cap is passed again at every look.
         first, self._capped = self._capped is None, self._capped or reason
         if first:
             self._journal.ask_to_stop()
             self._journal.event("cap", message="saving a checkpoint, then the run ends")
+        # Before a worker trains nobody would see the request.
         if at_once or (first and not self._training()):
             _interrupt_main_thread()
 
     def _training(self) -> bool:
         """Whether a worker has written its status since the run was started."""
+        # Files of an earlier start do not count.
         written = (self._journal.folder / STATUS).glob("rank-*.json")
         return any(path.stat().st_mtime >= self._begin for path in written)
 
@@ -102,4 +106,5 @@ class SweepStop:
 
 def _interrupt_main_thread() -> None:
     """Send a signal, for only that ends what the main thread waits for."""
+    # Sent to that thread, so that a call it waits in is interrupted too.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

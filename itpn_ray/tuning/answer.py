@@ -35,9 +35,11 @@ class Score:
     def of(values: Sequence[float], metric: Metric, images: int) -> Score:
         """Of runs that differ by their seed alone; of one run, by the images it was counted on."""
         if len(values) > 1:
+            # Student's t: a deviation of few seeds is itself uncertain.
             quantile = float(stdtrit(len(values) - 1, 0.5 + SURE / 2))
             half = quantile * stdev(values) / math.sqrt(len(values))
             return Score(value=fmean(values), half=half, seeds=len(values))
+        # Without repeats, Wilson's interval of a share of so many images.
         low, high = wilson(values[0], images) if metric.counted else (math.nan, math.nan)
         return Score(value=values[0], half=(high - low) / 2, seeds=1)
 
@@ -84,10 +86,12 @@ def recommended(
         scores: by `row_key`.
         metric: the headline metric.
     """
+    # Signed, so that more is better whatever the metric.
     sign = 1 if metric.higher_is_better else -1
     value = {row_key(row): sign * scores[row_key(row)].value for row in rows}
     best = max(rows, key=lambda row: (value[row_key(row)], row["images_per_s"]))
     half = scores[row_key(best)].half
+    # Without an interval nothing but the best value is good enough.
     enough = value[row_key(best)] - (0.0 if math.isnan(half) else half)
     # Only what is as sure as the best one: a single run is no match for a mean of several.
     sure = [row for row in rows if scores[row_key(row)].seeds >= scores[row_key(best)].seeds]
@@ -121,6 +125,7 @@ def sentence(
         at_least: images/s that are asked for; 0: any.
         at_most_ms: milliseconds an image that are asked for; 0: any.
     """
+    # Of all rows, too slow or stopped ones among them: the gap says what the speed costs.
     best = best_rows(rows, metric, 1)[0]
     asked = [f"at >= {at_least:g} images/s"] if at_least else []
     asked += [f"at <= {at_most_ms:g} ms an image"] if at_most_ms else []

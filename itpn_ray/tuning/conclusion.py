@@ -64,8 +64,10 @@ def repeated(
     found = {row_key(row): [float(row[metric.name])] for row in rows}
     fast = fitting(rows, at_least=config.at_least, at_most_ms=config.at_most_ms)
     whole = ended(fast, study)
+    # A trial with elastic r has several rows, and is repeated once.
     names = dict.fromkeys(row["trial"] for row in best_rows(whole, metric, len(whole)))
     for name in list(names)[: config.repeat_best]:
+        # Number 0 is the trial itself.
         for number in range(1, config.seeds):
             again = repeat(config, name, points[name], weights, number)
             console.say(f"{name} once more, with seed {again.seed}")
@@ -73,6 +75,7 @@ def repeated(
             figures = evaluations(run_folder(again), metric)[-1]
             served = scores(config, points[name], figures)
             for row in (row for row in rows if row["trial"] == name):
+                # With elastic r a repeat has a metric for each row, otherwise one.
                 ratio = row["migration"] if len(served) > 1 else next(iter(served))
                 found[row_key(row)].append(served[ratio])
     return found
@@ -92,6 +95,8 @@ def repeat(
         own,
         out=join(config.place, REPEATS),
         seed=own.seed + number,
+        # Driven as a run of its own: trial() has turned
+        # tracking off, for the sweep tracks its trials.
         tracking=tracking_of_runs(config),
     )
 
@@ -104,6 +109,7 @@ def conclude(
     reason; ``next``, what the next sweep should try; ``settings``, what varied.
     """
     metric = config.finetune.task.headline()
+    # Without repeats the interval comes from how many images the metric was counted on.
     images = len(open_dataset(config.data, "val"))
     told = {row_key(row): Score.of(values[row_key(row)], metric, images) for row in rows}
     limits = {"at_least": config.at_least, "at_most_ms": config.at_most_ms}
@@ -188,6 +194,7 @@ def apply_trial(config: SweepConfig, folder: Path, best: str, ratio: float) -> s
     (folder / BEST / EXPORT).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / BEST / EXPORT)
     settings = json.loads((trial_folder(folder, name) / CONFIG).read_text())
+    # A trial that the user names stays elastic: the r that is recommended is another trial's.
     if config.apply == BEST and settings.get("model", {}).get("elastic_migration"):
         settings["model"] |= {"elastic_migration": [], "migration": ratio}
         fixed = str(folder / BEST / EXPORT)

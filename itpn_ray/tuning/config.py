@@ -112,9 +112,12 @@ class SweepConfig:
         for name in ("trials", "concurrent", "grace_epochs", "speed_batch", "seeds"):
             checks.positive(name, getattr(self, name))
         for name in ("quasi", "extend", "repeat_best", "at_least", "at_most_ms", "noise"):
+            # noise may be None.
             checks.not_negative(name, getattr(self, name) or 0)
         checks.one_of("search", self.search, SEARCHES)
         checks.one_of("target", self.target, TARGETS)
+        # With 1 no trial would ever be stopped: none is
+        # beaten by all at its rung, itself among them.
         checks.in_range("reduction", self.reduction, 2, 100)
         for name, one in (("pretrain", self.pretrain), ("finetune", self.finetune)):
             if one.cost != CostConfig():
@@ -196,6 +199,7 @@ def pretraining(config: SweepConfig, point: Point) -> ExperimentConfig:
     repeat it share it.
     """
     own = applied(config.pretrain, stage_of(config.dimensions, "pretrain"), point)
+    # Set before the digest is taken, to which the data belong.
     own = dataclasses.replace(own, data=config.data)
     return dataclasses.replace(
         own,
@@ -219,6 +223,7 @@ def settings_digest(config: ExperimentConfig) -> str:
     The data count by their content, so that they may be moved.
     """
     named = ("run", "out", "data", *FREE_TO_CHANGE)
+    # By prefix, so that groups such as checkpoint are left out whole.
     plain = {k: v for k, v in flatten(to_dict(config)).items() if not k.startswith(named)}
     plain["data"] = read_manifest(config.data).digest
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
@@ -241,5 +246,6 @@ def trial(config: SweepConfig, place: str, name: str, point: Point, init: str) -
         out=join(place, TRIALS),
         data=config.data,
         model=dataclasses.replace(own.model, init=init),
+        # The sweep tracks its trials itself, nested in its own run.
         tracking=dataclasses.replace(own.tracking, kind="none"),
     )

@@ -33,6 +33,7 @@ def importances(
     rng = np.random.default_rng(seed)
     found = _fanova(trials, seed)
     drawn = [
+        # With a forest's seed of its own, so that the interval holds that chance too.
         _fanova([trials[i] for i in rng.integers(len(trials), size=len(trials))], seed + number)
         for number in range(1, resamples + 1)
     ]
@@ -61,6 +62,7 @@ def refusal(count: int) -> str:
 
 
 def _fanova(trials: Sequence[FrozenTrial], seed: int) -> dict[str, float]:
+    # A study of one value, for the sweep's own has two objectives.
     study = optuna.create_study()
     study.add_trials(
         [
@@ -68,6 +70,7 @@ def _fanova(trials: Sequence[FrozenTrial], seed: int) -> dict[str, float]:
             for one in trials
         ]
     )
+    # Of one value alone there is no variance to explain.
     if len({one.value for one in study.trials}) < 2:
         return dict.fromkeys(trials[0].params, 0.0)
     evaluator = FanovaImportanceEvaluator(n_trees=TREES, seed=seed)

@@ -43,6 +43,7 @@ def _suggestion(one: Dimension, found: Sequence[Any]) -> str:
         return _choices(one, found)
     low, high = (_place(one, value) for value in (min(found), max(found)))
     name = label(one.name)
+    # found begins with the value of the best row.
     if _place(one, found[0]) > 1 - EDGE:
         return f"{name} above {one.ends[1]:g}: the best trial lies at the upper end"
     if _place(one, found[0]) < EDGE:

@@ -28,6 +28,7 @@ def onnx_speeds(files: Mapping[Key, Path], *, batch: int, threads: int) -> dict[
     Raises:
         ConfigError: a network has no graph of its own, see `program_of`.
     """
+    # An optional dependency, which this target alone needs.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -36,6 +37,7 @@ def onnx_speeds(files: Mapping[Key, Path], *, batch: int, threads: int) -> dict[
     for key, file in files.items():
         graph = file.with_suffix(".onnx")
         report = export(ExportConfig(file=str(file), out=str(graph)))
+        # A note tells that the graph ends before the network does.
         if report.note:
             raise ConfigError(
                 "target", "onnx", f"would time only {report.note}", "Leave the option out"

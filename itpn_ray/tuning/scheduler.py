@@ -26,6 +26,7 @@ def share_noise(share: float, count: int) -> float:
     """The standard error of the difference of two shares of ``count`` images, both about
     ``share``.
     """
+    # Never below the variance of one image: a share of 0 or 1 is no certainty.
     return math.sqrt(2 * max(share * (1 - share), 1 / count) / count)
 
 
@@ -33,6 +34,7 @@ def rungs(grace: float, longest: float, reduction: int) -> tuple[float, ...]:
     """Epochs at which trials are compared: from ``grace`` on, each ``reduction`` times the last."""
     found = []
     epoch = grace
+    # None at the very end, where stopping saves nothing.
     while epoch < longest:
         found.append(epoch)
         epoch *= reduction
@@ -60,6 +62,7 @@ class DominanceHalving:
 
     def record(self, trial: str, epoch: float, offers: Sequence[Offer]) -> float | None:
         """Note what a trial offers after an epoch; the rung that it has come to with it."""
+        # Evaluations need not fall on rungs: the first one at or after a rung counts for it.
         rung = max((rung for rung in self.rungs if rung <= epoch), default=None)
         if rung is None or trial in self.reached.setdefault(rung, {}):
             return None
@@ -71,10 +74,12 @@ class DominanceHalving:
         rung = self.record(trial, epoch, offers)
         if rung is None:
             return []
+        # A noise of minus infinity leaves nothing but the speeds to compare.
         able = {
             name: other
             for name, other in self.reached[rung].items()
             if dominates(other, offers, -math.inf)  # among them the trial itself
         }
         better = [name for name in able if dominates(able[name], offers, self.noise)]
+        # One at least, for the fraction is below one while few trials have come so far.
         return better if len(better) >= max(1, len(able) / self.reduction) else []

@@ -101,6 +101,7 @@ class StudySearcher(Searcher):
         metric = self._config.finetune.task.headline()
         if error or not result or metric.name not in result:
             self._study.fail(name)
+        # Tune calls a trial that its scheduler stopped complete as well.
         elif was_pruned(self._folder, name):
             self._study.prune(name)
         else:
@@ -117,6 +118,7 @@ class StudySearcher(Searcher):
         """See the class."""
 
     def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher, but the study is the search's state.
         return {}
 
 
@@ -148,6 +150,7 @@ class DominanceScheduler(FIFOScheduler):
         better = self._halving.stopped_by(name, result["epoch"], self._offers(point, result))
         if not better:
             return TrialScheduler.CONTINUE
+        # In the trial's own folder, where a later driver finds it.
         journal = FileJournal(trial_folder(self._folder, name))
         journal.event(PRUNED, epoch=result["epoch"], message=f"better: {', '.join(better[:3])}")
         return TrialScheduler.STOP

@@ -60,6 +60,7 @@ class Dimension:
             return self.values[int(share * len(self.values))]
         low, high = self.ends
         if self.whole:
+            # The floor below would give the highest number no share otherwise.
             high += 1
         if self.kind == "log":
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
@@ -164,6 +165,7 @@ def check_corners(config: ExperimentConfig, dimensions: Sequence[Dimension]) -> 
     Raises:
         ConfigError: names the field.
     """
+    # Corners multiply with every dimension; those left out are refused when a trial draws them.
     for point in itertools.islice(combinations(dimensions), MOST_CORNERS):
         applied(config, dimensions, point)
 
@@ -175,11 +177,13 @@ def quasi_random(dimensions: Sequence[Dimension], count: int, seed: int) -> list
     effectiveness of quasirandom sequences", 2018), shifted by a draw of the seed.
     """
     size = len(dimensions)
+    # Any positive start leads to the same root.
     ratio = 2.0
     for _ in range(64):  # the root of x^(d + 1) = x + 1
         ratio = (1 + ratio) ** (1 / (size + 1))
     start = uniform(seed, 0, [0], Stream.SWEEP, size)[0]
     return [
+        # Roberts' R sequence: along each axis a power of 1 / ratio further.
         {
             one.name: one.at((start[axis] + (index + 1) * ratio ** -(axis + 1)) % 1.0)
             for axis, one in enumerate(dimensions)
@@ -190,6 +194,7 @@ def quasi_random(dimensions: Sequence[Dimension], count: int, seed: int) -> list
 
 def random_points(dimensions: Sequence[Dimension], count: int, seed: int) -> list[dict[str, Value]]:
     """Points drawn alone, each a function of the seed and its number."""
+    # 1 in the place of the epoch, for 0 is the shift of the quasi-random points.
     draws = uniform(seed, 1, range(count), Stream.SWEEP, len(dimensions))
     return [
         {one.name: one.at(share) for one, share in zip(dimensions, row, strict=True)}
@@ -227,6 +232,7 @@ def _parse(text: str, stages: Mapping[str, ExperimentConfig]) -> Dimension:
     if stage is None:
         known = {name for config in stages.values() for name in _paths(config)}
         group = path.rpartition(".")[0]
+        # First those of the same group: the last word is misspelt more often than the group.
         known = {name for name in known if name.startswith(f"{group}.")} or known
         raise ConfigError(where, path, "is no field", checks.nearest(path, known))
     if path.startswith(OWN):
@@ -250,6 +256,7 @@ def _parse(text: str, stages: Mapping[str, ExperimentConfig]) -> Dimension:
 
 
 def _check_range(where: str, kind: str, values: tuple[Value, ...]) -> None:
+    # To Python True is an int.
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(values) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
         raise ConfigError(
@@ -291,11 +298,13 @@ def _value(where: str, word: str, hint: Any) -> Value:
         return None
     if bool in kinds and word.lower() in ("true", "false"):
         return word.lower() == "true"
+    # int first: 3 stays a whole number in fields that take both.
     for kind in (kind for kind in (int, float, str) if kind in kinds):
         try:
             value = kind(word)
         except ValueError:
             continue
+        # float() reads "nan" and "inf" too.
         if not isinstance(value, float) or math.isfinite(value):
             return value
     shown = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)

@@ -83,6 +83,7 @@ def free_of_speed(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
 
 def networks(config: SweepConfig) -> list[ExperimentConfig]:
     """Settings of fine-tuning for each network that trials can ask for, without initial weights."""
+    # What is not in SHAPING is taken to leave the speed as it is: the first value serves.
     start = {one.name: one.values[0] for one in config.dimensions}
     return [
         dataclasses.replace(one, model=model)
@@ -115,6 +116,7 @@ def timings(config: SweepConfig, folder: Path, *, gpu: bool) -> dict[str, Timing
     wanted = [one for one in networks(config) if key_of(one.model) not in known]
     if wanted:
         work = partial(_timer, config.speed_batch, gpu, config.target)
+        # One task for all, so that they are timed in turn in one process.
         tasks = [[to_dict(one) for one in wanted]]
         cpus, gpus = config.finetune.cpus_per_worker, float(gpu)
         for found in run_on_ray(work, tasks, workers=1, cpus=cpus, gpus=gpus):
@@ -145,6 +147,7 @@ def broken_constraints(config: SweepConfig, timing: Timing) -> dict[str, float]:
 def judge_point(config: SweepConfig, known: Timings, point: Point) -> dict[str, float]:
     """`broken_constraints` of that network of a point which comes nearest to keeping them."""
     found = [broken_constraints(config, one) for one in timings_at(config, known, point).values()]
+    # A trial with several r is good enough if one of them is.
     return min(found, key=lambda broken: max(broken.values(), default=0.0))
 
 
@@ -209,6 +212,7 @@ def time_networks(
     worker = TrainContext.alone(gpu=gpu, threads=max(1, int(configs[0].cpus_per_worker)))
     groups: dict[tuple[str, int], list[ExperimentConfig]] = defaultdict(list)
     for config in configs:
+        # Timed in turn are networks that one batch fits.
         groups[config.model.name, config.model.image_size].append(config)
     found: dict[str, Timing] = {}
     for group in groups.values():
@@ -240,7 +244,9 @@ def _speeds(
         for number, config in enumerate(configs):
             task = make_task(config, dataset.classes)
             file = files[key_of(config.model)] = Path(folder) / f"{number}.safetensors"
+            # By way of a file, as a trained network is loaded.
             task.export(task.build(), file)
+            # Numbered by floats, for an evaluator's keys are ratios r.
             made[float(number)] = task.load(str(file))[0].to(worker.device)
         if target == ONNX:
             return onnx_speeds(files, batch=batch, threads=torch.get_num_threads())

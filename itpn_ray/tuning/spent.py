@@ -36,8 +36,10 @@ def hours(
         folder: the sweep's folder.
         points: name and point of each trial.
     """
+    # By name, for trials share pre-trainings.
     before = {pretraining(config, point).run: point for _, point in points}
     starts = [run_folder(pretraining(config, point)) for point in before.values()]
+    # The folder of all repeats, wherever such runs are kept.
     again = run_place(join(config.place, REPEATS), "any").parent
     return {
         "pretraining_hours": hours_of(starts) if config.pretrains else 0.0,

@@ -74,8 +74,10 @@ class SweepStudy:
         self._judge = judge
         self._planned = planned
         self._seed = seed
+        # Names that this driver has handed out: what else is running was an earlier driver's.
         self._given: set[str] = set()
         self.design = _design(dimensions, search, trials, planned, seed, judge)
+        # A grid has no more points than combinations.
         self._most = min(trials, len(self.design)) if search == "grid" else trials
         self._searches = search == "tpe"
         self.study = optuna.create_study(
@@ -91,6 +93,7 @@ class SweepStudy:
 
         First those that an earlier driver left, then planned ones, then what the search asks for.
         """
+        # Trials that a killed driver had begun go on first.
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if name_of(frozen) not in self._given:
                 return self._give(frozen)
@@ -104,6 +107,7 @@ class SweepStudy:
 
     def complete(self, name: str, values: tuple[float, float]) -> None:
         """A trial has come to its end, with these objectives."""
+        # An earlier driver may have told it before it was killed.
         self.study.tell(self._number(name), values, skip_if_finished=True)
 
     def prune(self, name: str) -> None:
@@ -116,6 +120,7 @@ class SweepStudy:
 
     def trials(self) -> list[FrozenTrial]:
         """The sweep's own trials, each at its last attempt, in the order of their names."""
+        # Attempts come in order, so that the last of a name stays.
         found = {name_of(one): one for one in self.study.get_trials(deepcopy=False) if _own(one)}
         return [found[name] for name in sorted(found)]
 
@@ -129,6 +134,7 @@ class SweepStudy:
         if not waiting:
             if len(self.trials()) >= self._most:
                 return None
+            # Counted in the study, so that a new driver goes on where the last one was.
             planned = sum(DESIGN in one.user_attrs for one in self.study.get_trials(deepcopy=False))
             if planned < len(self.design):
                 self.study.enqueue_trial(self.design[planned], user_attrs={DESIGN: planned})
@@ -138,6 +144,7 @@ class SweepStudy:
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=min(10, self._planned),
+            # Sweeps of neighbouring seeds have no sampler's seed in common before 100,003 trials.
             seed=(self._seed * 100_003 + number) % 2**31,
         )
         trial = self.study.ask(self._distributions)
@@ -146,6 +153,7 @@ class SweepStudy:
             trial.set_constraint(name, excess)
         if any(excess > 0 for excess in broken.values()):
             self.study.tell(trial, state=TrialState.PRUNED)
+        # Read again, for what was told has changed its state.
         return self.study.get_trials(deepcopy=False)[trial.number]
 
     def _number(self, name: str) -> int:
@@ -185,6 +193,7 @@ def warm_start(study: SweepStudy, earlier: Path) -> int:
     Raises:
         ConfigError: it is no sweep's folder, or its space or metric is another one.
     """
+    # A sweep that goes on has taken them over already.
     if any(WARM in one.user_attrs for one in study.study.get_trials(deepcopy=False)):
         return 0
     if not (earlier / FILE).is_file():
@@ -233,6 +242,7 @@ def _design(
         draw: Callable[..., list[dict[str, Value]]] = (
             random_points if search == "random" else quasi_random
         )
+        # Many more than trials, for the constraints may refuse most of them.
         points = draw(dimensions, 100 * trials, seed)
     allowed = (point for point in points if all(v <= 0 for v in judge(point).values()))
     return list(itertools.islice(allowed, planned if search == "tpe" else trials))

@@ -77,6 +77,7 @@ def sweep(config: SweepConfig, *, command: str, console: Console) -> Path:
     """
     config = dataclasses.replace(config, out=absolute(config.out), data=absolute(config.data))
     folder = run_place(config.out, config.run)
+    # Before the lease and the folder, so that what is refused leaves nothing behind.
     _preflight(config)
     with (
         Lease(config.place, name=config.run) as lease,
@@ -158,6 +159,7 @@ def _run(
         if config.apply:
             best = results["best"], results["best_migration"]
             console.say(f"applied: {apply_trial(config, folder, *best)}")
+    # Only now, when the results of the others are written.
     _tell_failures(rows, metric)
 
 
@@ -233,8 +235,10 @@ def _pretrained(
         Where its weights are kept, by its name.
     """
     points: list[Point] = [*study.design]
+    # TPE may come to any combination, the other searches only to what is planned.
     if config.search == "tpe":
         points += combinations(stage_of(config.dimensions, "pretrain"))
+    # By name: points that share a pre-training have it once.
     runs = {one.run: one for one in (pretraining(config, point) for point in points)}
     for one in runs.values():
         train(one, command=command, console=console, parent=tracking_key(folder))
@@ -261,6 +265,7 @@ def _tell_failures(rows: list[dict[str, Any]], metric: str) -> None:
     Raises:
         TrialsError: some did.
     """
+    # A trial that others stopped has an evaluation and no error.
     failed = [row for row in rows if "error" in row or metric not in row]
     if failed:
         first = failed[0]

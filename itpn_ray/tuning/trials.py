@@ -96,6 +96,7 @@ def run_trials(
         TrackTrials.close_all("INTERRUPTED")
         raise
     errors = {
+        # The last line of a traceback says what went wrong.
         str((result.config or {})[TRIAL]): str(result.error).strip().splitlines()[-1]
         for result in (results[i] for i in range(len(results)))
         if result.error is not None
@@ -118,6 +119,7 @@ def halving(config: SweepConfig) -> DominanceHalving:
     metric = config.finetune.task.headline()
     noise = config.noise
     if noise is None and metric.counted:
+        # At 0.5 a share is least certain, and what trials will reach is not known yet.
         noise = share_noise(0.5, len(open_dataset(config.data, "val")))
     return DominanceHalving(
         rungs=rungs(config.grace_epochs, config.finetune.optim.epochs, config.reduction),
@@ -141,6 +143,7 @@ def _trial(
     # When it is driven: hours are counted from it.
     FileJournal(place).event("restart" if began else "start")
     launch(config, place, callbacks=[TuneReportCallback()])
+    # It is there where an earlier driver was killed just before the end.
     if not (place / EXPORT).exists():
         export(config, place)
 
@@ -170,6 +173,7 @@ def rows_of(
         for ratio, timing in speeds.items():
             at = {"migration": ratio} if len(speeds) > 1 else {}
             score = {metric.name: served[ratio]} if served else {}
+            # Of an elastic trial the other metrics belong to the first r.
             other = figures if ratio == next(iter(speeds)) else {"epoch": figures.get("epoch")}
             speed = timing.throughput.as_row() | {"ms": round(timing.latency_ms, 3)}
             rows.append({"trial": name, **frozen.params, **at, **other, **score, **told, **speed})

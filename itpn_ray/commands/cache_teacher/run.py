@@ -44,6 +44,7 @@ def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureMan
     settings = feature_settings(experiment, config.views)
     tokens, width = feature_shape(experiment)
     count = len(splits[0]) * config.views + len(splits[1])
+    # Two bytes a number, for tokens are float16.
     size = count * tokens * width * 2
     console.say(
         f"{len(splits[0]):,} images in {config.views} views and {len(splits[1]):,} in one: "
@@ -122,10 +123,12 @@ def make_encoder(config: ExperimentConfig, file: str) -> Encode:
 def _check_room(out: str, size: int) -> None:
     """Refuse an output that cannot be written, or a disk that cannot hold the features."""
     check_writable(out)
+    # A bucket is never full.
     if is_s3(out):
         return
     folder = Path(local_path(out))
     free = shutil.disk_usage(folder).free
+    # Files of an earlier call are taken up or replaced: their room counts as free.
     written = sum(path.stat().st_size for path in folder.rglob("*.arrow"))
     if free + written < size:
         raise ConfigError(

@@ -25,6 +25,7 @@ _SLOW_DOWN = (
     b'<?xml version="1.0" encoding="UTF-8"?>'
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
+# Headers of one connection, which whoever passes a request on makes anew.
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -61,6 +62,7 @@ class FlakyServer:
         self._fractions = {"refused": refuse, "lost": lose, "cut": cut}
         self._random = random.Random(seed)
         self._lock = threading.Lock()
+        # A class of its own, for the server makes a handler for each request itself.
         handler = type("Handler", (_Handler,), {"faults": self})
         self._server = ThreadingHTTPServer(listen, handler)
         self._server.daemon_threads = True
@@ -73,12 +75,14 @@ class FlakyServer:
 
     def fate(self) -> str:
         """What becomes of the next request."""
+        # Each request has a thread of its own, and the draws are to come from one sequence.
         with self._lock:
             drawn, fate = self._random.random(), "passed"
             for name, fraction in self._fractions.items():
                 if drawn < fraction:
                     fate = name
                     break
+                # What is left of the draw decides among the other fates.
                 drawn -= fraction
             self.counts[fate] += 1
         return fate
@@ -109,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fate == "refused":
             return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
         status, headers, content = self._pass_on(body)
+        # The server has done it, but its answer does not come through.
         if fate == "lost":
             return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
         self._answer(status, headers, content, cut=fate == "cut")
@@ -119,8 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
         chunks = []
+        # Each chunk is announced by its length in hexadecimal.
         while size := int(self.rfile.readline().split(b";")[0], 16):
             chunks.append(self.rfile.read(size))
+            # The end of the line behind each chunk.
             self.rfile.readline()
         while self.rfile.readline().strip():  # trailers
             pass
@@ -136,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = connection.getresponse()
             content = answer.read()
             kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP]
+            # An answer to HEAD tells the length of a body that does not come.
             if self.command == "HEAD":
                 kept.append(("Content-Length", answer.getheader("Content-Length") or "0"))
             return answer.status, kept, content
@@ -151,6 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if cut else content)
+        # Or the client would wait for the rest of the length that was told.
         if cut:
             self.close_connection = True
 
@@ -171,6 +180,7 @@ def full_disk(pid: int, size: int) -> Iterator[None]:
     back. A write beyond it fails with EFBIG, which takes the same way as ENOSPC. Linux only.
     """
     soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    # The soft limit alone: a lowered hard one could not be raised again.
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield

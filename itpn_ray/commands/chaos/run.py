@@ -45,6 +45,7 @@ def chaos(config: ChaosConfig, console: Console) -> None:
 def _workers(run: str) -> list[dict[str, Any]]:
     """Newest status of each worker under way, by rank."""
     found = [json.loads(path.read_text()) for path in Path(run).glob(f"{STATUS}/rank-*.json")]
+    # Files of workers that have ended stay in the folder, with pids that may be another's by now.
     alive = [status for status in found if time.time() - status["time"] < FRESH_S]
     if not alive:
         raise ConfigError(

@@ -94,11 +94,13 @@ def _measure(
     rows: list[dict[str, Any]] = []
     details: dict[str, object] = {}
     for r in config.migration:
+        # A network for each ratio, for all are timed in turn at the end.
         networks[r] = _at(config, r).to(place.device)
         counted = progress_bar(console, f"evaluating at r = {r:g}")
         with torch.no_grad(), place.autocast(), counted as count:
             found = evaluator.evaluate(networks[r], r, count)
         rows.append({"migration": r, **found.metrics})
+        # Tables and drawings are those of the first ratio.
         if not details:
             details = {**found.metrics, **found.details, **evaluator.details()}
             evaluator.draw(journal.folder / PLOTS)

@@ -20,6 +20,7 @@ def embed(network: Network, images: Tensor) -> Tensor:
     """(B, 3, S, S) normalised images as (B, d): what a classifier's head sees, or mean tokens."""
     if isinstance(network, Classifier):
         return network.forward_head(network.forward_features(images), pre_logits=True)
+    # (B, N, 1, 1, C) -> (B, C)
     return network.body.stages(images)[2].mean(dim=(1, 2, 3))
 
 

@@ -126,6 +126,7 @@ def _splits(config: FeaturesConfig) -> list[ShardedDataset]:
     Raises:
         DataError: none of those that are named is there.
     """
+    # Prepared data has a manifest; anything else is a folder of images.
     if MANIFEST not in open_store(config.images).list():
         return []
     manifest = open_dataset(config.images, "train").manifest
@@ -209,6 +210,7 @@ def write_table(parts: list[Embedded], classes: list[str], path: Path) -> None:
     for part in parts:
         width = part.features.shape[1]
         labels = part.labels.tolist()
+        # Flat, for lists of Python's numbers would take many times the memory.
         values = pa.array(part.features.flatten().numpy(), pa.float32())
         columns = {
             "split": pa.array([part.split] * len(labels), pa.string()),
@@ -257,6 +259,7 @@ def _accuracies(config: FeaturesConfig, parts: list[Embedded]) -> Iterator[tuple
         if alone is not None:
             yield "knn_top1", alone
         return
+    # Neighbours come from the first split, questions from the last.
     (bank, bank_labels), (queries, labels) = known[0], known[-1]
     guesses = knn_predict(bank, bank_labels, queries, neighbours=config.neighbours)
     yield "knn_top1", float((guesses == labels).double().mean())

@@ -72,6 +72,7 @@ def planned_cost(
     """
     machine = prices.find(config.cost.machine)
     count = machine.count(workers, config.cpus_per_worker)
+    # + 1, for the last step is saved in any case.
     saving = checkpoint_s * (steps // config.checkpoint.every_steps + 1)
     shortest, longest = ((steps * step + saving) / 3600 for step in step_s)
     return PlannedCost(
@@ -92,6 +93,7 @@ def keep(config: ExperimentConfig, cost: PlannedCost) -> None:
     if cost.low is None:
         return
     store = open_store(join(config.out, config.run))
+    # A run that has begun keeps the plan that it began with.
     if store.exists(CONFIG):
         return
     high = cost.on_demand if cost.on_demand is not None else cost.low

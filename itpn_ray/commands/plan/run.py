@@ -113,6 +113,7 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         if config.measured_steps:
             with progress_bar(console, "timing steps") as done:
                 timing = measure(experiment, size, config.measured_steps, done)
+    # What keeps steps from being timed is told as a problem; what was counted is shown.
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")
     say = console.say
@@ -176,19 +177,24 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
         ConfigError: no such network.
     """
     find_size(config.model.name)
+    # Shapes are asked for, and nothing is drawn or computed.
     with torch.device("meta"):
         task = make_task(config, train.classes)
         network = task.build()
     adds = task.multiply_adds(network)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     state = sum(t.numel() for t in network.state_dict().values())
+    # 0 workers: this process alone.
     workers = max(1, config.worker_range[1])
+    # The largest share, for all wait for its worker.
     start, stop = max(_shares(config.optim.global_batch, workers), key=lambda s: s[1] - s[0])
     per_epoch = len(train) // config.optim.global_batch
+    # The fewest workers: each then holds the most.
     holders = max(1, config.worker_range[0]) if config.sharded else 1
     return RunSize(
         parameters=trained,
         multiply_adds=adds,
+        # Beside the state itself: gradients, and AdamW's two moments, of what is trained.
         state_gb=BYTES * (state + 3 * trained) / 1e9 / holders,
         workers=workers,
         share=stop - start,
@@ -255,11 +261,13 @@ def measure(
     place = None if is_uri(config.out) else Path(config.out).expanduser()
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
+    # In the run's own place, so that the checkpoint is timed on the disk that it will go to.
     with tempfile.TemporaryDirectory(dir=place, prefix="plan-") as out:
         train, _ = open_splits(config)
         trial = _trial(config, size, steps + 1, len(train), out)
         folder = Path(out) / trial.run
         work(trial, worker, _StepCounter(folder, done, steps + 1), lambda metrics: None)
+        # Without the first step, which warms up.
         records = list(read_lines(folder / METRICS))[1:]
         events = list(read_lines(folder / EVENTS))
     phases = {
@@ -275,8 +283,10 @@ def measure(
         memory_gb=(
             torch.cuda.max_memory_allocated(worker.device) / 1e9
             if on_gpu
+            # ru_maxrss counts KiB.
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         ),
+        # There is one at least: the last step is saved in any case.
         checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
         fastest=min(steps_s),
         slowest=max(steps_s),
@@ -302,11 +312,13 @@ def _trial(
     config: ExperimentConfig, size: RunSize, steps: int, images: int, out: str
 ) -> ExperimentConfig:
     """The run cut down to some steps of one worker's share."""
+    # As many epochs as make these steps.
     epochs = steps / (images // size.share)
     return dataclasses.replace(
         config,
         run="plan",
         out=out,
+        # In this process, without Ray.
         workers="0",
         eval_every=-1,
         log_every=1,
@@ -314,6 +326,7 @@ def _trial(
             config.optim,
             global_batch=size.share,
             epochs=epochs,
+            # The run's own warm-up may be longer than these few steps, and would be refused.
             warmup_epochs=0,
             warmup_steps=0,
         ),

@@ -34,6 +34,7 @@ def start_afresh(store: ObjectStore, settings: dict[str, Any]) -> None:
         raise ConfigError(
             "out", store.uri, "holds results of something else", "Give a folder of its own"
         )
+    # First of all: where removing is cut short, the next call still takes the folder for its own.
     store.write_bytes(SETTINGS, json.dumps(settings, indent=1).encode())
     written = [key for folder in (DRAWN, MASKS, LINES) for key in store.list(f"{folder}/")]
     for key in (*earlier, *written):
@@ -110,8 +111,10 @@ class PredictionFiles:
             if self._images is not None:
                 self._images.end()
             self._files.close()
+            # After an error nothing is stored, for it would be cut short.
             if exception[0] is None:
                 folder = Path(self._folder.name)
+                # Files have a dot in their names, the folders around them none.
                 for path in sorted(folder.rglob("*.*")):
                     self._store.put_file(path, str(path.relative_to(folder)))
 
@@ -126,6 +129,7 @@ def drawn_name(path: str) -> str:
     *folders, name = path.split("/")
     stem, suffix = os.path.splitext(name)
     is_jpeg = suffix.lower() in (".jpg", ".jpeg")
+    # a.png is drawn as a.png.jpg, so an image of that name becomes a.png.jpg.jpg.
     if not is_jpeg or stem.lower().endswith(IMAGE_SUFFIXES):
         stem, suffix = name, ".jpg"
     return "/".join([*map(_storable, folders), _storable(stem, suffix)])
@@ -145,10 +149,13 @@ def mask_name(path: str) -> str:
 def _storable(part: str, suffix: str = "") -> str:
     """A part of a path, with a suffix, as any store takes it."""
     plain = part.replace("\\", "_")
+    # Stores take no name that begins with a dot.
     plain = f"_{plain[1:]}" if plain.startswith(".") else plain
     if plain == part and len((part + suffix).encode()) <= _LONGEST_NAME:
         return part + suffix
+    # A name that had to change carries a digest, so that no two become one.
     mark = f"-{hashlib.sha256(part.encode()).hexdigest()[:8]}{suffix}"
+    # The cut may fall into the bytes of a character.
     return plain.encode()[: _LONGEST_NAME - len(mark)].decode(errors="ignore") + mark
 
 

@@ -59,6 +59,7 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     rows, barred = list_images(config.folder, console.say)
     _check(config)
     store = open_store(config.out)
+    # After all checks, so that a mistake leaves what an earlier call wrote alone.
     start_afresh(store, asdict(config))
     job = FolderJob(
         uri=config.folder,
@@ -115,6 +116,7 @@ def _check(config: PredictConfig) -> None:
     Raises:
         ConfigError: the output cannot be written or lies in the folder.
     """
+    # With a slash behind both: a folder images-2 does not lie in images.
     if join(open_store(config.out).uri, "").startswith(join(config.folder, "")):
         raise ConfigError(
             "out", config.out, "lies in the folder of images", "Give one outside of it"

@@ -19,6 +19,7 @@ def run(words: list[str], verbose: bool) -> int:
     console = console_for(verbose)
     console.say(f"left alone  {verdict.whole}")
     console.say(f"killed      {verdict.killed}")
+    # A kill near the end may have no step after it.
     for (step, rank), seconds in zip(verdict.kills, verdict.restart_s, strict=False):
         console.say(f"  rank {rank} near step {step}; next step {seconds:.1f} s later")
     console.say("bit-equal" if verdict.equal else "NOT EQUAL")

@@ -60,6 +60,7 @@ def verify_resume(config: VerifyConfig) -> Verdict:
         ConfigError: the folder holds no run, or an epoch is too short for the test.
     """
     base = _short(config)
+    # What an earlier test left would be taken up, and end at once.
     shutil.rmtree(base.out, ignore_errors=True)
     with start_ray(base.ray):
         whole = run_short(dataclasses.replace(base, run="whole"))
@@ -80,6 +81,7 @@ def run_short(config: ExperimentConfig, killer: Killer | None = None) -> str:
     from itpn_ray.training.launch.ray_trainer import launch
 
     folder = Path(config.out) / config.run
+    # Makes the run's folder, which the killer watches.
     FileJournal(folder)
     if killer is not None:
         killer.start(folder)
@@ -108,6 +110,7 @@ class Killer:
     ) -> None:
         self._random = random.Random(seed)
         last = round(config.optim.epochs * _steps_per_epoch(config))
+        # Never at the last step, after which nothing is left to go on with.
         self._at = sorted(self._random.sample(range(1, last), kills))
         self._workers = config.worker_range[1]
         self._during_save = during_save
@@ -132,6 +135,7 @@ class Killer:
         """Seconds from each kill to the next step's record."""
         found = []
         for moment in self._times:
+            # A record within a second may still be of before the kill.
             after = [r["time"] for r in self.records if r["time"] > moment + 1.0]
             found += [min(after) - moment] if after else []
         return found
@@ -141,6 +145,7 @@ class Killer:
         known: set[float] = set()
         while not self._stop.wait(LOOK_EVERY_S):
             for record in read_lines(self._folder / METRICS):
+                # Told apart by time, for after a restart steps are recorded again.
                 if record["split"] == "train" and record["time"] not in known:
                     known.add(record["time"])
                     self.records.append(record)
@@ -150,7 +155,9 @@ class Killer:
 
     def _kill(self, step: int) -> None:
         while self._during_save and not (self._folder / CHECKPOINTS / STAGING).exists():
+            # Often, for a small checkpoint is written within milliseconds.
             time.sleep(0.0005)
+        # The newest step: training has gone on since that record was read.
         step = max(r["step"] for r in read_lines(self._folder / METRICS) if r["split"] == "train")
         rank = self._random.randrange(self._workers)
         path = self._folder / STATUS / f"rank-{rank}.json"
@@ -167,6 +174,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
             "run", config.run, "is no run's folder", "Give out/RUN of a pre-training or fine-tuning"
         )
     plain = json.loads(path.read_text())
+    # Kept beside the settings, and none of them.
     plain.pop("command")
     plain["data"] = absolute(config.data) or plain["data"]
     base = from_dict(plain)
@@ -177,11 +185,14 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
     return dataclasses.replace(
         base,
         out=str(Path(config.run).absolute() / "verify"),
+        # Another process in any case, for this one cannot kill itself and go on.
         workers=config.workers or (base.workers if base.workers != "0" else "1"),
         loader=dataclasses.replace(base.loader, transport="ray"),
         eval_every=-1,
         log_every=1,
+        # One restart for each kill, and one to spare.
         max_failures=config.kills + 1,
+        # The run's own warm-up may be longer than these few steps.
         optim=dataclasses.replace(
             base.optim, epochs=config.steps / per_epoch, warmup_epochs=0.0, warmup_steps=0
         ),

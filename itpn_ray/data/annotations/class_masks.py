@@ -18,18 +18,20 @@ from PIL import Image, UnidentifiedImageError
 from itpn_ray.data.prepare.reencode import RejectedError
 
 IGNORED = -1
-MOST_CLASSES = 32_767
+MOST_CLASSES = 32_767  # what int16 holds
 Mask = NDArray[np.int16]
 _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 
 
 def encode_mask(mask: Mask) -> bytes:
     """The PNG that a shard holds."""
+    # Shifted by one, for a PNG has no -1: its 0 stands for what is ignored.
     return png(mask.astype(np.int32) + 1)
 
 
 def png(values: NDArray[np.integer]) -> bytes:
     """Numbers (H, W) from 0 to 65,535 as a grey PNG, of 8 bits where they fit."""
+    # `initial` lets an empty mask pass.
     depth = np.uint8 if values.max(initial=0) < 256 else np.uint16
     out = io.BytesIO()
     Image.fromarray(values.astype(depth)).save(out, "PNG")
@@ -42,6 +44,7 @@ def decode_mask(data: bytes) -> Mask:
     Raises:
         OSError: the bytes are no PNG that can be decoded.
     """
+    # A shard holds nothing but PNG, so damaged bytes are not offered to Pillow's other decoders.
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         return (np.asarray(image).astype(np.int32) - 1).astype(np.int16)
 
@@ -74,6 +77,8 @@ class MaskValues:
         """
         found = _pixels(data, max_pixels, self.coding)
         known = np.array(self.values)
+        # Above the last value searchsorted points past the
+        # end; the comparison below tells it is strange.
         at = np.searchsorted(known, found).clip(max=len(known) - 1)
         strange = known[at] != found
         if strange.any():
@@ -107,6 +112,7 @@ def segment_values(text: str) -> MaskValues:
     """What the values of one image's mask mean, from `segment_text`; 0 is ignored."""
     pairs = [pair.partition(":") for pair in text.split()]
     classes = {0: IGNORED} | {int(number): int(label) for number, _, label in pairs}
+    # `segment_text` writes ascending numbers, and 0 comes first.
     return MaskValues(values=tuple(classes), classes=tuple(classes.values()), coding="segments")
 
 
@@ -153,6 +159,7 @@ def _numbers(image: Image.Image) -> NDArray[np.int32]:
     if values.ndim == 3:
         if (values[..., :3] != values[..., :1]).any():
             raise RejectedError("holds colours, not class numbers; name them with --palette")
+        # Grey saved as RGB has three equal channels, and one of them is the number.
         values = values[..., 0]
     return values.astype(np.int32)
 
@@ -167,6 +174,7 @@ _READERS = {
 
 def _ranges(values: tuple[int, ...]) -> str:
     """Ascending numbers in words: 0 to 149, 255."""
+    # A step of more than one begins a new run.
     edges = np.flatnonzero(np.diff(values) > 1) + 1
     runs = np.split(np.array(values), edges)
     return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)

@@ -29,6 +29,7 @@ def annotation(found: SceneObject, image_id: int) -> dict[str, Any]:
     segmentation: Any
     if found.crowd is not None:
         rows, columns = np.nonzero(found.crowd)
+        # From pixel indices to edges: the far edge lies one behind the last pixel.
         x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
         size = float(found.crowd.sum())
         segmentation = {

@@ -93,6 +93,7 @@ def check_mask(outlines: Sequence[Outline], runs: Sequence[int]) -> None:
     """
     if runs and min(runs) < 0:
         raise FaultError(kinds.RUN_LENGTHS, "has run lengths below zero")
+    # Runs alternate 0, 1, 0, ...: those at odd places are marked.
     if not outlines and not any(runs[1::2]):
         raise FaultError(kinds.NO_MASK, "has a mask without area")
 
@@ -113,6 +114,7 @@ def faults_of(objects: Objects, classes: int) -> Iterator[tuple[int, FaultError]
             check_box(box)
             check_box_in_image(box, width=width, height=height)
             if outlines or runs:
+                # Lines and points among the parts are tolerated as long as one part has an area.
                 check_mask([outline for outline in outlines if has_area(outline)], runs)
                 check_mask_in_image(outlines, runs, width=width, height=height)
         except FaultError as fault:
@@ -124,7 +126,9 @@ def has_area(outline: Outline) -> bool:
     if len(outline) < 6 or len(outline) % 2:
         return False
     corners = np.reshape(outline, (-1, 2)) - outline[:2]  # (corners, xy) from the first
+    # From the farthest corner: one that repeats the first would make every product 0.
     x, y = corners[np.abs(corners).sum(1).argmax()]
+    # Each product is twice the area of a triangle; all are 0 where the corners lie on one line.
     return bool(np.abs(corners[:, 0] * y - corners[:, 1] * x).max() > _LEAST_AREA)
 
 
@@ -138,4 +142,5 @@ def _reaches_into(x: Sequence[float], y: Sequence[float], width: int, height: in
 
 
 def _overlap(places: Sequence[float], side: int) -> bool:
+    # Without any corner the defaults make both comparisons false.
     return min(places, default=side) < side and max(places, default=0) > 0

@@ -22,6 +22,7 @@ T = TypeVar("T", bound=np.generic)
 
 # EXIF orientation -> (x, y) in the image as stored, of width w and height h, to upright.
 _TURN_POINT: dict[int, Callable[[Array, Array, float, float], tuple[Array, Array]]] = {
+    # Points are continuous (w - x, not w - 1 - x): a pixel's centre lies at .5.
     1: lambda x, y, w, h: (x, y),
     2: lambda x, y, w, h: (w - x, y),
     3: lambda x, y, w, h: (w - x, h - y),
@@ -78,6 +79,7 @@ def leave_out_faulty(
     Raises:
         RejectedError: as `framed`.
     """
+    # In the frame of the annotations, for nothing has been turned yet.
     (width, height), _ = framed(row, image)
     faults: dict[int, FaultError] = {}
     unfit: set[int] = set()
@@ -141,6 +143,7 @@ def nearest(mask: NDArray[T], width: int, height: int) -> NDArray[T]:
     """A mask (H, W) at another size: of each pixel the value at its centre."""
     rows = ((np.arange(height) + 0.5) * (mask.shape[0] / height)).astype(int)
     columns = ((np.arange(width) + 0.5) * (mask.shape[1] / width)).astype(int)
+    # (height, 1) and (width,) indices broadcast to (height, width).
     return mask[rows[:, None], columns]
 
 
@@ -158,6 +161,7 @@ class _Move:
         self._frame = frame
         self._turn = turn
         self._target = target
+        # Nothing to do: coordinates keep all their digits.
         self._still = turn == 1 and target == upright
 
     def outline(self, flat: list[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# A page has 1,024 numbers: close ones share it, and a scattered one costs little.
 _PAGE_BITS = 10
 
 
@@ -16,6 +17,7 @@ class IdBook:
 
     def add(self, number: int) -> bool:
         """Remember a number; whether it is new."""
+        # Python's ints are unbounded, so a page of 1,024 numbers is one int used as a set of bits.
         page, bit = number >> _PAGE_BITS, 1 << (number & ((1 << _PAGE_BITS) - 1))
         found = self._pages.get(page, 0)
         self._pages[page] = found | bit

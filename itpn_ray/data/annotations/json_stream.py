@@ -11,6 +11,7 @@ from itpn_ray.data.sources.text import encoding_of
 
 _CHUNK = 4 << 20
 _BLANK = " \t\r\n"
+# Only before one of these is a value known to have ended.
 _AFTER = frozenset(",:]}" + _BLANK)
 
 
@@ -95,6 +96,8 @@ class _Text:
             try:
                 value, end = self._parse(self._text, self._at)
             except json.JSONDecodeError:
+                # It may only be that the value is not whole in
+                # memory yet: more text, then again from its start.
                 if self._ended:
                     raise
             else:
@@ -111,5 +114,6 @@ class _Text:
             encoding, mark = encoding_of(data)
             self._decoder = codecs.getincrementaldecoder(encoding)()
             data = data[mark:]
+        # What has been passed is dropped, so memory holds one chunk and one value.
         self._text = self._text[self._at :] + self._decoder.decode(data, final=self._ended)
         self._at = 0

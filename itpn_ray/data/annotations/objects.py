@@ -60,6 +60,7 @@ def read_objects(shard: Shard, row: int) -> Objects:
         size=(found["height"], found["width"]),
         ids=np.array(found["object_ids"], dtype=np.int64),
         classes=np.array(found["classes"], dtype=np.int64),
+        # Without objects the array is (0,), which needs its second axis.
         boxes=np.array(found["boxes"], dtype=np.float64).reshape(-1, 4),
         areas=np.array(found["areas"], dtype=np.float64),
         crowds=np.array(found["crowds"], dtype=np.bool_),
@@ -178,9 +179,11 @@ def check_masks(dataset: ShardedDataset) -> None:
     Raises:
         DataError: as said.
     """
+    # Shard by shard, until a mask is found: nearly always the first one answers.
     for number in range(len(dataset.shards)):
         table = dataset.shard(number).table(["polygons", "runs"])
         chunks = [chunk for column in table.columns for chunk in column.chunks]
+        # Of each object the number of parts or of run lengths; one above 0 is enough.
         if any(np.any(chunk.flatten().value_lengths()) for chunk in chunks):
             return
     raise DataError(

@@ -20,6 +20,7 @@ def clip(outline: Array, normal: Array, limit: float) -> Array:
     A polygon that falls into several pieces stays one, joined along the cut by lines without area.
     """
     depth = outline @ normal - limit
+    # The corner after each corner, and its depth: together the edges.
     there, beyond = np.roll(outline, -1, axis=0), np.roll(depth, -1)
     # A corner on the line itself stays, and is no crossing: it would come twice.
     crosses = ((depth < 0) & (beyond > 0)) | ((beyond < 0) & (depth > 0))
@@ -35,6 +36,7 @@ def clip_to_box(outline: Array, box: Array) -> Array:
     """The part of a polygon inside a box, (4,) x1, y1, x2, y2."""
     for axis in (0, 1):
         normal = np.eye(2)[axis]
+        # x >= x1 is -x <= -x1: both sides of an axis by the same function.
         outline = clip(outline, -normal, -box[axis])
         outline = clip(outline, normal, box[2 + axis])
     return outline

@@ -28,6 +28,7 @@ def decode(runs: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     lengths = np.asarray(runs, dtype=np.int64)
     if lengths.sum() != height * width or (lengths < 0).any():
         raise ValueError(f"run lengths of {lengths.sum()} pixels for {width} x {height}")
+    # Runs alternate and begin with unmarked pixels.
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(width, height).T  # columns first
 
@@ -36,13 +37,16 @@ def encode(mask: NDArray[np.bool_]) -> list[int]:
     """The run lengths of a mask (H, W)."""
     flat = mask.T.reshape(-1)  # columns first
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    # The places where a run begins, and the end of the last one.
     edges = np.concatenate([[0], changes, [len(flat)]])
     runs: list[int] = np.diff(edges).tolist()
+    # COCO's runs begin with the unmarked, of which there may be none.
     return [0, *runs] if flat[0] else runs
 
 
 def bounds(runs: Sequence[int], height: int) -> list[float]:
     """x1, y1, x2, y2 around what run lengths mark, in pixels; they must mark something."""
+    # Ends of the marked runs, counted down the columns.
     ends = np.cumsum(np.asarray(runs, dtype=np.int64))[1::2]
     lengths = np.asarray(runs[1::2], dtype=np.int64)
     first, last = (ends - lengths)[lengths > 0], (ends - 1)[lengths > 0]  # pixels, columns first
@@ -68,6 +72,7 @@ def from_text(text: str) -> list[int]:
         if code & _MORE:
             continue
         if code & _SIGN:
+            # The sign bit of the last digit extends to all higher bits, as in two's complement.
             value -= 1 << shift
         # The first three lengths are written as they are, as COCO's tools have it.
         runs.append(value + runs[-2] if len(runs) > 2 else value)
@@ -86,6 +91,7 @@ def to_text(runs: Sequence[int]) -> str:
         while more:
             code = value & (_MORE - 1)
             value >>= 5
+            # Done when what is left is all sign: 0, or -1 where the digit's own sign bit is set.
             more = value != (-1 if code & _SIGN else 0)
             text.append(chr((code | (_MORE if more else 0)) + _OFFSET))
     return "".join(text)

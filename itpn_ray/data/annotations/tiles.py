@@ -36,6 +36,8 @@ def read_tile(shard: Shard, row: int) -> TileObjects:
     found = shard.fields(row, ("difficult", "origin"))
     x, y = found["origin"]
     outlines = [parts[0] if parts else [] for parts in objects.polygons]
+    # A turned box has four corners; NaN lets `tile_faults`
+    # name a damaged one instead of failing here.
     outlines = [outline if len(outline) == 8 else [np.nan] * 8 for outline in outlines]
     return TileObjects(
         **vars(objects),

@@ -127,8 +127,10 @@ def _framed(file: AnnotatedSplit, frames: NDArray[np.int32]) -> ObjectSet:
         frames: (rows, 2) width and height of its images, 0 where an image cannot be used.
     """
     objects = file.objects
+    # `image_ids` ascend, and all of the rows' ids are among them.
     at = np.searchsorted(objects.image_ids, file.rows.column("image_id").to_numpy())
     whole = objects.frames.copy()
+    # Sizes from the annotation file win; the image's own fill what it does not tell.
     whole[at] = np.where(whole[at] > 0, whole[at], frames)
     return replace(objects, frames=whole)
 

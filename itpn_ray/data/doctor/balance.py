@@ -9,10 +9,12 @@ import numpy as np
 
 def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
     """The rarest and the commonest class, the median, and classes that do not occur."""
+    # Stable: of equal counts the first class is named.
     order = np.argsort(counts, kind="stable")
     low, high = int(order[0]), int(order[-1])
     empty = list(counts).count(0)
     there = [count for count in counts if count]
+    # Classes without an image are left out: their ratio would be infinite.
     uneven = f"; {max(there) / min(there):.0f} to 1" if there and max(there) > min(there) else ""
     share = counts[high] / max(sum(counts), 1)
     return (

@@ -62,6 +62,7 @@ class FaultList:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        # Named by process, so that two scans of one target do not write into one draft.
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._counts: Counter[str] = Counter()
         self._first: dict[str, Fault] = {}
@@ -90,6 +91,7 @@ class FaultList:
     def add(self, split: str, fault: Fault) -> None:
         """Count a fault and write it down."""
         self._counts[fault.kind] += 1
+        # One example a kind is kept in memory; the rest is in the file only.
         self._first.setdefault(fault.kind, fault)
         self._writer.writerow((split, fault.file, fault.entry, fault.kind, fault.reason))
 

@@ -20,6 +20,7 @@ from itpn_ray.data.sources.base import Source
 from itpn_ray.data.store.shards import Shard
 
 _CHUNK = 64  # images whose bytes are in memory
+# Preparation's rules without its resizing: what is judged is the image as it lies there.
 _RULES = ImageRules(max_side=None, quality=90, max_pixels=PrepareConfig.max_pixels)
 
 
@@ -35,6 +36,7 @@ def check_files(source: Source, rows: pa.Table, pool: Executor) -> Iterator[Fram
         For each row the size that its annotations mean, or why the image cannot be used.
     """
     for batch in rows.to_batches(max_chunksize=_CHUNK):
+        # Read in this thread, decoded in the pool.
         files = list(source.read(pa.Table.from_batches([batch])))
         yield from pool.map(_check_file, batch.to_pylist(), files)
 
@@ -48,6 +50,7 @@ def _check_file(row: Mapping[str, Any], data: bytes | OSError) -> Frame | Fault:
         image = reencode(data, _RULES)
     except RejectedError as error:
         return fault(kind=kinds.UNREADABLE, reason=str(error))
+    # Kept apart from decoding errors: the image itself is fine, its annotations mean another one.
     try:
         frame, _ = framed(row, image)
     except RejectedError as error:

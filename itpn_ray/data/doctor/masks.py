@@ -102,6 +102,7 @@ def mask_doctor(
         for split, rows in listing.splits.items():
             for batch in rows.to_batches(max_chunksize=_CHUNK):
                 table = pa.Table.from_batches([batch])
+                # Masks are read by a listing of their own, in step with their images.
                 files = zip(source.read(table), source.read(mask_files(table)), strict=True)
                 examine = partial(_examine, listing.masks)
                 for found in pool.map(examine, batch.to_pylist(), list(files)):

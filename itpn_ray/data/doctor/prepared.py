@@ -149,7 +149,9 @@ def doctor(
         for name, split in manifest.splits.items():
             parts: list[Digests] = []
             broken: list[tuple[str, str]] = []
+            # Anew for each split: numbers are unique within one only.
             repeats = Repeats()
+            # `map` keeps the order of the shards, which the digests' rows and the repeats rely on.
             examined = pool.map(partial(_examine, store, name, manifest), split.shards)
             for shard, found in zip(split.shards, examined, strict=True):
                 parts.append(found.digests)
@@ -161,6 +163,7 @@ def doctor(
             if manifest.kind in WITH_OBJECTS and not any(split.class_counts):
                 reason = f"{name} has not one object"
                 faults.add(name, Fault(file=name, entry="", kind=kinds.NO_OBJECT, reason=reason))
+            # Rows of broken shards are there too, as zeros: places in this array are sample ids.
             digests[name] = np.concatenate(parts)
             splits[name] = SplitHealth(
                 count=split.count,
@@ -173,6 +176,7 @@ def doctor(
     paths = _Paths(uri, manifest)
     # Groups are in the order train, val, test: the first is the one training has seen.
     leaks = [(group[0], at) for group in groups for at in leaked(group)]
+    # By the copy's place, so that the list of faults does not depend on hash values.
     for original, at in sorted(leaks, key=lambda leak: leak[1]):
         reason = f"is {paths[original]} of {original[0]} too"
         faults.add(at[0], Fault(file=paths[at], entry="", kind=kinds.LEAK, reason=reason))
@@ -212,6 +216,7 @@ def _examine(store: ObjectStore, split: str, manifest: Manifest, info: ShardInfo
         with _local(store, key) as path:
             with path.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
+            # Before the shard is opened: a changed file must not be read as if it were sound.
             if found != info.sha256:
                 raise DataError(key, None, _CHANGED, "Prepare the data again")
             shard = Shard(path)
@@ -222,6 +227,7 @@ def _examine(store: ObjectStore, split: str, manifest: Manifest, info: ShardInfo
     except (OSError, DataError) as error:
         reason = error.cause if isinstance(error, DataError) else str(error)
         return _ShardFindings(
+            # A place for every row, so that later shards keep their sample ids.
             digests=np.zeros(info.rows, dtype=np.uint64),
             broken=reason,
             faults=[Fault(file=key, entry="", kind=kinds.SHARD, reason=reason)],
@@ -267,9 +273,11 @@ def equal_images(digests: dict[str, Digests]) -> list[list[Sample]]:
     every = np.concatenate(list(digests.values()))
     split = np.repeat(np.arange(len(names)), [len(part) for part in digests.values()])
     row = np.concatenate([np.arange(len(part)) for part in digests.values()])
+    # Stable: equal digests stay in the order of the splits and samples.
     order = np.argsort(every, kind="stable")
     # 0 stands for images of broken shards: these are not equal to each other.
     order = order[every[order] > 0]
+    # Within equal digests the differences are 0; an edge lies wherever they are not.
     edges = np.flatnonzero(np.diff(every[order])) + 1
     groups = [group for group in np.split(order, edges) if len(group) > 1]
     return [[(names[split[at]], int(row[at])) for at in group] for group in groups]
@@ -306,6 +314,7 @@ def _sides(dataset: ShardedDataset) -> tuple[int, int, int]:
 
 def _quarantine(store: ObjectStore) -> dict[str, int]:
     try:
+        # newline="" leaves line ends inside quoted fields as they were written.
         text = store.read_bytes(QUARANTINE).decode()
         rows = csv.DictReader(io.StringIO(text, newline=""))
         return dict(Counter(row["reason"] for row in rows))

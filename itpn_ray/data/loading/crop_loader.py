@@ -65,6 +65,7 @@ class _Crops:
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             part = {name: tensor[start:stop] for name, tensor in batch.items()}
             ids = part["sample_id"].numpy()
+            # Repeats of an image have ids of their own; rows, labels and pixels are the same.
             rows = ids % count
             draw(ids, rows, part)
             if features is not None:
@@ -91,6 +92,7 @@ class _Crops:
 
     def _empty(self, ids: Ids, size: int) -> HostBatch:
         dataset, features = self._reader.dataset, self._features
+        # Not zeroed: a square crop covers every pixel of its place.
         pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self._pin)
         teacher = {} if features is None else {"teacher": features.empty(len(ids), self._pin)}
         return teacher | {
@@ -296,6 +298,7 @@ class ViewLoader:
         Raises:
             DataError: an image cannot be decoded; it carries the image's path.
         """
+        # The last batch ends at `stop`, whatever the batch size leaves.
         edges = [*range(start, stop, self._batch), stop]
         batches = [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise(edges)]
         if self._views is None:

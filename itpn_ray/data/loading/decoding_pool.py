@@ -31,6 +31,8 @@ class Pending:
 
     def result(self) -> HostBatch:
         """Wait until the batch is full; raises what a thread raised."""
+        # In order: the first fault of the batch is raised,
+        # not that of whichever thread was fastest.
         for task in self.tasks:
             task.result()
         return self.batch if self.finish is None else self.finish(self.batch)
@@ -46,6 +48,7 @@ class DecodePool:
 
     def __init__(self, threads: int) -> None:
         keep_pages()
+        # The threads and this one: the count is put back once each of them has its own.
         started = threading.Barrier(threads + 1)
 
         def begin() -> None:
@@ -55,6 +58,7 @@ class DecodePool:
             torch.set_num_threads(1)
             started.wait()
 
+        # The process's count, put back below: setting a thread's count overwrites it.
         compute_threads = torch.get_num_threads()
         self._executor = ThreadPoolExecutor(threads, "decode", initializer=begin)
         for _ in range(threads):
@@ -94,6 +98,7 @@ def run_ahead(begun: Generator[Pending, None, None], ahead: int) -> Iterator[Hos
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        # Reached on errors and when the caller stops early, too.
         finally:
             for batch in pending:
                 batch.cancel()

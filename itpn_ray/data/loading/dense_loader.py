@@ -118,6 +118,7 @@ class DenseEvalLoader(ABC, Generic[R]):
 
     def __len__(self) -> int:
         """Batches of this rank; ranks may differ by one."""
+        # Rounded up: the last batch may be smaller.
         return -(-len(self._rows) // self._batch)
 
     def __iter__(self) -> Iterator[HostBatch]:

@@ -168,6 +168,8 @@ class FolderWorker:
             for row, pixels in zip(found, decoded, strict=True)
             if isinstance(pixels, Tensor)
         ]
+        # The predictor sees only what could be decoded;
+        # answers are handed back to their rows in order.
         answers = iter(self._predict(images) if images else ())
         return [
             _outcome(row, next(answers), pixels)
@@ -219,6 +221,7 @@ def answer_folder(
     tasks = [to_bytes(rows.slice(start, size)) for start in range(0, len(rows), size)]
     with start_ray(ray) if workers else nullcontext():
         if workers and not is_s3(job.uri):
+            # One file stands for all: a worker that sees it sees the folder.
             first = rows.column("file")[0].as_py()
             require_seen("folder", job.uri, first, "Copy it to s3://BUCKET/PREFIX")
         sent = ship(job.weights) if workers else None

@@ -90,6 +90,8 @@ class ImageReader:
             for ids in _TRANSPORTS[self._config.transport](passage.instructions):
                 for remote in (self.remote, passage.beside):
                     if remote is not None:
+                        # Batches before `number - ahead` have been handed
+                        # out, so nobody reads their shards any more.
                         remote.advance(number, number - ahead)
                 # Made at the first batch: a loader that is only asked its length has no threads.
                 pool = self._pool = self._pool or DecodePool(self._config.threads)
@@ -101,6 +103,7 @@ class ImageReader:
         count = len(self.dataset)
         ids = passage.instructions
         if self.remote is not None:
+            # Shards know rows; sample ids of repeats are folded back to them.
             self.remote.plan([part % count for part in (*ids, *passage.upcoming)], first)
         if passage.beside is not None:
             passage.beside.plan([part % count for part in ids], first)

@@ -68,6 +68,7 @@ class TrainOrder:
                 "optim.global_batch",
                 self.global_batch,
                 f"the training split holds {self.count} images, so an epoch would have 0 steps",
+                # Even, so that no sample is left without its mixing partner.
                 f"Use at most {self.count - self.count % 2}",
             )
 
@@ -86,9 +87,11 @@ class TrainOrder:
         rows = self._rows(epoch)
         steps, size = self.steps_per_epoch, self.global_batch
         if self.repeats == 1:
+            # Reshaped without the rest: an epoch is whole batches only.
             return rows[: steps * size].reshape(steps, size)
         positions = np.arange(steps * size)
         repeat = positions % self.repeats
+        # Copies of a row lie side by side, so they share a global batch, but for those at its ends.
         ids = rows[positions // self.repeats] + repeat * self.count
         # Within a batch the copies come apart, so that no image is mixed with its own copy.
         apart = np.argsort(repeat.reshape(steps, size), axis=1, kind="stable")
@@ -102,7 +105,9 @@ class TrainOrder:
         shards = len(self.starts) - 1
         turn = np.empty(shards, np.int64)  # a shard's place in this epoch's order of shards
         turn[permutation(self.seed, epoch, shards, Stream.SHARDS)] = np.arange(shards)
+        # The shard of each row: the last one that starts at or before it.
         shard = np.searchsorted(self.starts, rows, side="right") - 1
+        # Stable, so that inside a window rows keep the random order of the epoch.
         return rows[np.argsort(turn[shard] // self.window, kind="stable")]
 
 

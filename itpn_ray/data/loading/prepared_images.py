@@ -80,6 +80,7 @@ class SplitWorker:
         index, inside = self._dataset.locate(row)
         shard = self._dataset.shard(index)
         path = str(shard.fields(inside, ["path"])["path"])
+        # Numbered from 1, as images of folders are.
         return FolderImage(
             number=row + 1, path=path, pixels=self._decode(shard.image(inside), path)
         )
@@ -107,6 +108,7 @@ def answer_split(
     Raises:
         DataError: a shard is damaged, or an image cannot be decoded.
     """
+    # As in `image_folder`: a worker's share in tasks of at most eight batches, rounded up.
     size = job.batch * min(_BATCHES_A_TASK, -(-count // (job.batch * max(1, workers))))
     tasks = [(start, min(count, start + size)) for start in range(0, count, size)]
     with start_ray(ray) if workers else nullcontext():

@@ -104,12 +104,14 @@ def _crop_sights(
         image_size=config.image_size,
         augment=config.augment,
         seed=config.seed,
+        # One global batch is the whole sheet.
         global_batch=config.images,
     )
     batch = next(loader.epoch(config.epoch))
     loader.close()
     ids = batch["sample_id"].numpy()
     rows = [dataset[i] for i in (ids % len(dataset)).tolist()]
+    # Drawn again as the loader drew them: crops are a function of seed, epoch and sample id.
     boxes = random_resized_crops(
         [row["width"] for row in rows],
         [row["height"] for row in rows],
@@ -153,10 +155,12 @@ def _detection_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterato
     )
     for sample_id, row, view in zip(ids.tolist(), rows, views, strict=True):
         image = _decoded(row)
+        # An image without objects has no boxes: (0,) -> (0, 4).
         boxes = torch.tensor(row["boxes"], dtype=torch.float64).reshape(-1, 4)
         masks = _masks(row)
         colours = [class_colour(label) for label in row["classes"]]
         moved, kept = view.boxes(boxes)
+        # `fromkeys` drops repeats and keeps the order.
         names = [dataset.classes[label] for label in dict.fromkeys(row["classes"])]
         yield PreviewImage(
             sample_id=sample_id,
@@ -251,6 +255,7 @@ def _mask_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[Pre
 def _tinted(image: Tensor, mask: Mask) -> Tensor:
     """An image (3, H, W) in the colours of its mask (H, W); ignored pixels are grey."""
     colours = np.array([_GREY, *map(class_colour, range(int(mask.max()) + 1))], np.float32)
+    # Class -1 takes the first colour, grey: (H, W) -> (H, W, 3) -> (3, H, W).
     tint = torch.from_numpy(colours[mask.astype(np.int64) + 1]).permute(2, 0, 1)
     return (0.45 * image + 0.55 * tint).byte()
 
@@ -280,6 +285,7 @@ def _masks(row: dict[str, Any]) -> Tensor:
 
 def _hide(crop: Tensor, hidden: npt.NDArray[np.bool_]) -> Tensor:
     """The crop (3, S, S) with its hidden patches grey; ``hidden`` (L,) row by row."""
+    # Patches form a square grid: L = side * side.
     side = round(len(hidden) ** 0.5)
     patch = crop.shape[1] // side
     grid = torch.from_numpy(hidden).reshape(side, side)
@@ -313,10 +319,12 @@ def _draw(
             x1, y1, x2, y2 = box
             # Right and lower edges lie beyond the last pixels of a box.
             edges = x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
+            # Black, one pixel wider, under the colour: outlines stay visible on any background.
             pen.rectangle(edges, outline=(0, 0, 0), width=3)
             pen.rectangle(edges, outline=colour, width=2)
     if corners is not None:
         for outline, colour in zip((corners.flatten(1) * scale).tolist(), colours, strict=True):
+            # Back to the first corner.
             closed = [*outline, *outline[:2]]
             pen.line(closed, fill=(0, 0, 0), width=3)
             pen.line(closed, fill=colour, width=2)

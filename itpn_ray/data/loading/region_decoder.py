@@ -22,6 +22,7 @@ _state = threading.local()
 _loading = threading.Lock()
 
 
+# Looked up once: the search walks the import path.
 @cache
 def installed() -> bool:
     """Whether parts of images can be decoded alone."""
@@ -58,6 +59,7 @@ def _decoder() -> tuple[Any, Any, Any]:
         decoder = codec.Decoder(
             backends=[codec.Backend(codec.BackendKind.CPU_ONLY)],
             device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
+            # The pool's threads decode in parallel already; a decoder needs no threads of its own.
             max_num_cpu_threads=1,
         )
         # Stored images are upright; what their EXIF says must not turn them again.
@@ -72,10 +74,12 @@ def _load() -> Any:
     assert spec is not None
     assert spec.origin is not None
     extensions = Path(spec.origin).parent / "extensions"
+    # The lock: environment variables and the import belong to the whole process.
     with _loading, tempfile.TemporaryDirectory() as folder:
         for library in extensions.glob("libjpeg_turbo_ext*"):
             (Path(folder) / library.name).symlink_to(library)
         before = os.environ.get(_EXTENSIONS)
+        # A path that the user has set wins.
         os.environ[_EXTENSIONS] = before or folder
         try:
             from nvidia import nvimgcodec  # type: ignore[import-untyped]

@@ -98,6 +98,7 @@ class SegmentationTrainLoader(DenseTrainLoader[MaskReader, SegmentationAugmentCo
         batch = {
             "image": _images(len(ids), side, side, self._pin),
             "size": torch.empty(len(ids), 2, dtype=torch.int64),
+            # Ignored all over: what the view does not cover must not be learned from.
             "mask": torch.full((len(ids), side, side), -1, dtype=torch.int16, pin_memory=self._pin),
             "sample_id": torch.from_numpy(ids.astype(np.int64)),
         }
@@ -108,6 +109,7 @@ class SegmentationTrainLoader(DenseTrainLoader[MaskReader, SegmentationAugmentCo
                 mask = self._reader.mask(row)
                 view = training_crop(mask, row, seed=self._seed, epoch=epoch, config=self._augment)
                 _place(batch, i, view, self._reader.decode(row))
+                # A mirrored mask has negative strides, which torch does not take.
                 seen = torch.from_numpy(view_mask(view, mask).copy())
                 batch["mask"][i, : view.out_height, : view.out_width] = seen
 
@@ -128,6 +130,7 @@ class SegmentationEvalLoader(DenseEvalLoader[MaskReader]):
         batch = {
             "image": _images(len(ids), *padded_sides(sizes), self._pin),
             "size": torch.from_numpy(sizes),
+            # At the size of the stored images: what is judged is not resized.
             "mask": torch.full(
                 (len(ids), *originals.max(0).tolist()),
                 -1,

@@ -58,8 +58,11 @@ class TrainStream(ABC):
     def _passages(self, first: int, last: int) -> Iterator[Passage]:
         """The steps epoch by epoch; each is drawn once the one before it has begun."""
         per_epoch = self.steps_per_epoch
+        # The last epoch counts too where `last` ends inside it: rounded up.
         for epoch in range(first // per_epoch, -(-last // per_epoch)):
+            # Only the first epoch may begin in its middle.
             begin = max(0, first - epoch * per_epoch)
+            # A stop beyond the epoch's end is cut off by the slice.
             ids = self._order.epoch(epoch)[begin : last - epoch * per_epoch, self._share]
             # Only remote shards are worth another permutation to know what comes after the epoch.
             remote = self._reader.remote is not None

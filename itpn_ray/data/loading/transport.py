@@ -38,6 +38,7 @@ def ray_transport(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     items = [
         {
             "ids": np.concatenate(batches[i : i + _ITEM_BATCHES]).astype(np.int64).tobytes(),
+            # Where each batch ends within the item, so that it can be cut back into batches.
             "ends": np.cumsum([len(ids) for ids in batches[i : i + _ITEM_BATCHES]]).tolist(),
         }
         for i in range(0, len(batches), _ITEM_BATCHES)
@@ -47,4 +48,5 @@ def ray_transport(batches: Sequence[Ids]) -> Generator[Ids, None, None]:
     for table in ray.get(dataset_of(items, ordered=True).to_arrow_refs()):
         for row in table.to_pylist():
             ids = np.frombuffer(row["ids"], dtype=np.int64)
+            # The last end is that of the whole: a cut there would give an empty batch.
             yield from np.split(ids, row["ends"][:-1])

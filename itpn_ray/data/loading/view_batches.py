@@ -59,6 +59,7 @@ V = TypeVar("V", bound=AnyView)
 
 def trim(batch: HostBatch, pad_to: int = PAD_TO) -> HostBatch:
     """A part of a batch, padded no more than a batch of its images alone would be."""
+    # (micro-batch, M) -> (1,): the objects of the image with most.
     most = (batch["label"] >= 0).sum(1).amax().view(1)
     # At once, for on a GPU the host waits for what it is told.
     *largest, objects = torch.cat([batch["size"].amax(0), most]).tolist()
@@ -102,9 +103,12 @@ class ViewBatches(Generic[V]):
 
         def fill(batch: HostBatch, start: int, stop: int) -> None:
             for i in range(start, stop):
+                # Without repeats a sample id is its row.
                 row, view = int(ids[i]), views[i]
                 seen = view.image(self._reader.decode(row))
                 batch["image"][i, :, : view.out_height, : view.out_width] = seen
+                # Tasks write different keys, and `finish` runs
+                # once all of them are done: no lock is needed.
                 found[i] = self._see(*self._reader.locate(row), view)
 
         def finish(batch: HostBatch) -> HostBatch:
@@ -129,6 +133,7 @@ class ViewBatches(Generic[V]):
 
     def _padded(self, found: Sequence[ViewObjects]) -> HostBatch:
         """The objects of B images, padded to the places of the one with most of them."""
+        # One place at least, as in `trim`.
         places = max(1, *(len(objects) for objects in found))
 
         def empty(*shape: int, value: float, dtype: torch.dtype) -> Tensor:

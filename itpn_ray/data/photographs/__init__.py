@@ -28,15 +28,19 @@ def unpack_photographs(out: str | Path) -> Path:
         ConfigError: it cannot be written.
     """
     target = Path(out)
+    # The folder gets its name last and whole: if it is there, it is complete.
     if target.is_dir():
         return target
+    # A draft of its own, should two processes unpack at once.
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with tarfile.open(ARCHIVE) as tar:
+            # filter="data" refuses entries that would lead out of the folder.
             tar.extractall(draft, filter="data")
         os.replace(draft, target)
     except OSError as error:
         raise ConfigError("out", str(out), f"cannot be written: {error}", "Give another") from error
+    # After the rename there is nothing left to remove.
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target

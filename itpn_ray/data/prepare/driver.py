@@ -79,13 +79,17 @@ def prepare(
     _check_places(config, store)
     listing = hold_out(source, source.listing(), config.holdout, config.seed)
     _tell(form, listing, say)
+    # Leftovers of programs are told above and are not counted as left out.
     listing = replace(listing, skipped=counted(listing.skipped))
     with TemporaryDirectory(prefix="itpn_ray-") as scratch:
         plans = list(plan_shards(listing, config, Path(scratch)))
         _check_objects(listing, plans, config)
+        # The plans' digests in order stand for all rows and settings of the whole data set.
         digest = hashlib.sha256("".join(plan.digest for plan in plans).encode()).hexdigest()
+        # Only now is the digest known that tells whether it is the same preparation.
         if store.exists(MANIFEST):
             manifest = _finished(config, digest)
+            # A process that was killed after the manifest has left its work.
             remove_work(store)
             return manifest
         check_writable(config.out)
@@ -99,6 +103,7 @@ def prepare(
                 max_side=config.max_side, quality=config.quality, max_pixels=config.max_pixels
             ),
         )
+        # One file stands for the source when other machines are asked whether they see it.
         file = next(iter(listing.splits.values())).column("file")[0].as_py()
         records = _make_shards(job, file, plans, config, progress, ray)
     problems = [problem for plan in plans for problem in plan.problems]
@@ -151,6 +156,7 @@ def _make_shards(
             store.put_file(plan.path, plan_key(plan.split, plan.index), move=True)
             waiting.append(place)
     workers = config.num_workers
+    # Both are generators: nothing is made before the loop below asks.
     making = job.make(waiting) if workers == 0 else _make_on_ray(job, file, waiting, workers, ray)
     try:
         with closing(making) as made:
@@ -225,6 +231,7 @@ def _check_places(config: PrepareConfig, store: ObjectStore) -> None:
     Raises:
         ConfigError: as said.
     """
+    # A slash behind both: /data/images2 does not lie in /data/images.
     source = join(open_store(config.source).uri, "")
     out = join(store.uri, "")
     if out.startswith(source):
@@ -252,6 +259,7 @@ def _remove_strays(store: ObjectStore, manifest: Manifest) -> None:
     """Remove shards of an earlier plan that was never finished."""
     for split in ("train", "val", "test"):
         known = manifest.splits[split].shards if split in manifest.splits else ()
+        # The index is written anew beside the shards and belongs to every plan.
         keep = {f"{split}/{shard.file}" for shard in known} | {f"{split}/{INDEX}"}
         for key in store.list(f"{split}/"):
             if key not in keep:

@@ -17,9 +17,11 @@ def is_plain_jpeg(data: bytes) -> bool:
     These are the JPEGs that every libjpeg decodes. ``False`` for anything else, also for bytes that
     are not a JPEG at all.
     """
+    # SOI, which every JPEG begins with.
     if data[:2] != b"\xff\xd8":
         return False
     at = 2
+    # A marker and its length are four bytes.
     while at + 4 <= len(data):
         if data[at] != 0xFF:  # stray bytes between segments: decoders search for the next marker
             at += 1
@@ -35,5 +37,6 @@ def is_plain_jpeg(data: bytes) -> bool:
         elif marker in _NO_LENGTH:
             at += 2
         else:
+            # The length counts its own two bytes, but not the marker's.
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False

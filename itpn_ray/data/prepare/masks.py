@@ -15,6 +15,7 @@ from itpn_ray.data.sources.reading import WHOLE_FILE
 
 def mask_files(rows: pa.Table) -> pa.Table:
     """A listing of the masks in the place of their images."""
+    # Masks are files of their own, read whole.
     sizes = pa.array([WHOLE_FILE] * len(rows), pa.int64())
     starts = pa.array([0] * len(rows), pa.int64())
     return pa.table({"file": rows.column("mask_file"), "offset": starts, "size": sizes})

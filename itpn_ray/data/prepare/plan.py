@@ -79,9 +79,11 @@ def plan_shards(listing: Listing, config: PrepareConfig, scratch: Path) -> Itera
         again = any(annotations is other for other in listed)
         listed += [annotations] if annotations is not None else []
         for index, (rows, problems) in enumerate(_pieces(listing, split, table, edges, scratch)):
+            # One chunk: how the table was cut must not change its bytes, and so the digest.
             data = to_bytes(rows.combine_chunks())
             path = scratch / f"{split}-{index:05d}.arrow"
             path.write_bytes(data)
+            # The settings in front: the same rows under other rules are another shard.
             digest = hashlib.sha256(f"{settings} {split} {index}".encode() + data)
             yield ShardPlan(
                 split=split,
@@ -121,16 +123,19 @@ def _pieces(
 def _count_objects(rows: pa.Table) -> int:
     if "classes" not in rows.column_names:
         return 0
+    # `flatten` respects the offsets of a slice, so only this shard's objects count.
     return sum(len(chunk.flatten()) for chunk in rows.column("classes").chunks)
 
 
 def _random_order(table: pa.Table, seed: int) -> NDArray[np.int64]:
     """A permutation of the rows; rows of a group stay together, in their order."""
+    # Apart from the held-out images, whose draws are seeded [seed, 0].
     rng = np.random.default_rng([seed, 1])
     if "group" not in table.column_names:
         return rng.permutation(table.num_rows)
     # Rows of a tar or a row group are read together, see `sources.base`: they stay together.
     groups = table.column("group").to_numpy()
+    # Whole groups change places; argsort by their new places keeps the rows inside in order.
     place = rng.permutation(int(groups.max()) + 1)
     return np.argsort(place[groups], kind="stable")
 
@@ -139,8 +144,10 @@ def _edges(table: pa.Table, config: PrepareConfig) -> list[int]:
     """First row of each shard, and the end: as many as rows and bytes demand, of equal length."""
     rows = table.num_rows
     sizes = table.column("size").to_numpy()
+    # A size below zero is unknown until the file is read.
     total = int(np.where(sizes < 0, _USUAL_SIZE, sizes).sum())
     # Rounded up by both limits, so that neither is passed.
     count = max(-(-rows // config.shard_rows), -(-total // (config.shard_mb << 20)))
+    # No more shards than rows: none would be empty.
     edges: list[int] = np.linspace(0, rows, min(count, rows) + 1).astype(int).tolist()
     return edges

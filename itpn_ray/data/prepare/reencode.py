@@ -160,6 +160,7 @@ def _normalise(image: Image.Image, data: bytes, rules: ImageRules, measured: boo
     upright, turn = _upright(image, rules)
     if max(upright.size) > _LONGEST_SIDE:
         raise RejectedError(f"a side of {max(upright.size)} pixels does not fit into a JPEG")
+    # Orientations from 5 on exchange width and height.
     if turn >= 5:
         width, height = height, width
     return EncodedImage(
@@ -265,6 +266,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16"):
         return _from_16_bits(np.asarray(image))
+    # Pillow opens some files of 16 bits in 32.
     if mode == "I" and image.format in ("PNG", "PPM"):
         return _from_16_bits(np.asarray(image))
     if mode in ("I", "F"):
@@ -306,6 +308,7 @@ def _format_of(data: bytes) -> str:
 
 def _what_else(data: bytes) -> str:
     """Why Pillow does not know a file, as far as its first bytes tell."""
+    # A short look at the head: failed downloads are mostly pages that say so.
     head = data[:256].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")):
         return "a web page or XML, not an image"

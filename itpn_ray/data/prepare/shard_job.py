@@ -91,7 +91,9 @@ class ShardRecord:
         self.widths.append(image.width)
         self.heights.append(image.height)
         self.kept += image.kept
+        # Segmentation counts pixels, detection objects, classification the image itself.
         counted = row.get("pixels") or Counter(row.get("classes", [row["label"]]))
+        # Classes below 0 stand for "no label" and have no count.
         for label, number in counted.items():
             if label >= 0:
                 self.class_counts[label] = self.class_counts.get(label, 0) + number
@@ -150,6 +152,7 @@ class ShardJob:
             OSError: the source or the output fails; a single unreadable file does not raise.
         """
         store = open_store(self.out)
+        # One thread: shards are brought to their place one after another, in order.
         with ThreadPoolExecutor(1) as background:
             before: Future[ShardRecord] | None = None
             before_at = "", 0
@@ -159,6 +162,8 @@ class ShardJob:
                     draft = self._write(store, split, index, digest)
                     record = background.submit(self._keep, store, split, index, *draft)
                 else:
+                    # Already done: found records take the same
+                    # way as new ones, and so keep the order.
                     record = Future()
                     record.set_result(found)
                 if before is not None:
@@ -179,6 +184,7 @@ class ShardJob:
                 for row, image in self._images(rows, split, record):
                     writer.append(row)
                     record.count(row, image)
+        # BaseException: an interrupt must not leave a draft either.
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -212,6 +218,7 @@ class ShardJob:
     ) -> Iterator[tuple[dict[str, Any], EncodedImage]]:
         """The shard's rows and their images; what cannot be used goes to the quarantine."""
         files = self.source.read(rows)
+        # Without masks something in their place, in step with the images.
         masks = self.source.read(mask_files(rows)) if self.masks else repeat(b"", len(rows))
         found = zip(_each(rows), files, masks, strict=True)
         for number, (row, data, mask) in enumerate(found):
@@ -288,6 +295,7 @@ def read_record(data: bytes) -> ShardRecord:
     """
     found = json.loads(data)
     shard = found.pop("shard")
+    # JSON turns the keys of an object into strings.
     found["class_counts"] = {int(label): n for label, n in found["class_counts"].items()}
     for name in ("quarantine", "left_out"):
         found[name] = [(path, reason) for path, reason in found[name]]
@@ -319,6 +327,7 @@ def scratch_path(store: ObjectStore) -> Path:
     name = f"{secrets.token_hex(8)}.tmp"
     path = store.local_path(f"{WORK}/{name}")
     if path is None:
+        # Remote stores get a copy; the draft itself lies in the machine's own temporary folder.
         return Path(tempfile.gettempdir()) / f"itpn_ray-{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

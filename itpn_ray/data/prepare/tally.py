@@ -55,6 +55,7 @@ class Tally:
         problems = [problem for plan in plans for problem in plan.problems]
         self._lost = len(problems)
         self._objects = sum(plan.objects for plan in plans) + self._lost
+        # Annotations alone may already be past the limit: told before an image is read.
         self._check(self._lost, self._objects, "objects", problems)
 
     def add(self, split: str, index: int, record: ShardRecord) -> None:
@@ -82,6 +83,7 @@ class Tally:
             )
 
     def _check(self, lost: int, total: int, what: str, listed: Sequence[tuple[str, str]]) -> None:
+        # A fraction of all that there is, not of what is done so far: early faults do not stop it.
         limit = 0 if self._config.strict else self._config.max_broken * total
         if lost <= limit or not listed:
             return

@@ -94,6 +94,7 @@ class FeatureJob:
                     writer.write(encode(batch["image"]))
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
+                # At the end of the file, which has just been read whole.
                 size = file.tell()
             store.put_file(path, piece.key, move=True)
         info = ShardInfo(file=piece.file, rows=stop - start, bytes=size, sha256=digest)
@@ -169,6 +170,7 @@ def write_features(
             waiting.append(piece)
         else:
             found[piece] = info
+    # Only training images are seen in several views; evaluation has one.
     views = {name: job.settings.views if name == TRAIN else 1 for name in datasets}
     total = sum(len(datasets[name]) * views[name] for name in datasets)
     made = (
@@ -220,6 +222,7 @@ def _recorded(job: FeatureJob, piece: Piece) -> ShardInfo | None:
         record = json.loads(store.read_bytes(piece.record_key))
     except FileNotFoundError:
         return None
+    # Settings or images have changed, or the shard was removed.
     if record["job"] != piece.digest or not store.exists(piece.key):
         return None
     return ShardInfo(**record["shard"])

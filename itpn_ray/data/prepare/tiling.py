@@ -41,6 +41,7 @@ def tile_places(width: int, height: int, side: int, gap: int) -> list[tuple[int,
 
 def _starts(whole: int, side: int, gap: int) -> list[int]:
     last = max(0, whole - side)
+    # The range stops before the last start, which is added; it may lie less than a step away.
     return [*range(0, last, side - gap), last]
 
 
@@ -57,11 +58,13 @@ def tiles(
         gap: pixels that neighbouring tiles share.
     """
     places = tile_places(*upright.size, side, gap)
+    # One tile of the whole image: a square that covers it.
     side = side or max(upright.size)
     shown = _shown(row["polygons"], places, side)  # (tiles, objects)
     for (x, y), fractions in zip(places, shown, strict=True):
         box = (x, y, min(x + side, upright.width), min(y + side, upright.height))
         part = upright.crop(box)
+        # Only a tile that is the whole image can keep the file's bytes.
         kept = whole.kept and part.size == upright.size
         image = replace(
             whole,
@@ -79,12 +82,16 @@ def _shown(
     polygons: list[list[list[float]]], places: list[tuple[int, int]], side: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """The fraction of each object's box that each tile shows, (tiles, objects)."""
+    # (n, 8) corners; (0,) where there is no object.
     corners = torch.tensor([parts[0] for parts in polygons], dtype=torch.float64)
     boxes = from_corners(corners.reshape(-1, 4, 2))  # (n, 5)
     corner = torch.tensor(places, dtype=torch.float64)  # (tiles, xy)
     squares = torch.full((len(places), 5), float(side), dtype=torch.float64)
+    # (tiles, 5): centre, sides and angle 0.
     squares[:, :2], squares[:, 4] = corner + side / 2, 0.0
+    # (1, n, 5) with (tiles, 1, 5) -> (tiles, n).
     shared = intersection(boxes[None], squares[:, None])
+    # No division by zero for a box without area.
     fractions = shared / (boxes[:, 2] * boxes[:, 3]).clamp(min=_LEAST_AREA)
     # The smallest box around four corners may reach where they do not, by rounding at least.
     corners = corners.reshape(-1, 4, 2)
@@ -98,10 +105,12 @@ def _objects(
 ) -> dict[str, Any]:
     """The columns of the objects of a tile."""
     chosen = np.flatnonzero(fractions > _LEAST_FRACTION).tolist()
+    # (4,): x, y, x, y
     shift = np.array(place * 2, dtype=np.float64)
     difficult = [row["crowds"][n] for n in chosen]
     return {
         **{name: [row[name][n] for n in chosen] for name in ("object_ids", "classes", "areas")},
+        # Tile coordinates: x and y of both corners, and below of all four.
         "boxes": [(np.array(row["boxes"][n]) - shift).tolist() for n in chosen],
         "polygons": [
             [(np.array(row["polygons"][n][0]) - np.tile(shift, 2)).tolist()] for n in chosen

@@ -51,6 +51,7 @@ def _names_in(fs: FileSystem, path: str) -> Names:
         return {
             int(each["name_ndx"]): str(each["name"]).strip()
             for each in objects
+            # Level 0 is the object itself; deeper levels are its parts, in masks of their own.
             if int(each["parts"]["part_level"]) == 0
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -73,12 +74,14 @@ def full_values(
     Raises:
         DataError: no object has any of the names.
     """
+    # Several numbers can share a name: `fromkeys` makes them one class.
     classes = tuple(chosen) or tuple(dict.fromkeys(names[number] for number in sorted(names)))
     labels = {name: label for label, name in enumerate(classes)}
     if not labels.keys() & set(names.values()):
         raise DataError(
             "prepare.classes", uri, "holds no object of these classes", "Give names of ADE20K's"
         )
+    # All numbers up to the largest, so that unnamed ones are known too, as ignored.
     numbers = range(max(names) + 1)
     return classes, MaskValues(
         values=tuple(numbers),

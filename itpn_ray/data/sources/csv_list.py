@@ -56,6 +56,7 @@ class CsvList(Source):
             for at, row in enumerate(table.rows)
         ]
         taken = np.array([not reason for reason in reasons])
+        # With labels, `_labels` refuses this itself and says what to do.
         if labels is None and not taken.any():
             raise DataError(
                 "prepare.source", self.uri, f"{paths[0]!r} is {reasons[0]}", "Check the list"
@@ -114,6 +115,7 @@ class CsvList(Source):
 
 def _labels(table: Table, column: int) -> list[str]:
     """The cells of the labels, each in one line."""
+    # Lists of classes have one name a line, so a name must not break.
     return [cell.replace("\n", " ") for cell in table.column(column)]
 
 

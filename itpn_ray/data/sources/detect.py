@@ -78,6 +78,7 @@ def open_source(config: PrepareConfig, say: Say = silent) -> tuple[str, Source]:
     if name == "auto":
         name = detect(config.source, say, unlabelled=config.unlabelled)
     for field, takers in _TAKERS.items():
+        # Readers of other packages judge the settings themselves.
         if getattr(config, field) and name in SOURCES and name not in takers:
             raise ConfigError(
                 f"prepare.{field}",
@@ -103,6 +104,7 @@ _TAKERS = {
     ),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
+    # The official tars have fixed names: there is nothing to say.
     "splits": tuple(name for name in SOURCES if name != "imagenet-tars"),
 }
 
@@ -128,6 +130,7 @@ def detect(uri: str, say: Say = silent, *, unlabelled: bool = False) -> str:
     names = {entry.name for entry in found}
     if names & {TRAIN, *TRAIN_22K}:
         return "imagenet-tars"
+    # Masks first: a folder that has objects too is none of theirs, see `mask_format`.
     if form := mask_format(fs, root):
         return form
     annotated = annotated_format(fs, root)
@@ -146,6 +149,7 @@ def _shards_or_folders(fs: FileSystem, root: str, say: Say) -> str:
         shards = [name for name in names if name.lower().endswith(ending)]
         if not shards:
             continue
+        # One more than decides: counting goes no further.
         images = count_images(fs, root, _MANY * len(shards) + 1)
         if not images:
             return form

@@ -79,6 +79,7 @@ def find_layout(fs: FileSystem, root: str, names: SplitNames, *, labelled: bool 
         if labelled:
             _refuse_lookalikes(fs, root, folders)
         return Layout({"train": (root,)}, inner=True)
+    # Folders without any image, such as docs/, decide nothing.
     others = [e for e in folders if e not in named and count_images(fs, e.path, 1)]
     splits = {str(names.of_name(entry.name)) for entry in named}
     # "train" among "car" and "bus" is the vehicle, as long as there are images in all of them.
@@ -102,6 +103,7 @@ def _refuse_lookalikes(fs: FileSystem, root: str, folders: Sequence[Entry]) -> N
     found = [children(fs, entry.path) for entry in folders]
     inside = [{entry.name for entry in entries if entry.is_folder} for entries in found]
     largest = max(inside, key=len)
+    # A class may be missing from a split, so subsets of the largest count as the same.
     same = all(len(names) > 1 and names <= largest for names in inside)
     if any(map(split_of_name, largest)):  # splits inside of class folders
         return
@@ -168,6 +170,7 @@ def _given(
         for entry in inside
         if not any(f"{path}/".startswith(f"{entry.path}/") or path == root for path in taken)
     ]
+    # With the root itself among the splits nothing lies beside them.
     beside = () if root in taken else beside
     return Layout({s: tuple(folders[s]) for s in SPLITS if s in folders}, (*beside, *skipped))
 
@@ -248,6 +251,7 @@ def left_beside(fs: FileSystem, root: str, folders: Sequence[str]) -> list[tuple
 
 def lists_beside(fs: FileSystem, root: str, split: str, folders: Sequence[str]) -> list[str]:
     """Text files that may hold the labels of a split: in its folders, or at the root by name."""
+    # The folder above a split too, unless it is the root, whose files must name the split.
     above = {dirname(folder) for folder in folders if dirname(folder) != root}
     near = [name for folder in (*folders, *sorted(above)) for name in _lists(fs, root, folder)]
     return near + [name for name in _lists(fs, root, root) if split_of_file(name) == split]

@@ -172,6 +172,7 @@ class _Reading:
         if split == "test":
             reason = f"left out: its {table.num_rows} images have no labels"
             self._skipped.append((split, reason))
+            # Without a row the split falls out.
             return table.slice(0, 0)
         raise DataError(
             "prepare.source",
@@ -235,6 +236,7 @@ def _list(
 ) -> pa.Table:
     """The listing of one split; classes in order, files sorted."""
     rows = Rows()
+    # Ordered by class, then by folder: a class's images lie together wherever they come from.
     places = [
         (f"{folder}/{name}", label) for label, name in enumerate(classes) for folder in folders
     ] or [(folder, -1) for folder in folders]

@@ -80,10 +80,12 @@ class ImageNetTars(Source):
                     path, member.name, "lies in no tar or folder of a class", "Download it again"
                 )
             rows.add(member.name, path, offset=member.offset, size=member.size)
+            # The inner tar, or the folder, that the image lies in is its class.
             wnids.append(basename(member.name.split("/")[-2]).removesuffix(".tar"))
         classes = read_classes(self.classes) if self.classes else tuple(sorted(set(wnids)))
         check_classes(classes, self.uri)
         table = with_labels(rows.table(), label_numbers(wnids, classes, self.uri)[1])
+        # A tar's own order is nobody's: sorted, the listing depends on names alone.
         return table.sort_by([("label", "ascending"), ("path", "ascending")]), classes
 
     def _val(
@@ -104,6 +106,7 @@ class ImageNetTars(Source):
         rows = Rows()
         for member in _files(fs, path, skipped):
             rows.add(member.name, path, offset=member.offset, size=member.size)
+        # By name, the order in which lists give the labels.
         table = rows.table().sort_by("path")
         found = read_labels(labels, table.column("path").to_pylist())
         return with_labels(table, label_numbers(found, classes, labels)[1])

@@ -47,9 +47,11 @@ def as_label(value: object, where: str, hint: str) -> Label | None:
         return str(value).lower()
     if isinstance(value, str):
         text = value.strip()
+        # The length first: Python refuses to convert texts of thousands of digits.
         if text.isdecimal() and (len(text) > len(str(_LARGEST)) or int(text) >= _LARGEST):
             raise DataError(where, short(text), "is too large for a class number", hint)
         return text or None
+    # Infinity fails the second test; `int` of it would raise.
     if isinstance(value, int | float) and abs(value) < _LARGEST and value == int(value):
         return int(value)
     raise DataError(where, short(value), "is neither a class number nor a class name", hint)

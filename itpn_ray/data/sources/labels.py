@@ -36,6 +36,7 @@ def label_numbers(
     """
     words = [str(label) for label in found]
     numbers = _numbers(found)
+    # Names win over numbers: a class may be called "3".
     if names and set(words) <= set(names):
         numbers = None
     if numbers is None:
@@ -96,6 +97,7 @@ def without_empty(
     if not empty or not len(there):
         return classes, dict(splits), []
     renumbered = {
+        # Each label's place among those that are left.
         split: with_labels(table, np.searchsorted(there, labels[split]).astype(np.int32))
         for split, table in splits.items()
     }

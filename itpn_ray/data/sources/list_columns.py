@@ -164,5 +164,6 @@ def _by_folders(table: Table, column: int, names: SplitNames) -> tuple[list[str 
 
 def _common(folders: Sequence[str]) -> str:
     """The folder in which all of these lie."""
+    # `commonpath` refuses absolute and relative paths together, and of one folder it is all.
     absolute = {folder.startswith("/") for folder in folders}
     return os.path.commonpath(folders) if len(absolute) == 1 and len(folders) > 1 else ""

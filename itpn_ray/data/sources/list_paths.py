@@ -34,6 +34,7 @@ def find_files(fs: FileSystem, folder: str, paths: Sequence[str]) -> list[str]:
         files = [_file(path, folder, how) for path in tried]
         infos = fs.get_file_info([file for file in files if can_be_file(file)])
         count = sum(info.type == FileType.File for info in infos)
+        # Strictly more: among equals the way that changes least wins.
         if count > most:
             best, most = how, count
     return [_file(path, folder, best) for path in paths]
@@ -56,11 +57,13 @@ def _file(path: str, folder: str, how: int | None) -> str:
         return path.removeprefix("s3://")
     if how is not None:
         parts = _parts(path)
+        # The file's own name is always kept.
         return "/".join([folder, *parts[min(how, len(parts) - 1) :]])
     return path if path.startswith("/") else f"{folder}/{path}"
 
 
 def _parts(path: str) -> list[str]:
     """The parts of a path, without a drive and without what names no folder."""
+    # "C:\\" begins with a drive; a colon elsewhere belongs to a name.
     parts = re.sub(r"^[A-Za-z]:(?=[\\/])", "", path).replace("\\", "/").split("/")
     return [part for part in parts if part not in ("", ".")] or [path]

@@ -53,6 +53,7 @@ def _without_numbers(lines: list[str]) -> list[str]:
             found = [form.fullmatch(line) for line in lines[first:]]
             names = {int(match["number"]): match["name"] for match in found if match}
             numbers = sorted(names)
+            # Only a whole count is a numbering: "7 dwarfs" begins with a number too.
             if len(names) == len(found) and numbers in _counts(len(found)):
                 return [names[number] for number in numbers]
     return lines
@@ -109,6 +110,7 @@ def find_labels(
 def _name_images(lines: Sequence[str], names: Sequence[str]) -> bool:
     """Whether lines name images, by a look at the first two."""
     keys = {_key(name) for name in names}
+    # Two, as the first may be a header.
     words = [word for line in lines[:2] for word in re.split(r"[\s,;|\"]+", line)]
     return any(is_image_name(word) or _key(word) in keys for word in words)
 
@@ -118,6 +120,7 @@ def _by_name(table: Table, names: Sequence[str], uri: str) -> list[str]:
     path, label = _columns(table, set(keys))
     labels = {_key(row.cells[path]): row.cells[label] for row in table.rows}
     if table.header and table.header[label].casefold() == "predictionstring":
+        # Kaggle's cells have the class first and boxes behind it.
         labels = {key: value.split(maxsplit=1)[0] for key, value in labels.items() if value}
     missing = [key for key in keys if not labels.get(key)]
     if missing:
@@ -137,6 +140,7 @@ def _columns(table: Table, keys: set[str]) -> tuple[int, int]:
         cells = table.rows[0].cells
         path = next((at for at, cell in enumerate(cells) if _key(cell) in keys), 0)
     if label is None:
+        # Without a header the class stands behind the file name; where that comes last, in front.
         label = path + 1 if path + 1 < table.width else 0
     if label == path:
         raise DataError(table.uri, None, "holds no labels", "Give lines of file name and class")
@@ -171,6 +175,7 @@ def _devkit_labels(uri: str) -> list[str]:
             truth = kit.extractfile(files[_GROUND_TRUTH])
             assert table is not None
             assert truth is not None
+            # squeeze_me: else every field would be an array in an array.
             synsets = loadmat(io.BytesIO(table.read()), squeeze_me=True)["synsets"]
             numbers = truth.read().split()
         wnid = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}

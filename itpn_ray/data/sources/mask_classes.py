@@ -51,6 +51,7 @@ def cityscapes(*, train_ids: bool) -> MaskValues:
     """Masks of Cityscapes: label ids, or train ids from 0 with 255 for what is ignored."""
     if train_ids:
         return numbered(len(CITYSCAPES), first=0, ignored=(255,))
+    # Every id is ignored but those that the next line gives a class.
     ignored = dict.fromkeys((*_CITYSCAPES_IDS, 255), IGNORED)
     return _values({**ignored, **{id_: n for n, id_ in enumerate(CITYSCAPES.values())}})
 
@@ -91,6 +92,7 @@ def read_palette(uri: str) -> tuple[tuple[str, ...], MaskValues]:
         if packed in values:
             raise DataError(uri, line, "has the colour of an earlier line", "Give each its own")
         ignored = name.lower() in _IGNORED_NAMES
+        # Labels count only the colours that are not ignored.
         values[packed] = IGNORED if ignored else len(names)
         names += [] if ignored else [name]
     return tuple(names), _values(values, coding="colours")

@@ -115,6 +115,7 @@ class MaskSource(Source):
         if self.palette:
             return mask_classes.read_palette(self.palette)
         if self.form == "cityscapes":
+            # `_cityscapes` has chosen the masks by their names; the values follow it.
             train_ids = any("Train" in each.mask_end for each in folders.values())
             values = mask_classes.cityscapes(train_ids=train_ids)
             return tuple(mask_classes.CITYSCAPES), values
@@ -170,6 +171,7 @@ def _pairs(
         if folders.names is not None and key not in folders.names:
             continue
         problem = why_not(entry)
+        # Taken out: what stays at the end is the mask of no image.
         mask = None if problem else masks.pop(key, None)
         if problem or mask is None or mask.problem:
             missing = (
@@ -186,6 +188,7 @@ def _pairs(
             mask_file=mask.path,
             mask_segments="",
         )
+    # With a list of names, masks of other splits are left over rightly.
     if folders.names is None:
         skipped += [
             (relpath(mask.path, root), "is the mask of no image") for mask in masks.values()
@@ -299,5 +302,6 @@ def mask_format(fs: FileSystem, root: str) -> str:
     if found or not {"images", "annotations"} <= names:
         return found
     listed = [entry.name.lower() for entry in files_below(fs, f"{root}/annotations")]
+    # COCO keeps JSON files in annotations/, perhaps with masks beside them.
     is_ade = any(name.endswith(".png") for name in listed)
     return "ade20k" if is_ade and not any(name.endswith(".json") for name in listed) else ""

@@ -49,6 +49,7 @@ class PanopticSource(MaskSource):
             if others != categories:
                 cause = "names other categories than that of another split"
                 raise DataError(uris[split], None, cause, "Prepare them apart")
+        # Labels follow the ids, so that they do not depend on the file's order.
         numbers = {number: label for label, number in enumerate(sorted(categories))}
         rows = {
             split: self._rows(fs, root, files[split], entries, numbers)
@@ -59,6 +60,7 @@ class PanopticSource(MaskSource):
             classes=tuple(categories[number] for number in numbers),
             splits={split: rows[split] for split in SPLITS if split in rows},
             origins={split: f"{_FOLDER}/{name}.json" for split, name in files.items()},
+            # What an image's own segments mean travels in its row; only 0 is common to all.
             masks=MaskValues(values=(0,), classes=(-1,), coding="segments"),
         )
 
@@ -115,10 +117,11 @@ def _read(uri: str) -> tuple[dict[int, str], list[dict[str, Any]]]:
                 pairs = [(int(s["id"]), int(s["category_id"])) for s in value["segments_info"]]
                 number, mask = int(value["image_id"]), str(value["file_name"])
                 entries.append({"image": number, "mask": mask, "segments": pairs})
+        # The lists may come in any order, so names are looked up at the end.
         for entry in entries:
             entry["image"] = images[entry["image"]]
             for _, category in entry["segments"]:
-                categories[category]
+                categories[category]  # KeyError where it is not listed
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             uri,

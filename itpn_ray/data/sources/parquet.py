@@ -68,12 +68,14 @@ class ParquetSource(Source):
     def listing(self) -> Listing:
         """See `Source.listing`; files sorted by path, rows in their order."""
         fs, root, files, skipped = self._files()
+        # The first file tells for all whether a column names the splits.
         with self._open(fs, f"{root}/{files[0]}") as first:
             split_of, left_out = sort_parquet(first, self.splits, files, self.uri)
         skipped += left_out
         parts: dict[str, list[pa.Table]] = {}
         labels: dict[str, list[Label | None]] = {}
         names: tuple[str, ...] = ()
+        # Counted over all files: rows of two files must not form one group.
         group = 0
         for name, split in split_of.items():
             path = f"{root}/{name}"
@@ -150,6 +152,7 @@ class ParquetSource(Source):
         """
         fs, _ = filesystem(self.uri)
         wanted = rows.select(["file", "row_group", "offset"]).to_pylist()
+        # Rows of a group stay together in every plan, so each group is opened once.
         for (path, group), run in groupby(wanted, key=lambda row: (row["file"], row["row_group"])):
             numbers = [row["offset"] for row in run]
             with self._open(fs, path) as file:
@@ -213,6 +216,7 @@ def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Ta
         }
         parts.append(pa.table(columns, schema=_SCHEMA))
         group += 1
+    # The empty table: concat_tables refuses none at all.
     return pa.concat_tables([_SCHEMA.empty_table(), *parts]), group
 
 
@@ -231,6 +235,7 @@ def _images(
             yield _image(batch.column(0)[number - start].as_py())
             number = next(waiting)
         start += batch.num_rows
+    # The metadata promised more rows than there are.
     if number >= 0:
         raise pa.ArrowInvalid(f"row group {group} ends at row {start}, before row {number}")
 

@@ -36,6 +36,7 @@ def read_ranges(uri: str, rows: pa.Table) -> Iterator[bytes | OSError]:
         yield from (_read(fs, *where) for where in ranges)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
+        # Each answer that is taken lets the next request begin; the order is kept.
         waiting: deque[Future[bytes | OSError]] = deque(
             pool.submit(_read, fs, *where) for where in islice(ranges, _REQUESTS)
         )
@@ -51,6 +52,7 @@ def _read(fs: FileSystem, file: str, offset: int, size: int) -> bytes | OSError:
             if wanted > LARGEST_FILE:
                 return OSError(errno.EFBIG, f"a file of {wanted >> 20} MB")
             return stream.read_at(wanted, offset)
+    # Given back, not raised: one bad file must not end a shard.
     except (FileNotFoundError, NotADirectoryError):
         return OSError(errno.ENOENT, "the file is gone")
     except PermissionError:
@@ -58,6 +60,8 @@ def _read(fs: FileSystem, file: str, offset: int, size: int) -> bytes | OSError:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return OSError(error.errno, "its path is too long")
+        # Opening a folder fails in a different way on
+        # each filesystem, so it is asked for only here.
         if fs.get_file_info(file).type == FileType.Directory:
             return OSError(errno.EISDIR, "a folder, not a file")
         raise

@@ -46,6 +46,7 @@ def split_of_file(path: str) -> str | None:
 
     ``None`` where nothing does, or where one part of the path names two splits.
     """
+    # The file's own name first, then the folders from the nearest up.
     for part in reversed(path.split("/")):
         found = _splits_in(part)
         if found:

@@ -105,11 +105,13 @@ def _delimiter(text: str) -> str | None:
     # A mark inside of quotes delimits nothing.
     bare = re.sub(r'"[^"]*"', "", first)
     counts = {mark: bare.count(mark) for mark in ",;\t|"}
+    # `max` takes the first of equals: the comma.
     best = max(counts, key=lambda mark: counts[mark])
     return best if counts[best] else None
 
 
 def _rows(text: str, delimiter: str, skipped: int, uri: str) -> Iterator[Row]:
+    # strict: an open quote is an error, not the rest of the file in one cell.
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
@@ -139,6 +141,7 @@ def _by_blanks(text: str) -> list[Row]:
 
 def _filled(row: Row, width: int, uri: str) -> Row:
     """The row without empty fields after the last column."""
+    # Spreadsheets write empty fields behind the last column.
     cells, beyond = row.cells[:width], row.cells[width:]
     if len(cells) < width or any(beyond):
         raise DataError(

@@ -87,6 +87,7 @@ class _Header(tarfile.TarInfo):
         """
         try:
             header = super().fromtarfile(tar)
+        # No more bytes: tarfile itself tells an empty file from a tar without its closing zeros.
         except EmptyHeaderError:
             raise
         except EOFHeaderError:

@@ -147,6 +147,7 @@ def _tars(fs: FileSystem, root: str) -> tuple[list[str], list[tuple[str, str]]]:
 def _samples(fs: FileSystem, tar: str, *, labelled: bool) -> _Samples:
     found = _Samples()
     plain = _plain(members(fs, tar, read=_LABELS if labelled else ()), found)
+    # Only neighbours are grouped, as webdataset's own reader does.
     for key, group in groupby(plain, key=_key):
         for sample in _samples_of(key, list(group)):
             images = [member for member in sample if _is_image(member)]

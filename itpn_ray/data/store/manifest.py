@@ -116,6 +116,7 @@ def read_manifest(uri: str) -> Manifest:
         ) from error
     try:
         found = read_json(text)
+        # Before the fields: those of another version may differ.
         if isinstance(found, dict):
             _check_version(found.get("schema_version"))
         manifest = build(Manifest, found)

@@ -65,6 +65,7 @@ class ShardCache:
                 try:
                     _download(store, key, info, begun)
                 except DataError:
+                    # Others count the room under this lock.
                     with self._locked("room.lock"):
                         begun.unlink(missing_ok=True)
                         part.unlink()

@@ -194,6 +194,7 @@ class ShardedDataset:
         self.manifest = manifest
         self.classes = manifest.classes
         self.shards = manifest.splits[split].shards
+        # A list for single look-ups, which is faster there, and an array for whole batches.
         self._starts = [0, *accumulate(shard.rows for shard in self.shards)]
         self.starts = np.array(self._starts, dtype=np.int64)
         self._local_path = local_path
@@ -261,6 +262,7 @@ class ShardedDataset:
         try:
             data = open_store(self.uri).read_bytes(f"{self.split}/{INDEX}")
             table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+            # Offsets of a damaged file may lead out of it.
             table.validate(full=True)
             if not table.schema.equals(INDEX_SCHEMA) or any(c.null_count for c in table.columns):
                 raise pa.ArrowInvalid(f"its columns are {table.schema.names}")
@@ -329,6 +331,7 @@ def _check_batches(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None
 
 def _binary_array(values: list[bytes]) -> pa.BinaryArray:
     """The same as ``pa.array(values)``, with one copy in place of several."""
+    # 32-bit offsets, as `pa.binary()` has them: a batch holds 32 MB, or one large image.
     ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
     return pa.BinaryArray.from_buffers(pa.binary(), len(values), buffers)
@@ -339,4 +342,5 @@ def _binary_views(column: pa.BinaryArray) -> tuple[NDArray[np.int32], NDArray[np
     _, offsets, data = column.buffers()
     # A slice of a column shares its buffers, hence the offset.
     starts = np.frombuffer(offsets, dtype=np.int32)[column.offset :][: len(column) + 1]
+    # An array without a byte has no buffer.
     return starts, np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, np.uint8)

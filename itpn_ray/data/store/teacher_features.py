@@ -259,6 +259,7 @@ class Features:
 
     def read(self, view: int, rows: Ids, out: Tensor) -> None:
         """Copy the features of rows (n,) in a view into ``out`` (n, L, T)."""
+        # Shares its memory with the tensor, so what is written here is in `out`.
         target = out.numpy()
         for i, row in enumerate(rows.tolist()):
             shard, inside = self._dataset.locate(row)
@@ -273,6 +274,7 @@ class Features:
     def _shard(self, view: int, index: int) -> FeatureShard:
         if self._remote is not None:
             return self._remote.shard(index)
+        # Two threads may both open it; the second map replaces the first, which does no harm.
         if (view, index) not in self._open:
             self._open[view, index] = FeatureShard(self._path(view, index))
         return self._open[view, index]

@@ -83,10 +83,12 @@ def place(
     margin: float = 0.5,
 ) -> Thing:
     """A thing of class ``label`` whose centre lies at least ``margin * radius`` from the edges."""
+    # No more than half a side, or there would be no place at all.
     gap_x, gap_y = min(radius * margin, width / 2), min(radius * margin, height / 2)
     x, y = rng.uniform(gap_x, width - gap_x), rng.uniform(gap_y, height - gap_y)
     shape = CLASSES[label].split("-")[0]
     corners = unit_outline(shape) * [1.0, rng.uniform(0.85, 1.0)]
+    # For rows (x, y): `corners @ matrix` turns them from x towards y.
     turn = rng.uniform(0, 2 * np.pi)
     turned = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     outline = turned * radius + [x, y]
@@ -101,6 +103,7 @@ def unit_outline(shape: str) -> Array:
     """
     if shape == "cross":
         arm = 0.36
+        # Corners of the arms lie on the unit circle: arm^2 + reach^2 = 1.
         reach = float(np.sqrt(1 - arm**2))
         quarter = np.array([(arm, arm), (arm, reach), (-arm, reach)])
         turns = [np.array([(c, s), (-s, c)]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
@@ -129,6 +132,7 @@ def texture(rng: np.random.Generator, name: str, thing: Thing, window: Window) -
     if name == "checks":
         return np.abs(_half(u * 0.8) - _half(v * 0.8))
     if name == "dots":
+        # Dots with a radius of 0.3 periods, in the middle of each cell.
         return ((u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.09).astype(np.float64)
     if name == "zigzag":
         return _half(u + np.abs(v % 1 - 0.5) * 1.2)
@@ -139,10 +143,12 @@ def texture(rng: np.random.Generator, name: str, thing: Thing, window: Window) -
 
 def ground(rng: np.random.Generator, width: int, height: int) -> Array:
     """A background: two colours mixed by smooth noise, a faint pattern, plain clutter."""
+    # float32, as Pillow has no images of float64.
     low = rng.uniform(0, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)))).astype(np.float32)
     smooth = np.asarray(
         Image.fromarray(low).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64
     )
+    # Bicubic noise may overshoot 0..1; `finish` clips the colours.
     canvas = _mix(colour(rng), colour(rng), smooth)
     whole = place(rng, int(rng.integers(len(CLASSES))), width, height, min(width, height) / 2)
     name = TEXTURES[int(rng.integers(len(TEXTURES)))]
@@ -177,6 +183,7 @@ def paint(canvas: Array, outline: Array, fill: Array) -> None:
     """
     window = left, top, right, bottom = window_of(outline, canvas)
     if right > left and bottom > top:
+        # A view of the canvas, which is painted through it.
         patch = canvas[top:bottom, left:right]
         patch += _mask(outline, window)[..., None] * (fill - patch)
 
@@ -191,6 +198,7 @@ def window_of(outline: Array, canvas: Array) -> Window:
 
 def bar(rng: np.random.Generator, thing: Thing) -> Bar:
     """A bar right across a thing, 12 to 22 % of its diameter wide."""
+    # Half a turn is enough: both ends of a bar are alike.
     turn = rng.uniform(0, np.pi)
     normal = np.array([-np.sin(turn), np.cos(turn)])
     middle = float(normal @ thing.centre) + thing.radius * rng.uniform(-0.7, 0.7)
@@ -230,6 +238,7 @@ def _mix(first: Array, second: Array, fraction: Array) -> Array:
 
 
 def _lightness(value: Array) -> float:
+    # Luma of ITU-R BT.601.
     return float(value @ [0.299, 0.587, 0.114])
 
 

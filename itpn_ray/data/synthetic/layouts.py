@@ -71,6 +71,7 @@ def generate(config: SynthesizeConfig, progress: ProgressCallback | None = None)
         draft.mkdir(parents=True)
         _LAYOUTS[config.layout](config, draft, progress)
         (draft / _MARK).write_text(expected)
+        # Empty, as was checked above; not every system renames over a folder.
         if target.exists():
             target.rmdir()
         os.replace(draft, target)
@@ -90,6 +91,7 @@ def generator_of(config: SynthesizeConfig, split: str, number: int) -> np.random
 
 def size_of(rng: np.random.Generator, side: int) -> tuple[int, int]:
     """Width and height, each ``side`` give or take a quarter."""
+    # + 1: the largest side is drawn too.
     width, height = rng.integers(side * 3 // 4, side * 5 // 4 + 1, 2)
     return int(width), int(height)
 
@@ -139,6 +141,7 @@ def _draw_folders(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
     split, numbers = piece
     for number in numbers:
         rng = generator_of(config, split, number)
+        # In turn, so that the classes are balanced.
         label = number % len(drawing.CLASSES)
         pixels = drawing.draw_labelled(rng, label, *size_of(rng, config.side))
         name = f"{split}_{number:06d}.jpg"
@@ -226,6 +229,7 @@ def _draw_dota(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
 
 def _mark(config: SynthesizeConfig) -> str:
     shown = dataclasses.asdict(config)
+    # Neither changes an image.
     del shown["out"], shown["num_workers"]
     return json.dumps(shown, indent=1) + "\n"
 

@@ -23,6 +23,7 @@ def draw_mask(objects: Sequence[SceneObject], height: int, width: int) -> NDArra
     pen = ImageDraw.Draw(mask)
     for thing in objects:
         for part in thing.parts:
+            # Outlines count from the corners of pixels, Pillow from their centres.
             pen.polygon([(x - 0.5, y - 0.5) for x, y in part.tolist()], fill=thing.label + 2)
     values = np.array(mask)
     for thing in objects:

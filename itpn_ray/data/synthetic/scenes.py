@@ -68,6 +68,7 @@ def visible_parts(outline: Array, bars: list[Bar], width: int, height: int) -> l
         part = clip(part, np.array(normal), limit)
     parts = [part]
     for hidden in bars:
+        # A bar leaves of each part what lies on either side of it.
         below = [clip(part, hidden.normal, hidden.low) for part in parts]
         above = [clip(part, -hidden.normal, -hidden.high) for part in parts]
         parts = below + above
@@ -77,6 +78,7 @@ def visible_parts(outline: Array, bars: list[Bar], width: int, height: int) -> l
 def area(outline: Array) -> float:
     """Square pixels inside a polygon."""
     x, y = outline[:, 0], outline[:, 1]
+    # The shoelace formula.
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
@@ -105,6 +107,7 @@ def _draw_crowd(rng: np.random.Generator, canvas: Array, hub: Thing) -> SceneObj
     mask = Image.new("1", (width, height))
     for _ in range(int(rng.integers(6, 14))):
         small = drawing.place(rng, hub.label, width, height, hub.radius * 0.22)
+        # The square root spreads the places evenly over the disc.
         turn, reach = rng.uniform(0, 2 * np.pi), hub.radius * 0.75 * np.sqrt(rng.random())
         centre = np.array(hub.centre) + reach * np.array([np.cos(turn), np.sin(turn)])
         moved = Thing(

@@ -124,6 +124,7 @@ def color_jitter(image: Tensor, draws: Draws, jitter: float) -> Tensor:
 
 def _jitter(image: Tensor, factors: Sequence[float], order: float, jitter: float) -> Tensor:
     changes = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation]
+    # One draw picks one of the six orders.
     for index in _ORDERS[int(order * len(_ORDERS))]:
         image = changes[index](image, 1 + jitter * (2 * factors[index] - 1))
     return image
@@ -177,6 +178,7 @@ def _move(
     """Shear by a tangent or shift by a fraction of the side, both as at full strength."""
     amount = strength * sign
     height, width = image.shape[1:]
+    # torchvision takes shears as angles.
     return F.affine(
         image,
         angle=0.0,

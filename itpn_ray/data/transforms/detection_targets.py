@@ -42,6 +42,7 @@ class ViewObjects:
 def view_objects(objects: Objects, view: View, *, masks: bool) -> ViewObjects:
     """The objects that a view shows, without crowds and without those that it cuts away."""
     moved, _ = view.boxes(torch.from_numpy(objects.boxes))
+    # Moved in float64; the network takes float32.
     boxes = moved.float()
     # Crowds mark many objects as one: they are no example of an object.
     shown = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1).numpy() & ~objects.crowds

@@ -72,6 +72,7 @@ class View:
         corners = boxes.reshape(-1, 2, 2) - boxes.new_tensor([self.left, self.top])  # (n, 2, xy)
         corners = corners * scale
         if self.flip:
+            # Mirrored, x1 and x2 change places.
             corners[..., 0] = self.out_width - corners[..., 0].flip(-1)
         corners[..., 0].clamp_(0, self.out_width)
         corners[..., 1].clamp_(0, self.out_height)
@@ -129,6 +130,7 @@ def training_view(width: int, height: int, draws: Draws, config: DetectionAugmen
         )
         part_w = _crop_side(crop_w, first_w, width, config.crop_size)
         part_h = _crop_side(crop_h, first_h, height, config.crop_size)
+        # Every place at which the crop fits is as likely, the last one included.
         left, top = int(x * (width - part_w + 1)), int(y * (height - part_h + 1))
         width, height = part_w, part_h
     sides = _choose(config.short_sides, short), config.long_side
@@ -172,5 +174,6 @@ def _choose(sides: tuple[int, ...], draw: float) -> int:
 def _crop_side(draw: float, resized_side: int, side: int, limits: tuple[int, int]) -> int:
     """Side of a crop in pixels of the image, drawn within the limits of the resized one."""
     low, high = min(limits[0], resized_side), min(limits[1], resized_side)
+    # Both limits can be drawn.
     drawn = low + int(draw * (high - low + 1))
     return min(side, max(1, round(drawn * side / resized_side)))

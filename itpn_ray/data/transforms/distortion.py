@@ -32,6 +32,7 @@ def distort(images: Tensor, ids: Tensor, *, seed: int, epoch: int, probability: 
     Returns:
         (B, 3, H, W) float32 in 0..255.
     """
+    # (B, 9, 1, 1, 1): four decisions, whether contrast comes last, four amounts.
     draws = uniform_torch(seed, epoch, ids, Stream.COLOUR, 9)[:, :, None, None, None]
     used = draws[:, :4] < probability  # (B, 4, 1, 1, 1)
     last = draws[:, 4] < 0.5  # (B, 1, 1, 1)
@@ -55,7 +56,9 @@ def _turn(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     value, brightest = images.max(1, keepdim=True)  # (B, 1, H, W)
     chroma = value - images.amin(1, keepdim=True)
     red, green, blue = images.split(1, dim=1)
+    # Grey has no hue: any will do, but not a division by zero.
     safe = chroma.clamp(min=1e-6)
+    # The hue in sixths of a turn, by the brightest channel.
     sixth = torch.where(
         brightest == 0,
         (green - blue) / safe,
@@ -63,6 +66,7 @@ def _turn(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     )
     sixth = sixth + 6 * hue
     chroma = torch.minimum(chroma * saturation, value)
+    # Back by V - C max(0, min(k, 4 - k, 1)) with k = (n + 6 H) mod 6; n = 5, 3, 1 for R, G, B.
     steps = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
     place = (steps + sixth) % 6
     return value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)

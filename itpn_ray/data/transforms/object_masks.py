@@ -51,6 +51,7 @@ def part_mask(
     cells = np.array([width, height])
     if objects.runs[number]:
         whole = run_lengths.decode(objects.runs[number], *objects.size)
+        # For each cell of the square the pixel at its centre.
         columns, rows = (
             np.clip(
                 (low + (np.arange(count) + 0.5) * ((high - low) / count)).astype(int), 0, limit - 1

@@ -114,7 +114,9 @@ def mix(
     draws = uniform_torch(seed, epoch, first, Stream.MIX, 5, torch.float64)  # (pairs, 5)
     cut_fraction = 0.5 if mixup > 0 and cutmix > 0 else float(cutmix > 0)
     cut = draws[:, 0] < cut_fraction  # (pairs,)
+    # 1 where a kind is off: both are computed for all pairs, and one is chosen below.
     blended = _beta(draws[:, 1], draws[:, 2], mixup or 1.0)
+    # The same two draws: a pair is mixed in one way only.
     kept = _beta(draws[:, 1], draws[:, 2], cutmix or 1.0)
     # The box takes 1 - kept of the area; cut at the border it takes less, see `weight`.
     outside = ~_centred_boxes(draws[:, 3:5], (1 - kept).sqrt(), height, width)  # (pairs, H, W)

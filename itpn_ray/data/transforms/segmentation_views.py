@@ -17,6 +17,7 @@ from itpn_ray.rng import Stream, uniform
 
 CROPS = 10
 """Crops that are drawn until one keeps to the rule of the largest class."""
+# Ratio, flip, and two for the place of each crop.
 _DRAWS = 2 + 2 * CROPS
 
 
@@ -46,6 +47,7 @@ def training_crop(
     short, long = round(config.short_side * ratio), round(config.long_side * ratio)
     whole_width, whole_height = resized(width, height, max(1, short), max(1, long))
     out_width, out_height = min(whole_width, config.crop_size), min(whole_height, config.crop_size)
+    # Back to pixels of the image, from which the crop is cut.
     part_width = min(width, max(1, round(out_width * width / whole_width)))
     part_height = min(height, max(1, round(out_height * height / whole_height)))
     for y, x in draws[2:].reshape(CROPS, 2).tolist():
@@ -65,5 +67,6 @@ def training_crop(
 
 def _is_mixed(mask: npt.NDArray[np.int16], largest: float) -> bool:
     """Whether no class has more than a share of the labelled pixels, which there must be."""
+    # minlength: a mask without a labelled pixel still has a maximum, 0.
     counts = np.bincount(mask[mask >= 0].astype(np.int64), minlength=1)
     return largest == 1.0 or 0 < int(counts.max()) <= largest * int(counts.sum())

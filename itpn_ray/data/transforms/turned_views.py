@@ -64,6 +64,7 @@ class TurnedView:
         """(3, H, W) -> (3, out_height, out_width), uint8; zeros where a rotation shows nothing."""
         view = resize(image, self.scaled[1], self.scaled[0])
         flipped = [axis for axis, flip in ((2, self.mirrored), (1, self.upside_down)) if flip]
+        # Negative, as rot90 turns anticlockwise.
         view = view.flip(flipped).rot90(-self.quarters, (1, 2))
         return _rotate(view, self.angle) if self.angle else view
 
@@ -74,6 +75,7 @@ class TurnedView:
         y = points[..., 1] * (height / self.height)
         x, y = (width - x if self.mirrored else x), (height - y if self.upside_down else y)
         for _ in range(self.quarters):
+            # A quarter turn clockwise: the sides change places too.
             x, y, width, height = height - y, x, height, width
         if self.angle:
             cos, sin = math.cos(self.angle), math.sin(self.angle)
@@ -139,6 +141,7 @@ def turned_objects(objects: TileObjects, view: TurnedView) -> ViewObjects:
 def _rotate(view: Tensor, angle: float) -> Tensor:
     """(3, H, W) uint8 rotated about its centre, at the same size; zeros where there is nothing."""
     _, height, width = view.shape
+    # Pixel centres, counted from the middle of the view.
     x = torch.arange(width) + 0.5 - width / 2
     y = (torch.arange(height) + 0.5 - height / 2)[:, None]
     cos, sin = math.cos(angle), math.sin(angle)

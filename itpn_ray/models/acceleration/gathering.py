@@ -47,7 +47,9 @@ class Windows:
         Equal windows then reach beyond the grid by less than one token a window and side: a grid
         of 64 takes five windows of 13, not of 14, for `largest` 14. 0 stands for one window.
         """
+        # A largest side of 0 makes one window of the whole map.
         count = tuple(-(-length // (largest or length)) for length in grid)
+        # As equal as they can be, so that little is padded.
         side = tuple(-(-length // number) for length, number in zip(grid, count, strict=True))
         return Windows(grid, (count[0], count[1]), (side[0], side[1]))
 
@@ -71,11 +73,13 @@ class Windows:
 
     def split(self, x: Tensor) -> Tensor:
         """Cut (B, H * W, C) into windows (B * K, N, C), zeros where they reach beyond the grid."""
+        # One window is the map itself, and reaches nowhere beyond it.
         if self.number == 1:
             return x
         (down, across), (height, width) = self.count, self.side
         x = x.unflatten(1, self.grid)  # (B, H, W, C)
         if any(self.padding):
+            # From the last axis on: channels, columns, rows.
             x = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0]))
         x = x.unflatten(2, (across, width)).unflatten(1, (down, height))
         # (B, down, height, across, width, C) -> (B * K, N, C)
@@ -95,6 +99,7 @@ class Windows:
         """(K, N) bool, True for places beyond the grid; None if there are none."""
         if not any(self.padding):
             return None
+        # What padding adds to ones are zeros.
         inside = torch.ones(1, self.grid[0] * self.grid[1], 1, dtype=torch.bool, device=device)
         return ~self.split(inside)[..., 0]
 
@@ -116,6 +121,7 @@ class Gathering(nn.Module):
     ) -> None:
         super().__init__()
         kind = acceleration.relative_position
+        # Offsets inside a window reach from -(w - 1) to w - 1.
         inside, cross = 2 * acceleration.window - 1, 2 * REACH + 1
         self.token = nn.Parameter(torch.zeros(1, 1, width)) if acceleration.gathering else None
         self.window_bias = (
@@ -162,6 +168,7 @@ def offset_bias(table: Tensor, side: Grid, pairs: Tensor) -> Tensor:
     The table's middle entry is offset 0; a window may be smaller than the S x T it was made for.
     `pairs` is `relative_index(side)`.
     """
+    # A smaller window has the offsets in the middle of the table.
     middle = table.shape[1] // 2, table.shape[2] // 2
     near = table[
         :,
@@ -211,7 +218,7 @@ def read_gathered(
     query_weight = attention.qkv.weight[: heads * size].unflatten(0, (heads, size))  # (h, C/h, C)
     output_weight = attention.proj.weight.unflatten(1, (heads, size))  # (C, h, C/h)
     asked = torch.einsum("bhks,hsc->bhkc", key, query_weight).flatten(1, 2)  # (B, h * K, C)
-    answers = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)
+    answers = torch.einsum("bhks,chs->bhkc", value, output_weight).flatten(1, 2)  # (B, h * K, C)
     # Heads are summed later, so each carries its part of the bias.
     answers = answers + attention.proj.bias / heads
     answers = answers if block.scale1 is None else answers * block.scale1
@@ -220,7 +227,7 @@ def read_gathered(
     shift = query_shift(attention, key)
     if shift is not None:
         scores = scores + shift.flatten(1)[:, None, :].to(scores.dtype)
-    scores = scores.view(-1, number, length, heads, number)
+    scores = scores.view(-1, number, length, heads, number)  # (B, K, 1 + n, h, K)
     if bias is not None:
         scores = scores + bias.transpose(0, 1)[:, None].to(scores.dtype)  # (K, 1, h, K)
     shares = scores.softmax(-1).to(scores.dtype).view(-1, number * length, heads * number)
@@ -233,6 +240,7 @@ def read_gathered(
 def query_shift(attention: Attention, key: Tensor) -> Tensor | None:
     """What the queries' bias adds to the scores of keys (B, h, K, C / h): (B, h, K), or None."""
     whole = attention.qkv.bias
+    # The first third of a bias of all three is the queries'.
     bias = attention.q_bias if whole is None else whole[: attention.proj.in_features]
     if bias is None:
         return None

@@ -98,6 +98,7 @@ def replenish(kept: Tokens, store: Store) -> Tensor:
         return kept.values
     values = torch.cat([kept.values, *(left.values for left in store)], dim=1)
     positions = torch.cat([kept.positions, *(left.positions for left in store)], dim=1)
+    # The inverse of the permutation: where the token of each place lies by now.
     place = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
     return take(values, torch.empty_like(positions).scatter(1, positions, place))
 
@@ -145,7 +146,7 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
 def leavers(best: Tensor, count: int, first: int = 0) -> Tensor:
     """The `count` tokens of A with the largest `best` (B, n / 2): (B, c) places in x, ascending."""
     # Sorted by place, which `survivors` counts on; the order by likeness is of no use.
-    chosen = best.topk(count, sorted=False).indices.sort(-1).values * 2
+    chosen = best.topk(count, sorted=False).indices.sort(-1).values * 2  # A is every other token
     return chosen + first if first else chosen
 
 
@@ -157,8 +158,10 @@ def survivors(leaving: Tensor, tokens: int) -> Tensor:
     """
     count = leaving.shape[1]
     order = torch.arange(tokens, device=leaving.device)
+    # How many stay in front of each leaver.
     ahead = leaving - order[:count]  # (B, c)
     order = order[: tokens - count]
+    # One place further for every leaver that lies before: (B, s, c) -> (B, s).
     return order + (ahead[:, None, :] <= order[:, None]).sum(-1)
 
 
@@ -180,6 +183,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 def first_rows(x: Tensor) -> Tensor:
     """Where each row of x (B, n, C) starts if all are laid end to end, (B, 1) int64."""
     batch, tokens = x.shape[:2]
+    # Images laid end to end, so that one index serves the batch.
     return torch.arange(batch, device=x.device)[:, None] * tokens
 
 

@@ -77,6 +77,7 @@ class Reducer:
     def start(self, values: Tensor) -> State:
         """The state before the first block, of values (R, f + N, C)."""
         place = torch.arange(self.places + self.front, device=values.device)
+        # Tokens in front get the last places, so those of the map keep their own.
         positions = place.roll(self.front).expand(values.shape[0], -1)
         merged = None
         if self.kind == "tome":
@@ -119,6 +120,7 @@ class Reducer:
         gone = self.beyond(state.tokens.positions)
         bias = None
         if state.merged is not None and any(self.counts):
+            # Sizes of 0 are outside the image, which is barred below.
             bias = state.merged.sizes.clamp(min=1.0).log()
         if gone is not None:
             bias = torch.zeros(gone.shape, device=gone.device) if bias is None else bias
@@ -129,6 +131,7 @@ class Reducer:
         """(R, n) bool, which tokens at `positions` are outside the image; None: none is."""
         if self.outside is None:
             return None
+        # Rows are the windows of one image after another.
         rows = positions.shape[0] // self.outside.shape[0]
         front = self.outside.new_zeros(self.outside.shape[0], self.front)
         table = torch.cat([self.outside, front], dim=1)  # (K, N + f)
@@ -137,8 +140,10 @@ class Reducer:
     def _draw(self, positions: Tensor, count: int, gone: Tensor | None, block: int) -> Tensor:
         """Leavers (R, c) by numbers that depend on the place in the window and the block alone."""
         place = torch.arange(self.places, device=positions.device)
+        # By place and block alone: in every image the same tokens leave.
         numbers = uniform_torch(0, block, place, Stream.REDUCTION, 1)[:, 0]
         scores = numbers[positions[:, self.front :]]
+        # Places outside the image leave first.
         if gone is not None:
             scores = scores.masked_fill(gone[:, self.front :], SURE)
         return scores.topk(count, sorted=False).indices.sort(-1).values + self.front

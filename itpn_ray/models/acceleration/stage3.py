@@ -53,6 +53,7 @@ def make_plan(
     """
     windows = Windows.cover(grid, acceleration.window)
     reducer = Reducer(
+        # With a ratio of 0 every kind is the plain network.
         acceleration.reduction if acceleration.ratio else "none",
         leave_counts(windows.places, acceleration.ratio, depth),
         windows.places,
@@ -111,6 +112,7 @@ def step(plan: Plan, number: int, block: Block, state: State, branches: Branches
 
 def by_row(keep: Tensor | None, plan: Plan) -> Tensor | None:
     """Weights of images (B,) as weights of their windows (R,)."""
+    # All windows of an image share its draw.
     return None if keep is None else keep.repeat_interleave(plan.windows.number)
 
 
@@ -134,6 +136,7 @@ def pair_bias(plan: Plan, number: int, block: Block, state: State) -> Tensor | N
     bias = F.pad(bias, (0, front, 0, front)) if front else bias  # by place: those in front are last
     place = state.tokens.positions  # (R, n)
     heads, places, _ = bias.shape
+    # Heads are laid end to end: row p of head i is row i * (N + f) + p.
     start = torch.arange(heads, device=place.device)[:, None, None] * places
     bias = F.embedding(place + start, bias.flatten(0, 1))  # (h, R, n, N + f): whole rows first
     keys = place[:, None, :].expand(heads, -1, place.shape[1], -1)
@@ -143,6 +146,7 @@ def pair_bias(plan: Plan, number: int, block: Block, state: State) -> Tensor | N
 def offset_table(plan: Plan, number: int, block: Block) -> Tensor | None:
     """What a block has learned about offsets, (h, 2S - 1, 2T - 1), offset 0 in the middle."""
     if block.attention.relative is not None:
+        # The trunk's own offsets are those of the whole map, of which windows use the middle.
         table = resize_relative_table(block.attention.relative, plan.windows.grid)
         return table.t().unflatten(1, [2 * length - 1 for length in plan.windows.grid])
     if plan.gathering is None or plan.gathering.window_bias is None:
@@ -156,6 +160,7 @@ def departures(state: State, plan: Plan) -> Tensor:
     Migration and random dropping only: ToMe's tokens do not leave alone.
     """
     positions = state.tokens.positions
+    # -1 stands for tokens that stay to the end.
     when = positions.new_full((positions.shape[0], plan.windows.places), -1)
     leaving = [number for number, count in enumerate(plan.reducer.counts) if count]
     for number, left in zip(leaving, state.store, strict=True):

@@ -28,6 +28,7 @@ def assign(costs: Tensor, takes_part: Tensor) -> Tensor:
     batch, sets, queries, _ = costs.shape
     assigned = torch.full((sets, batch, queries), -1)
     for image, tables in enumerate(costs.cpu().numpy()):
+        # Who takes part is the same in every set.
         known = ~np.isnan(tables[0])  # (Q, M)
         there, objects = known.any(axis=1).nonzero()[0], known.any(axis=0).nonzero()[0]
         for layer, table in enumerate(tables):

@@ -19,7 +19,7 @@ IGNORED = -2  # a box that is neither near enough to an object nor far enough fr
 Weights = tuple[float, float]
 """What offsets of the centre and logarithms of the sides are multiplied by."""
 
-_EPS = 1e-7
+_EPS = 1e-7  # for boxes without an area
 _LARGEST = math.log(1000 / 16)  # of a logarithm of sides: a box never grows more at once
 
 
@@ -108,12 +108,15 @@ def sample(
         Indices of boxes, (min(count, n),) int64: those that stand for objects, then those that
         stand for nothing, then places of no use; and (min(count, n),) bool, false for the last.
     """
+    # float64: of 200,000 anchors several would share a key of float32's 24 bits.
     keys = uniform_torch(0, turn, seed, stream, len(matched), torch.float64)[0]
     # Those with the smallest of random keys are a random choice.
     positives, real = _smallest(keys, matched >= 0, int(count * share))
     negatives, free = _smallest(keys, matched == NOTHING, count)
+    # As many as those of objects have left of the count.
     free &= torch.arange(len(free), device=free.device) < count - real.sum()
     index, taken = torch.cat([positives, negatives]), torch.cat([real, free])
+    # Stable: what is taken comes first, each sort in its order.
     first = (~taken).int().argsort(stable=True)[: min(count, len(matched))]
     return index[first], taken[first]
 

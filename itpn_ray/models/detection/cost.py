@@ -33,6 +33,7 @@ def run_through(detector: Detector, images: Tensor) -> None:
     elif isinstance(detector, Rcnn):
         _run_boxes(detector, detector.roi.boxes, images)
         channels, regions = detector.config.pyramid.width, batch * detector.config.regions
+        # At most as many regions stand for objects, and only these get masks.
         found = round(regions * POSITIVE_SHARE)
         labels = torch.zeros(found, dtype=torch.int64, device=images.device)
         for head in detector.roi.masks:

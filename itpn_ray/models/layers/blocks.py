@@ -120,6 +120,7 @@ class Attention(nn.Module):
         kernel refuses any other. Rows of a length that is no multiple of 8 PyTorch pads by itself.
         """
         if bias is not None:
+            # Fused attention wants one dtype.
             bias = bias.to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(out.transpose(1, 2).flatten(2))  # (B, h, N, C / h) -> (B, N, C)
@@ -253,6 +254,7 @@ def group_cells(x: Tensor) -> Tensor:
     """Each 2x2 neighbourhood of (B, N, 2m, 2m, C) side by side, row-major: (B, N, m, m, 4C)."""
     batch, tokens, side, _, width = x.shape
     half = side // 2
+    # (B, N, h, 2, h, 2, C) -> (B, N, h, h, 2, 2, C)
     cells = x.view(batch, tokens, half, 2, half, 2, width).transpose(3, 4)
     return cells.reshape(batch, tokens, half, half, 4 * width)
 
@@ -260,6 +262,7 @@ def group_cells(x: Tensor) -> Tensor:
 def spread_cells(x: Tensor) -> Tensor:
     """The inverse of `group_cells`: (B, N, m, m, 4C) to (B, N, 2m, 2m, C)."""
     batch, tokens, side, _, width = x.shape
+    # (B, N, s, s, 2, 2, C / 4) -> (B, N, s, 2, s, 2, C / 4)
     cells = x.view(batch, tokens, side, side, 2, 2, width // 4).transpose(3, 4)
     return cells.reshape(batch, tokens, 2 * side, 2 * side, width // 4)
 
@@ -267,6 +270,7 @@ def spread_cells(x: Tensor) -> Tensor:
 def to_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Patch-grouped tokens (B, H * W, m, m, C) as a feature map (B, C, H * m, W * m)."""
     batch, _, side, _, width = x.shape
+    # (B, rows, columns, s, s, C) -> (B, C, rows, s, columns, s)
     x = x.view(batch, *grid, side, side, width).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(batch, width, grid[0] * side, grid[1] * side)
 
@@ -275,6 +279,7 @@ def from_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """The inverse of `to_map`: (B, C, H * m, W * m) to (B, H * W, m, m, C)."""
     batch, width, height, _ = x.shape
     side = height // grid[0]
+    # (B, C, rows, s, columns, s) -> (B, rows, columns, s, s, C)
     x = x.view(batch, width, grid[0], side, grid[1], side).permute(0, 2, 4, 3, 5, 1)
     return x.reshape(batch, grid[0] * grid[1], side, side, width)
 
@@ -294,6 +299,7 @@ def initialise(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, ConvLinear):
+            # The bounds of PyTorch's own start of convolutions.
             limit = 1.0 / math.sqrt(layer.in_features)
             nn.init.uniform_(layer.weight, -limit, limit)
             nn.init.uniform_(layer.bias, -limit, limit)

@@ -52,6 +52,7 @@ def spread(x: Tensor, patches: Patches) -> Tensor:
         return x
     batch, _, *rest = x.shape
     tokens = patches.grid[0] * patches.grid[1]
+    # Images are laid end to end, so that one index serves the batch.
     first = torch.arange(batch, device=x.device)[:, None] * tokens
     whole = x.new_zeros(batch * tokens, *rest)
     whole = whole.index_copy(0, (patches.visible + first).flatten(), x.flatten(0, 1))

@@ -85,10 +85,12 @@ def _bicubic(side: int, length: int, offset: float, device: torch.device) -> Ten
     # Resizing is linear: resizing the unit vectors gives its matrix, exactly as PyTorch has it.
     ones = torch.eye(side, device=device).view(1, side, side, 1)  # (1, channel, place, 1)
     if offset:
+        # The other axis has one place, and keeps it.
         scale = [(length + offset) / side, 1.0]
         taken = F.interpolate(ones, scale_factor=scale, mode="bicubic")
     else:
         taken = F.interpolate(ones, size=(length, 1), mode="bicubic")
+    # (1, side, length, 1) -> (length, side)
     return taken[0, :, :, 0].t()
 
 
@@ -100,6 +102,7 @@ def relative_index(grid: Grid, device: torch.device | None = None) -> Tensor:
     height, width = grid
     rows = torch.arange(height, device=device).repeat_interleave(width)  # (N,)
     columns = torch.arange(width, device=device).repeat(height)
+    # Counted from 0 on: offsets begin at -(height - 1).
     down = rows[:, None] - rows[None, :] + height - 1
     across = columns[:, None] - columns[None, :] + width - 1
     return down * (2 * width - 1) + across

@@ -22,8 +22,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         if not self.training or (len(x) and not together):
             return super().forward(x)
         count = _AllSum.apply(x.new_full((), x.numel() // x.shape[1], dtype=torch.float32))
+        # Where no worker has anything, 0 / 1 and not 0 / 0.
         some = count.clamp(min=1)
         mean = _AllSum.apply(x.sum((0, 2, 3), dtype=torch.float32)) / some  # (C,)
+        # About the mean: the difference of mean squares would lose digits.
         centred = x.float() - mean[:, None, None]
         variance = _AllSum.apply(centred.square().sum((0, 2, 3))) / some
         self._follow(mean.detach(), variance.detach(), count)
@@ -35,8 +37,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
+        # No step where no worker had anything.
         step = self.momentum * (count > 0)
         self.running_mean.lerp_(mean, step)
+        # The unbiased variance, with n - 1, as nn.BatchNorm2d keeps it.
         self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), step)
 
 
@@ -51,6 +55,7 @@ class _AllSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         del ctx
+        # Every worker's sum has x in it, so its gradient comes from all of them.
         return _all_sum(grads[0])
 
 

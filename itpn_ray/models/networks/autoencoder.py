@@ -138,6 +138,7 @@ class PixelAutoencoder(Network):
         # The authors put the mask token into each of the three maps before they are summed.
         maps = 1 if self.pyramid is None else len(STRIDES)
         unseen = (maps * self.mask_token).to(seen.dtype).expand(batch * tokens, 1, -1)
+        # Images laid end to end, so that one index serves the batch.
         first = torch.arange(batch, device=visible.device)[:, None] * tokens
         x = unseen.flatten(0, 1).index_copy(0, (visible + first).flatten(), seen.flatten(0, 1))
         return x.view(batch, tokens, width) + resize_table(self.decoder_position, grid, 0.0)
@@ -166,12 +167,14 @@ def patch_pixels(images: Tensor) -> Tensor:
     """(B, 3, H, W) as patches (B, L, 768), each ordered row, column, channel."""
     batch, _, height, width = images.shape
     rows, columns = height // PATCH, width // PATCH
+    # (B, 3, R, P, C, P) -> (B, R, C, P, P, 3), the order of MAE's pixels.
     x = images.reshape(batch, 3, rows, PATCH, columns, PATCH).permute(0, 2, 4, 3, 5, 1)
     return x.reshape(batch, rows * columns, 3 * PATCH**2)
 
 
 def unpatch_pixels(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """The inverse of `patch_pixels`: (B, L, 768) on a grid to (B, 3, H, W)."""
+    # (B, R, C, P, P, 3) -> (B, 3, R, P, C, P)
     x = patches.reshape(-1, *grid, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(-1, 3, grid[0] * PATCH, grid[1] * PATCH)
 

@@ -44,6 +44,7 @@ class DenseTrunk(Accelerated, Network):
         )
         strides = (4, 8, 16, 32, 64)[: config.levels]
         self.strides = tuple(stride for stride in strides if stride >= config.finest)
+        # Strides 32 and 64 are pooled from 16 and have its width.
         extra = (*trunk.widths, trunk.widths[2], trunk.widths[2]) if config.join_trunk else (0,) * 5
         self.channels = {
             stride: config.pyramid.width + more

@@ -212,6 +212,7 @@ def dense_head_config(
     Raises:
         ConfigError: no such name or field, or a value that does not fit.
     """
+    # Of the changes, those of the head's own fields; the others are the trunk's.
     own = {field.name for field in dataclasses.fields(kind)}
     head = {field: changes.pop(field) for field in own & changes.keys()}
     return kind(

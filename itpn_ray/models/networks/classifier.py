@@ -47,6 +47,7 @@ class Classifier(Accelerated, Network):
 
     def forward_features(self, images: Tensor, drop_noise: Tensor | None = None) -> Tensor:
         """The last tokens of the trunk, (B, N, d)."""
+        # (B, N, 1, 1, C) -> (B, N, C)
         return self.trunk.stages(images, drop_noise=drop_noise)[2].flatten(1, 3)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -76,6 +77,7 @@ class Classifier(Accelerated, Network):
             raise ConfigError("global_pool", global_pool, "the pooling is the mean", "leave it out")
         self.config = replace(self.config, num_classes=num_classes)
         self.num_classes = num_classes
+        # On the trunk's device, and in its type.
         self.head = new_head(self.num_features, num_classes).to(self.trunk.position)
 
     def no_weight_decay(self) -> set[str]:

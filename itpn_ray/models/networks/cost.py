@@ -42,6 +42,7 @@ def multiply_adds(
     with torch.device("meta"), counter:
         images = torch.empty(1, 3, height, width)
         mask = torch.empty(1, tokens, dtype=torch.bool)
+        # The quarter that a mask ratio of 0.75 leaves.
         seen = torch.empty(1, visible or max(1, tokens // 4), dtype=torch.int64)
         twin: Network | Trunk = (
             build_trunk(network.config) if isinstance(network, Trunk) else build(network.config)

@@ -61,6 +61,7 @@ class ClipDistiller(Network):
 
     def _aux_rates(self) -> Tensor:
         """Drop path rates of the auxiliary blocks: those of the trunk's blocks at that depth."""
+        # A block's two branches share a rate, so every second number is enough.
         late = self.trunk.drop_rates[-2 * self.config.trunk.depths[2] :: 2]
         at = torch.arange(self.branch, self.branch + self.config.aux_depth)
         # A trunk with fewer blocks left than the branch has repeats its last rate.

@@ -21,6 +21,7 @@ from itpn_ray.errors import DataError
 AnyImage = str | os.PathLike[str] | Image.Image | Tensor
 """A file, an opened image, or uint8 RGB (3, H, W)."""
 
+# The rules of preparation, so that files are read as those of data sets are.
 _RULES = ImageRules(max_side=None, quality=95, max_pixels=PrepareConfig.max_pixels)
 
 

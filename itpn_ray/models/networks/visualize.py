@@ -156,6 +156,7 @@ def draw_attention(pixels: Pixels, weights: Tensor, query: tuple[int, int], out:
         )
     )
     height, width = pixels.shape[:2]
+    # Centres of pixels lie at whole numbers, so that edges lie at halves.
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     right.imshow(
         weights.numpy(), cmap="inferno", alpha=0.7, extent=extent, interpolation="bilinear"
@@ -170,6 +171,7 @@ def draw_migration(pixels: Pixels, blocks: Tensor, out: Path) -> None:
     figure, (_, right) = _panels(pixels, 2)
     height, width = pixels.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    # -1 stands for tokens that stay, which are not tinted.
     when = np.ma.masked_less(blocks.numpy(), 0)
     tint = right.imshow(when, cmap="viridis", alpha=0.75, extent=extent, interpolation="nearest")
     bar = figure.colorbar(tint, ax=right, fraction=0.046, pad=0.04)

@@ -30,6 +30,7 @@ def normal_form(boxes: Tensor) -> Tensor:
     """The same boxes in the convention: the longer side first, the angle in [-pi/2, pi/2)."""
     x, y, width, height, angle = boxes.unbind(-1)
     upright = width < height
+    # Exchanged sides are a quarter turn.
     angle = torch.where(upright, angle + _QUARTER, angle)
     angle = torch.remainder(angle + _QUARTER, math.pi) - _QUARTER
     # The remainder of a number just below 0 is rounded to pi itself.
@@ -53,6 +54,7 @@ def from_corners(corners: Tensor) -> Tensor:
     The smallest rectangle around points has a side along one of their hull; all lines through two
     of the corners are tried.
     """
+    # A smallest box has a side along an edge of the hull, and that is one of six pairs of corners.
     ends = torch.stack([corners[..., j, :] - corners[..., i, :] for i, j in _PAIRS], dim=-2)
     angles = torch.atan2(ends[..., 1], ends[..., 0])  # (..., 6)
     axes = torch.stack([angles.cos(), angles.sin(), -angles.sin(), angles.cos()], dim=-1)
@@ -86,6 +88,7 @@ def encode(boxes: Tensor, targets: Tensor) -> Tensor:
     size = boxes[:, 2:] - boxes[:, :2]
     shift = (targets[:, :2] - boxes[:, :2] - size / 2) / size
     angle = torch.remainder(targets[:, 4] + _QUARTER, math.pi) - _QUARTER
+    # Nearer to upright with its sides exchanged.
     swap = angle.abs() > _QUARTER / 2
     sides = torch.where(swap[:, None], targets[:, 2:4].flip(-1), targets[:, 2:4])
     angle = torch.where(swap, angle - _QUARTER * angle.sign(), angle)

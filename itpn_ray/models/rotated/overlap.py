@@ -28,6 +28,7 @@ def intersection(first: Tensor, second: Tensor) -> Tensor:
     first, second = torch.broadcast_tensors(first.double(), second.double())
     x, y = _outline(first, second).unbind(-1)  # (..., 4)
     a, b = second[..., 2:3].abs() / 2, second[..., 3:4].abs() / 2  # (..., 1)
+    # Edges lead from each corner to the next.
     dx, dy = x.roll(-1, dims=-1) - x, y.roll(-1, dims=-1) - y
     begin, end = x.clamp(-a, a), (x + dx).clamp(-a, a)
     y_begin, y_end = (y + _fraction(place - x, dx) * dy for place in (begin, end))
@@ -45,13 +46,16 @@ def rotated_iou(first: Tensor, second: Tensor) -> Tensor:
         (...) float64 in [0, 1].
     """
     areas = [boxes[..., 2:4].double().abs().prod(dim=-1) for boxes in (first, second)]
+    # Rounding must not make the shared area larger than a box.
     shared = torch.minimum(intersection(first, second), torch.minimum(*areas))
     union = areas[0] + areas[1] - shared
+    # tiny, for where there is no union 0 / 0 would be computed before it is thrown away.
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:
     """The IoU of all pairs of boxes (n, 5) and (m, 5): (n, m) float64."""
+    # Boxes farther apart than their half diagonals share nothing.
     near = _distance(first, second) <= _reach(first)[:, None] + _reach(second)
     found = torch.zeros(near.shape, dtype=torch.float64, device=first.device)
     one, other = near.nonzero(as_tuple=True)
@@ -88,6 +92,7 @@ def _rivals(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Te
     """Pairs of boxes of one class that overlap too much: the surer one's index, and the other's."""
     reach = _reach(boxes)
     place = torch.arange(len(boxes), device=boxes.device)
+    # An empty pair, so that there is always something to concatenate.
     found = [(place[:0], place[:0])]
     for start in range(0, len(boxes), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -85,6 +85,7 @@ class Segmenter(DenseHead):
         for image, (height, width), size in zip(
             images, _rows(sizes), _rows(originals), strict=True
         ):
+            # One by one, for views in a batch differ in size.
             view = image[None, :, :height, :width]
             scores = look(self, view, self.config.num_classes, self.viewing, self.likelihood)
             found.append(pixel_classes(scores, *size))

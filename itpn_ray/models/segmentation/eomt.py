@@ -52,6 +52,7 @@ class Eomt(QuerySegmenter):
         )
         self.norm = nn.LayerNorm(width)
         self.query_contents = nn.Embedding(config.queries, width)
+        # One logit more, for queries that stand for no class.
         self.class_head = nn.Linear(width, config.num_classes + 1)
         self.mask_head = Mlp(width, width, width, 3)
         draw_layers(self.mask_head)
@@ -63,6 +64,7 @@ class Eomt(QuerySegmenter):
         queries = self.config.queries
         contents = self.query_contents.weight.expand(len(tokens), -1, -1)
         x = torch.cat([contents.to(tokens.dtype), tokens], dim=1)
+        # What the queries are before the first block is judged too.
         states = [self.norm(x[:, :queries])]
         for block in self.blocks:
             x = block(x)

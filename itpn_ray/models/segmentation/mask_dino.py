@@ -67,6 +67,7 @@ class PixelDecoder(nn.Module):
         sizes = torch.tensor([[height, width]], device=finest.device).expand(finest.shape[0], -1)
         levels = lay_out(coarser, sizes)
         tokens = encode(coarser, levels, self.projections, self.level_codes, self.encoder)
+        # The finest of the encoded maps comes first.
         rows, columns = levels.shapes[0]
         encoded = tokens[:, : rows * columns].transpose(1, 2).unflatten(2, (rows, columns))
         lateral = self.lateral(finest)
@@ -80,6 +81,7 @@ class MaskDecoder(Decoder):
     def __init__(self, config: MaskDinoConfig) -> None:
         super().__init__(config)
         width = config.channels
+        # One logit more, for queries that stand for no class.
         self.class_head = nn.Linear(width, config.num_classes + 1)
         self.mask_head = Mlp(width, width, width, 3)
         draw_layers(self.mask_head)
@@ -89,6 +91,7 @@ class MaskDecoder(Decoder):
     ) -> QueryPredictions:
         """Predictions before the first layer and after each; see `Decoder.refine`."""
         states, boxes = self.refine(contents, anchors, tokens, levels, visible)
+        # What the queries are before the first layer is judged too.
         states = torch.cat([self.norm(contents)[None], states])
         return QueryPredictions(
             logits=self.class_head(states).float(),
@@ -128,6 +131,7 @@ class MaskDino(QuerySegmenter):
         features, tokens, levels = self.pixels(maps)
         batch = tokens.shape[0]
         contents = self.query_contents.weight.expand(batch, -1, -1)
+        # Learned as logits, so that they stay inside the image.
         anchors = self.query_anchors.weight.sigmoid().expand(batch, -1, -1)
         groups = torch.full(contents.shape[:2], FREE, device=tokens.device)
         if copies is not None:

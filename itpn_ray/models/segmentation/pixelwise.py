@@ -34,6 +34,7 @@ class PixelwiseSegmenter(Segmenter):
         self.logits = nn.Conv2d(width, config.num_classes, 1)
         self.aux_logits = nn.Conv2d(config.aux_width, config.num_classes, 1)
         for layer in (self.logits, self.aux_logits):
+            # As mmsegmentation starts its classifiers.
             nn.init.normal_(layer.weight, std=0.01)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -75,4 +76,5 @@ class PixelwiseSegmenter(Segmenter):
         """What channels are multiplied by, (B, channels, 1, 1): 0 where they are dropped."""
         share = self.config.dropout
         draws = uniform_torch(0, number, seeds, Stream.DROPOUT, channels)
+        # (B, C, 1, 1), scaled up so that features keep their expected size.
         return (draws >= share)[:, :, None, None] / (1 - share)

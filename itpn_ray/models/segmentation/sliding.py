@@ -79,6 +79,7 @@ def look(
     height, width = image.shape[2:]
     turns = (False, True) if viewing.mirror else (False,)
     looks = [(scale, mirrored) for scale in viewing.scales for mirrored in turns]
+    # One look needs no mean: its scores stay as they are.
     if looks == [(1.0, False)]:
         return slide(network, image, num_classes, viewing)
     total = image.new_zeros(num_classes, height, width, dtype=torch.float32)
@@ -119,12 +120,14 @@ def slide(network: Classify, image: Tensor, num_classes: int, viewing: Viewing) 
             place = (slice(top, top + side), slice(left, left + side))
             total[:, *place] += _logits(network, image[:, :, *place])
             seen[place] += 1
+    # What several windows see gets their mean.
     return total.div_(seen)
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
     """Where windows begin, so that they cover a length and none lies beyond it."""
     last = max(0, length - window)
+    # The last window ends with the image.
     return [min(start, last) for start in range(0, last + stride, stride)] if last else [0]
 
 
@@ -143,6 +146,7 @@ def pixel_classes(logits: Tensor, height: int, width: int) -> Tensor:
     rows = max(1, BAND // (len(logits) * width))
     bands = []
     for ys in torch.arange(height, device=logits.device).split(rows):
+        # Where centres of the new rows lie among the old ones (align_corners=False).
         centres = ((ys + 0.5) * (logits.shape[1] / height) - 0.5).clamp(0, last)  # (rows,)
         above = centres.long()
         share = (centres - above)[:, None]
@@ -159,6 +163,7 @@ def _logits(network: Classify, image: Tensor) -> Tensor:
     """Logits (K, H, W) float32 of an image (1, 3, H, W) of any size."""
     height, width = image.shape[2:]
     tall, wide = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
+    # With zeros, as views are padded in training.
     padded = F.pad(image, (0, wide - width, 0, tall - height))
     logits = network(padded).float()
     full = F.interpolate(logits, (tall, wide), mode="bilinear", align_corners=False)

@@ -63,6 +63,7 @@ def _entry(name: str) -> Callable[..., Classifier]:
             name,
             pretrained,
             name=name,
+            # With "getter" timm takes maps from `forward_intermediates`.
             feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},
             **kwargs,
         )
@@ -74,4 +75,5 @@ def _entry(name: str) -> Callable[..., Classifier]:
 
 
 for _name in SIZES:
+    # timm looks a network's function up in the module that registers it.
     globals()[_name] = register_model(_entry(_name))

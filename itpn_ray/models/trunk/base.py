@@ -60,6 +60,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.widths = (config.width // 4, config.width // 2, config.width)
         self.num_drops = config.num_drops
         first, second, third = self.widths
+        # 48: three colours of 4 x 4 pixels.
         self.embed = ConvLinear(48, first)
         self.embed_norm = LayerNorm(first) if config.patch_norm else nn.Identity()
         self.stage1 = nn.ModuleList(self._early(first) for _ in range(config.depths[0]))
@@ -68,6 +69,7 @@ class Trunk(Accelerated, nn.Module, ABC):
         self.merge2 = self.merge(second)
         self.position = nn.Parameter(torch.zeros(1, config.grid**2, third))
         self.stage3 = nn.ModuleList(self.block() for _ in range(config.depths[2]))
+        # No part of files: the rates follow from the configuration.
         self.register_buffer("drop_rates", drop_rates(config), persistent=False)
         # Of the grid that the trunk was made for, kept: it is asked for in each pass.
         home = relative_index((config.grid, config.grid)) if config.relative_position else None

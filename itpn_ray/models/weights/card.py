@@ -98,6 +98,7 @@ def _image_lines(network: Network, program: Program) -> list[str]:
         ]
         values = "(np.asarray(image) / 255 - MEAN) / STD"
         place = [f"pixels[: image.height, : image.width] = {values}"]
+        # Only for programs that take sizes too.
         size = ["sizes = np.array([[image.height, image.width]])"] * (len(program.inputs) > 1)
         return [*_constants(network), *lines, *place, *size, *_STACKED]
     fraction = network.crop_fraction
@@ -138,6 +139,7 @@ def _torch_lines(program: Program) -> list[str]:
 
 def _one(program: Program) -> str:
     """The comma behind the name of an only output, which makes a tuple of it."""
+    # A single output comes in a tuple all the same.
     return "," if len(program.outputs) == 1 else ""
 
 
@@ -159,6 +161,7 @@ def _input(network: Network, program: Program, path: Path) -> str:
     if program.takes_pixels:
         return f"pixels (B, {side}, {side}, 3) uint8 RGB: the central crop, resized"
     images = f"images (B, 3, {side}, {side}) float32, of ImageNet's mean and deviation"
+    # A string times False is empty, and `or` then takes the other.
     return (
         f"{images}; sizes (B, 2) int64 of their valid parts" * (len(program.inputs) > 1) or images
     )

@@ -27,6 +27,7 @@ def from_official(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[st
         left = {name: tensor for name, tensor in left.items() if not _UNUSED.fullmatch(name)}
     ours: dict[str, Tensor] = {}
     for entry in entries(config):
+        # Only whole: of a part alone the tensors keep the authors' names, and are reported.
         if all(name in left for name in entry.official):
             ours[entry.name] = entry.change.join([left.pop(name) for name in entry.official])
     return {**ours, **left}

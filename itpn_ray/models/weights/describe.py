@@ -189,6 +189,7 @@ def _trunk(
         depths=depths,
         image_size=image_size,
         early_mlp_ratio=_ratio(state, early),
+        # In our files SwiGLU's gate and value are one matrix.
         mlp_ratio=hidden / width / (names.hidden_parts if fast else 1),
         layer_scale=LAYER_SCALE if names.scale.format(late) in state else None,
         patch_norm=names.patch_norm in state,
@@ -238,6 +239,7 @@ def _count(state: State, prefix: str) -> int:
 
 def _ratio(state: State, name: str) -> float:
     """Hidden width over width of an MLP, from its first matrix; 4 where there is none."""
+    # 4 is the authors' ratio, for files without such a layer.
     return state[name].shape[0] / state[name].shape[1] if name in state else 4.0
 
 
@@ -264,6 +266,7 @@ def _heads(
         raise ConfigError(
             "num_heads", given, f"the relative position tables are for {found}", "leave it out"
         )
+    # What the file shows first, then what is said, then what was published.
     return found or given or _PUBLISHED.get(size) or max(1, width // HEAD_WIDTH)
 
 

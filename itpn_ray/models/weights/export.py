@@ -92,6 +92,7 @@ def export(config: ExportConfig) -> ExportReport:
     if path.suffix == ".onnx":
         check_onnx_libraries("out", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden until it is whole; its ending stays, which torch.export.save looks at.
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(_Job(network=network, program=program, weights=weights, batch=config.batch), part)

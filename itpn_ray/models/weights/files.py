@@ -173,6 +173,7 @@ def build_network(weights: Weights, *, partial: bool = False) -> tuple[Network, 
             )
         report = place(module, weights.tensors, subject=weights.subject, partial=partial)
     try:
+        # Other files may use these names for something else.
         module.remember(weights.metadata if weights.described else {})
     except (ValueError, TypeError) as error:
         raise CheckpointError(
@@ -254,6 +255,7 @@ def place(
     fitting: dict[str, Tensor] = {}
     resized, mismatched = [], []
     for name in own.keys() & names.keys():
+        # `left` may be empty: then no name begins with any of it.
         if name.startswith(left):
             continue
         given = tensors[names[name]]
@@ -324,6 +326,7 @@ def _resize(module: Network, name: str, tensor: Tensor, own: Tensor) -> Tensor |
         side = table_side(own)
         return resize_table(tensor.float(), (side, side), 0.0)
     if last == "relative":
+        # The table has (2 S - 1)^2 rows.
         side = (round(own.shape[0] ** 0.5) + 1) // 2
         return resize_relative_table(tensor.float(), (side, side))
     return None

@@ -73,6 +73,7 @@ def inspect_file(config: InspectConfig) -> Contents:
         CheckpointError: unreadable, or no network of this package or of the authors.
     """
     weights = read_weights(config.file, key=config.key)
+    # What is missing is shown, not refused.
     network, report = build_network(weights, partial=True)
     return Contents(
         file=weights.subject,

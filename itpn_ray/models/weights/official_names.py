@@ -42,6 +42,7 @@ def _one(forth: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) ->
 
 def _swap(tensor: Tensor) -> Tensor:
     """Exchange rows and columns of the 2x2 neighbours along the last axis, (..., 4C)."""
+    # The two axes of the four neighbours change places.
     return tensor.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
 
 
@@ -177,6 +178,7 @@ def _pyramid_entries(config: PyramidConfig, *, aligned: bool) -> Iterator[Entry]
 
 def _fold_entries() -> Iterator[Entry]:
     """The authors list the maps from coarse to fine, we from fine to coarse."""
+    # The authors count from the coarsest map on.
     for i in range(3):
         yield from _pairs(f"fold.norms.{2 - i}", f"decoder_embed.{i}.0")
         yield from _pairs(f"fold.linears.{2 - i}", f"decoder_embed.{i}.1")

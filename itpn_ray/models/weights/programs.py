@@ -86,6 +86,7 @@ class Processed(nn.Module):
     def __init__(self, network: Classifier) -> None:
         super().__init__()
         self.network = network
+        # The constants are of values up to 1, pixels go up to 255.
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1))
 
@@ -198,6 +199,7 @@ def _dense_of(network: Network) -> tuple[DenseTrunk, str]:
         )
     dense = build(DenseConfig(trunk=config.trunk, pyramid=config.pyramid, levels=3)).eval()
     assert isinstance(dense, DenseTrunk)
+    # What was pre-trained takes the places of what `build` has drawn.
     dense.trunk, dense.pyramid = network.trunk, network.pyramid
     return dense, "trunk and pyramid; what only pre-training needs is left out"
 
@@ -221,6 +223,7 @@ def read_inputs(
     if program.takes_pixels:
         share = network.crop_fraction
         crops = [centre_crop(to_pixels(path), program.side, share) for path in paths]
+        # (B, 3, S, S) -> (B, S, S, 3), as the program takes them.
         return (torch.stack(crops).permute(0, 2, 3, 1),)
     return (torch.stack([network.preprocess(path) for path in paths]),)
 
@@ -241,6 +244,7 @@ def input_description(program: Program, network: Network) -> str:
     }
     if program.takes_pixels:
         described |= {"input_size": [program.side, program.side, 3], "input_type": "uint8"}
+        # Pixels are normalised inside the program.
         described |= {"mean": [0.0] * 3, "std": [1.0] * 3}
     if isinstance(network, DenseHead):
         described["view"] = list(network.view)
@@ -260,6 +264,7 @@ def resized(network: Network, image_size: int, metadata: Mapping[str, str]) -> N
     other = build(config).eval()
     load_weights(other, network.state_dict())
     remembered = dict(metadata)
+    # A usual crop follows the size; one that was set stays.
     if network.crop_fraction == crop_fraction(network.image_size):
         remembered.pop("crop_fraction", None)
     other.remember(remembered)

@@ -152,6 +152,7 @@ def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _without(tensors: Mapping[str, Tensor], prefix: str, others: list[str]) -> dict[str, Tensor]:
     """The tensors of one network, its prefix taken off, and those of no network."""
+    # Without this, an empty prefix would take the tensors of the others too.
     taken = tuple(f"{other}." for other in others if other and other != prefix)
     own = f"{prefix}." if prefix else ""
     return {
@@ -180,6 +181,7 @@ def _choose(tree: Any, key: str | None, subject: str) -> tuple[dict[str, Tensor]
         )
     if key is not None:
         return found[key], ""
+    # Of equal ones the first in the file.
     name = min(found, key=_rank)
     choice = f"took {name} of {', '.join(found)}; key says which" if len(found) > 1 else ""
     return found[name], choice

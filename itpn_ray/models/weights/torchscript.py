@@ -94,6 +94,7 @@ class _Unpickler(pickle.Unpickler):
         self._known: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): lambda *parts: _tensor(*parts),
             ("collections", "OrderedDict"): OrderedDict,
+            # Tags and typed lists: the values alone count.
             ("torch.jit._pickle", "restore_type_tag"): lambda value, kind: value,
         }
         for name in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist"):
@@ -113,8 +114,10 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         """The numbers that ('storage', dtype, key, device, count) refers to, (count,)."""
         kind, dtype, key, _, count = pid
+        # isalnum, so that a key cannot lead out of the archive's folder.
         if kind != "storage" or not str(key).isalnum():
             raise pickle.UnpicklingError(f"unknown reference {kind!r}")
+        # torch.frombuffer wants memory that may be written.
         data = bytearray(_member(self._archive, f"{self._folder}data/{key}"))
         return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0)
 

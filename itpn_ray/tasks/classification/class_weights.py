@@ -21,10 +21,12 @@ def named_weights(texts: Sequence[str]) -> dict[str, float]:
         return {}
     weights: dict[str, float] = {}
     for text in texts:
+        # At the last "=", for a class's name may contain one.
         name, equals, number = text.rpartition("=")
         try:
             weight = float(number)
         except ValueError:
+            # 0 is refused below, together with numbers that are no weights.
             weight = 0.0
         if not equals or not 0 < weight < float("inf"):
             raise ConfigError(
@@ -58,5 +60,6 @@ def class_weights(
         checks.one_of(FIELD, name, classes)
     if named:
         return [named.get(name, 1.0) for name in classes]
+    # K of the docstring: classes without images share nothing of the total.
     present = sum(count > 0 for count in counts)
     return [sum(counts) / (present * count) if count else 1.0 for count in counts]

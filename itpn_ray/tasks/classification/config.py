@@ -47,6 +47,7 @@ class Classification(AveragedConfig):
         super().__post_init__()
         checks.not_negative("task.mixup", self.mixup)
         checks.not_negative("task.cutmix", self.cutmix)
+        # For its errors alone; whether the classes exist is known only with the data.
         named_weights(self.class_weights)
         for field in ("label_smoothing", "random_erasing"):
             checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)

@@ -28,6 +28,7 @@ class ClassifierEvaluator(Evaluator[Classifier]):
         self.place = place
         self.size = network.config.trunk.image_size
         self.batch = place.batch or 64
+        # Training's settings play no part: of the task, only its evaluation is used.
         self.task = ClassificationTask(
             TaskSetup(
                 config=Classification(), model=ModelConfig(image_size=self.size), classes=classes
@@ -54,6 +55,7 @@ class ClassifierEvaluator(Evaluator[Classifier]):
 
     def details(self) -> dict[str, object]:
         """See `Evaluator.details`: ``mistakes``, the surest first, with the images' paths."""
+        # Batches bring pixels, not paths; the few mistaken images are looked up afterwards.
         data = open_rows(self.place.dataset.uri, self.place.dataset.split, LOADER)
         classes = self.task.classes
         rows = []

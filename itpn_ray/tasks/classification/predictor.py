@@ -44,6 +44,7 @@ class ClassPredictor:
         images = torch.stack(crops).to(self._place.device)  # (B, 3, S, S)
         with self._place.autocast():
             logits = self._model(normalise(images))
+        # Autocast leaves bf16, whose three digits are fewer than are shown.
         scores, labels = logits.float().softmax(1).cpu().topk(min(TOP, len(self._classes)))
         rows = zip(source_images, scores.tolist(), labels.tolist(), strict=True)
         return [self._answer(*row) for row in rows]

@@ -72,6 +72,8 @@ class ClassificationNetwork(Averaging):
         that micro-batches and workers add up.
         """
         logits = self.classifier(batch["image"], drop_noise=batch["drop_noise"])
+        # Targets are probabilities, so PyTorch divides
+        # by the images, not by the sum of their weights.
         return {"loss": F.cross_entropy(logits.float(), batch["target"], self.class_weights)}
 
 
@@ -106,6 +108,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 "has fewer than two classes to tell apart",
                 "Prepare a folder with one subfolder a class",
             )
+        # For its errors alone: a class that is not there is refused before anything starts.
         self._class_weights()
 
     def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
@@ -143,6 +146,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
         if self.model.freeze_trunk:
             classifier.body.freeze()
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
+        # Known once the network is built; `prepare` draws as many numbers for each image.
         self._num_drops = classifier.trunk.num_drops
         return ClassificationNetwork(classifier, self.config.ema_decay, self._class_weights())
 
@@ -214,6 +218,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
         The table also tells how many images each class was trained on, where the data is named.
         """
         found = self.evaluate_model(network.evaluated, batches, reduce)
+        # A bare network is also evaluated where no prepared data is named.
         if not self.setup.data:
             return [found]
         per_class = cast(list[dict[str, object]], found.details["per_class"])

@@ -25,6 +25,7 @@ def masked_count(tokens: int, ratio: float) -> int:
     Raises:
         ConfigError: no patch would be hidden, or none would be visible.
     """
+    # Rounded, not cut off: 0.383 of 196 patches is 75.07, the authors' 75.
     masked = round(tokens * ratio)
     if masked in (0, tokens):
         what = "hidden" if masked == 0 else "visible"
@@ -58,6 +59,7 @@ def block_mask(
         (B, L) bool, True where hidden; each row sums to ``masked``.
     """
     rows, columns = grid
+    # Four draws a rectangle, then one a patch for what the rectangles leave over.
     draws = uniform_torch(
         seed, epoch, sample_ids, Stream.MASK, 4 * BLOCKS + rows * columns, torch.float64
     )
@@ -65,6 +67,7 @@ def block_mask(
     mask = torch.zeros(len(sample_ids), rows * columns, dtype=torch.bool, device=sample_ids.device)
     for block in blocks.unbind(1):
         missing = masked - mask.sum(1)  # (B,)
+        # What is hidden already must not count as newly hidden.
         new = _rectangle(block, missing, grid, min(smallest, masked)) & ~mask
         # In row-major order, no more than are still missing.
         mask |= new & (new.cumsum(1) <= missing[:, None])
@@ -82,8 +85,10 @@ def _rectangle(draws: Tensor, missing: Tensor, grid: tuple[int, int], smallest: 
     area = smallest + area * (missing - smallest).clamp(min=0)
     # Log-uniform, so that wide and tall rectangles are as likely.
     aspect = ((2 * aspect - 1) * math.log(1 / ASPECT)).exp()
+    # area = height * width and aspect = height / width.
     height = (area * aspect).sqrt().round().clamp(1, rows)
     width = (area / aspect).sqrt().round().clamp(1, columns)
+    # + 1: the last place at which the rectangle still fits is as likely as the others.
     top = (top * (rows - height + 1)).floor()
     left = (left * (columns - width + 1)).floor()
     y = torch.arange(rows, device=draws.device)

@@ -58,6 +58,7 @@ def teacher_input(model: str, image_size: int) -> int:
         model: name in `TEACHERS`.
         image_size: side of the student's input, pixels.
     """
+    # As many patches as the student has, in the teacher's size of them.
     return image_size // 16 * TEACHERS[model].patch
 
 

@@ -22,6 +22,7 @@ def open_features(setup: TaskSetup[ClipPretraining], dataset: ShardedDataset) ->
     task, augment = setup.config, cast(AugmentConfig, setup.augment)
     features = Features(task.features, dataset, setup.loader)
     made = features.manifest.settings
+    # All that decides which pixels a teacher was shown, and which teacher.
     for field, written, expected in (
         ("task.teacher_model", made.teacher.get("model"), task.teacher_model),
         ("model.image_size", made.image_size, setup.model.image_size),

@@ -66,6 +66,7 @@ class DistillationNetwork(PretrainingNetwork):
         target = batch["teacher"].float()
         mfm = self.distance(output["main"].float(), target)
         aux = self.distance(output["aux"].float(), target)
+        # No λ of eq. 4 here: it weighs features against pixels, and there is no pixel term.
         return {"loss": mfm + aux, "mfm": mfm, "aux": aux}
 
 
@@ -94,6 +95,7 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork, nn.Module])
             CheckpointError: the teacher's file is missing or foreign.
             DataError: the features are missing, damaged or of other images.
         """
+        # For its errors alone.
         masked_count(self.grid[0] * self.grid[1], self.config.mask_ratio)
         if self.config.features:
             for dataset in (train, val):
@@ -121,6 +123,7 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork, nn.Module])
 
     def build(self) -> DistillationNetwork:
         """The student, weights drawn from the seed or loaded."""
+        # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         distiller = create_distiller(
             self.model.name,
@@ -176,12 +179,14 @@ class ClipPretrainingTask(Task[ClipPretraining, DistillationNetwork, nn.Module])
     def no_weight_decay(self, network: DistillationNetwork) -> set[str]:
         """Vectors, position tables and the mask token."""
         distiller = network.distiller
+        # The mask token has three axes, so that the rule for vectors does not catch it.
         return {f"distiller.{name}" for name in no_weight_decay(distiller) | {"mask_token"}}
 
     def evaluate(
         self, network: DistillationNetwork, batches: Iterable[Batch], reduce: Reduce
     ) -> list[Evaluation]:
         """Loss on held-out images at fixed masks, and a nearest-neighbour probe of the trunk."""
+        # Epoch 0 at each evaluation: losses compare only if their masks are the same.
         prepared = (self.prepare(batch, epoch=0) for batch in batches)
         return evaluate_pretraining(network, network.distiller.trunk, prepared, reduce)
 

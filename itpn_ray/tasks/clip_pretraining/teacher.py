@@ -25,6 +25,7 @@ from itpn_ray.models.weights.torchscript import is_torchscript
 from itpn_ray.storage import local_copy
 from itpn_ray.tasks.clip_pretraining.config import TEACHERS, teacher_input
 
+# Of OpenAI's preprocessing, for values from 0 to 1; images here go from 0 to 255.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 AT_ONCE = 64
@@ -107,6 +108,7 @@ def load_teacher(path: str, model: str, image_size: int) -> ClipTeacher:
     weights = _in_timm_names(_read(path, model))
     network = _empty(model, image_size)
     fitting = _fit(weights, dict(network.state_dict()), path, model)
+    # assign: on the meta device there is no memory to copy into.
     network.load_state_dict(fitting, assign=True)
     return ClipTeacher(network, teacher_input(model, image_size))
 
@@ -114,8 +116,10 @@ def load_teacher(path: str, model: str, image_size: int) -> ClipTeacher:
 def teacher_multiply_adds(model: str, image_size: int) -> int:
     """Multiply-adds of the teacher's forward pass of one image, counted on shapes alone."""
     network, size = _empty(model, image_size), teacher_input(model, image_size)
+    # On the meta device shapes are followed, and nothing is computed.
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.head(network.forward_features(torch.empty(1, 3, size, size)))
+    # The counter has two operations for each multiply-add.
     return counter.get_total_flops() // 2
 
 
@@ -143,6 +147,7 @@ def _empty(model: str, image_size: int) -> Any:
 def _read(path: str, model: str) -> Mapping[str, Tensor]:
     """The teacher's tensors, out of whatever entry and behind whatever prefix they stand."""
     local = _local(path)
+    # The archives do not name their activation, but OpenAI trained all of them with QuickGELU.
     if is_torchscript(local) and "quickgelu" not in TEACHERS[model].base:
         raise ConfigError(
             "task.teacher_model",
@@ -157,6 +162,7 @@ def _read(path: str, model: str) -> Mapping[str, Tensor]:
         if isinstance(found.get(entry), Mapping):
             found = found[entry]
     tensors = named_tensors(found)
+    # The prefix of DistributedDataParallel.
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
@@ -187,11 +193,14 @@ def _local(path: str) -> Path:
 
 def _in_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The image encoder's tensors in timm's names, in float32."""
+    # OpenAI's archives hold float16.
     tensors = {name: tensor.float() for name, tensor in weights.items()}
+    # What is not in OpenAI's names is taken for timm's; `_fit` tells if it is neither.
     if "visual.class_embedding" not in tensors:
         return tensors
     found = {}
     for name, tensor in tensors.items():
+        # The text encoder has no part in the targets.
         if not name.startswith("visual."):
             continue
         name = name.removeprefix("visual.")
@@ -217,6 +226,7 @@ def _fit(
     missing = [name for name in reference if name not in fitting]
     if missing:
         raise _foreign(path, model, f"{missing[0]} and {len(missing) - 1} more are missing")
+    # What else the file holds has no part in the targets.
     fitting = {name: fitting[name] for name in reference}
     table = fitting["pos_embed"]  # (1, 1 + L, W), the class token's position first
     if table.ndim == 3 and table.shape != reference["pos_embed"].shape:

@@ -107,8 +107,10 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         has the shape of the initial file's, also where its weights are drawn anew: pre-training on
         pixels has two blocks after each upsampling, and what it learned in both is kept.
         """
+        # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         init = self.model.init
+        # A pyramid of the file's shape, so that its weights fit.
         pyramid = read_pyramid(init, self.model.init_key) if init else None
         detector = self._create(
             num_classes=len(self.classes),

@@ -40,9 +40,11 @@ class ViewEvaluator(Evaluator[Detector]):
 
     def speeds(self, networks: Mapping[float, Detector]) -> dict[float, Speed]:
         """See `Evaluator.speeds`: on the first images, from normalised views to boxes and masks."""
+        # One batch over and over: reading it must not be timed.
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {
+            # A GPU answers a call before it has computed: finish waits for it.
             ratio: partial(finish, partial(network.detect, images, sizes), images.device)
             for ratio, network in networks.items()
         }

@@ -55,6 +55,7 @@ class DetectionPredictor:
     def _answer(self, source_image: FolderImage, found: Detections, size: Tensor) -> Answer:
         pixels = source_image.pixels
         height, width = pixels.shape[1:]
+        # Found in the view; what is reported counts in pixels of the file.
         found = surest(in_image(found, size, torch.tensor([height, width])), self._min_score)
         entries = result_entries(found, source_image.number, (height, width), self._class_ids)
         if not self._drawing.side:

@@ -116,7 +116,9 @@ class DetectionTask(DetectorTask[Detection]):
 
         What follows chooses boxes, whose number no graph knows.
         """
+        # The default of 8 is fewer than the sizes; beyond it nothing is compiled, without an error.
         torch._dynamo.config.recompile_limit = MOST_SIZES
+        # Not dynamic: sizes are few, and each is worth a graph of its own.
         network.detector.trunk.compile(dynamic=False)
         return network
 
@@ -178,6 +180,7 @@ class DetectionTask(DetectorTask[Detection]):
             {
                 "task": self.config.name,
                 "classes": json.dumps(self.classes),
+                # COCO's numbers have gaps (80 classes, up to 90), and results files use them.
                 "class_ids": json.dumps(class_numbers(self._truth().manifest)),
                 "view": json.dumps([self.config.short_side, self.config.long_side]),
             },
@@ -220,5 +223,6 @@ class DetectionTask(DetectorTask[Detection]):
 def _categories(network: Detector, classes: Sequence[str]) -> list[dict[str, Any]]:
     """The classes of a detector as COCO's ``categories``, in the order of their labels."""
     names = list(classes) or [str(number) for number in range(network.config.num_classes)]
+    # Files that name no numbers count from 1, as COCO does.
     numbers = network.class_ids or range(1, len(names) + 1)
     return [{"id": n, "name": name} for n, name in zip(numbers, names, strict=True)]

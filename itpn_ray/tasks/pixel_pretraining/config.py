@@ -88,6 +88,7 @@ class PixelPretraining(TaskConfig):
         if not self.start_size or epoch >= self.growth_epochs:
             return image_size
         grown = (image_size - self.start_size) * epoch / self.growth_epochs
+        # Cut to whole patches, so the side grows in steps.
         return self.start_size + int(grown // PATCH) * PATCH
 
     @property
@@ -111,6 +112,7 @@ class PixelPretraining(TaskConfig):
                 f"is not smaller than model.image_size, {model.image_size}",
                 "Leave it out, or start smaller",
             )
+        # A graph for each multiple of a patch's side, both ends included.
         sizes = (model.image_size - self.start_size) // PATCH + 1
         if model.compile and self.start_size and sizes > MOST_COMPILED:
             raise ConfigError(

@@ -58,6 +58,7 @@ class FeatureModelling(Averaging):
         with torch.no_grad():
             targets = self.teacher.stages(images, visible)
         terms = {}
+        # Strides ascend as the stages do.
         for term, head, target, stride in zip(
             self.terms, self.heads, targets, sorted(pyramid), strict=True
         ):

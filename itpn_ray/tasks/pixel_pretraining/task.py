@@ -66,6 +66,7 @@ class MaskedPretrainingNetwork(PretrainingNetwork):
         total = output["loss"]
         if self.features is not None:
             stages = self.features(batch["image"], batch["visible"], output["pyramid"])
+            # λ of eq. 4, the same for every stage.
             total = total + self.feature_weight * torch.stack(list(stages.values())).sum()
             terms.update(stages)
         return {"loss": total, **terms}
@@ -87,6 +88,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         Raises:
             ConfigError: the ratio does so at an image size of the run.
         """
+        # The smallest and the largest side bound what those in between leave hidden and visible.
         for side in {self.config.side(0, self.model.image_size), self.model.image_size}:
             visible_count((side // PATCH) ** 2, self.config.mask_ratio)
 
@@ -103,6 +105,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
 
     def build(self) -> MaskedPretrainingNetwork:
         """The masked autoencoder with its teacher, weights drawn from the seed or loaded."""
+        # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         autoencoder = create_autoencoder(
             self.model.name,
@@ -149,6 +152,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         """Depths of the autoencoder's parameters; heads of the feature loss lie at the top."""
         autoencoder = network.autoencoder
         ids = {f"autoencoder.{name}": depth for name, depth in layer_ids(autoencoder).items()}
+        # Heads of the feature loss are new, and learn at the full rate.
         top = max(ids.values())
         # The teacher's parameters are among them, but need no gradient.
         return {name: ids.get(name, top) for name, _ in network.named_parameters()}
@@ -156,7 +160,9 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
     def no_weight_decay(self, network: MaskedPretrainingNetwork) -> set[str]:
         """Vectors, position tables and the mask token."""
         autoencoder = network.autoencoder
+        # The mask token has three axes, so that the rule for vectors does not catch it.
         names = no_weight_decay(autoencoder) | {"mask_token"}
+        # Biases of these heads, which `no_weight_decay` of the autoencoder does not see.
         heads = {name for name, p in network.named_parameters() if p.ndim <= 1}
         return {f"autoencoder.{name}" for name in names} | heads
 
@@ -201,6 +207,7 @@ class PixelPretrainingTask(Task[PixelPretraining, MaskedPretrainingNetwork, nn.M
         """
         autoencoder = network.autoencoder
         size = self.model.image_size
+        # Never refused here: `plan` counts before `check` has looked at the ratio.
         visible = max(1, int((size // PATCH) ** 2 * (1 - self.config.mask_ratio)))
         adds = {"student": multiply_adds(autoencoder, size, visible=visible)}
         if self.config.feature_weight > 0:

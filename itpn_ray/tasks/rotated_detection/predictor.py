@@ -59,6 +59,7 @@ class RotatedPredictor:
         height, width = pixels.shape[1:]
         side, gap = self._model.tiles
         places = tile_places(width, height, side, gap)
+        # Side 0: images are not cut, and the one tile is the whole image.
         side = side or max(height, width)
         for start in range(0, len(places), _TILES):
             chosen = places[start : start + _TILES]
@@ -94,6 +95,7 @@ def _entries(found: Detections, number: int) -> Iterator[dict[str, Any]]:
     for (x1, y1, x2, y2), corners, score, label in rows:
         yield {
             "image_id": number,
+            # COCO counts categories from 1.
             "category_id": label + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "segmentation": [corners],

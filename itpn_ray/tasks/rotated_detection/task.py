@@ -114,6 +114,7 @@ class RotatedDetectionTask(DetectorTask[RotatedDetection]):
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a square tile."""
+        # Rounded up, as views are padded.
         side = max(64, -(-self.augment.side // 32) * 32)
         return training_cost("detector", network.detector, self.model, side)
 

@@ -42,6 +42,7 @@ class Segmentation(DenseTaskConfig):
     """Longest side of an image in evaluation, pixels."""
     window: int = 512
     """Side of the windows that an image is evaluated in, pixels; 0: whole images."""
+    # Two thirds of a window, as in BEiT's configurations.
     stride: int = 341
     """Pixels from window to window."""
     scales: tuple[float, ...] = (1.0,)

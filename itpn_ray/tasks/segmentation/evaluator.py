@@ -57,9 +57,11 @@ class SegmenterEvaluator(Evaluator[Segmenter]):
 
     def speeds(self, networks: Mapping[float, Segmenter]) -> dict[float, Speed]:
         """See `Evaluator.speeds`: on the first images, from normalised views to masks."""
+        # One batch over and over: reading it must not be timed.
         batch = next(iter(self._batches()))
         images, sizes = normalise_views(batch["image"], batch["size"]), batch["size"]
         calls = {
+            # A GPU answers a call before it has computed: finish waits for it.
             ratio: partial(
                 finish, partial(network.segment, images, sizes, batch["original"]), images.device
             )

@@ -56,6 +56,7 @@ class MaskPredictor:
             }
             for label, n in sorted(pixels.items(), key=lambda item: -item[1])
         ]
+        # The class numbers themselves; in shards they are shifted by one.
         answer = Answer(entries=[{"file_name": one.path, "classes": found}], mask=png(mask.numpy()))
         drawing = self._place.drawing
         if not drawing.side:

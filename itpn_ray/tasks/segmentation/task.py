@@ -150,8 +150,10 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
         A segmenter's file gives its head too, but for class layers of other classes. The pyramid
         has the shape of the initial file's, also where its weights are drawn anew.
         """
+        # The same first weights on every worker, without sending them around.
         torch.manual_seed(self.seed)
         init = self.model.init
+        # A pyramid of the file's shape, so that its weights fit.
         pyramid = read_pyramid(init, self.model.init_key) if init else None
         shape = {} if pyramid is None else dataclasses.asdict(pyramid)
         segmenter = create_segmenter(
@@ -183,6 +185,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
         config = self.config
         small = SMALL.get(config.head, {}) if config.small_head else {}
         width = {WIDTHS.get(config.head, "width"): config.width} if config.width else {}
+        # A width that is asked for wins over the small head's.
         return small | width
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
@@ -229,6 +232,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
             rows = zip(found, batch["mask"], batch["sample_id"].tolist(), strict=True)
             for mask, truth, sample_id in rows:
                 height, width = mask.shape
+                # A batch's masks are padded to its largest; what was found is as its image.
                 counts.add(mask, truth[:height, :width])
                 if len(self._shown) < SHOWN:
                     self._shown[sample_id] = mask.cpu()

@@ -21,6 +21,7 @@ from itpn_ray.training.checkpoint import manifest as manifests
 from itpn_ray.training.checkpoint.manifest import CheckpointManifest
 from itpn_ray.training.checkpoint.state_files import unflatten
 
+# Written with nine digits, so that listings sort by step.
 FOLDER = re.compile(r"^step-(\d{9,})$")
 STATE = "state.json"
 
@@ -107,6 +108,7 @@ class Checkpoint:
         with reading(uri):
             path = self._local(name)
             size = path.stat().st_size
+            # A longer file is found out by its digest.
             if size < entry.bytes:
                 raise _bad(uri, f"is cut: {size} of {entry.bytes} bytes")
             with path.open("rb") as stream:
@@ -137,6 +139,7 @@ def open_checkpoint(uri: str) -> Checkpoint:
     store = open_store(parent or ".")
     with reading(uri):
         pointed = store.pointed(name)
+    # A name leads only to what checkpoints are called, never elsewhere in the store.
     if pointed is not None and not FOLDER.match(pointed):
         raise CheckpointError(uri, pointed, "is no checkpoint's name", "Name its folder itself")
     return Checkpoint(store, pointed or name)

@@ -56,6 +56,7 @@ def restore(
         CheckpointError: the checkpoint is of another network.
     """
     chosen = store.latest_good() if worker.is_main else None
+    # The other ranks add 0, so that the sum is the first one's step.
     step = int(worker.reduce(torch.tensor([0 if chosen is None else chosen.step])).item())
     if step == 0:
         if worker.is_main:

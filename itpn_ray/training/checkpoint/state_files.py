@@ -70,6 +70,7 @@ def _is_flat(tree: Mapping[Any, Any]) -> bool:
 
 def _encode(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
+        # A key with a slash can spell the path of another tensor.
         if path in tensors:
             raise CheckpointError(path, None, "names two tensors of the state", "Rename one")
         tensors[path] = node
@@ -77,9 +78,11 @@ def _encode(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if node is None or isinstance(node, bool | int | str):
         return node
     if isinstance(node, float):
+        # JSON has no infinity and no NaN.
         return node if math.isfinite(node) else {"$float": repr(node)}
     below = f"{path}/" if path else ""
     if isinstance(node, Mapping):
+        # Keys that begin with $ would be taken for the skeleton's own marks.
         if all(isinstance(key, str) and not key.startswith("$") for key in node):
             return {key: _encode(value, below + key, tensors) for key, value in node.items()}
         # JSON has string keys only, and an optimiser's state goes by number.
@@ -130,6 +133,7 @@ def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Not waited for one by one: the copies queue up on the device.
         copies[name] = copy.copy_(source, non_blocking=True)
     if any(tensor.is_cuda for tensor in tensors.values()):
+        # The copies are still on their way until here.
         torch.cuda.synchronize()
     return copies
 
@@ -165,6 +169,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, s
     text = json.dumps(header, separators=(",", ":")).encode()
     # The format pads its header with blanks, so that the tensors begin aligned.
     text += b" " * (-len(text) % 8)
+    # The file begins with the length of its header: 8 bytes, little-endian.
     return _write_hashed(path, _chunks(struct.pack("<Q", len(text)) + text, tensors, order))
 
 
@@ -193,10 +198,12 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 def _write_hashed(path: Path, chunks: Iterator[memoryview]) -> tuple[int, str]:
     digest = hashlib.sha256()
+    # x: a file that is there already is never overwritten.
     with path.open("xb") as out:
         for chunk in chunks:
             digest.update(chunk)
             out.write(chunk)
+        # On the disk before a manifest may name it.
         out.flush()
         os.fsync(out.fileno())
         return out.tell(), digest.hexdigest()

@@ -132,6 +132,8 @@ class CheckpointStore:
         Raises:
             CheckpointError: this save could not be made, or the previous one in the background.
         """
+        # One copy of the state in memory at a time; and
+        # what went wrong in the last save is raised here.
         self.wait()
         started = time.perf_counter()
         parts = {}
@@ -160,6 +162,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: it failed.
         """
+        # Forgotten first, so that a failure is raised once.
         pending, self._pending = self._pending, None
         if pending is not None:
             self._reports.append(pending.result())
@@ -249,6 +252,7 @@ class CheckpointStore:
                 manifest = CheckpointManifest(
                     step=step, epoch=epoch, time=time.time(), files=files, versions=_versions()
                 )
+                # Saved already, as after a resume: writing it again could only harm it.
                 if not self._holds(name, files):
                     self._commit(folder, name, manifest, verify)
             # After the commit, so that the names never lead to a half.
@@ -272,6 +276,7 @@ class CheckpointStore:
         """An empty private folder, on the store's own filesystem if that is local."""
         root = self._store.local_path(LAST)
         if root is not None:
+            # On one filesystem a file is moved by renaming it.
             folder = root.parent / STAGING
         else:
             # One fixed name a store, so that a killed process leaves no more than one behind.
@@ -279,6 +284,7 @@ class CheckpointStore:
             folder = Path(tempfile.gettempdir()) / f"itpn-ray-staging-{mark}"
         if folder.exists():
             shutil.rmtree(folder)
+        # Nobody else may read weights in a temporary folder.
         folder.mkdir(parents=True, mode=0o700)
         try:
             yield folder
@@ -297,6 +303,7 @@ class CheckpointStore:
         return True
 
     def _commit(self, folder: Path, name: str, manifest: CheckpointManifest, verify: bool) -> None:
+        # A bad checkpoint of this step, or one of other content, gives way.
         self._remove(name)
         try:
             for file, entry in manifest.files.items():
@@ -307,6 +314,7 @@ class CheckpointStore:
             # Staged like the others: the folder then never holds a temporary file.
             write_bytes(folder / manifests.NAME, manifest.encode())
             self._store.put_file(folder / manifests.NAME, f"{name}/{manifests.NAME}", move=True)
+        # BaseException: what is half written goes on Ctrl-C too.
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 self._remove(name)

@@ -70,6 +70,7 @@ class TrainContext:
     def reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Combine a tensor over all workers, in place, and return it."""
         if self.world > 1:
+            # NCCL reduces on GPUs only, and callers may hold the tensor on the CPU.
             held = tensor.to(self.device)
             dist.all_reduce(held, op)
             tensor.copy_(held)
@@ -103,6 +104,7 @@ class TrainContext:
             if isinstance(network, FSDPModule):
                 network.set_requires_gradient_sync(now)
             else:
+                # What DDP's no_sync() sets for the length of a with block.
                 model.require_backward_grad_sync = now  # type: ignore[assignment]
 
     def autocast(self) -> Any:

@@ -51,7 +51,9 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     """
     from itpn_ray.models.config import find_size
 
+    # For its error alone: a misspelt name is told before any data are opened.
     find_size(config.model.name)
+    # Both for their errors alone.
     use_gpus("gpus", config.gpus, config.ray)
     prices_of(config.cost)
     train_split, val_split = open_splits(config)
@@ -98,9 +100,11 @@ def run(
     report = preflight(config)
     folder = run_folder(config)
     with (
+        # The lease first: nothing in the run's place may be touched before it is this driver's.
         Lease(config.checkpoint.uri or run_uri(config), name=config.run) as lease,
         kept(config.out, config.run, lease.confirm),
     ):
+        # Before the claim, which writes the settings of today.
         earlier = earlier_epochs(config)
         began = claim_run(config, command)
         console.log_to(folder / LOG)
@@ -114,6 +118,7 @@ def run(
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease, command, parent)
+    # For its address alone, for the run's own tracker is closed by now.
     tracker = create_tracker(config.tracking, config.out)
     lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
@@ -131,6 +136,7 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
     """What an extended run does with the learning rate: it goes on with the longer run's."""
     optim = config.optim
     per_epoch = len(open_splits(config)[0]) // optim.global_batch
+    # Without the warm-up, which may be longer than the run was before, and is then refused.
     end = total_steps(dataclasses.replace(optim, epochs=earlier, warmup_epochs=0), per_epoch)
     rate = learning_rate(optim, end, per_epoch)
     return (
@@ -177,6 +183,7 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
         Interrupted: Ctrl-C or SIGTERM; where workers train, they have saved a checkpoint.
         CapReached: the machines have cost ``max_cost``; the same.
     """
+    # One that a killed driver has left must not stop this one.
     journal.take_back_stop()
     request = StopRequest(journal)
     try:
@@ -191,6 +198,7 @@ def _launch(config: ExperimentConfig, folder: Path, journal: FileJournal, verbos
             _launch_on_ray(config, folder, request, verbose)
         request.check()
     except Interrupted:
+        # If both asked, the cap's reason is told, not the signal.
         request.check()
         raise
     finally:

@@ -28,6 +28,7 @@ class RayAddressConfig(TorchConfig):
 
         class Backend(base):
             def on_start(self, worker_group: Any, backend_config: Any) -> None:
+                # Before the group is made, for it reads the variables then.
                 worker_group.execute(use_ray_interface)
                 super().on_start(worker_group, backend_config)
 
@@ -40,6 +41,7 @@ def use_ray_interface() -> None:
     address = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == node)
     name = interface_of(address)
     for variable in VARIABLES:
+        # What the user has set stays.
         if name and not os.environ.get(variable):
             os.environ[variable] = name
 
@@ -47,6 +49,7 @@ def use_ray_interface() -> None:
 def interface_of(address: str) -> str:
     """The name of this machine's interface that has an address; empty where none has."""
     for name, addresses in psutil.net_if_addrs().items():
+        # IPv6 addresses carry their scope, such as fe80::1%eth0.
         if any(one.address.partition("%")[0] == address for one in addresses):
             return name
     return ""

@@ -60,6 +60,7 @@ def check_seen(config: ExperimentConfig, token: str) -> None:
 def local_files(config: ExperimentConfig) -> dict[str, Shipped]:
     """The local files that workers need, put into Ray's object store once, by setting."""
     named = {"init": config.model.init, "teacher": getattr(config.task, "teacher", "")}
+    # Names of the zoo mean the same on every machine.
     shipped = {field: ship(path) for field, path in named.items() if not is_zoo(path)}
     return {field: file for field, file in shipped.items() if file is not None}
 

@@ -33,6 +33,7 @@ class PreemptionNotice:
     def __enter__(self) -> PreemptionNotice:
         # A process that Ray Train did not start need not import it to learn so.
         self._told = compat.preemption() if "ray.train" in sys.modules else None
+        # Python lets only the main thread answer signals.
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
         return self

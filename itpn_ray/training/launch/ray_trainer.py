@@ -91,6 +91,7 @@ def _fit_again(
         except TrainingFailedError as failed:
             error = error_of_ours(failed)
             if error is not None:
+                # What Ray wraps it in says nothing more to the user.
                 raise error from None
             failures += 1
             if by_ray or 0 <= config.max_failures < failures:
@@ -110,6 +111,7 @@ def _fit(
     attempt = folder / "ray" / f"{time.time():.0f}"
     fewest, most = config.worker_range
     scaling: dict[str, Any] = {
+        # A pair lets Ray Train resize the group; one number keeps it.
         "num_workers": most if fewest == most else (fewest, most),
         "elastic_resize_monitor_interval_s": config.ray.resize_interval_s,
         "use_gpu": bool(config.gpus),
@@ -176,6 +178,7 @@ def _placement(config: ExperimentConfig, journal: Journal) -> SpotFirst | None:
 def cluster_gpus() -> int:
     """GPUs of the Ray that this process is connected to, as far as PyTorch can use them."""
     gpus = round(ray.cluster_resources().get("GPU", 0))
+    # Ray counts what the machine has; a PyTorch without CUDA can use none of it.
     return min(gpus, torch.cuda.device_count()) if is_private() else gpus
 
 
@@ -189,7 +192,9 @@ def _journal(folder: Path) -> Journal:
     """What workers write to: the folder itself, or where they may be elsewhere, an actor here."""
     if is_private():
         return FileJournal(folder)
+    # Pinned: the run's folder is on the disk of the driver's machine.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # No CPU: it must not take a worker's place.
     keeper = ray.remote(FileJournal).options(num_cpus=0, scheduling_strategy=here)
     return RemoteJournal(keeper.remote(folder))
 

@@ -41,6 +41,7 @@ def share_of(config: ExperimentConfig, worker: TrainContext) -> WorkerShare:
 def eval_batch(config: ExperimentConfig, world: int) -> int:
     """Images a worker evaluates at once: as many as it trains on at once."""
     share = max(1, config.optim.global_batch // max(world, 1))
+    # No more than a training step takes at once, which fits into memory.
     return min(share, config.optim.micro_batch or share)
 
 
@@ -76,6 +77,7 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
             "optim.global_batch",
             batch,
             f"an epoch of {len(train)} images would have 0 steps",
+            # Whole pairs, as global batches are.
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
         )
     if config.model.freeze_trunk and not config.model.init:

@@ -72,10 +72,12 @@ class AnnotatedSource(Source):
         """See `Source.listing`; images in the order of the annotations."""
         files = dict(self.files())
         categories = next(iter(files.values())).categories
+        # The doctor only lists it; here one of the two classes would be a guess.
         for file in files.values():
             for fault in file.faults:
                 if fault.kind == kinds.CATEGORY_TWICE:
                     raise DataError(fault.place, None, fault.reason, "Make ids unique")
+        # COCO's tools take numbers only: where an id is a text, none are kept.
         numbers = [number for number in categories if isinstance(number, int)]
         return Listing(
             kind=self.kind,

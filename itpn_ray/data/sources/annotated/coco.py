@@ -51,10 +51,12 @@ class CocoSource(AnnotatedSource):
         for split, name in found.items():
             uri = join(self.uri, name)
             file = read_coco_file(fs, root, name, split, uri)
+            # train comes first, so the others are held against it.
             classes = classes or file.categories
             if file.categories != classes:
                 raise DataError(uri, None, "lists other categories than train", "Make them equal")
             yield split, replace(file, skipped=skipped)
+            # Told once, with the first split.
             skipped = ()
 
     def _annotation_files(
@@ -105,6 +107,7 @@ def annotation_files(fs: FileSystem, root: str, near: Sequence[Entry]) -> list[s
     """
     below = files_below(fs, f"{root}/annotations")
     found = [*near, *(entry for entry in below if not entry.problem)]
+    # `near` may have looked into annotations/ already.
     paths = list(dict.fromkeys(e.path for e in found if e.name.lower().endswith(".json")))
     named = [path for path in paths if basename(path).startswith(_PREFIXES)]
     if not named and paths:

@@ -45,6 +45,7 @@ def parse_category(item: Mapping[str, Any]) -> tuple[Id, str]:
         FaultError: one of them is missing.
     """
     name = item.get("name")
+    # True and False are ints for Python, but no names.
     if isinstance(name, bool) or not (isinstance(name, int | float) or is_text(name)):
         raise FaultError(kinds.ENTRY, f"has {short(name)} as its name")
     return read_id(item, "id"), str(name).strip()
@@ -92,6 +93,7 @@ def parse_object(
     category = read_id(item, "category_id")
     if category not in labels:
         raise FaultError(kinds.CATEGORY, f"is of category {category!r}, which is not listed")
+    # The mask first: a box that is missing is drawn around it.
     (outlines, runs), remarks = _usable_mask(item.get("segmentation"), frame)
     box = _box(item, outlines, runs)
     check_box(box)
@@ -105,6 +107,7 @@ def parse_object(
     if area is None or not 0 < area < math.inf:
         if item.get("area") is not None:
             remarks.append((kinds.AREA_MADE, f"has {short(item['area'])} as its area"))
+        # Metrics by size need an area; the box's stands in for one that is missing.
         area = (box[2] - box[0]) * (box[3] - box[1])
     values = {
         "classes": labels[category],

@@ -97,8 +97,11 @@ class _Reading:
             self._waiting.append(parse_image(item))
         except FaultError as fault:
             self._tell(f"image {item.get('id')}", fault.kind, fault.reason)
+            # Remembered where it can be read, so that its
+            # objects are not called those of an unknown image.
             with suppress(FaultError):
                 self._lost.append(self._numbers.add(read_id(item, "id")))
+        # Once the folder is known, at once; until then names gather, to find it by.
         if self._place is not None or len(self._waiting) == _TRIES:
             self._list()
 
@@ -139,6 +142,7 @@ class _Reading:
         # not unknown.
         frames = np.zeros((len(numbers), 2), dtype=np.int32)
         frames[: len(rows)] = frames_of(rows)
+        # Rows come before lost ones: of equal numbers the first has the frame.
         ids, first = np.unique(numbers, return_index=True)
         return CocoObjects(
             uri=self._uri,

@@ -54,6 +54,7 @@ class ImageFolder:
         """An image's path relative to the source, from its name in any system's form."""
         # Names written on Windows have backslashes; ".." must not lead out of the source.
         parts = [p for p in file_name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
+        # [-0:] is the whole list, so a tail of 0 keeps all parts.
         return "/".join([*filter(None, [self.folder]), *parts[-self.tail :]])
 
 

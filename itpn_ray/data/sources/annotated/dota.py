@@ -78,6 +78,7 @@ def holds_dota(data: bytes) -> bool:
         labels = parse_dota(data, None).labels
     except ValueError:
         return False
+    # A name, not a number: YOLO's outlines are lines of nine numbers, too.
     return any(
         not isinstance(label.fields, FaultError) and _numbers([label.fields["category_id"]]) is None
         for label in labels
@@ -99,6 +100,7 @@ def turned_box(name: Any, outline: Sequence[float], difficult: str) -> dict[str,
         told = f"has {difficult[:60]!r} as its difficulty, which is 0 or 1"
         raise FaultError(kinds.ENTRY, told)
     x, y = outline[0::2], outline[1::2]
+    # COCO's fields, so that the same checks serve all formats.
     return {
         "category_id": name,
         "bbox": [min(x), min(y), max(x) - min(x), max(y) - min(y)],

@@ -34,8 +34,10 @@ def read_id(item: Mapping[str, Any], key: str) -> Id:
     if isinstance(value, bool) or not text or (isinstance(value, float) and math.isnan(value)):
         raise FaultError(kinds.ENTRY, f"has {short(value)} as its {key}")
     digits = text.removeprefix("-").removesuffix(".0")
+    # FRESH has 16 digits: longer texts need not be converted.
     if digits.isascii() and digits.isdigit() and len(digits) < 17:
         number = int(digits)
+        # Leading zeros make another id: 007 stays a text.
         if str(number) == digits and number < FRESH:
             return -number if text.startswith("-") else number
     return text

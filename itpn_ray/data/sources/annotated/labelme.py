@@ -14,7 +14,7 @@ from itpn_ray.data.sources.annotated.coco_entries import Frame
 from itpn_ray.data.sources.annotated.label_file import Label, LabelFile
 from itpn_ray.data.sources.text import decode
 
-_CIRCLE_CORNERS = 64
+_CIRCLE_CORNERS = 64  # a polygon of so many leaves out 0.2 % of the circle
 
 
 def parse_labelme(data: bytes, frame: Frame | None) -> LabelFile:
@@ -41,6 +41,7 @@ def parse_labelme(data: bytes, frame: Frame | None) -> LabelFile:
 
 def _frame(found: Mapping[str, Any]) -> Frame | None:
     width, height = (found.get(key) for key in ("imageWidth", "imageHeight"))
+    # Sides are stored as int32.
     if isinstance(width, int) and isinstance(height, int) and 0 < width < 2**31 > height > 0:
         return width, height
     return None
@@ -62,6 +63,7 @@ def _fields(shape: Any) -> dict[str, Any]:
     if kind == "polygon":
         return fields | {"segmentation": [[value for point in points for value in point]]}
     if kind == "rectangle" and len(points) > 1:
+        # Corners come in the order in which they were drawn.
         x, y = sorted(point[0] for point in points), sorted(point[1] for point in points)
         return fields | {"bbox": [x[0], y[0], x[-1] - x[0], y[-1] - y[0]]}
     if kind == "circle" and len(points) == 2:

@@ -129,6 +129,7 @@ class MetadataSource(AnnotatedSource):
                 uri=self.uri,
                 labels={found: n for n, found in enumerate(categories)},
                 image_ids=numbers,
+                # The file tells no sizes: 0 is unknown.
                 frames=np.zeros((len(numbers), 2), dtype=np.int32),
                 path=path,
             ),
@@ -166,6 +167,7 @@ def metadata_files(
     return [
         relpath(path, root)
         for path in found
+        # Any line: the first images may be without objects.
         if any(set(fields) & set(entry) for _, entry in read_entries(fs, path))
     ]
 

@@ -219,6 +219,7 @@ class PairedSource(AnnotatedSource):
             objects=PairedObjects(
                 uri=self.uri,
                 labels={found: n for n, found in enumerate(categories)},
+                # From 1 on, as the rows are numbered.
                 image_ids=np.arange(1, len(pairs) + 1),
                 frames=frames_of(table),
                 files=pa.array([label for _, label in pairs], pa.string()),
@@ -236,6 +237,7 @@ class NamedSource(PairedSource):
     def frames(self, folder: Folder, pairs: Sequence[Pair]) -> list[Frame | None]:
         """See `PairedSource.frames`: the label files say them."""
         found = _labels_of(folder, pairs, self.parser())
+        # Only labelled images have a file; the files come in the order of the pairs.
         return [next(found).frame if label else None for _, label in pairs]
 
     def categories(self, folder: Folder, pairs: Sequence[Pair]) -> dict[Id, str]:

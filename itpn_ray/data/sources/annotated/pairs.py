@@ -68,6 +68,7 @@ def in_parallel(work: Callable[[str], T], paths: Iterable[str]) -> Iterator[T]:
     """What becomes of each path, in order; some are worked on at once, a chunk is held."""
     left = iter(paths)
     with ThreadPoolExecutor(_READERS) as pool:
+        # A chunk at a time, for `map` takes in all that it is given at once.
         while chunk := list(islice(left, _CHUNK)):
             yield from pool.map(work, chunk)
 

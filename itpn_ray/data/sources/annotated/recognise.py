@@ -47,11 +47,13 @@ def annotated_format(fs: FileSystem, root: str) -> str | None:
     if names:
         return "coco"
     texts = _texts_of_images(files)
+    # Before YOLO: a line that ends in a class's name is never one of its own.
     if any(isinstance(data, bytes) and holds_dota(data) for data in _first(fs, texts)):
         return "dota"
     if _is_yolo(fs, root, files, texts):
         return "yolo"
     xmls = list(_of_suffix(files, ".xml"))
+    # Before Pascal VOC, whose root DIOR's files share.
     if any(isinstance(data, bytes) and holds_turned(data) for data in _first(fs, xmls)):
         return "turned-xml"
     if _any_reads(fs, parse_voc, xmls):
@@ -83,6 +85,7 @@ def _is_yolo(fs: FileSystem, root: str, files: Sequence[Entry], texts: Sequence[
         return True
     named = any(entry.name.lower() in CLASS_LISTS for entry in files)
     for data in _first(fs, texts):
+        # The first file that is not empty decides.
         if isinstance(data, bytes) and data.strip():
             return _holds_objects(data)
     return bool(texts) and named

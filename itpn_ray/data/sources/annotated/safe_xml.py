@@ -33,6 +33,7 @@ def parse_xml(data: bytes) -> Element:
     def refuse(*declaration: object) -> NoReturn:
         raise ValueError(f"declares the entity {declaration[0]!r}")
 
+    # expat itself: ElementTree's parser does not let entities be refused.
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data
@@ -40,5 +41,6 @@ def parse_xml(data: bytes) -> Element:
     try:
         parser.Parse(data, True)
         return builder.close()
+    # LookupError: the document names an encoding that there is not.
     except (expat.ExpatError, LookupError) as error:
         raise ValueError(f"is not XML: {error}") from error

@@ -27,6 +27,7 @@ def _upright_size(fs: FileSystem, path: str) -> Frame | None:
     try:
         with fs.open_input_file(path) as stream:
             head = stream.read(_HEAD)
+            # Once more with the whole file where there is more: large metadata push the size back.
             return _size(head) or (_size(head + stream.read()) if len(head) == _HEAD else None)
     except OSError:
         return None

@@ -55,9 +55,11 @@ class Spill:
 
     def _pack(self) -> None:
         ids = np.array(self._image_ids, dtype=np.int64)
+        # An id above the last would point past the end.
         at = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
         ours = np.flatnonzero(self._sorted[at] == ids)
         positions = self._order[at[ours]]
+        # By row of the listing; stable, so that objects keep the file's order.
         order = np.argsort(positions, kind="stable")
         rows = [self._objects[n] for n in ours[order].tolist()]
         columns = [pa.array(positions[order], pa.int64())]
@@ -76,7 +78,9 @@ class Spill:
         ]
         table = pa.Table.from_batches(parts, _SPILL).combine_chunks()
         positions = table.column("position").to_numpy()
+        # Each batch is sorted, but not yet all of them together.
         table = table.take(pa.array(np.argsort(positions, kind="stable")))
+        # Objects of each row of the piece.
         counts = np.bincount(positions - first, minlength=last - first)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         return {

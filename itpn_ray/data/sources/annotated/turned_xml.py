@@ -97,7 +97,9 @@ def _hrsc(found: Element) -> dict[str, Any]:
     x, y, width, height, angle = (
         _number(found, f"mbox_{name}") for name in ("cx", "cy", "w", "h", "ang")
     )
+    # Halved here, as `steps` are whole sides.
     cos, sin = math.cos(angle) / 2, math.sin(angle) / 2
+    # Clockwise as images are shown, from the upper left corner.
     steps = [(-width, -height), (width, -height), (width, height), (-width, height)]
     corners = [(x + cos * a - sin * b, y + sin * a + cos * b) for a, b in steps]
     return turned_box(SHIP, [value for corner in corners for value in corner], _difficult(found))

@@ -43,6 +43,7 @@ class VocSource(NamedSource):
         skipped: Skipped = []
         for image, label in pairs:
             name = splitext(basename(image))[0]
+            # JPEGImages/ lies beside ImageSets/, in the folder above.
             split = listed.get((dirname(dirname(image)), name))
             if split is None:
                 skipped.append((image, "in no list of ImageSets/Main"))
@@ -62,6 +63,7 @@ class VocSource(NamedSource):
         names = [path.removeprefix(f"{folder.root}/") for path in paths]
         lists = [found for name in names if (found := _LIST.fullmatch(name))]
         kinds = {found[2] for found in lists}
+        # trainval repeats train and val; without train it stands for it.
         order = ["train", "val", "test"] if "train" in kinds else ["trainval", "val", "test"]
         listed: dict[tuple[str, str], str] = {}
         for kind in order:

@@ -60,6 +60,7 @@ class YoloSource(PairedSource):
             if isinstance(data, bytes):
                 return dict(enumerate(read_classes(join(self.uri, name))))
         names = [label for _, label in pairs if label]
+        # Class numbers do not depend on the size, so any will do.
         read = read_labels(folder.fs, folder.root, names, [_ANY] * len(names), parse_yolo)
         return {number: str(number) for number in sorted({n for f in read for n in _numbers(f)})}
 
@@ -77,6 +78,7 @@ class YoloSource(PairedSource):
                 del chosen[split]
         parts: Parts = {}
         for pair in pairs:
+            # An image that several splits name goes to the first.
             named = next((name for name, images in chosen.items() if pair[0] in images), None)
             if named is None:
                 skipped.append((pair[0], f"in no split of {found.name}"))
@@ -93,6 +95,7 @@ class YoloSource(PairedSource):
         inside: dict[str, list[str]] = {}
         for path in folder.sizes:
             above = dirname(path)
+            # Every folder above counts it, so that a split may name any of them.
             while above:
                 inside.setdefault(above, []).append(path)
                 above = dirname(above)

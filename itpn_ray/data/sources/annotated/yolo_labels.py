@@ -35,6 +35,7 @@ def parse_yolo(data: bytes, frame: Frame | None) -> LabelFile:
     """
     lines = decode(data).splitlines() if frame is not None else []
     labels = tuple(
+        # Some programs separate the numbers by commas.
         _read_line(f"line {number}", line.replace(",", " ").split(), frame)
         for number, line in enumerate(lines, 1)
         if frame is not None and line.strip()
@@ -60,11 +61,13 @@ def _fields(
     if any(not math.isfinite(share) for share in shares):
         raise FaultError(kinds.BOX_NOT_FINITE, "has coordinates that are not finite")
     is_box = len(shares) in _BOX
+    # A confidence behind the box is no share.
     outside = [share for share in shares[: 4 if is_box else None] if abs(share) > _LARGEST_SHARE]
     if outside:
         reason = f"has {outside[0]:g} where a share of the image's side belongs, 0 to 1"
         raise FaultError(kinds.ENTRY, reason)
     if is_box:
+        # Even places are x and widths, odd ones y and heights.
         x, y, width, height = (v * frame[n % 2] for n, v in enumerate(shares[:4]))
         return {"bbox": [x - width / 2, y - height / 2, width, height]}, ()
     if len(shares) < _LEAST_OUTLINE or len(shares) % 2:

@@ -46,7 +46,9 @@ def sine_code(boxes: Tensor, width: int) -> Tensor:
     Ordered y, x, width, height; wavelengths grow to 10000 (DAB-DETR, eq. 4, as DINO uses it).
     """
     half = width // 2
+    # In pairs, for a sine and a cosine share each wavelength.
     octaves = torch.arange(half, device=boxes.device, dtype=boxes.dtype) // 2 * 2 / half
+    # y before x, as the authors' code has it.
     angles = 2 * math.pi * boxes[..., [1, 0, 2, 3], None] / 10000**octaves  # (B, Q, 4, half)
     codes = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return codes.flatten(-3)  # (B, Q, 4, half / 2, 2) -> (B, Q, 2 * width)
@@ -54,4 +56,5 @@ def sine_code(boxes: Tensor, width: int) -> Tensor:
 
 def _scales(sizes: Tensor, boxes: Tensor) -> Tensor:
     """(B, 1, 4): width, height, width, height of each image's valid part."""
+    # (B, 2) height, width -> (B, 1, 4) width, height, width, height.
     return sizes.flip(-1).repeat(1, 2)[:, None].to(boxes)

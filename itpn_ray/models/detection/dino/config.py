@@ -89,5 +89,6 @@ class DinoConfig(DeformableConfig, DetectorConfig):
     @property
     def dense(self) -> DenseConfig:
         """The dense trunk: maps of strides 4 or 8 to 64, 32 and 64 by average pooling."""
+        # The coarsest stride is 64 in either case.
         finest = 4 if self.levels == 5 else 8
         return DenseConfig(trunk=self.trunk, pyramid=self.pyramid, finest=finest)

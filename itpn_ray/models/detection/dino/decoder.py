@@ -135,6 +135,7 @@ class Decoder(nn.Module):
             found = self.norm(contents)
             states.append(found)
             step = self.box_head(found).float()
+            # Looking forward twice (DINO): the loss of this box also reaches the step before.
             boxes.append((logit(before) + step).sigmoid())
             before = (logit(start) + step).sigmoid()
             start = before.detach()

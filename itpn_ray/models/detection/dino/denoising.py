@@ -64,6 +64,7 @@ def make_copies(
     count = (labels >= 0).sum(1, keepdim=True)  # (B, 1)
     objects = (labels < 0).int().argsort(dim=1, stable=True)  # (B, M): places, objects first
     divisor = count.clamp(min=1)
+    # (B, 1): as many groups as the places for copies hold, but one at least.
     groups = (config.denoising // divisor).clamp(min=1)
     sorts = 2 if far else 1
     used = sorts * count * groups
@@ -71,6 +72,7 @@ def make_copies(
     places = sorts * max(config.denoising, labels.shape[1])
     place = torch.arange(places, device=boxes.device)[None]  # (1, D)
     filled = place < used
+    # A group has all its near copies first, then all far ones.
     near = filled & (place // divisor % sorts == 0)
     source = objects.gather(1, place % divisor)  # (B, D)
     draws = uniform_torch(0, 0, seeds, Stream.DENOISING, place.shape[1] * _DRAWS)
@@ -80,6 +82,7 @@ def make_copies(
         boxes=_shift(boxes.gather(1, source[..., None].expand(-1, -1, 4)), draws, near, config),
         groups=torch.where(filled, place // (sorts * divisor) + 1, EMPTY),
         assigned=torch.where(near, source, -1),
+        # By groups, so that an object counts once however often it is copied.
         weights=filled / groups,
     )
 
@@ -91,6 +94,7 @@ def visibility(groups: Tensor) -> Tensor:
 
 def _change(labels: Tensor, draws: Tensor, config: DeformableConfig) -> Tensor:
     """Some labels (B, D) replaced by any class."""
+    # Half of label_noise, as the authors' code has it.
     changed = draws[..., 0] < config.label_noise / 2
     drawn = (draws[..., 1] * config.num_classes).long()
     return torch.where(changed, drawn.clamp(max=config.num_classes - 1), labels)  # may round up

@@ -79,6 +79,7 @@ def lay_out(maps: Mapping[int, Tensor], sizes: Tensor) -> Levels:
     shapes, valid, ratios = [], [], []
     for stride, features in maps.items():
         rows, columns = features.shape[-2:]
+        # A cell counts where it begins inside the image.
         down = torch.arange(rows, device=sizes.device) * stride < sizes[:, :1]  # (B, h)
         across = torch.arange(columns, device=sizes.device) * stride < sizes[:, 1:]  # (B, w)
         shapes.append((rows, columns))

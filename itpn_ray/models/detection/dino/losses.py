@@ -56,6 +56,7 @@ def match(predictions: Predictions, boxes: Tensor, labels: Tensor, usable: Tenso
         (K, B, Q) int64: a place among the M, or -1. Each object is given to one prediction of each
         set, or to none where there are more objects than usable queries.
     """
+    # Places without an object cost as class 0 does, and do not take part.
     places = labels.clamp(min=0)
     costs = torch.stack(
         [
@@ -79,9 +80,10 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tenso
     # The focal loss of the one class, with the object and without it; DINO matches by their
     # difference.
     p = logits.sigmoid()
+    # 1e-8 keeps the logarithms finite, for float32 rounds scores to 0 and 1.
     found = ALPHA * (1 - p) ** GAMMA * -(p + 1e-8).log()
     missed = (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-8).log()
-    classes = (found - missed)[..., labels]
+    classes = (found - missed)[..., labels]  # (K, Q, M)
     distance = torch.cdist(boxes, targets.expand(len(boxes), -1, -1), p=1)
     overlap = generalized_box_iou(corners(boxes).flatten(0, 1), corners(targets))
     cost = COSTS[0] * classes + COSTS[1] * distance - COSTS[2] * overlap.view_as(distance)

@@ -141,6 +141,7 @@ class Dino(Detector):
         # Below every probability, so that no place without a token is among the best.
         scores = scores.masked_fill(~selected.usable[..., None], -1.0)
         boxes = to_pixels(predictions.boxes[-1], sizes)
+        # A query may be found as several classes: pairs of both compete.
         pairs, classes = scores.flatten(1), scores.shape[-1]
         best, place = pairs.topk(min(MAX_DETECTIONS, pairs.shape[1]))
         query = (place // classes)[..., None].expand(-1, -1, 4)

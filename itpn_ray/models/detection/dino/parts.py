@@ -130,9 +130,11 @@ def draw_layers(module: nn.Module) -> None:
 
 def draw_heads(classes: nn.Linear, boxes: Mlp) -> None:
     """Class scores of PRIOR at first, and boxes that stay where they are."""
+    # The sigmoid of this is PRIOR.
     nn.init.constant_(classes.bias, -math.log((1 - PRIOR) / PRIOR))
     last = boxes[-1]
     assert isinstance(last, nn.Linear)
+    # The first boxes are the anchors themselves.
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
 
@@ -143,4 +145,5 @@ def _directions(heads: int, levels: int) -> Tensor:
     unit = torch.stack([angles.cos(), angles.sin()], dim=-1)
     unit = F.normalize(unit, p=math.inf)  # (heads, 2), on the border of a square
     steps = torch.arange(1, POINTS + 1)[:, None]
+    # (heads, levels, points, xy), flat as the layer keeps it.
     return (unit[:, None, None] * steps).expand(-1, levels, -1, -1).flatten()

@@ -34,12 +34,14 @@ class BoxHead(nn.Module):
         super().__init__()
         size = (width, BOX_CELLS, BOX_CELLS)
         self.body = FastRCNNConvFCHead(size, [width] * CONVOLUTIONS, [hidden], SyncBatchNorm)
+        # One logit more, for regions of nothing.
         self.logits = nn.Linear(hidden, num_classes + 1)
         self.deltas = nn.Linear(hidden, num_classes * 4)
         for layer in self.body.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        # The deviations of Fast R-CNN.
         for layer, deviation in ((self.logits, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)

@@ -89,6 +89,7 @@ def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int)
         regions = torch.cat([numbered[:, :1], read], dim=1)
         found = roi_align(features, regions, side, 1 / stride, sampling_ratio=0, aligned=True)
         pooled.append(torch.where(own[:, None, None, None], found, 0.0))
+    # Each box was read from one map, and has zeros from the others.
     return torch.stack(pooled).sum(0)
 
 

@@ -25,6 +25,7 @@ from itpn_ray.models.networks.dense_head import Mean
 
 IOU = (0.5, 0.6, 0.7)  # from which a box stands for an object, by stage
 LOSS_WEIGHTS = (1.0, 0.5, 0.25)  # of the stages
+# Later stages have less to correct, so that the same correction weighs more.
 BOX_WEIGHTS: tuple[Weights, ...] = ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
 GIOU_WEIGHT = 10.0
 SCORE, NMS = 0.05, 0.5  # lowest score that counts, and IoU of boxes that are one
@@ -113,6 +114,7 @@ class RoiHead(nn.Module):
         number = torch.arange(len(labels), device=labels.device)
         chosen = deltas[number, labels.clamp(max=self.num_classes - 1)]  # (R, 4)
         reached = decode(boxes, chosen, BOX_WEIGHTS[stage])
+        # Over all regions, as Fast R-CNN has it: an image with few objects weighs them no more.
         norm = mean(logits.new_full((), len(boxes))).clamp(min=1)
         # All are computed, and those that stand for nothing count nothing: see `sampling`.
         giou = (giou_loss(reached, aims) * positive).sum()
@@ -179,6 +181,7 @@ class RoiHead(nn.Module):
             heard.append(logits)
             if stage < last:
                 boxes = _move(boxes, deltas, logits[:, :-1].argmax(dim=1), sizes, stage)
+        # Without the last logit, that of nothing.
         scores = torch.stack(heard).mean(dim=0).softmax(dim=-1)[:, :-1]  # (R, C)
         counts = [len(part) for part in boxes]
         found = [

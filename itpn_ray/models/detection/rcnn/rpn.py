@@ -82,7 +82,9 @@ class ProposalNetwork(nn.Module):
 
     def _candidates(self, logits: list[Tensor], deltas: list[Tensor], size: Extent) -> Candidates:
         """Of one image, from maps (3, h, w) and (12, h, w)."""
+        # Only what the view fills of the maps: anchors must not depend on the rest of the batch.
         grids = [_grid(size, stride) for stride in self.strides]
+        # torchvision takes strides as tensors.
         steps = [[torch.tensor(stride)] * 2 for stride in self.strides]
         anchors = self.generator.grid_anchors([list(grid) for grid in grids], steps)
         cut = [x[:, :rows, :columns] for x, (rows, columns) in zip(logits, grids, strict=True)]
@@ -148,6 +150,7 @@ def proposal_losses(
         # An anchor that stands for nothing aims at itself.
         anchors = found.anchors[picked]
         own = torch.where(positive, stands_for, len(real.boxes))
+        # With one row more, for what stands for nothing.
         truth = F.pad(real.boxes, (0, 0, 0, 1))[own]
         aim = encode(anchors, torch.where(positive[:, None], truth, anchors), WEIGHTS)
         distance = F.l1_loss(found.deltas[picked], aim, reduction="none")
@@ -164,5 +167,6 @@ def sum_of(parts: Sequence[Tensor]) -> Tensor:
 
 def _grid(size: Extent, stride: int) -> tuple[int, int]:
     """Rows and columns of an image's map, if it is padded to multiples of 32 and 64 at least."""
+    # The sides to which views are padded, see `padded_sides`.
     height, width = (max(64, -(-side // 32) * 32) // stride for side in size)
     return height, width

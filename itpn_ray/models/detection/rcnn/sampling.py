@@ -107,6 +107,7 @@ def sample_regions(
 def _draw(proposals: Tensor, objects: Objects, iou: float, count: int, turn: int) -> _Draw:
     # Objects are proposals too, or the first steps would have nothing to learn from.
     boxes = torch.cat([objects.boxes, proposals])
+    # One limit for both: no region is left undecided.
     matched = match(boxes, objects.boxes, positive=iou, negative=iou)
     index, taken = sample(
         matched, objects.seed, Stream.REGIONS, count=count, share=POSITIVE_SHARE, turn=turn
@@ -114,6 +115,7 @@ def _draw(proposals: Tensor, objects: Objects, iou: float, count: int, turn: int
     matched = matched[index].masked_fill(~taken, IGNORED)
     masked = matched >= 0
     if objects.masks is not None:
+        # An unknown mask is UNKNOWN all over, so one cell tells.
         known = F.pad(objects.masks[:, 0, 0] != UNKNOWN, (0, 1))
         masked = masked & known[matched.clamp(min=NOTHING)]  # the last one for nothing
     given = index < len(objects.boxes)

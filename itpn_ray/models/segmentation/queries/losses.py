@@ -74,8 +74,11 @@ def _costs(
     known = (truth >= 0).float()  # (P,)
     own = (truth == targets.labels[image, :, None]).float() * known  # (M, P)
     logits = predictions.masks[:, image] @ points.features[image, :, : points.judged]  # (K, Q, P)
+    # Of all pairs at once: softplus(x) is -log(1 -
+    # sigmoid(x)), and softplus(-x) is -log(sigmoid(x)).
     apart = F.softplus(logits) @ (known - own).T + F.softplus(-logits) @ own.T
     found = logits.sigmoid() * known
+    # 1 is added above and below, so that a class without points has a quotient too.
     common = 2 * found @ own.T + 1
     dice = 1 - common / (found.sum(-1, keepdim=True) + own.sum(-1) + 1)
     cost = (
@@ -108,6 +111,7 @@ def matched_pairs(assigned: Tensor, targets: ImageClasses) -> Pairs:
     """The query of each class that was given to one by `match`: N = M."""
     place = torch.arange(targets.labels.shape[1], device=assigned.device)
     own = assigned[:, :, None] == place[:, None]  # (K, B, M, Q)
+    # argmax finds the first True; where there is none the weight is 0.
     return Pairs(
         query=own.int().argmax(-1), place=place.expand(own.shape[:3]), weight=own.any(-1).float()
     )
@@ -133,6 +137,7 @@ def class_loss(
     wanted = torch.where(assigned >= 0, own, none)  # (K, B, Q)
     weight = weights * torch.where(assigned >= 0, 1.0, NONE_WEIGHT)
     loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none")
+    # Counted for one layer, as the losses of the layers add up.
     total = (loss * weight.flatten()).sum()
     return WEIGHTS["class"] * total, weight.sum() / len(logits)
 
@@ -191,6 +196,7 @@ def _judged(logits: Tensor, truth: Tensor, points: Points) -> Tensor:
         points: of the images.
     """
     pool = points.pool
+    # Logits near 0 are the least sure; ignored points come last.
     doubt = (-logits[..., :pool].abs()).masked_fill(truth[..., :pool] < 0, -torch.inf)
     chosen = doubt.topk(points.chosen, sorted=False).indices
     rest = torch.arange(pool, logits.shape[-1], device=logits.device)

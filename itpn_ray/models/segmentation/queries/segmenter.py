@@ -69,6 +69,7 @@ class QuerySegmenter(Segmenter):
         Both are probabilities (MaskFormer, 3.4).
         """
         found = self.find(self.maps(images))
+        # Without the last logit, that of no class.
         classes = found.queries.logits[-1].softmax(-1)[..., :-1]  # (B, Q, K)
         masks = torch.einsum("bqc,bchw->bqhw", found.queries.masks[-1], found.features.float())
         return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())
@@ -84,6 +85,7 @@ class QuerySegmenter(Segmenter):
         found = self.find(self.maps(images, seeds), copies)
         points = draw_points(found.features, masks, seeds, self.config.points)
         assigned = match(found.queries, targets, points)
+        # An image without a labelled pixel says nothing about its queries.
         labelled = targets.there.any(1, keepdim=True).float()  # (B, 1)
         weights = labelled.expand(-1, assigned.shape[2])
         pairs = matched_pairs(assigned, targets)

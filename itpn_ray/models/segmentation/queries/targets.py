@@ -45,13 +45,16 @@ def image_classes(masks: Tensor, num_classes: int) -> ImageClasses:
     """
     batch, height, width = masks.shape
     counts = masks.new_zeros(batch, num_classes + 1, dtype=torch.int64)
+    # Shifted by one: ignored pixels, -1, are counted in front and left out.
     places = masks.flatten(1).long() + 1
     counts.scatter_add_(1, places, torch.ones_like(places))
     occurs = counts[:, 1:] > 0  # (B, K)
     # One place at least, so that no tensor is empty and every parameter has a gradient.
     most = max(1, int(occurs.sum(1).max()))
+    # Classes that occur come first, in their order.
     classes = occurs.int().argsort(dim=1, descending=True, stable=True)[:, :most]
     labels = torch.where(occurs.gather(1, classes), classes, -1)
+    # (B, M, H, W): the pixels of each class.
     own = (masks[:, None] == classes[..., None, None]) & (labels >= 0)[..., None, None]
     x1, x2 = _extent(own.any(2))
     y1, y2 = _extent(own.any(3))
@@ -94,11 +97,13 @@ def draw_points(features: Tensor, masks: Tensor, seeds: Tensor, count: int) -> P
         seeds: (B,) int64.
         count: points that a mask is judged at.
     """
+    # A pool to choose the least sure from, and the rest at random.
     number = OVERSAMPLE * count + count - int(IMPORTANT * count)
     draws = uniform_torch(0, 0, seeds, Stream.POINTS, 2 * number).unflatten(1, (number, 2))
     height, width = masks.shape[1:]
     columns, rows = (draws[..., 0] * width).long(), (draws[..., 1] * height).long()
     truth = masks.flatten(1).long().gather(1, rows * width + columns)
+    # grid_sample counts from -1 to 1.
     seen = F.grid_sample(
         features.float(), (2 * draws - 1)[:, None], padding_mode="border", align_corners=False
     )
