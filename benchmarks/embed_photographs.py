@@ -1,7 +1,7 @@
 """Makes the photographs that the package carries, from the small clothing dataset (CC0).
 
-Of each of five of its ten kinds of clothes the first 100 training images and the first 40 others, by
-name, are shrunk until their shorter side has 144 pixels. Source:
+Of each of five of its ten kinds of clothes the first 100 training images and the first 40 others,
+by name, are shrunk until their shorter side has 144 pixels. Source:
 https://github.com/alexeygrigorev/clothing-dataset-small, commit 1196151.
 
 Command: python benchmarks/embed_photographs.py clothing-dataset-small

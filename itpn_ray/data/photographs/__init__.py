@@ -1,8 +1,8 @@
 """Photographs that come with the package: 700 of five kinds of clothes, shorter side 144 pixels.
 
 From https://github.com/alexeygrigorev/clothing-dataset-small (CC0 1.0), as
-`benchmarks/embed_photographs.py` chose and shrank them: 100 of each class to train on, and 40 of its
-validation and test images.
+`benchmarks/embed_photographs.py` chose and shrank them: 100 of each class to train on, and 40 of
+its validation and test images.
 """
 
 from __future__ import annotations
