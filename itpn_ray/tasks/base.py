@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
@@ -18,11 +18,13 @@ from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.metrics import Metric
 from itpn_ray.models import LoadReport
 from itpn_ray.models.acceleration.config import Accelerated
-from itpn_ray.models.weights.files import build_network
+from itpn_ray.models.acceleration.gathering import refuse_other_windows
+from itpn_ray.models.config import PyramidConfig
+from itpn_ray.models.weights.files import build_network, read_pyramid
 from itpn_ray.models.weights.read import read_weights
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce, TrainBatches
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
-from itpn_ray.tasks.elastic import metric_at, ratio_of_step
+from itpn_ray.tasks.elastic import check_ratios, metric_at, ratio_of_step
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 C = TypeVar("C", bound=TaskConfig)
@@ -31,6 +33,9 @@ T = TypeVar("T", bound=nn.Module)
 
 STAGES_USAGE = 'u1, u2, u3 = model.trunk.stages(model.preprocess("photo.jpg")[None])'
 """How a pre-trained network is used: its trunk's maps at strides 4, 8 and 16."""
+
+PYRAMID = "pyramid"
+"""In `Task.from_files`: the shape of the initial weights' pyramid; None where they have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,8 @@ class Task(ABC, Generic[C, N, T]):
     Attributes:
         load_report: what :meth:`build` took from the initial weights; None where there are none.
         usage: the Python that uses a loaded network called ``model``, for the end of a run.
+        from_files: what :meth:`build` reads from files beside weights, by names of its own, JSON
+            values. What stands here is not read, so that a network can be built again without them.
 
     A class method of a task takes networks that have been trained, of type ``T``: whoever calls it
     has a weight file, and not the run that wrote it.
@@ -105,6 +112,7 @@ class Task(ABC, Generic[C, N, T]):
         self.model = setup.model
         self.seed = setup.seed
         self.classes = list(setup.classes)
+        self.from_files: dict[str, Any] = {}
 
     @property
     def headline(self) -> Metric:
@@ -136,6 +144,18 @@ class Task(ABC, Generic[C, N, T]):
     def eval_loader(self, val: ShardedDataset, share: WorkerShare) -> Iterable[Batch]:
         """A worker's share of the held-out images, each of them once."""
 
+    def initial_pyramid(self) -> PyramidConfig | None:
+        """The pyramid of the network in ``model.init``; None where there is none.
+
+        Raises:
+            CheckpointError: that is no weight file.
+        """
+        if self.model.init and PYRAMID not in self.from_files:
+            found = read_pyramid(self.model.init, self.model.init_key)
+            self.from_files[PYRAMID] = None if found is None else asdict(found)
+        shape = self.from_files.get(PYRAMID)
+        return None if shape is None else PyramidConfig(**shape)
+
     @abstractmethod
     def build(self) -> N:
         """The network to train, on the CPU, with the loss inside."""
@@ -164,6 +184,27 @@ class Task(ABC, Generic[C, N, T]):
         """The networks whose r changes with each step of elastic training: trained, evaluated."""
         del network
         return ()
+
+    def check_elastic(self, network: N) -> None:
+        """Refuse, before the first step, elastic r that ``network`` cannot have.
+
+        Raises:
+            ConfigError: the task names no networks that migrate, or a ratio is too large.
+        """
+        ratios = self.model.elastic_migration
+        if not ratios:
+            return
+        networks = self.migrating(network)
+        # Else every step, and each metric "at r", would silently be at r = 0.
+        if not networks:
+            raise ConfigError(
+                "model.elastic_migration",
+                ratios,
+                f"networks of {self.config.name} have no r that could change with the step",
+                "Leave it out",
+            )
+        for each in networks:
+            check_ratios(each, ratios)
 
     def set_ratio(self, network: N, ratio: float) -> None:
         """Give the trained and the evaluated network another r."""
@@ -292,8 +333,13 @@ class Task(ABC, Generic[C, N, T]):
     def accelerate(
         cls, network: T, *, migration: float, window: int | None, gathering: bool
     ) -> None:
-        """Set what can be changed of a trained network: r, and windows where they are named."""
+        """Set what can be changed of a trained network: r, and windows where they are named.
+
+        Raises:
+            ConfigError: it has learned offsets inside windows of another size.
+        """
         if window is not None:
+            refuse_other_windows(network, window)
             cast(Any, network).set_gathering(window, gathering=gathering)
         cast(Any, network).set_migration(migration)
 

@@ -91,11 +91,14 @@ def train(parts: TrainingParts) -> nn.Module:
     """
     config, worker = parts.config, parts.worker
     task = parts.task
-    network = task.build().to(worker.device).train()
+    network = task.build()
+    task.check_elastic(network)
+    network = network.to(worker.device).train()
     full = peak_rate(task, network, worker.device)
     # Before the optimiser: sharding puts other parameters in the place of these.
     compile = task.compile if config.model.compile else None
-    model = worker.wrap_model(network, sharded=config.sharded, compile=compile)
+    elastic = bool(config.model.elastic_migration)
+    model = worker.wrap_model(network, sharded=config.sharded, compile=compile, elastic=elastic)
     optimizer = make_optimizer(
         network, task.layer_ids(network), task.no_weight_decay(network), config.optim
     )
@@ -139,7 +142,13 @@ def train(parts: TrainingParts) -> nn.Module:
                 parts.journal.event("skip", step=step, rank=worker.rank, in_a_row=skipped)
                 if skipped >= config.optim.max_skipped_steps:
                     stop_with_replay(
-                        config, network, batch, parts.journal, step=step, rank=worker.rank
+                        config,
+                        network,
+                        batch,
+                        parts.journal,
+                        task=task,
+                        step=step,
+                        rank=worker.rank,
                     )
             # Also after a skipped step, whose gradients must not be added to those of the next.
             optimizer.zero_grad(set_to_none=True)

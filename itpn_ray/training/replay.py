@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import RunError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.runs.journal import Journal
+from itpn_ray.tasks.base import AnyTask
 from itpn_ray.tasks.batches import Batch
 from itpn_ray.tasks.elastic import fixed_at
 from itpn_ray.training.launch.setup import make_task
@@ -32,10 +32,11 @@ def stop_with_replay(
     batch: Batch,
     journal: Journal,
     *,
+    task: AnyTask,
     step: int,
     rank: int,
 ) -> NoReturn:
-    """Keep weights and batch of the step, and stop.
+    """Keep weights and batch of the step, and stop; ``task`` has built the network.
 
     Raises:
         RunError: always; names the file and how to replay it.
@@ -52,8 +53,11 @@ def stop_with_replay(
     # By way of a file, for the journal takes bytes: it may be on another machine.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        classes = read_manifest(config.data).classes
-        known = {"config": json.dumps(to_dict(config)), "classes": json.dumps(classes)}
+        known = {
+            "config": json.dumps(to_dict(config)),
+            "classes": json.dumps(task.classes),
+            "from_files": json.dumps(task.from_files),
+        }
         save_file(tensors, path, metadata=known)
         journal.file(name, path.read_bytes())
     journal.event("diverged", step=step, rank=rank, replay=name)
@@ -73,16 +77,25 @@ def replay(path: str | Path) -> dict[str, Tensor]:
 
     The file holds all that is needed: neither the data nor the initial weights are read.
     """
+    network, batch = load_step(path)
+    # In training mode, as in the step that failed.
+    return network.train()(batch)
+
+
+def load_step(path: str | Path) -> tuple[nn.Module, Batch]:
+    """Network and batch of a kept step."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     config = from_dict(json.loads(metadata["config"]))
     # The kept weights replace the initial ones, whose file may not be here.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, init=""))
-    network = make_task(config, json.loads(metadata["classes"])).build()
+    task = make_task(config, json.loads(metadata["classes"]))
+    # Files of older versions have none: what they cannot do without is read, as it was then.
+    task.from_files = json.loads(metadata.get("from_files", "{}"))
+    network = task.build()
     network.load_state_dict(
         {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
     )
     batch = {name.removeprefix(BATCH): t for name, t in tensors.items() if name.startswith(BATCH)}
-    # In training mode, as in the step that failed.
-    return network.train()(batch)
+    return network, batch

@@ -19,7 +19,9 @@ from itpn_ray.models import Trunk
 from itpn_ray.models.layers.blocks import Block
 
 
-def shard(network: nn.Module, device: torch.device, world: int, *, bf16: bool) -> None:
+def shard(
+    network: nn.Module, device: torch.device, world: int, *, bf16: bool, elastic: bool = False
+) -> None:
     """Spread every parameter over ``world`` workers, in place.
 
     Each block, also of teachers and averages, is gathered only while it computes. What lies outside
@@ -32,12 +34,14 @@ def shard(network: nn.Module, device: torch.device, world: int, *, bf16: bool) -
         world: workers.
         bf16: gather weights in bf16, which is half of what is sent and needs no cast in each layer;
             gradients are summed in float32, and what the optimiser moves stays float32.
+        elastic: whether tokens leave in some steps, also if none do now.
     """
     mesh = init_device_mesh(device.type, (world,))
     in_parts = {
         block
         for trunk in network.modules()
-        if isinstance(trunk, Trunk) and (trunk.acceleration.active or trunk.home_index is not None)
+        if isinstance(trunk, Trunk)
+        and (elastic or trunk.acceleration.active or trunk.home_index is not None)
         for block in trunk.stage3
     }
     # Inputs are left as they are: boxes, labels and draws would lose their digits.

@@ -12,13 +12,21 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.metrics import find
 from itpn_ray.models.networks.build import create_model
-from itpn_ray.recipes import detect
+from itpn_ray.recipes import detect, segment
 from itpn_ray.runs.journal import read_lines
-from itpn_ray.tasks.base import AnyTask
+from itpn_ray.tasks.base import AnyTask, Task
+from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.elastic import check_ratios, fixed_at, mean_cost, ratio_of_step
+from itpn_ray.tasks.registry import BUILT_IN, settings_class
+from itpn_ray.tasks.rotated_detection.config import RotatedDetection
+from itpn_ray.tasks.segmentation.config import Segmentation
 from itpn_ray.training.claim import run_folder
+from itpn_ray.training.launch.driver import preflight
 from itpn_ray.training.launch.setup import make_task
+from tests.tasks.rotated_runs import rotated
 from tests.training.runs import Stop, classification, final_digest, stop_at, train_alone
 
 RATIOS = (0.0, 0.2, 0.5)
@@ -90,22 +98,49 @@ def ratios_of(task: AnyTask, network: torch.nn.Module) -> list[float]:
     return [each.acceleration.ratio for each in task.migrating(network)]
 
 
-def test_steps_change_trained_and_evaluated_networks_of_both_tasks(
-    prepared: str, scenes: str, tmp_path: Path
+def test_steps_change_trained_and_evaluated_networks_of_every_task_or_it_refuses(
+    prepared: str, tmp_path: Path
 ) -> None:
-    detection = detect.RECIPES["nano"]()
-    detection = dataclasses.replace(
-        detection,
-        data=scenes,
-        model=dataclasses.replace(detection.model, elastic_migration=RATIOS),
-    )
-    for config in (elastic(prepared, tmp_path), detection):
-        task = make_task(config, ["a", "b"])
+    base = elastic(prepared, tmp_path)
+    made = {
+        Classification.name: base,
+        Detection.name: detect.RECIPES["nano"](),
+        Segmentation.name: segment.RECIPES["nano"](),
+        RotatedDetection.name: rotated("", tmp_path),
+    }
+    for name in BUILT_IN:
+        if name not in made:
+            with pytest.raises(ConfigError, match=r"model\.elastic_migration"):
+                settings_class(name)().check_model(base.model)
+            continue
+        config = made[name]
+        model = dataclasses.replace(config.model, elastic_migration=RATIOS)
+        task = make_task(dataclasses.replace(config, model=model), ["a", "b"])
         network = task.build()
+        task.check_elastic(network)
         assert ratios_of(task, network) == [0.0, 0.0]
         step = next(n for n in range(3) if ratio_of_step(RATIOS, config.seed, n) == 0.5)
         task.before_step(network, step)
         assert ratios_of(task, network) == [0.5, 0.5]
+
+
+def test_elastic_ratios_that_no_network_takes_are_refused_before_training(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = elastic(prepared, tmp_path)
+    monkeypatch.setattr(ClassificationTask, "migrating", Task.migrating)
+    for start in (preflight, train_alone):
+        with pytest.raises(ConfigError, match="have no r that could change"):
+            start(config)
+
+
+def test_elastic_ratios_beyond_the_depth_are_refused_before_training(
+    prepared: str, tmp_path: Path
+) -> None:
+    config = elastic(prepared, tmp_path)
+    model = dataclasses.replace(config.model, elastic_migration=(0.0, 0.9))
+    with pytest.raises(ConfigError, match="at most half can"):
+        preflight(dataclasses.replace(config, model=model))
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

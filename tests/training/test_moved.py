@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from itpn_ray.commands.verify_resume.config import VerifyConfig
 from itpn_ray.commands.verify_resume.run import _short
@@ -21,10 +22,11 @@ from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
 from itpn_ray.training.claim import claim_run, run_folder
 from itpn_ray.training.inputs import input_digests
 from itpn_ray.training.launch.setup import make_task
-from itpn_ray.training.replay import replay, stop_with_replay
+from itpn_ray.training.replay import load_step, replay, stop_with_replay
 from itpn_ray.tuning.config import SweepConfig
 from itpn_ray.tuning.sweep import claim_sweep
 from tests.data.made import write_dataset
+from tests.tasks.detection_runs import detection
 from tests.training.runs import classification, tiny
 
 
@@ -166,10 +168,38 @@ def test_a_kept_step_is_replayed_without_data_and_weights(data: Path, tmp_path: 
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **named))
     journal = FileJournal(tmp_path / "out/run")
     with pytest.raises(RunError):
-        stop_with_replay(config, network, batch, journal, step=3, rank=0)
+        stop_with_replay(config, network, batch, journal, task=task, step=3, rank=0)
     shutil.rmtree(data)
     (kept,) = (tmp_path / "out/run").glob("replay-*.safetensors")
     assert torch.isfinite(replay(kept)["loss"])
+
+
+def test_what_a_build_reads_from_other_files_is_kept_with_a_step(
+    data: Path, tmp_path: Path, scenes: str
+) -> None:
+    """Counts of classes for their weights, and the shape of an initial pyramid."""
+    weighted = classification(str(data), tmp_path / "weighted")
+    weighted = dataclasses.replace(
+        weighted, task=dataclasses.replace(weighted.task, class_weights=("balanced",))
+    )
+    first = tiny(str(data), tmp_path)
+    init = str(tmp_path / "first.safetensors")
+    pixels = make_task(first, ())
+    pixels.export(pixels.build(), Path(init))
+    dense = detection(scenes, tmp_path / "dense")
+    dense = dataclasses.replace(dense, model=dataclasses.replace(first.model, init=init))
+    for config, classes in ((weighted, "abc"), (dense, "abc")):
+        task = make_task(config, list(classes))
+        network = task.build()
+        folder = Path(config.out) / "run"
+        with pytest.raises(RunError):
+            stop_with_replay(config, network, {}, FileJournal(folder), task=task, step=3, rank=0)
+    shutil.rmtree(data)
+    Path(init).unlink()
+    for config in (weighted, dense):
+        (kept,) = (Path(config.out) / "run").glob("replay-*.safetensors")
+        loaded, _ = load_step(kept)
+        assert isinstance(loaded, nn.Module)
 
 
 def key_of(out: Path, run: str = "run") -> str:

@@ -17,7 +17,7 @@ from itpn_ray.runs.journal import EVENTS, METRICS, read_lines
 from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import open_checkpoints
-from tests.training.group import expect_half, leave_after_half, train_in_group
+from tests.training.group import expect_half, leave_after_half, train_each_in_group, train_in_group
 from tests.training.runs import classification, losses, tiny, train_alone
 
 
@@ -32,16 +32,25 @@ def alone(config: ExperimentConfig, out: Path) -> list[dict[str, Any]]:
 
 
 def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None:
-    config = sharded(classification(prepared, tmp_path / "two"))
-    train_in_group(config, 2, expect_half)
-    found = read_lines(run_folder(config) / METRICS)
-    expected = alone(config, tmp_path / "one")
-    assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
+    plain = sharded(classification(prepared, tmp_path / "two"))
+    # r = 0 while the network is sharded, and above it in the steps.
+    model = dataclasses.replace(plain.model, elastic_migration=(0.0, 0.4))
+    elastic = dataclasses.replace(plain, run="elastic", model=model)
+    train_each_in_group([plain, elastic], 2, expect_half)
     one_of_thirty = 0.034  # two classes may be equally likely to the last digits
-    for name, tolerance in (("grad_norm", {"rel": 1e-4}), ("top1", {"abs": one_of_thirty})):
-        theirs = [r[name] for r in expected if name in r]
-        assert theirs
-        assert [r[name] for r in found if name in r] == pytest.approx(theirs, **tolerance)
+    exact = {"rel": 1e-4}
+    likely = {"abs": one_of_thirty}
+    for config, names in (
+        (plain, {"grad_norm": exact, "top1": likely}),
+        (elastic, {"grad_norm": exact, "top1": likely, "top1_r0.4": likely}),
+    ):
+        found = read_lines(run_folder(config) / METRICS)
+        expected = alone(config, tmp_path / "one")
+        assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
+        for name, tolerance in names.items():
+            theirs = [r[name] for r in expected if name in r]
+            assert theirs
+            assert [r[name] for r in found if name in r] == pytest.approx(theirs, **tolerance)
 
 
 def test_a_sharded_run_stops_and_goes_on_alone(prepared: str, tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ class Acceleration:
 class Accelerated:
     """The switches of a network that holds a trunk; they work at any time, on any weights.
 
-    Switching gathering off, or changing its window's side where it has a table, drops what
-    gathering has learned.
+    Switching gathering off drops its token and what it learned across windows; another window's
+    side drops the tables of offsets inside windows. All else that was learned is kept.
     """
 
     config: Any
@@ -108,14 +108,27 @@ class Accelerated:
         self.set_acceleration(replace(self.acceleration, reduction=kind, ratio=ratio))
 
     def set_gathering(
-        self, window: int = 16, *, gathering: bool = True, relative_position: str = "none"
+        self, window: int = 16, *, gathering: bool = True, relative_position: str | None = None
     ) -> None:
-        """Attend in windows, with or without gathering tokens (paper 4.2); window 0: neither."""
+        """Attend in windows, with or without gathering tokens (paper 4.2); window 0: neither.
+
+        ``relative_position`` None is what is on now, as far as such windows have it.
+        """
+        gathering = gathering and window > 0
+        if relative_position is None:
+            relative_position = _kept(self.acceleration.relative_position, window, gathering)
         self.set_acceleration(
             replace(
                 self.acceleration,
                 window=window,
-                gathering=gathering and window > 0,
+                gathering=gathering,
                 relative_position=relative_position,
             )
         )
+
+
+def _kept(relative_position: str, window: int, gathering: bool) -> str:
+    """What of a relative position such windows can have."""
+    if not window:
+        return "none"
+    return "windows" if relative_position != "none" and not gathering else relative_position

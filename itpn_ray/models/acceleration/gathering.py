@@ -17,11 +17,13 @@ What the paper leaves open, and where each reading is:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.layers.blocks import Attention, Block
 from itpn_ray.models.layers.position import Grid
@@ -151,6 +153,15 @@ class Gathering(nn.Module):
             return False
         return _shapes(self) == _shapes(other)
 
+    @torch.no_grad()
+    def learn_from(self, other: Gathering | None) -> Gathering:
+        """Itself, with the values of those parameters that `other` has in the same shape."""
+        held = {} if other is None else dict(other.named_parameters())
+        for name, parameter in self.named_parameters():
+            if name in held and held[name].shape == parameter.shape:
+                parameter.copy_(held[name])
+        return self
+
     def across(self, block: int, windows: Windows) -> Tensor | None:
         """Bias of a block between windows, (h, K, K): the reader's, then the gathering token's."""
         if self.cross_bias is None:
@@ -160,6 +171,28 @@ class Gathering(nn.Module):
         columns = _reach(windows.count[1], table.device)[None, :, None, :]
         # (h, down, across, down, across) -> (h, K, K)
         return table[:, rows, columns].flatten(3, 4).flatten(1, 2)
+
+
+def refuse_other_windows(network: Any, window: int) -> None:
+    """Refuse windows whose offsets a trained network has learned for another size.
+
+    Raises:
+        ConfigError: its tables would be dropped, and its accuracy would not be that of what it
+            learned.
+    """
+    learned = any(
+        isinstance(part, Gathering) and part.window_bias is not None for part in network.modules()
+    )
+    if not learned or not window:
+        return
+    trained = network.acceleration.window
+    if window != trained:
+        raise ConfigError(
+            "window",
+            window,
+            f"the network has learned the offsets inside windows of {trained} tokens",
+            f"Use {trained}, or 0 for the whole map",
+        )
 
 
 def offset_bias(table: Tensor, side: Grid, pairs: Tensor) -> Tensor:

@@ -128,8 +128,12 @@ class Trunk(Accelerated, nn.Module, ABC):
             acceleration, config.width, config.heads, depth, config.relative_position
         )
         if gathering is None or not gathering.same_shapes(self.gathering):
-            # Other shapes start anew; equal ones keep what was learned.
-            self.gathering = None if gathering is None else gathering.to(self.position)
+            # What has another shape starts anew; what has an equal one keeps what was learned.
+            self.gathering = (
+                None
+                if gathering is None
+                else gathering.to(self.position).learn_from(self.gathering)
+            )
         self.config = replace(config, acceleration=acceleration)
 
     def plan(self, grid: Grid) -> Plan:

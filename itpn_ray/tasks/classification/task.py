@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -39,8 +38,10 @@ from itpn_ray.tasks.classification.class_weights import class_weights
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.cost import training_cost
 from itpn_ray.tasks.crop_loaders import crop_eval_loader, crop_train_loader
-from itpn_ray.tasks.elastic import check_ratios
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
+
+COUNTS = "train_counts"
+"""In `Task.from_files`: training images of each class."""
 
 
 class ClassificationNetwork(Averaging):
@@ -142,7 +143,6 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
                 known = f"the head of {taken:,} of {len(self.classes):,} classes, by their names"
                 report = self.load_report
                 self.load_report = replace(report, remarks=(*report.remarks, known))
-        check_ratios(classifier, self.model.elastic_migration)
         if self.model.freeze_trunk:
             classifier.body.freeze()
         classifier.trunk.set_grad_checkpointing(self.model.checkpoint_activations)
@@ -157,10 +157,13 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
             return []
         return class_weights(texts, self.classes, self._train_counts)
 
-    @cached_property
+    @property
     def _train_counts(self) -> Sequence[int]:
         """Training images of each class."""
-        return read_manifest(self.setup.data).splits["train"].class_counts
+        if COUNTS not in self.from_files:
+            counts = read_manifest(self.setup.data).splits["train"].class_counts
+            self.from_files[COUNTS] = list(counts)
+        return cast(list[int], self.from_files[COUNTS])
 
     def prepare(self, batch: Batch, epoch: int) -> Batch:
         """Normalise, erase, mix neighbouring images, smooth the targets, draw the drop paths.

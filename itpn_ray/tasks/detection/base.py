@@ -17,13 +17,11 @@ from itpn_ray.data.transforms.detection_views import PAD_TO
 from itpn_ray.data.transforms.on_device import normalise_views
 from itpn_ray.models import layer_ids, load_weights, no_weight_decay
 from itpn_ray.models.detection.base import Detections, Detector, Targets
-from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup
 from itpn_ray.tasks.batches import Batch, Evaluation, Reduce
 from itpn_ray.tasks.config import DenseTaskConfig
-from itpn_ray.tasks.elastic import check_ratios
 from itpn_ray.tasks.workers import mean_over_workers, without_own_share
 
 S = TypeVar("S", bound=DenseTaskConfig)
@@ -111,7 +109,7 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         torch.manual_seed(self.seed)
         init = self.model.init
         # A pyramid of the file's shape, so that its weights fit.
-        pyramid = read_pyramid(init, self.model.init_key) if init else None
+        pyramid = self.initial_pyramid()
         detector = self._create(
             num_classes=len(self.classes),
             image_size=self.model.image_size,
@@ -127,7 +125,6 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
                 partial=self.model.partial_init,
                 pyramid=self.config.init_pyramid,
             )
-        check_ratios(detector, self.model.elastic_migration)
         if self.model.freeze_trunk:
             detector.body.freeze()
         detector.set_grad_checkpointing(self.model.checkpoint_activations)

@@ -36,7 +36,6 @@ from itpn_ray.models import (
 )
 from itpn_ray.models.segmentation.base import Segmenter
 from itpn_ray.models.segmentation.sliding import Viewing
-from itpn_ray.models.weights.files import read_pyramid
 from itpn_ray.rng import image_seeds
 from itpn_ray.tasks.averaging import Averaging
 from itpn_ray.tasks.base import Task, TaskSetup, WorkerShare
@@ -154,7 +153,7 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
         torch.manual_seed(self.seed)
         init = self.model.init
         # A pyramid of the file's shape, so that its weights fit.
-        pyramid = read_pyramid(init, self.model.init_key) if init else None
+        pyramid = self.initial_pyramid()
         shape = {} if pyramid is None else dataclasses.asdict(pyramid)
         segmenter = create_segmenter(
             self.model.name,
@@ -208,6 +207,10 @@ class SegmentationTask(Task[Segmentation, SegmentationNetwork, Segmenter]):
     def no_weight_decay(self, network: SegmentationNetwork) -> set[str]:
         """Vectors and position tables."""
         return {f"segmenter.{name}" for name in no_weight_decay(network.segmenter)}
+
+    def migrating(self, network: SegmentationNetwork) -> tuple[Segmenter, ...]:
+        """See `Task.migrating`: the segmenter and its average."""
+        return network.segmenter, network.evaluated
 
     def after_step(self, network: SegmentationNetwork, step: int) -> None:
         """Move the average."""

@@ -77,7 +77,12 @@ class TrainContext:
         return tensor
 
     def wrap_model(
-        self, network: nn.Module, *, sharded: bool, compile: Compile | None
+        self,
+        network: nn.Module,
+        *,
+        sharded: bool,
+        compile: Compile | None,
+        elastic: bool = False,
     ) -> nn.Module:
         """The network as it is called in a step: compiled where asked, gradients averaged.
 
@@ -88,9 +93,10 @@ class TrainContext:
             network: on this worker's device; FSDP2 replaces its parameters, DDP keeps them.
             sharded: spread it over the workers (FSDP2) instead of repeating it on each (DDP).
             compile: gives what is called in its place, compiled; None: it is not compiled.
+            elastic: whether tokens leave in some steps, also if none do now.
         """
         if self.world > 1 and sharded:
-            shard(network, self.device, self.world, bf16=self.bf16)
+            shard(network, self.device, self.world, bf16=self.bf16, elastic=elastic)
         called = network if compile is None else compile(network)
         if self.world == 1 or sharded:
             return called

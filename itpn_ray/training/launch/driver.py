@@ -70,7 +70,7 @@ def preflight(config: ExperimentConfig) -> LoadReport | None:
     if config.model.init or config.model.elastic_migration:
         # Building once on the driver tells sizes and ratios that do not fit, here, in seconds.
         task = make_task(config, train_split.classes)
-        task.build()
+        task.check_elastic(task.build())
         report = task.load_report
     # After what costs nothing, for this writes to the store.
     check_writable(config.out)

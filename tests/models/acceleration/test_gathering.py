@@ -234,3 +234,26 @@ def test_a_trunk_with_learned_offsets_keeps_them_inside_windows() -> None:
     assert torch.allclose(net(images), expected, atol=1e-4)
     net.set_gathering(5, gathering=False)
     assert torch.allclose(net(images), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_other_switches_keep_what_was_learned() -> None:
+    net = classifier(depths=(1, 1, 2))
+    net.set_gathering(3, relative_position="windows+cross")
+    stir(net.trunk.gathering)
+    learned = {name: value.clone() for name, value in net.trunk.gathering.named_parameters()}
+    images = make_images(1, 96)
+    expected = net(images)
+    net.set_gathering(3)
+    assert torch.equal(net(images), expected)
+    net.set_gathering(3, gathering=False)
+    assert net.acceleration.relative_position == "windows"
+    assert torch.equal(net.trunk.gathering.window_bias, learned["window_bias"])
+    net.set_gathering(3, relative_position="windows+cross")
+    assert torch.equal(net.trunk.gathering.window_bias, learned["window_bias"])
+    token = net.trunk.gathering.token.clone()
+    net.set_gathering(2)
+    assert torch.equal(net.trunk.gathering.token, token)
+    assert not net.trunk.gathering.window_bias.any()
+    net.set_gathering(0)
+    assert net.trunk.gathering is None

@@ -1,8 +1,12 @@
 """The classification task: targets, draws by sample, what is evaluated."""
 
+import pytest
 import torch
 
 from itpn_ray.data.transforms.on_device import erase, normalise
+from itpn_ray.errors import ConfigError
+from itpn_ray.models.acceleration.config import Acceleration
+from itpn_ray.models.networks.build import create_model
 from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
@@ -84,3 +88,19 @@ def test_evaluation_counts_every_image_once() -> None:
     table = found.details["per_class"]
     assert sum(row["count"] for row in table) == 8
     assert 0.0 <= found.metrics["top1"] <= 1.0
+
+
+@torch.no_grad()
+def test_a_trained_network_keeps_its_positions_in_windows_or_refuses_others() -> None:
+    acceleration = Acceleration(window=2, gathering=True, relative_position="windows+cross")
+    network = create_model("nano", num_classes=2, image_size=64, acceleration=acceleration).eval()
+    assert network.trunk.gathering is not None
+    torch.nn.init.normal_(network.trunk.gathering.window_bias)
+    images = torch.randn(1, 3, 64, 64)
+    expected = network(images)
+    ClassificationTask.accelerate(network, migration=0.0, window=2, gathering=True)
+    assert torch.equal(network(images), expected)
+    with pytest.raises(ConfigError, match=r"window = 3: .* windows of 2 tokens"):
+        ClassificationTask.accelerate(network, migration=0.0, window=3, gathering=True)
+    ClassificationTask.accelerate(network, migration=0.0, window=0, gathering=False)
+    assert not network.acceleration.window
