@@ -1,6 +1,8 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from PIL import Image
 
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
@@ -30,3 +32,17 @@ def test_the_plot_shows_the_front_in_its_colour(tmp_path) -> None:
     blue = (abs(pixels - [0x2F, 0x6F, 0x9F]) <= 8).all(-1)
     assert blue.sum() > 50
     assert plot_front([], [], tmp_path / "empty.png").exists()
+
+
+def test_between_two_points_the_front_is_the_faster_ones(tmp_path, monkeypatch) -> None:
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append((a[1:], k)) or plot(*a, **k))
+    plot_front([(100.0, 0.8), (120.0, 0.7)], ["slow", "fast"], tmp_path / "front.png")
+    (((speeds, values), options),) = drawn
+    corners = STEP_LOOKUP_MAP[options["drawstyle"]](speeds, values)
+    assert [tuple(corner) for corner in zip(*corners, strict=True)] == [
+        (120.0, 70.0),
+        (100.0, 70.0),
+        (100.0, 80.0),
+    ]
