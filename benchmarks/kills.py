@@ -85,7 +85,7 @@ def kill_workers(whole: Path, count: int, expected: str) -> None:
             killer = Killer(config, kills, seed=number, during_save=saving)
             equal.append(run_short(config, killer) == expected)
             assert len(killer.kills) == kills, "the run ended before its workers were killed"
-            lost += repeated(Path(config.out) / config.run, killer.seen)
+            lost += repeated(Path(config.out) / config.run, killer.records)
             restarts += killer.restarts()
             when = "while saving" if saving else "at any time"
             print(f"  run {number}: {when}, (step, rank) {killer.kills}", flush=True)

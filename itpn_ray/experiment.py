@@ -300,6 +300,16 @@ class ExperimentConfig:
         )
 
 
+def without_evaluations(config: ExperimentConfig) -> ExperimentConfig:
+    """The same experiment, never evaluated, and without what compares evaluations."""
+    return dataclasses.replace(
+        config,
+        eval_every=-1,
+        early_stopping=0,
+        checkpoint=dataclasses.replace(config.checkpoint, keep_best=False),
+    )
+
+
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same experiment with local paths made absolute: workers have other working folders."""
     return dataclasses.replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import resource
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from itpn_ray.costs.prices import prices_of
 from itpn_ray.data.loading.order import share
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.errors import ConfigError, ItpnError
-from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.experiment import ExperimentConfig, without_evaluations
 from itpn_ray.formatting import show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
@@ -281,16 +282,20 @@ def measure(
         seconds=sum(phases.values()),
         phases=phases,
         memory_gb=(
-            torch.cuda.max_memory_allocated(worker.device) / 1e9
-            if on_gpu
-            # ru_maxrss counts KiB.
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+            torch.cuda.max_memory_allocated(worker.device) / 1e9 if on_gpu else peak_memory() / 1e9
         ),
         # There is one at least: the last step is saved in any case.
         checkpoint_s=next(e["seconds"] for e in events if e["event"] == "checkpoint"),
         fastest=min(steps_s),
         slowest=max(steps_s),
     )
+
+
+def peak_memory() -> int:
+    """Most memory that this process has had, bytes."""
+    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS tells bytes, the other systems KiB.
+    return told if sys.platform == "darwin" else 1024 * told
 
 
 class _StepCounter(FileJournal):
@@ -314,13 +319,13 @@ def _trial(
     """The run cut down to some steps of one worker's share."""
     # As many epochs as make these steps.
     epochs = steps / (images // size.share)
+    plain = without_evaluations(config)
     return dataclasses.replace(
-        config,
+        plain,
         run="plan",
         out=out,
         # In this process, without Ray.
         workers="0",
-        eval_every=-1,
         log_every=1,
         optim=dataclasses.replace(
             config.optim,
@@ -331,7 +336,7 @@ def _trial(
             warmup_steps=0,
         ),
         loader=dataclasses.replace(config.loader, transport="threads"),
-        checkpoint=dataclasses.replace(config.checkpoint, uri=""),
+        checkpoint=dataclasses.replace(plain.checkpoint, uri=""),
     )
 
 

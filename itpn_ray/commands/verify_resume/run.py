@@ -16,8 +16,8 @@ from itpn_ray.commands.chaos.faults import kill
 from itpn_ray.commands.verify_resume.config import VerifyConfig
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import open_dataset
-from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, absolute, from_dict
+from itpn_ray.errors import ConfigError, RunError
+from itpn_ray.experiment import ExperimentConfig, absolute, from_dict, without_evaluations
 from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.runs.folder import CHECKPOINTS, CONFIG, read_inputs
 from itpn_ray.runs.journal import METRICS, STATUS, FileJournal, read_lines
@@ -58,6 +58,7 @@ def verify_resume(config: VerifyConfig) -> Verdict:
 
     Raises:
         ConfigError: the folder holds no run, or an epoch is too short for the test.
+        RunError: the run ended before all kills that were asked for.
     """
     base = _short(config)
     # What an earlier test left would be taken up, and end at once.
@@ -66,6 +67,7 @@ def verify_resume(config: VerifyConfig) -> Verdict:
         whole = run_short(dataclasses.replace(base, run="whole"))
         killer = Killer(base, config.kills, seed=config.seed)
         killed = run_short(dataclasses.replace(base, run="killed"), killer)
+    killer.check()
     steps = [r["step"] for r in killer.records]
     return Verdict(
         whole=whole,
@@ -111,8 +113,11 @@ class Killer:
         self._random = random.Random(seed)
         last = round(config.optim.epochs * _steps_per_epoch(config))
         # Never at the last step, after which nothing is left to go on with.
-        self._at = sorted(self._random.sample(range(1, last), kills))
-        self._workers = config.worker_range[1]
+        self._waiting = sorted(self._random.sample(range(1, last), kills))
+        self._asked = kills
+        self._former: set[int] = set()
+        self._known: set[float] = set()
+        self._error: Exception | None = None
         self._during_save = during_save
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -131,6 +136,23 @@ class Killer:
         self._stop.set()
         self._thread.join()
 
+    def check(self) -> None:
+        """Refuse what is no test of all the kills that were asked for.
+
+        Raises:
+            RunError: there were fewer kills, for the run had ended.
+            Exception: what ended the watching.
+        """
+        if self._error is not None:
+            raise self._error
+        if len(self.kills) < self._asked:
+            raise RunError(
+                "kills",
+                self._asked,
+                f"the run ended after {len(self.kills)} of them, and proves nothing of the rest",
+                "Give more --steps, or fewer --kills",
+            )
+
     def restarts(self) -> list[float]:
         """Seconds from each kill to the next step's record."""
         found = []
@@ -141,29 +163,61 @@ class Killer:
         return found
 
     def _watch(self) -> None:
-        waiting = list(self._at)
-        known: set[float] = set()
-        while not self._stop.wait(LOOK_EVERY_S):
-            for record in read_lines(self._folder / METRICS):
-                # Told apart by time, for after a restart steps are recorded again.
-                if record["split"] == "train" and record["time"] not in known:
-                    known.add(record["time"])
-                    self.records.append(record)
-                    if waiting and record["step"] >= waiting[0]:
-                        waiting.pop(0)
-                        self._kill(record["step"])
+        try:
+            while not self._stop.wait(LOOK_EVERY_S):
+                self._look()
+        except Exception as error:  # must not be lost with the thread: `check` raises it
+            self._error = error
 
-    def _kill(self, step: int) -> None:
+    def _look(self) -> None:
+        step = self._newest()
+        # One kill a look: the next one is to strike a run that has come back.
+        if self._waiting and step >= self._waiting[0] and self._strike(step):
+            self._waiting.pop(0)
+
+    def _newest(self) -> int:
+        """Take down new records; the last step since the last kill, 0 where there is none."""
+        since = self._times[-1] if self._times else 0.0
+        steps = [0]
+        for record in read_lines(self._folder / METRICS):
+            if record["split"] != "train":
+                continue
+            # Told apart by time, for after a restart steps are recorded again.
+            if record["time"] not in self._known:
+                self._known.add(record["time"])
+                self.records.append(record)
+            if record["time"] > since:
+                steps.append(record["step"])
+        return max(steps)
+
+    def _strike(self, step: int) -> bool:
+        """Kill a worker that has come since the last kill; whether there was one to kill."""
         while self._during_save and not (self._folder / CHECKPOINTS / STAGING).exists():
             # Often, for a small checkpoint is written within milliseconds.
-            time.sleep(0.0005)
+            if self._stop.wait(0.0005):
+                return False
+        workers = self._workers()
+        if not workers:
+            return False
+        rank, pid = self._random.choice(workers)
+        try:
+            kill(pid)
+        except ProcessLookupError:  # it has ended by itself: there is another look
+            return False
+        # The others end with it: killing one of them too would be the same restart.
+        self._former |= {pid for _, pid in workers}
         # The newest step: training has gone on since that record was read.
-        step = max(r["step"] for r in read_lines(self._folder / METRICS) if r["split"] == "train")
-        rank = self._random.randrange(self._workers)
-        path = self._folder / STATUS / f"rank-{rank}.json"
-        kill(json.loads(path.read_text())["pid"])
-        self.kills.append((step, rank))
+        self.kills.append((max(step, self._newest()), rank))
         self._times.append(time.time())
+        return True
+
+    def _workers(self) -> list[tuple[int, int]]:
+        """Rank and pid of each worker that has told its status since the last kill, by rank."""
+        found = [
+            json.loads(path.read_text()) for path in (self._folder / STATUS).glob("rank-*.json")
+        ]
+        told = ((status["rank"], status["pid"]) for status in found)
+        return sorted((rank, pid) for rank, pid in told if pid not in self._former)
 
 
 def _short(config: VerifyConfig) -> ExperimentConfig:
@@ -177,7 +231,7 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
     # Kept beside the settings, and none of them.
     plain.pop("command")
     plain["data"] = absolute(config.data) or plain["data"]
-    base = from_dict(plain)
+    base = without_evaluations(from_dict(plain))
     known = read_inputs(path.parent).get("data")
     if known not in (None, read_manifest(base.data).digest):
         raise ConfigError("data", base.data, "is not the run's data", "Give those with --data")
@@ -188,7 +242,6 @@ def _short(config: VerifyConfig) -> ExperimentConfig:
         # Another process in any case, for this one cannot kill itself and go on.
         workers=config.workers or (base.workers if base.workers != "0" else "1"),
         loader=dataclasses.replace(base.loader, transport="ray"),
-        eval_every=-1,
         log_every=1,
         # One restart for each kill, and one to spare.
         max_failures=config.kills + 1,

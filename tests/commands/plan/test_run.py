@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError
-from itpn_ray.experiment import ExperimentConfig, OptimConfig
+from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.models import create_autoencoder
 from itpn_ray.models.networks.cost import multiply_adds
 from itpn_ray.recipes import finetune, pretrain
@@ -295,3 +296,20 @@ def test_every_recipe_can_be_counted(train: ShardedDataset) -> None:
         size = count(dataclasses.replace(recipe(), data=train.uri), train)
         assert size.parameters > 0
         assert json.dumps(size.multiply_adds)
+
+
+def test_a_run_that_keeps_its_best_is_timed_too(train: ShardedDataset, tmp_path: Path) -> None:
+    config = make_config(
+        train, tmp_path, early_stopping=3, checkpoint=CheckpointConfig(keep_best=True)
+    )
+    trial = planning._trial(config, count(config, train), 3, len(train), str(tmp_path))
+    assert (trial.eval_every, trial.early_stopping) == (-1, 0)
+    assert not trial.checkpoint.keep_best
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_memory_is_told_in_bytes(system: str, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = types.SimpleNamespace(ru_maxrss=7)
+    monkeypatch.setattr(planning.sys, "platform", system)
+    monkeypatch.setattr(planning.resource, "getrusage", lambda who: usage)
+    assert planning.peak_memory() == 7 * unit
