@@ -134,13 +134,23 @@ class Spending:
         while not stopping:
             # One look more after the stop, so that the last seconds are counted.
             stopping = self._stop.wait(INTERVAL_S)
-            try:
-                self._look()
-                if not stopping:
-                    self._check()
-            except Exception as error:  # must not end the training: it is raised at its end
-                self._error = error
-                return
+            # An error must not end the training, and a later look may succeed: only that of the
+            # last one is raised, at the end.
+            self._error = self._attempt(self._look)
+            if self._error is not None:
+                # What is not seen is taken to be as it was, so that the cap holds all the same.
+                self._ledger.see(self._ledger.at_hand, time.time())
+            if not stopping:
+                self._error = self._attempt(self._check) or self._error
+
+    @staticmethod
+    def _attempt(step: Callable[[], None]) -> Exception | None:
+        """The error of a step; None where it has none."""
+        try:
+            step()
+        except Exception as error:
+            return error
+        return None
 
     def _check(self) -> None:
         cap, cost = self._config.max_cost, self._ledger.cost()

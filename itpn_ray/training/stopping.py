@@ -26,6 +26,7 @@ class StopRequest:
         self._begin = time.time()
         self._asked: int | None = None
         self._capped: CapReached | None = None
+        self._ended = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Ask the workers to save and leave.
@@ -54,7 +55,9 @@ class StopRequest:
             self._journal.ask_to_stop()
             self._journal.event("cap", message="saving a checkpoint, then the run ends")
         # Before a worker trains nobody would see the request.
-        if at_once or (first and not self._training()):
+        if not self._ended and (at_once or (first and not self._training())):
+            # Once, for the next look would strike whatever the end itself does.
+            self._ended = True
             _interrupt_main_thread()
 
     def _training(self) -> bool:

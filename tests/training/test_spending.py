@@ -24,7 +24,7 @@ from itpn_ray.runs.listing import overview, read_runs
 from itpn_ray.runs.reader import read_run
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking.base import MemoryTracker
-from itpn_ray.training import spending
+from itpn_ray.training import spending, stopping
 from itpn_ray.training.ending import recorded_end
 from itpn_ray.training.launch.driver import run
 from itpn_ray.training.launch.process import open_checkpoints
@@ -91,6 +91,48 @@ def test_a_run_is_asked_to_save_before_its_cap_and_ended_at_it(
     assert [at_once for _, at_once in asked.reasons] == [False, True]
     assert "max_cost = 200.0: the run has ended, for it has cost EUR 81.00" in asked.reasons[0][0]
     assert json.loads((tmp_path / COSTS).read_text())["holdings"][0]["price"] == 3600.0
+
+
+def test_a_look_that_fails_does_not_lift_the_cap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = clock(monkeypatch), Asked()
+    config = CostConfig(max_cost=200.0)
+    seen = [node("a", instance_type="box", market="on-demand")]  # EUR 1 a second
+
+    def nodes() -> list[Node]:
+        if not seen:
+            raise ConnectionError("the cluster does not answer")
+        return seen
+
+    counted = Spending(tmp_path, config, PRICES, asked, nodes=nodes)
+    counted._look()
+    looks = iter([[], [], seen[:]])
+
+    def wait(seconds: float) -> bool:
+        now[0] += 45.0
+        seen[:] = next(looks)
+        return len(seen) == 1  # the last look ends it
+
+    monkeypatch.setattr(counted._stop, "wait", wait)
+    counted._follow()
+    assert [at_once for _, at_once in asked.reasons] == [False]
+    assert counted._ledger.cost() == pytest.approx(135.0)
+    assert counted._error is None
+
+
+def test_a_cap_that_is_passed_ends_a_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[None] = []
+    monkeypatch.setattr(stopping, "_interrupt_main_thread", lambda: sent.append(None))
+    journal = FileJournal(tmp_path)
+    request = StopRequest(journal)
+    journal.status(0, phase="computing")
+    reason = CapReached("max_cost", 1.0, "the run has ended", "Give more")
+    for at_once in (False, True, True):
+        request.cap(reason, at_once=at_once)
+    assert len(sent) == 1
 
 
 def test_what_was_spent_before_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
