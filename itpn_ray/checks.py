@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from itpn_ray.errors import ConfigError
 
@@ -39,6 +39,12 @@ def not_negative(field: str, value: float) -> None:
     """
     if not value >= 0:
         raise ConfigError(field, value, "must not be negative", "Choose zero or more")
+
+
+def within(name: str, named: Iterable[str]) -> bool:
+    """Whether a dotted field is one of those named, or of a group that is."""
+    # A whole name or a group, never the mere beginning of another name.
+    return any(name == one or name.startswith(f"{one}.") for one in named)
 
 
 def one_of(field: str, value: str, known: Collection[str]) -> None:

@@ -38,6 +38,12 @@ class ItpnError(Exception):
         return " ".join(f"{shown}: {self.cause}. {self.hint}.".splitlines())
 
 
+def told_by(error: BaseException, line: int = 0) -> str:
+    """A line of an error's text, its first unless told; the name of its type where it has none."""
+    # Libraries raise errors without a text too.
+    return (str(error).strip().splitlines() or [type(error).__name__])[line]
+
+
 def _shown(value: object) -> str:
     """A value as text: a fraction without the digits that only rounding has, no empty brackets."""
     if isinstance(value, float):

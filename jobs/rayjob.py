@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from itpn_ray import checks
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, told_by
 from jobs.config import SubmitConfig
 
 _QUEUE = "kueue.x-k8s.io/queue-name"
@@ -76,7 +76,7 @@ def _read(path: str) -> list[dict[str, Any]]:
         raise ConfigError(
             "submit.kubernetes",
             path,
-            f"cannot be read ({str(error).splitlines()[0]})",
+            f"cannot be read ({told_by(error)})",
             "Give a manifest like clusters/kuberay/rayjob.yaml",
         ) from error
     kinds = [document.get("kind") for document in documents if isinstance(document, dict)]

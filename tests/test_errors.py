@@ -1,6 +1,6 @@
 import pytest
 
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, told_by
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,10 @@ from itpn_ray.errors import ConfigError
 )
 def test_values_are_written_for_people(value: object, shown: str) -> None:
     assert str(ConfigError("field", value, "is wrong", "Fix it")) == shown
+
+
+def test_an_error_without_a_text_is_told_by_its_type() -> None:
+    assert told_by(OSError()) == "OSError"
+    assert told_by(ValueError("\n"), -1) == "ValueError"
+    assert told_by(ValueError("first\nlast\n")) == "first"
+    assert told_by(ValueError("first\nlast\n"), -1) == "last"

@@ -9,7 +9,7 @@ from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.costs.config import CostConfig
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, told_by
 from itpn_ray.storage import local_copy
 
 SPOT = "spot"
@@ -112,7 +112,7 @@ def read_prices(place: str) -> PriceList:
         raise ConfigError(
             "prices",
             place,
-            f"is no price list ({str(error).splitlines()[0]})",
+            f"is no price list ({told_by(error)})",
             "Write it as clusters/prices.yaml is written",
         ) from error
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from itpn_ray.errors import ConfigError, RunError
+from itpn_ray.errors import ConfigError, RunError, told_by
 from itpn_ray.interrupt import keep_sigterm
 from itpn_ray.ray_runtime import compat
 from itpn_ray.ray_runtime.config import RayConfig
@@ -267,7 +267,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
         # Asked again, for a head may be too busy to answer at first.
         if head not in ("", "local") and compat.refuses_token(head, timeout_s=_PATIENT_TIMEOUT_S):
             raise _refused(head) from error
-        raise _unreachable(address, str(error).splitlines()[0]) from error
+        raise _unreachable(address, told_by(error)) from error
 
 
 def _check_head(address: str) -> None:

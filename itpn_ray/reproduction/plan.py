@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from itpn_ray import checks
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.experiment import FREE_TO_CHANGE, ExperimentConfig, absolute, to_dict
 from itpn_ray.recipes import named, recipes_of
@@ -168,8 +169,7 @@ def _digest(config: ExperimentConfig, data: str, origin: str) -> str:
     plain: Mapping[str, Any] = {
         name: value
         for name, value in flatten(to_dict(config)).items()
-        # A whole name or a group, never the mere beginning of another name.
-        if not any(name == one or name.startswith(f"{one}.") for one in free)
+        if not checks.within(name, free)
     }
     text = json.dumps({"settings": plain, "data": data, "origin": origin}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from itpn_ray import checks
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
@@ -238,7 +239,7 @@ def _changed_settings(
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
         and not (name == "optim.epochs" and longer(before, now))
-        and not any(name == one or name.startswith(f"{one}.") for one in free)
+        and not checks.within(name, free)
     ]
 
 

@@ -201,6 +201,10 @@ class TaskConfig:
     """What its evaluations find; the first headline metric is what a sweep improves."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
     """Settings of the augmentation of its training images."""
+    view_fields: ClassVar[tuple[str, ...]] = ()
+    """Own fields that decide how large the images are which a trained network is timed on."""
+    speed_fields: ClassVar[tuple[str, ...]] = ()
+    """Own fields that the speed of a trained network depends on, ``view_fields`` among them."""
 
     @classmethod
     def headline(cls) -> Metric:
@@ -249,6 +253,9 @@ class AveragedConfig(TaskConfig):
 @dataclass(frozen=True, kw_only=True)
 class DenseTaskConfig(AveragedConfig):
     """Settings of tasks whose images have any size: a head over the pre-trained pyramid."""
+
+    view_fields: ClassVar[tuple[str, ...]] = ("short_side", "long_side")
+    speed_fields: ClassVar[tuple[str, ...]] = view_fields
 
     init_pyramid: bool = True
     """Take the pyramid of the initial weights too; false: draw it anew (paper, Table 8)."""

@@ -122,7 +122,7 @@ def conclude(
     return {
         **_answer(whole, rows, told, metric, settings, limits),
         "settings": settings,
-        "next": next_sweep(rows, free_of_speed(config.dimensions), metric),
+        "next": next_sweep(rows, free_of_speed(config.dimensions, config.finetune.task), metric),
         "repeats": [
             {"trial": row["trial"], metric.name: one.value, "half": one.half, "seeds": one.seeds}
             for row in rows

@@ -223,8 +223,7 @@ def settings_digest(config: ExperimentConfig) -> str:
     The data count by their content, so that they may be moved.
     """
     named = ("run", "out", "data", *FREE_TO_CHANGE)
-    # By prefix, so that groups such as checkpoint are left out whole.
-    plain = {k: v for k, v in flatten(to_dict(config)).items() if not k.startswith(named)}
+    plain = {k: v for k, v in flatten(to_dict(config)).items() if not checks.within(k, named)}
     plain["data"] = read_manifest(config.data).digest
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -48,11 +48,24 @@ def _suggestion(one: Dimension, found: Sequence[Any]) -> str:
         return f"{name} above {one.ends[1]:g}: the best trial lies at the upper end"
     if _place(one, found[0]) < EDGE:
         return f"{name} below {one.ends[0]:g}: the best trial lies at the lower end"
+    if min(found) == max(found):
+        return f"{name} fixed at {min(found):g}, which all of the best third have"
     if high - low <= NARROW:
         option = f"--space.{one.path.replace('_', '-')}"
-        ends = f"{min(found):.3g} {max(found):.3g}"
+        ends = " ".join(_ends(one, min(found), max(found)))
         return f"a narrower {name}, where the best third lies: {option} {one.kind} {ends}"
     return ""
+
+
+def _ends(one: Dimension, low: float, high: float) -> tuple[str, str]:
+    """A range as it is written on the command line, short where that keeps it one."""
+    if one.whole:
+        return str(low), str(high)
+    short = f"{low:.3g}", f"{high:.3g}"
+    first, last = one.ends
+    # Three digits may make two ends one, or lie beyond the range that was searched.
+    kept = first <= float(short[0]) < float(short[1]) <= last
+    return short if kept else (repr(low), repr(high))
 
 
 def _choices(one: Dimension, found: Sequence[Any]) -> str:

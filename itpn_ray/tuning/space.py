@@ -26,10 +26,10 @@ KINDS = ("choice", "uniform", "log")
 STAGES = ("finetune", "pretrain")
 """Where a path is looked for, in this order."""
 OWN = (
-    *("run", "out", "data", "workers", "gpus", "seed", "tracking.", "ray.", "checkpoint."),
+    *("run", "out", "data", "workers", "gpus", "seed", "tracking", "ray", "checkpoint"),
     *("model.init", "model.partial_init", "eval_every", "log_every"),
 )
-"""Fields that the sweep sets itself, or that no trial should differ in."""
+"""Fields and groups that the sweep sets itself, or that no trial should differ in."""
 MOST_CORNERS = 1000
 
 
@@ -235,7 +235,7 @@ def _parse(text: str, stages: Mapping[str, ExperimentConfig]) -> Dimension:
         # First those of the same group: the last word is misspelt more often than the group.
         known = {name for name in known if name.startswith(f"{group}.")} or known
         raise ConfigError(where, path, "is no field", checks.nearest(path, known))
-    if path.startswith(OWN):
+    if checks.within(path, OWN):
         raise ConfigError(where, path, "is set by the sweep itself", "Leave it out")
     hint = _field_type(stages[stage], path)
     values = tuple(_value(where, word, hint) for word in words[2:])

@@ -19,7 +19,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.speed import Speed
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
 from itpn_ray.ray_runtime.tasks import run_on_ray
-from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.config import TaskConfig
 from itpn_ray.tasks.elastic import metric_at
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.tasks.trained import EvaluationPlace
@@ -30,8 +30,11 @@ from itpn_ray.tuning.onnx_speed import onnx_speeds
 from itpn_ray.tuning.space import Dimension, Point, combinations, stage_of
 
 FILE = "speeds.json"
-SHAPING = ("name", "image_size", "migration", "window", "gathering", "relative_position")
-"""Fields of the network that its speed depends on."""
+SHAPING = (
+    *("name", "image_size", "migration", "window", "gathering", "window_position"),
+    *("relative_position", "convolution"),
+)
+"""Fields of the network that its speed depends on; those of a task: `TaskConfig.speed_fields`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +54,20 @@ Timings = Mapping[str, Timing]
 """By what `key_of` says of a network."""
 
 
-def key_of(model: ModelConfig) -> str:
+def key_of(config: ExperimentConfig) -> str:
     """What tells networks of different speeds apart."""
-    return json.dumps({name: getattr(model, name) for name in SHAPING})
+    model, task = config.model, config.task
+    own = {f"task.{name}": getattr(task, name) for name in task.speed_fields}
+    return json.dumps({**{name: getattr(model, name) for name in SHAPING}, **own})
 
 
-def shaping(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
-    """The dimensions that a trial's speed depends on.
+def shaping(dimensions: Sequence[Dimension], task: TaskConfig) -> tuple[Dimension, ...]:
+    """The dimensions that the speed of a trial of ``task`` depends on.
 
     Raises:
         ConfigError: one is a range, of which no list of networks can be timed.
     """
-    paths = [f"model.{name}" for name in SHAPING]
+    paths = {f"model.{name}" for name in SHAPING} | {f"task.{name}" for name in task.speed_fields}
     found = [one for one in stage_of(dimensions, "finetune") if one.path in paths]
     for one in found:
         if one.kind != "choice":
@@ -75,9 +80,9 @@ def shaping(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
     return tuple(found)
 
 
-def free_of_speed(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
-    """The dimensions that no trial's speed depends on."""
-    decisive = shaping(dimensions)
+def free_of_speed(dimensions: Sequence[Dimension], task: TaskConfig) -> tuple[Dimension, ...]:
+    """The dimensions that the speed of no trial of ``task`` depends on."""
+    decisive = shaping(dimensions, task)
     return tuple(one for one in dimensions if one not in decisive)
 
 
@@ -86,21 +91,22 @@ def networks(config: SweepConfig) -> list[ExperimentConfig]:
     # What is not in SHAPING is taken to leave the speed as it is: the first value serves.
     start = {one.name: one.values[0] for one in config.dimensions}
     return [
-        dataclasses.replace(one, model=model)
-        for point in combinations(shaping(config.dimensions))
-        for one in [trial(config, "", "speed", {**start, **point}, init="")]
-        for model in served(one.model).values()
+        one
+        for point in combinations(shaping(config.dimensions, config.finetune.task))
+        for one in served(trial(config, "", "speed", {**start, **point}, init="")).values()
     ]
 
 
-def served(model: ModelConfig) -> dict[float, ModelConfig]:
+def served(config: ExperimentConfig) -> dict[float, ExperimentConfig]:
     """The networks that one weight file serves, by their r: with elastic r several."""
+    model = config.model
     if not model.elastic_migration:
-        return {model.migration: model}
-    return {
+        return {model.migration: config}
+    fixed = {
         ratio: dataclasses.replace(model, migration=ratio, elastic_migration=())
         for ratio in model.elastic_migration
     }
+    return {ratio: dataclasses.replace(config, model=one) for ratio, one in fixed.items()}
 
 
 def timings(config: SweepConfig, folder: Path, *, gpu: bool) -> dict[str, Timing]:
@@ -113,7 +119,7 @@ def timings(config: SweepConfig, folder: Path, *, gpu: bool) -> dict[str, Timing
     """
     path = folder / FILE
     known = read_timings(path)
-    wanted = [one for one in networks(config) if key_of(one.model) not in known]
+    wanted = [one for one in networks(config) if key_of(one) not in known]
     if wanted:
         work = partial(_timer, config.speed_batch, gpu, config.target)
         # One task for all, so that they are timed in turn in one process.
@@ -147,14 +153,18 @@ def broken_constraints(config: SweepConfig, timing: Timing) -> dict[str, float]:
 def judge_point(config: SweepConfig, known: Timings, point: Point) -> dict[str, float]:
     """`broken_constraints` of that network of a point which comes nearest to keeping them."""
     found = [broken_constraints(config, one) for one in timings_at(config, known, point).values()]
-    # A trial with several r is good enough if one of them is.
-    return min(found, key=lambda broken: max(broken.values(), default=0.0))
+    # A trial with several r is good enough if one of them is. As fractions of what is asked for,
+    # since images/s and milliseconds do not compare.
+    limits = {"images/s": config.at_least, "ms": config.at_most_ms}
+    return min(
+        found, key=lambda broken: max((v / limits[k] for k, v in broken.items()), default=0.0)
+    )
 
 
 def timings_at(config: SweepConfig, known: Timings, point: Point) -> dict[float, Timing]:
     """The timings of the networks that a trial at a point serves, by their r."""
-    model = trial(config, "", "speed", point, init="").model
-    return {ratio: known[key_of(one)] for ratio, one in served(model).items()}
+    wanted = served(trial(config, "", "speed", point, init=""))
+    return {ratio: known[key_of(one)] for ratio, one in wanted.items()}
 
 
 def scores(config: SweepConfig, point: Point, figures: Mapping[str, Any]) -> dict[float, float]:
@@ -172,17 +182,23 @@ def check_reachable(config: SweepConfig, known: Timings) -> None:
     Raises:
         ConfigError: tells how near the best one comes.
     """
-    timed = [known[key_of(one.model)] for one in networks(config)]
-    if any(all(v <= 0 for v in broken_constraints(config, one).values()) for one in timed):
+    timed = [known[key_of(one)] for one in networks(config)]
+    broken = [broken_constraints(config, one) for one in timed]
+    if any(all(v <= 0 for v in one.values()) for one in broken):
         return
+    fields = {"images/s": "at_least", "ms": "at_most_ms"}
+    asked = {name: field for name, field in fields.items() if getattr(config, field)}
+    # Where each is kept by some network, no network keeps both.
+    missed = [field for name, field in asked.items() if all(one[name] > 0 for one in broken)]
+    field, *other = missed or asked.values()
+    both = f" together with {other[0]} = {getattr(config, other[0]):g}" if other else ""
     fastest = max(one.throughput.images_per_s for one in timed)
     quickest = min(one.latency_ms for one in timed)
-    field = "at_least" if config.at_least else "at_most_ms"
     raise ConfigError(
         field,
         getattr(config, field),
-        f"is kept by none of {len(timed)} networks, of which the best does {fastest:.4g} images/s "
-        f"and {quickest:.3g} ms an image",
+        f"is kept{both} by none of {len(timed)} networks, of which the best does {fastest:.4g} "
+        f"images/s and {quickest:.3g} ms an image",
         "Ask for less, or put smaller networks, larger r or windows into the space",
     )
 
@@ -210,10 +226,12 @@ def time_networks(
         Timings by `key_of`.
     """
     worker = TrainContext.alone(gpu=gpu, threads=max(1, int(configs[0].cpus_per_worker)))
-    groups: dict[tuple[str, int], list[ExperimentConfig]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[ExperimentConfig]] = defaultdict(list)
     for config in configs:
+        model, task = config.model, config.task
         # Timed in turn are networks that one batch fits.
-        groups[config.model.name, config.model.image_size].append(config)
+        views = (getattr(task, name) for name in task.view_fields)
+        groups[model.name, model.image_size, *views].append(config)
     found: dict[str, Timing] = {}
     for group in groups.values():
         many = _speeds(group, worker, batch, target)
@@ -243,7 +261,7 @@ def _speeds(
         made = {}
         for number, config in enumerate(configs):
             task = make_task(config, dataset.classes)
-            file = files[key_of(config.model)] = Path(folder) / f"{number}.safetensors"
+            file = files[key_of(config)] = Path(folder) / f"{number}.safetensors"
             # By way of a file, as a trained network is loaded.
             task.export(task.build(), file)
             # Numbered by floats, for an evaluator's keys are ratios r.
@@ -253,4 +271,4 @@ def _speeds(
         evaluator = task_class(configs[0].task).evaluator(made[0.0], dataset.classes, place)
         with worker.autocast():
             timed = evaluator.speeds(made)
-    return {key_of(config.model): timed[float(n)] for n, config in enumerate(configs)}
+    return {key_of(config): timed[float(n)] for n, config in enumerate(configs)}

@@ -135,7 +135,14 @@ class SweepStudy:
             if len(self.trials()) >= self._most:
                 return None
             # Counted in the study, so that a new driver goes on where the last one was.
-            planned = sum(DESIGN in one.user_attrs for one in self.study.get_trials(deepcopy=False))
+            # By their numbers, which later attempts keep.
+            planned = len(
+                {
+                    one.user_attrs[DESIGN]
+                    for one in self.study.get_trials(deepcopy=False)
+                    if DESIGN in one.user_attrs
+                }
+            )
             if planned < len(self.design):
                 self.study.enqueue_trial(self.design[planned], user_attrs={DESIGN: planned})
             elif not self._searches:
@@ -161,10 +168,11 @@ class SweepStudy:
         return found[-1].number
 
     def _retry_failed(self) -> None:
-        """Queue the trials again whose last attempt failed, under their old names."""
+        """Queue the trials again whose last attempt failed, as what they were before."""
         for frozen in self.trials():
             if frozen.state == TrialState.FAIL:
-                self.study.enqueue_trial(frozen.params, user_attrs={RETRIED: name_of(frozen)})
+                attributes = {**frozen.user_attrs, RETRIED: name_of(frozen)}
+                self.study.enqueue_trial(frozen.params, user_attrs=attributes)
 
 
 def storage_uri(folder: Path) -> str:

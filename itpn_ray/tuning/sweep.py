@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -109,7 +110,7 @@ def _preflight(config: SweepConfig) -> None:
     Raises:
         ItpnError: see `preflight`, and a dimension that decides speeds but cannot be timed.
     """
-    shaping(config.dimensions)
+    shaping(config.dimensions, config.finetune.task)
     if config.target == ONNX:
         check_onnx_libraries("target", config.target)
     first = {one.name: one.values[0] for one in config.dimensions}
@@ -215,14 +216,15 @@ def open_study(config: SweepConfig, folder: Path, timed: Timings) -> SweepStudy:
 
 
 def with_slots(config: SweepConfig) -> RayConfig:
-    """Ray with a CPU slot for each trial, where it is our own.
+    """Ray with the CPU slots of each trial, where it is our own.
 
     Ray gives the slot of a trial that was stopped back late; without spare ones the next trials
     wait. ``concurrent`` decides how many compute at once.
     """
     if config.ray.address or config.ray.num_cpus is not None:
         return config.ray
-    slots = (config.total_trials + config.concurrent) * config.finetune.worker_range[1]
+    of_trial = config.finetune.worker_range[1] * config.finetune.cpus_per_worker
+    slots = math.ceil((config.total_trials + config.concurrent) * of_trial)
     return dataclasses.replace(config.ray, num_cpus=max(4, os.cpu_count() or 1, slots))
 
 

@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from itpn_ray.data.store.shards import open_dataset
+from itpn_ray.errors import told_by
 from itpn_ray.ray_runtime.start import environment
 from itpn_ray.runs.folder import EXPORT, tracking_key
 from itpn_ray.runs.journal import FileJournal
@@ -97,7 +98,7 @@ def run_trials(
         raise
     errors = {
         # The last line of a traceback says what went wrong.
-        str((result.config or {})[TRIAL]): str(result.error).strip().splitlines()[-1]
+        str((result.config or {})[TRIAL]): told_by(result.error, -1)
         for result in (results[i] for i in range(len(results)))
         if result.error is not None
     }

@@ -23,7 +23,7 @@ from itpn_ray.tuning.answer import Score, best_rows, fitting, recommended, row_k
 from itpn_ray.tuning.conclusion import apply_trial, repeat
 from itpn_ray.tuning.config import pretraining
 from itpn_ray.tuning.importance import FEWEST, importances, refusal, usable
-from itpn_ray.tuning.next_sweep import next_sweep
+from itpn_ray.tuning.next_sweep import _suggestion, next_sweep
 from itpn_ray.tuning.space import parse_space
 from itpn_ray.tuning.speed import free_of_speed
 from itpn_ray.tuning.spent import hours_line, hours_of
@@ -200,7 +200,7 @@ def test_what_the_next_sweep_should_try() -> None:
         tune.nano().pretrain,
         tune.nano().finetune,
     )
-    free = free_of_speed(space)
+    free = free_of_speed(space, tune.nano().finetune.task)
     assert next_sweep(searched(6), free, TOP1) == [
         "learning rate above 0.01: the best trial lies at the upper end",
         "a narrower layer decay, where the best third lies: "
@@ -208,6 +208,27 @@ def test_what_the_next_sweep_should_try() -> None:
         "λ without 1.0, which none of the best third has",
     ]
     assert "--extend" in next_sweep(searched(5), free, TOP1)[0]
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "told"),
+    [
+        ("optim.warmup_steps uniform 1 9", (4, 4), "fixed at 4, which all"),
+        ("optim.lr log 1e-4 1e-2", (0.001001, 0.001002), "log 0.001001 0.001002"),
+        ("optim.weight_decay uniform 0.1 0.3", (0.2, 0.2), "fixed at 0.2, which all"),
+        ("optim.max_skipped_steps uniform 1 30000", (12345, 12350), "uniform 12345 12350"),
+    ],
+)
+def test_a_suggested_range_can_be_given_to_the_next_sweep(
+    space: str, values: tuple[float, float], told: str
+) -> None:
+    recipe = tune.nano()
+    (one,) = parse_space((space,), recipe.pretrain, recipe.finetune)
+    found = _suggestion(one, values)
+    assert told in found
+    if "--space." in found:
+        written = found.partition("--space.")[2]
+        parse_space((written,), recipe.pretrain, recipe.finetune)
 
 
 def test_hours_leave_out_the_time_in_which_no_driver_ran(tmp_path: Path) -> None:

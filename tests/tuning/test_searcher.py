@@ -53,7 +53,7 @@ def timing(images_per_s: float) -> Timing:
 
 def timed(sweep: SweepConfig) -> dict[str, Timing]:
     """100 images/s, and 150 at r = 0.2."""
-    return {key_of(one.model): timing(100 + 250 * one.model.migration) for one in networks(sweep)}
+    return {key_of(one): timing(100 + 250 * one.model.migration) for one in networks(sweep)}
 
 
 def test_trials_are_told_to_the_study(tmp_path: Path) -> None:
@@ -115,15 +115,47 @@ def test_constraints_are_known_before_training() -> None:
         check_reachable(config(at_least=200.0), timed(sweep))
     with pytest.raises(ConfigError, match=r"at_most_ms = 2"):
         check_reachable(config(at_most_ms=2.0), timed(sweep))
+    with pytest.raises(ConfigError, match=r"at_most_ms = 2\.0: is kept by none"):
+        check_reachable(config(at_least=120.0, at_most_ms=2.0), timed(sweep))
+
+
+def test_two_constraints_that_no_network_keeps_at_once_are_both_named() -> None:
+    sweep = config(at_least=120.0, at_most_ms=8.0)
+    first, second = (key_of(one) for one in networks(sweep))
+    fast = dataclasses.replace(timing(150.0), latency_ms=9.0)
+    known = {first: fast, second: timing(130.0)}
+    check_reachable(sweep, known)
+    known[second] = dataclasses.replace(timing(100.0), latency_ms=7.0)
+    told = r"at_least = 120\.0: is kept together with at_most_ms = 8 by none of 2"
+    with pytest.raises(ConfigError, match=told):
+        check_reachable(sweep, known)
+
+
+def test_the_nearest_of_a_trials_networks_is_told_by_fractions() -> None:
+    elastic = dataclasses.replace(tune.nano().finetune.model, elastic_migration=(0.0, 0.4))
+    sweep = config(at_least=1000.0, at_most_ms=1.0)
+    finetune = dataclasses.replace(sweep.finetune, model=elastic)
+    sweep = dataclasses.replace(
+        sweep, finetune=finetune, space=("optim.layer_decay uniform 0.6 1",)
+    )
+    slow, quick = (key_of(one) for one in networks(sweep))
+    # 20 images/s are 2 % of what is asked for, and 1.5 ms are 150 % of it.
+    known = {
+        slow: dataclasses.replace(timing(980.0), latency_ms=1.0),
+        quick: dataclasses.replace(timing(1000.0), latency_ms=2.5),
+    }
+    assert judge_point(sweep, known, {"layer_decay": 0.8}) == {"images/s": 20.0, "ms": 0.0}
 
 
 def test_what_decides_the_speed_is_chosen_from_values() -> None:
     sweep = config()
-    assert [one.path for one in shaping(sweep.dimensions)] == ["model.migration"]
+    assert [one.path for one in shaping(sweep.dimensions, sweep.finetune.task)] == [
+        "model.migration"
+    ]
     assert len(networks(sweep)) == 2
     ranged = dataclasses.replace(sweep, space=("model.migration uniform 0 0.4",))
     with pytest.raises(ConfigError, match="decides the speed"):
-        shaping(ranged.dimensions)
+        shaping(ranged.dimensions, ranged.finetune.task)
 
 
 def test_timings_are_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from itpn_ray.checks import within
 from itpn_ray.errors import ConfigError
 from itpn_ray.recipes import tune
 from itpn_ray.tuning.config import SweepConfig, pretraining, settings_digest, trial
@@ -168,3 +169,11 @@ def test_weights_that_are_given_leave_no_pretraining_to_vary() -> None:
     assert not dataclasses.replace(config, finetune=given).pretrains
     with pytest.raises(ConfigError, match="leaves no pre-training"):
         dataclasses.replace(config, finetune=given, space=("task.feature_weight choice 0 1",))
+
+
+def test_a_field_is_not_taken_for_a_longer_one_that_begins_alike() -> None:
+    (one,) = sweep("model.init_key choice model model_ema").dimensions
+    assert one.path == "model.init_key"
+    assert within("optim.micro_batch", ("optim.micro_batch",))
+    assert within("checkpoint.every_steps", ("checkpoint",))
+    assert not within("model.init_key", ("model.init", "model.init_k"))

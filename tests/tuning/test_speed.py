@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.models.weights import export
-from itpn_ray.recipes import detect, tune
-from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.recipes import detect, segment, tune
+from itpn_ray.tasks.classification.config import Classification
+from itpn_ray.tasks.detection.config import Detection
+from itpn_ray.tasks.rotated_detection.config import RotatedDetection
+from itpn_ray.tasks.segmentation.config import Segmentation
 from itpn_ray.tuning.speed import key_of, networks, time_networks
 from itpn_ray.tuning.sweep import _preflight as preflight_sweep
 
@@ -31,7 +36,7 @@ def test_detectors_are_timed_too(scenes: str) -> None:
         config, task=dataclasses.replace(config.task, short_side=64, long_side=64)
     )
     found = time_networks([small], batch=2, gpu=False)
-    assert found.keys() == {key_of(small.model)}
+    assert found.keys() == {key_of(small)}
 
 
 def test_an_onnx_graph_is_timed_where_the_whole_network_is_one(prepared: str, scenes: str) -> None:
@@ -55,6 +60,45 @@ def test_onnx_is_refused_at_once_without_its_libraries(
 
 
 def test_keys_tell_networks_apart_by_what_changes_their_speed() -> None:
-    plain = ModelConfig()
-    assert key_of(dataclasses.replace(plain, drop_path=0.3)) == key_of(plain)
-    assert key_of(dataclasses.replace(plain, migration=0.3)) != key_of(plain)
+    plain = ExperimentConfig(task=Classification())
+
+    def key(**changes: Any) -> str:
+        return key_of(dataclasses.replace(plain, model=dataclasses.replace(plain.model, **changes)))
+
+    assert key(drop_path=0.3) == key()
+    windows = {"window": 16, "gathering": True}
+    different = [
+        key(),
+        key(migration=0.3),
+        key(convolution=True),
+        key(window=16),
+        key(**windows),
+        key(**windows, window_position="windows"),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_every_field_of_a_task_is_known_to_be_timed_or_not() -> None:
+    """Those that no speed depends on are named here, so that a new one is thought of."""
+    pyramid = {"ema_decay", "init_pyramid"}
+    untimed = {
+        Classification: {"mixup", "cutmix", "label_smoothing", "class_weights", "random_erasing"}
+        | {"init_head", "ema_decay"},
+        Detection: pyramid | {"pad_to"},
+        RotatedDetection: pyramid,
+        Segmentation: pyramid,
+    }
+    for settings, rest in untimed.items():
+        fields = {field.name for field in dataclasses.fields(settings)}
+        assert fields == rest | set(settings.speed_fields)
+        assert set(settings.view_fields) <= set(settings.speed_fields)
+
+
+def test_a_space_of_heads_and_sizes_has_a_network_for_each() -> None:
+    space = ("task.head choice upernet mlp", "task.short_side choice 64 96")
+    finetune = segment.RECIPES["nano"]()
+    found = networks(dataclasses.replace(tune.nano(), space=space, finetune=finetune))
+    assert len({key_of(one) for one in found}) == 4
+    assert {(one.task.head, one.task.short_side) for one in found} == {
+        (head, side) for head in ("upernet", "mlp") for side in (64, 96)
+    }

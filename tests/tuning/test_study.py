@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.tuning.space import Dimension, quasi_random
-from itpn_ray.tuning.study import NAME, SweepStudy, storage_uri, warm_start
+from itpn_ray.tuning.study import DESIGN, NAME, SweepStudy, storage_uri, warm_start
 
 SPACE = (
     Dimension(name="lr", stage="finetune", path="optim.lr", kind="log", values=(1e-4, 1e-2)),
@@ -83,6 +83,10 @@ def test_a_failed_trial_is_run_again_under_its_name(tmp_path: Path) -> None:
     again.complete(taken[0], (0.6, 100.0))
     assert again.take() is None
     assert [one.state for one in again.trials()] == [TrialState.COMPLETE] * 2
+    # Planned as before: it counts for importances, and takes no other planned point's place.
+    assert [one.user_attrs[DESIGN] for one in again.trials()] == [0, 1]
+    extended = study(tmp_path, trials=3)
+    assert run_all(extended) == extended.design[2:3]
 
 
 def test_stopped_trials_are_told_as_pruned(tmp_path: Path) -> None:

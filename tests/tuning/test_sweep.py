@@ -25,7 +25,7 @@ from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
 from itpn_ray.tuning.speed import Timing, key_of, networks
 from itpn_ray.tuning.study import name_of
-from itpn_ray.tuning.sweep import _tell_failures
+from itpn_ray.tuning.sweep import _tell_failures, with_slots
 from itpn_ray.tuning.trials import rows_of
 from tests.training.runs import classification, tiny
 
@@ -50,6 +50,12 @@ def config(prepared: str, out: Path) -> SweepConfig:
         finetune=after,
         tracking=TrackingConfig(),
     )
+
+
+def test_a_private_ray_has_the_cpus_of_all_trials_at_once(tmp_path: Path) -> None:
+    plain = config("", tmp_path)
+    finetune = dataclasses.replace(plain.finetune, workers="2", cpus_per_worker=8.0)
+    assert with_slots(dataclasses.replace(plain, trials=30, finetune=finetune)).num_cpus == 512
 
 
 def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:
@@ -129,7 +135,7 @@ def test_a_sweep_under_a_uri_goes_on_on_another_machine(
     )
     speed = Speed(images_per_s=100.0, low=90.0, high=110.0, timings=3)
     timing = Timing(throughput=speed, latency_ms=5.0)
-    known = {key_of(one.model): timing for one in networks(settings)}
+    known = {key_of(one): timing for one in networks(settings)}
     monkeypatch.setattr(driver, "start_ray", lambda *a, **b: nullcontext())
     monkeypatch.setattr(driver, "_timings", lambda *a: known)
     monkeypatch.setattr(driver, "_pretrained", lambda *a: {})

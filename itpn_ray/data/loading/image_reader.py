@@ -20,7 +20,7 @@ from itpn_ray.data.loading.order import Ids
 from itpn_ray.data.loading.transport import Transport, ray_transport, thread_transport
 from itpn_ray.data.store.shard_cache import RemoteShards
 from itpn_ray.data.store.shards import Shard, ShardedDataset
-from itpn_ray.errors import DataError
+from itpn_ray.errors import DataError, told_by
 from itpn_ray.storage import is_s3
 
 Begin = Callable[[DecodePool, Ids], Pending]
@@ -118,7 +118,7 @@ class ImageReader:
         try:
             image = decode_rgb(shard.image(inside))
         except RuntimeError as error:
-            raise self._broken(row, str(error).splitlines()[0]) from error
+            raise self._broken(row, told_by(error)) from error
         found = (image.shape[1], image.shape[2])
         # Boxes were drawn from the index: on an image of another size they would miss.
         if found != (self.heights[row], self.widths[row]):
@@ -148,7 +148,7 @@ class ImageReader:
             try:
                 found, part = decode_box(image, tuple(box))
             except RuntimeError as error:
-                raise self._broken(row, str(error).splitlines()[0]) from error
+                raise self._broken(row, told_by(error)) from error
             if found != size:
                 raise self._wrong_size(row, found)
             yield part

@@ -16,7 +16,7 @@ from itpn_ray.data.loading.decode import decode_rgb
 from itpn_ray.data.loading.image_folder import Answer, FolderImage, Predict
 from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.data.store.shard_cache import open_rows
-from itpn_ray.errors import DataError
+from itpn_ray.errors import DataError, told_by
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.machines import require_seen, ship
 from itpn_ray.ray_runtime.start import start_ray
@@ -89,7 +89,7 @@ class SplitWorker:
         try:
             return decode_rgb(data)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = told_by(error)
             raise DataError(path, None, reason, "Prepare the data again") from error
 
 

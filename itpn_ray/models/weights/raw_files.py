@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from itpn_ray.errors import CheckpointError
+from itpn_ray.errors import CheckpointError, told_by
 from itpn_ray.models.weights.torchscript import is_torchscript, read_torchscript
 from itpn_ray.models.zoo import is_zoo, zoo_file
 from itpn_ray.runs.folder import EXPORT
@@ -174,17 +174,18 @@ def read_pickle(path: Path) -> Any:
         raise CheckpointError(
             str(path),
             None,
-            f"cannot be read as plain tensors: {_why(str(error))}",
+            f"cannot be read as plain tensors: {_why(error)}",
             "copy it again, or convert it to safetensors with tools that you trust",
         ) from error
 
 
-def _why(message: str) -> str:
+def _why(error: Exception) -> str:
     """What `torch.load` says in many lines, in one."""
+    message = str(error)
     if foreign := re.search(r"(?:GLOBAL|function) (\S+)", message):
         return f"it wants to run {foreign[1]}"
     reason = re.search(r"WeightsUnpickler error: (.+)", message)
-    return (reason[1] if reason else message.splitlines()[0]).rstrip(".")
+    return (reason[1] if reason else told_by(error)).rstrip(".")
 
 
 def _harmless() -> list[Any]:

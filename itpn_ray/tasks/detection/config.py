@@ -30,6 +30,10 @@ class Detection(DenseTaskConfig):
     kinds: ClassVar[tuple[str, ...]] = ("rcnn", "dino")
     metrics: ClassVar[tuple[Metric, ...]] = AVERAGE_PRECISION
     augmentation: ClassVar[type[Augmentation]] = DetectionAugmentConfig
+    speed_fields: ClassVar[tuple[str, ...]] = (
+        *DenseTaskConfig.view_fields,
+        *("head", "masks", "small_head"),
+    )
 
     head: str = "mask_rcnn"
     """What finds the objects: ``mask_rcnn``, ``cascade_mask_rcnn`` or ``dino``."""

@@ -24,6 +24,10 @@ class RotatedDetection(DenseTaskConfig):
     kinds: ClassVar[tuple[str, ...]] = ("rotated_rcnn",)
     metrics: ClassVar[tuple[Metric, ...]] = ROTATED
     augmentation: ClassVar[type[Augmentation]] = RotatedAugmentConfig
+    speed_fields: ClassVar[tuple[str, ...]] = (
+        *DenseTaskConfig.view_fields,
+        "small_head",
+    )
 
     small_head: bool = False
     """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""

@@ -27,6 +27,11 @@ class Segmentation(DenseTaskConfig):
     kinds: ClassVar[tuple[str, ...]] = ("segmenter", "mask_dino", "eomt")
     metrics: ClassVar[tuple[Metric, ...]] = SEGMENTATION
     augmentation: ClassVar[type[Augmentation]] = SegmentationAugmentConfig
+    speed_fields: ClassVar[tuple[str, ...]] = (
+        *DenseTaskConfig.view_fields,
+        *("head", "width", "small_head"),
+        *("window", "stride", "scales", "mirror"),
+    )
 
     head: str = "upernet"
     """What finds the classes: ``upernet`` or ``mask_dino``; or to measure them by, two light heads:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from itpn_ray.errors import CheckpointError
+from itpn_ray.errors import CheckpointError, told_by
 from itpn_ray.experiment import ExperimentConfig, to_dict
 from itpn_ray.runs.journal import Journal
 from itpn_ray.training.best import Best
@@ -73,7 +73,7 @@ def restore(
         raise CheckpointError(
             checkpoint.uri,
             None,
-            f"holds another network ({str(error).splitlines()[0]})",
+            f"holds another network ({told_by(error)})",
             "Use another --run, or the model that the checkpoint was trained with",
         ) from error
     if worker.is_main:
