@@ -71,6 +71,7 @@ def leave_one_out_accuracy(
     reduce: Callable[[Tensor], Tensor],
     *,
     limit: int,
+    neighbours: int = NEIGHBOURS,
 ) -> float | None:
     """Nearest-neighbour accuracy of each image among all the others, over all workers.
 
@@ -80,6 +81,7 @@ def leave_one_out_accuracy(
         ids: (n,) int64, row of the image in the split: 0 .. images - 1 over all workers.
         reduce: sums a tensor over all workers and returns it.
         limit: most images used; of more, a fixed random choice is taken.
+        neighbours: k; all others where there are fewer.
 
     Returns:
         Share in [0, 1]; None where fewer than two classes have two images.
@@ -106,6 +108,8 @@ def leave_one_out_accuracy(
         return None
     mine = slots[labels[taken] >= 0]
     row = known.cumsum(0) - 1  # slot -> row of the bank without the unlabelled
-    guesses = knn_predict(bank[known], bank_labels[known], bank[mine], own=row[mine])
+    guesses = knn_predict(
+        bank[known], bank_labels[known], bank[mine], neighbours=neighbours, own=row[mine]
+    )
     right = (guesses == bank_labels[mine]).sum().double()
     return float(reduce(right[None])) / int(known.sum())

@@ -95,10 +95,10 @@ def _speeds(cells: Rows) -> list[str]:
 
 def _bars(cells: Rows) -> list[str]:
     """Each column of fractions as bars."""
-    columns = dict.fromkeys(row["column"] for row in cells if is_fraction(row["metric"]))
+    finite = [row for row in cells if is_fraction(row["metric"]) and math.isfinite(row["value"])]
     charts = []
-    for column in columns:
-        rows = [row for row in cells if row["column"] == column and math.isfinite(row["value"])]
+    for column in dict.fromkeys(row["column"] for row in finite):
+        rows = [row for row in finite if row["column"] == column]
         bars = [(str(row["row"]), float(row["value"])) for row in rows]
         charts.append(bar_chart(column, bars, metric=rows[0]["metric"]))
     return charts

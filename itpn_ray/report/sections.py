@@ -60,7 +60,9 @@ def header(record: RunRecord) -> str:
 
 def _certainty(record: RunRecord) -> str:
     """How sure the main metrics are: what they were counted on, and how far timings differ."""
-    results, images = record.results, int(record.results.get("images", 0))
+    results = record.results
+    # Embeddings are of more images than those that were asked about.
+    images = int(results.get("asked", results.get("images", 0)))
     intervals = {
         label(name): show_interval(name, results[name], images)
         for name in results
@@ -274,7 +276,8 @@ def restarts(record: RunRecord) -> str:
     events = record.events
     found = _timeline(record)
     saves = [event for event in events if event["event"] == "checkpoint"]
-    skipped = sum(event["event"] == "skip" for event in events)
+    # Every worker tells of a step that all skip.
+    skipped = sum(event["event"] == "skip" and not event.get("rank") for event in events)
     trouble = [e for e in events if e["event"] in ("skip", "preempted", "diverged", "resume")]
     if not trouble and not saves:
         return ""

@@ -29,12 +29,18 @@ def hardware() -> dict[str, str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found = {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(_cores()),
         "memory": f"{memory:.0f} GiB",
         "GPUs": ", ".join(_run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")),
         "system": platform.platform(terse=True),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _cores() -> int:
+    """Processors that this process may use; all where the system does not tell, as macOS."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _processor() -> str:

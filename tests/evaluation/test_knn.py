@@ -84,3 +84,14 @@ def test_no_answer_without_two_classes_of_two() -> None:
         assert found is None
     empty = torch.zeros(0, dtype=torch.long)
     assert leave_one_out_accuracy(features[:0], empty, empty, alone, limit=10) is None
+
+
+def test_neighbours_are_as_many_as_are_asked_for() -> None:
+    # Of each image the nearest one is of its class, and the two after it are not.
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.1], [1.0, 0.11]])
+    labels, ids = torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    found = [
+        leave_one_out_accuracy(features, labels, ids, alone, limit=10, neighbours=count)
+        for count in (1, 3)
+    ]
+    assert found == [1.0, 0.0]

@@ -126,8 +126,11 @@ def test_students_and_teachers_in_one_state_dict(state: State, net: Any) -> None
         lambda: create_distiller("nano", teacher_dim=5, image_size=32),
         lambda: create_dense("nano", image_size=32, levels=5, pyramid_depth=2),
         lambda: create_model("itpn_base", depths=(1, 1, 1), relative_position=True),
+        lambda: create_model("plain_nano", num_classes=3),
+        lambda: create_model("fast_itpn_nano", num_classes=3, convolution=True),
+        lambda: create_dense("nano", levels=5, convolution=True, pyramid_depth=2),
     ],
-    ids=["autoencoder", "distiller", "dense", "itpn"],
+    ids=["autoencoder", "distiller", "dense", "itpn", "plain", "convolution", "conv-dense"],
 )
 def test_saved_state_dicts_are_described_by_their_shapes(make: Any, tmp_path: Path) -> None:
     module = make()

@@ -104,7 +104,9 @@ def pretraining(folder: Path, *, restarted: bool = False, steps: int = 600) -> P
                 "workers": 2,
                 "saved": BEGAN + 120,
             },
+            # Each of the two workers tells of the same step.
             {"time": BEGAN + 190, "event": "skip", "step": 470, "rank": 0, "in_a_row": 1},
+            {"time": BEGAN + 190, "event": "skip", "step": 470, "rank": 1, "in_a_row": 1},
             {"time": BEGAN + 500, "event": "restart", "workers": "1"},
             {
                 "time": BEGAN + 508,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from itpn_ray import cli, report
+from itpn_ray.report.reproduction import _bars
 from itpn_ray.terminal.console import Console
 from tests.report import runs
 
@@ -81,3 +82,12 @@ def test_a_damaged_record_is_named(
     (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
     assert cli.run(["report", str(tmp_path)]) == 2
     assert f"{tmp_path}/metrics.jsonl:3: is no JSON object" in capsys.readouterr().err
+
+
+def test_a_column_without_a_finite_value_has_no_bars() -> None:
+    cells = [
+        {"row": "a", "column": "accuracy", "metric": "top1", "value": math.nan},
+        {"row": "b", "column": "probe", "metric": "top1", "value": 0.5},
+    ]
+    (chart,) = _bars(cells)
+    assert "probe" in chart

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -23,3 +24,8 @@ def test_the_machine_is_described() -> None:
     assert int(found["cores"]) >= 1
     assert found["memory"].endswith(" GiB")
     assert found["processor"]
+
+
+def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert hardware()["cores"] == str(os.cpu_count())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from itpn_ray.commands.features.network import Embedder
 from itpn_ray.commands.predict.run import with_room
 from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_images
 from itpn_ray.data.loading.prepared_images import SplitJob, answer_split
-from itpn_ray.data.store.manifest import MANIFEST
+from itpn_ray.data.store.manifest import MANIFEST, read_manifest
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.errors import DataError
 from itpn_ray.evaluation.feature_map import plot_features
@@ -129,7 +128,7 @@ def _splits(config: FeaturesConfig) -> list[ShardedDataset]:
     # Prepared data has a manifest; anything else is a folder of images.
     if MANIFEST not in open_store(config.images).list():
         return []
-    manifest = open_dataset(config.images, "train").manifest
+    manifest = read_manifest(config.images)
     found = [name for name in config.splits if name in manifest.splits]
     if not found:
         raise DataError(
@@ -233,34 +232,45 @@ def _probe(
     """Judge the embeddings, draw them, and say what was found."""
     last = parts[-1]
     found = {"rankme": rankme(gram(torch.cat([part.features for part in parts])))}
-    found |= dict(_accuracies(config, parts))
+    accuracies, asked = _accuracies(config, parts)
+    found |= accuracies
     plot_features(last.features, last.labels, classes, journal.folder / PLOTS / "features.png")
-    asked = int((last.labels >= 0).sum())
     for name, value in found.items():
         interval = show_interval(name, value, asked)
         sure = f" ({interval}, n = {asked:,} of {last.split})" if interval else ""
         console.say(f"{label(name)} {show_metric(name, value)}{sure}")
     images = sum(len(part.paths) for part in parts)
     width = last.features.shape[1]
-    journal.result(**found, images=images, dimensions=width)
+    journal.result(**found, images=images, asked=asked, dimensions=width)
 
 
-def _accuracies(config: FeaturesConfig, parts: list[Embedded]) -> Iterator[tuple[str, float]]:
-    """Of classes told apart by the features: of the last split by those of the first."""
+def _accuracies(config: FeaturesConfig, parts: list[Embedded]) -> tuple[dict[str, float], int]:
+    """Of classes told apart by the features: of the last split by those of the first.
+
+    Returns:
+        The accuracies, none where there are no labels; and how many images they are counted on.
+    """
     known = [
         (part.features[keep], part.labels[keep]) for part in parts for keep in [part.labels >= 0]
     ]
     if not all(len(labels.unique()) > 1 for _, labels in known):
-        return
+        return {}, 0
     if len(known) == 1:
         [(features, labels)] = known
-        ids = torch.arange(len(labels))
-        alone = leave_one_out_accuracy(features, labels, ids, lambda total: total, limit=PROBED)
-        if alone is not None:
-            yield "knn_top1", alone
-        return
+        alone = leave_one_out_accuracy(
+            features,
+            labels,
+            torch.arange(len(labels)),
+            lambda total: total,
+            limit=PROBED,
+            neighbours=config.neighbours,
+        )
+        return ({} if alone is None else {"knn_top1": alone}), min(len(labels), PROBED)
     # Neighbours come from the first split, questions from the last.
     (bank, bank_labels), (queries, labels) = known[0], known[-1]
     guesses = knn_predict(bank, bank_labels, queries, neighbours=config.neighbours)
-    yield "knn_top1", float((guesses == labels).double().mean())
-    yield "probe_top1", linear_probe(bank, bank_labels, queries, labels)
+    found = {
+        "knn_top1": float((guesses == labels).double().mean()),
+        "probe_top1": linear_probe(bank, bank_labels, queries, labels),
+    }
+    return found, len(labels)

@@ -47,6 +47,8 @@ class Names:
     """Matrices of Fast-iTPN's that are stacked in the first of these."""
     early: str
     """Pattern of the first matrix of any MLP before stage 3."""
+    convolution: str
+    """Pattern of any convolution before stage 3; empty: there are none."""
     scale: str
     relative: str
     patch_norm: str
@@ -66,6 +68,7 @@ AUTHORS = Names(
     hidden=("{}.mlp.w1.weight", "{}.mlp.fc1.weight"),
     hidden_parts=1,
     early=r"blocks\.\d+\.mlp\.fc1\.weight",
+    convolution="",
     scale="{}.gamma_1",
     relative="{}.attn.relative_position_bias_table",
     patch_norm="patch_embed.norm.weight",
@@ -83,6 +86,7 @@ OURS = Names(
     hidden=("{}.mlp.w12.weight", "{}.mlp.fc1.weight"),
     hidden_parts=2,
     early=r"trunk\.stage[12]\.\d+\.mlp\.fc1\.weight",
+    convolution=r"trunk\.stage[12]\.\d+\.conv\.weight",
     scale="{}.scale1",
     relative="{}.attention.relative",
     patch_norm="trunk.embed_norm.weight",
@@ -180,19 +184,21 @@ def _trunk(
     table = state.get(names.relative.format(late))
     fast = family == FAST_ITPN
     hidden = state[names.hidden[0 if fast else 1].format(late)].shape[0]
-    # The first is of stage 1, whichever names the file has.
-    early = next(name for name in state if re.fullmatch(names.early, name))
+    # The first is of stage 1, whichever names the file has; none where all blocks are in stage 3,
+    # or those before it are convolutions.
+    early = next((name for name in state if re.fullmatch(names.early, name)), None)
     return TrunkConfig(
         family=family,
         width=width,
         heads=_heads(width, table, num_heads, (family, width, depths)),
         depths=depths,
         image_size=image_size,
-        early_mlp_ratio=_ratio(state, early),
+        early_mlp_ratio=TrunkConfig.early_mlp_ratio if early is None else _ratio(state, early),
         # In our files SwiGLU's gate and value are one matrix.
         mlp_ratio=hidden / width / (names.hidden_parts if fast else 1),
         layer_scale=LAYER_SCALE if names.scale.format(late) in state else None,
         patch_norm=names.patch_norm in state,
+        convolution=any(re.fullmatch(names.convolution, name) for name in state),
         relative_position=table is not None,
     )
 

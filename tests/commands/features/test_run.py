@@ -17,9 +17,17 @@ from ray import cloudpickle
 
 import itpn_ray
 from itpn_ray import cli
+from itpn_ray.commands.features import run as features_run
 from itpn_ray.commands.features.config import FeaturesConfig
 from itpn_ray.commands.features.network import embed
-from itpn_ray.commands.features.run import TABLE, UNREADABLE, extract
+from itpn_ray.commands.features.run import (
+    TABLE,
+    UNREADABLE,
+    Embedded,
+    _accuracies,
+    _splits,
+    extract,
+)
 from itpn_ray.data.loading import prepared_images
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
@@ -28,7 +36,7 @@ from itpn_ray.models.networks.base import Network
 from itpn_ray.ray_runtime import tasks
 from itpn_ray.ray_runtime.tasks import Work
 from itpn_ray.terminal.console import Console
-from tests.data.made import jpeg, make_image
+from tests.data.made import jpeg, make_image, write_dataset
 from tests.models.detection.made import rcnn
 from tests.models.nets import classifier
 
@@ -115,6 +123,37 @@ def test_one_split_alone_is_probed_by_its_own_neighbours(
         weights, prepared, splits=["val"], out=tmp_path, workers=0, quiet=True
     )
     assert found.metrics.keys() == {"knn_top1", "rankme"}
+
+
+def test_a_split_alone_has_the_neighbours_and_the_interval_that_it_was_asked_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(features_run, "PROBED", 6)
+    features = torch.eye(8)
+    part = Embedded(
+        split="val",
+        paths=[""] * 8,
+        labels=torch.tensor([0, 0, 0, 1, 1, 1, 1, 0]),
+        features=features,
+    )
+    monkeypatch.setattr(features_run, "leave_one_out_accuracy", spied := Spy())
+    found, asked = _accuracies(FeaturesConfig(weights="", images="", neighbours=3), [part])
+    assert (found, asked) == ({"knn_top1": 0.5}, 6)
+    assert (spied.options["neighbours"], spied.options["limit"]) == (3, 6)
+
+
+def test_data_without_a_train_split_are_embedded_too(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "set", {"val": [4], "test": [3]})
+    found = _splits(FeaturesConfig(weights="", images=data, splits=("train", "val", "test")))
+    assert [split.split for split in found] == ["val", "test"]
+
+
+class Spy:
+    """Stands for the probe, and keeps what it is called with."""
+
+    def __call__(self, *arguments: object, **options: Any) -> float:
+        self.options = options
+        return 0.5
 
 
 def test_what_cannot_be_embedded_is_refused(prepared: str, weights: str, tmp_path: Path) -> None:
