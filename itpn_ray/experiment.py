@@ -312,11 +312,15 @@ def without_evaluations(config: ExperimentConfig) -> ExperimentConfig:
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same experiment with local paths made absolute: workers have other working folders."""
+    task = config.task
+    named: dict[str, Any] = {name: absolute(getattr(task, name)) for name in task.path_fields}
     return dataclasses.replace(
         config,
         out=absolute(config.out),
         data=absolute(config.data),
+        task=dataclasses.replace(task, **named),
         model=dataclasses.replace(config.model, init=absolute(config.model.init)),
+        loader=dataclasses.replace(config.loader, cache_dir=absolute(config.loader.cache_dir)),
         checkpoint=dataclasses.replace(config.checkpoint, uri=absolute(config.checkpoint.uri)),
     )
 

@@ -93,12 +93,14 @@ def _reproduce(
 ) -> Path:
     table = TABLES[name]
     folder = folder_of(config.out, f"{name}-{config.scale}")
-    _claim(folder, name, config, command)
-    metrics = [run.config.task for run in found.runs().values()]
-    write_about(folder, table.source, list(dict.fromkeys(m for t in metrics for m in t.metrics)))
-    journal = FileJournal(folder)
+    tasks = [run.config.task for run in found.runs().values()]
+    metrics = list(dict.fromkeys(metric for task in tasks for metric in task.metrics))
     tracker = create_tracker(config.tracking, config.out)
+    # The lease first: nothing in the folder may be touched before it is this driver's.
     with Lease(str(folder), name=folder.name):
+        _claim(folder, name, config, command)
+        write_about(folder, table.source, metrics)
+        journal = FileJournal(folder)
         tracker.start(folder.name, flatten(_settings(config)), key=str(folder))
         journal.event("start")
         with recorded_end(journal, folder, tracker, console):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ PLAN = "plan.json"
 INPUTS = "inputs.json"
 """Digests of what the run reads, see `claim`."""
 EVALUATED = (
-    *(METRICS, EVENTS, RESULTS, REPORT, LOG, "detections_r*.json"),
-    *(f"{PLOTS}/*", f"{STATUS}/*"),
+    *(METRICS, EVENTS, RESULTS, REPORT, LOG, "detections_r*.json", "task1_r*"),
+    *("features.parquet", "unreadable.csv", f"{PLOTS}/*", f"{STATUS}/*"),
 )
-"""What an evaluation writes, beside its settings."""
+"""What evaluations and embeddings write, files and folders, beside their settings."""
 
 
 def folder_of(out: str, run: str) -> Path:
@@ -194,7 +195,10 @@ def renew(
         plain = {**settings, "command": command}
         (folder / CONFIG).write_text(json.dumps(plain, indent=1))
         for earlier in (found for name in EVALUATED for found in folder.glob(name)):
-            earlier.unlink()
+            if earlier.is_dir():
+                shutil.rmtree(earlier)
+            else:
+                earlier.unlink()
     except OSError as error:
         raise _unwritable(folder, error) from error
     return str(before.get("weights", ""))

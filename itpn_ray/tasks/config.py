@@ -201,6 +201,8 @@ class TaskConfig:
     """What its evaluations find; the first headline metric is what a sweep improves."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
     """Settings of the augmentation of its training images."""
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Own fields that name files or folders: workers read them in other working folders."""
     view_fields: ClassVar[tuple[str, ...]] = ()
     """Own fields that decide how large the images are which a trained network is timed on."""
     speed_fields: ClassVar[tuple[str, ...]] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import told_by
+from itpn_ray.experiment import with_absolute_paths
 from itpn_ray.ray_runtime.start import environment
 from itpn_ray.runs.folder import EXPORT, tracking_key
 from itpn_ray.runs.journal import FileJournal
@@ -68,7 +70,11 @@ def run_trials(
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
-                _trial, sweep=config, weights=weights, scratch=tempfile.gettempdir()
+                # Trials have other working folders than this process.
+                _trial,
+                sweep=dataclasses.replace(config, finetune=with_absolute_paths(config.finetune)),
+                weights=weights,
+                scratch=tempfile.gettempdir(),
             ),
             beside_this_process(),
         ),

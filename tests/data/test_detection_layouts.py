@@ -232,6 +232,14 @@ def test_images_in_no_list_of_voc_are_listed(tmp_path: Path) -> None:
     assert [row["reason"] for row in listed] == ["in no list of ImageSets/Main"] * 3
 
 
+def test_trainval_of_voc_leaves_the_lists_beside_it_their_images(tmp_path: Path) -> None:
+    folder = "VOC2007/ImageSets/Main"
+    lists = {f"{folder}/trainval.txt": "0\n1\n2\n4\n", f"{folder}/val.txt": "1\n4\n"}
+    rows = prepared(write_files(tmp_path / "raw", VOC | lists), tmp_path / "out")
+    names = {split: sorted(Path(row["path"]).name for row in part) for split, part in rows.items()}
+    assert names == {"train": ["0.jpg", "2.jpg"], "val": ["1.jpg", "4.jpg"]}
+
+
 @pytest.mark.parametrize(
     ("files", "cause"),
     [

@@ -13,6 +13,7 @@ from PIL import Image
 from itpn_ray.data.doctor.fault_list import FaultList
 from itpn_ray.data.doctor.masks import mask_doctor, mask_source
 from itpn_ray.data.sources.detect import detect
+from itpn_ray.data.sources.mask_classes import read_object_info
 from itpn_ray.errors import DataError
 from tests.data.made import make_image
 from tests.data.made_masks import HEIGHT, WIDTH, values
@@ -139,3 +140,21 @@ def test_a_category_that_there_is_not_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(whole))
     with pytest.raises(DataError, match=r"panoptic_val2017\.json.*category that there is not"):
         prepared(root, tmp_path / "data", format="coco-panoptic")
+
+
+def test_two_panoptic_files_of_one_split_are_refused_until_one_is_named(tmp_path: Path) -> None:
+    root = write_panoptic(tmp_path / "coco")
+    file = root / "annotations/panoptic_val2017.json"
+    (root / "annotations/panoptic_val2014.json").write_text(file.read_text())
+    with pytest.raises(DataError, match=r"val2014\.json.* are both val"):
+        prepared(root, tmp_path / "data", format="coco-panoptic")
+    named = {"format": "coco-panoptic", "splits": ("train=train2017", "val=val2017")}
+    assert len(stored(prepared(root, tmp_path / "data", **named), "val")) == 1
+    with pytest.raises(DataError, match=r"val=val2018': nothing in .* is called so"):
+        prepared(root, tmp_path / "none", **{**named, "splits": ("val=val2018",)})
+
+
+def test_an_empty_table_of_classes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "objectInfo150.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"objectInfo150\.txt: is no table of classes"):
+        read_object_info(str(tmp_path / "objectInfo150.txt"))

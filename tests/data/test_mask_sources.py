@@ -219,3 +219,19 @@ def test_masks_follow_images_that_shrink_and_turn(tmp_path: Path) -> None:
 def test_a_palette_is_for_masks_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"prepare\.palette.*ade20k"):
         prepared(write_ade(tmp_path / "raw"), tmp_path / "data", palette="colours.txt")
+
+
+def test_several_lists_of_one_split_count_together(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    for row in range(4):
+        image, mask = f"JPEGImages/{row}.jpg", f"SegmentationClass/{row}.png"
+        write_pair(root, image, mask, row, values(row, (0, 20, 255)))
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name, names in (("train", "01"), ("train_more", "2"), ("val", "3")):
+        (lists / f"{name}.txt").write_text("\n".join(names))
+    named = {"format": "voc-masks", "splits": ("train=train", "train=train_more", "val=val")}
+    uri = prepared(root, tmp_path / "data", **named)
+    assert set(stored(uri)) == {f"JPEGImages/{row}.jpg" for row in range(3)}
+    with pytest.raises(DataError, match=r"test=testing': nothing in .* is called so"):
+        prepared(root, tmp_path / "none", **{**named, "splits": ("test=testing",)})

@@ -212,3 +212,17 @@ def test_files_without_rows_are_listed(tmp_path: Path) -> None:
     manifest = prepare(config(raw, tmp_path / "out"))
     assert "held out" in manifest.splits["val"].origin
     assert quarantine(tmp_path / "out") == {"val.parquet": "holds no rows"}
+
+
+def test_a_test_split_is_left_out_where_none_of_its_rows_has_a_label(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_parquet(raw / "train-0.parquet")
+    for label in ([-1] * 6, [None] * 6):
+        write_parquet(raw / "test-0.parquet", label=pa.array(label, pa.int64()))
+        out = tmp_path / f"out{label[0]}"
+        assert "test" not in prepared(raw, out)
+        assert quarantine(out)["test"] == "left out: its 6 images have no labels"
+    for label, told in (([0, 1, 0, 1, 0, None], "1 of 12 images"), ([0, 1, 0, 1, 0, -1], "'-1'")):
+        write_parquet(raw / "test-0.parquet", label=pa.array(label, pa.int64()))
+        with pytest.raises(DataError, match=told):
+            prepare(config(raw, tmp_path / "none"))

@@ -310,3 +310,10 @@ def test_images_beside_masks_are_not_two_classes(tmp_path: Path) -> None:
 def test_detection_of_folders(tmp_path: Path) -> None:
     write_folders(tmp_path / "raw", {"train/a": 1, "train/b": 1})
     assert detect(str(tmp_path / "raw")) == "folders"
+
+
+def test_official_tars_without_one_to_train_on_are_told(tmp_path: Path) -> None:
+    official(tmp_path / "raw")
+    (tmp_path / "raw/ILSVRC2012_img_train.tar").unlink()
+    with pytest.raises(DataError, match=r"holds none of ILSVRC2012_img_train\.tar"):
+        prepare(config(tmp_path / "raw", tmp_path / "out", format="imagenet-tars"))

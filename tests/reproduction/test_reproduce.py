@@ -12,6 +12,7 @@ from itpn_ray.reproduction.ablations import FIG7, ITPN
 from itpn_ray.reproduction.grid import Cell, Step, Table, claims
 from itpn_ray.reproduction.tables import TABLES
 from itpn_ray.runs.journal import RESULTS
+from itpn_ray.runs.lease import Lease
 
 LOSS, TOP1 = FIG7.cells[0].column, "top-1"
 STEPS = (ITPN, Step(verb="finetune", recipe="itpn_base"))
@@ -67,3 +68,15 @@ def test_a_table_without_a_cell_to_run_is_refused(
 ) -> None:
     assert cli.run(["reproduce", "table8", "--out", str(tmp_path)]) == 2
     assert "has no cell that can be run here: it needs data: --data" in capsys.readouterr().err
+
+
+def test_a_table_under_way_is_left_alone(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TABLES, "table8", SMALL)
+    folder = tmp_path / "table8-nano"
+    words = ["--data", prepared, "--out", str(tmp_path)]
+    with Lease(str(folder), name=folder.name):
+        before = sorted(path.name for path in folder.iterdir())
+        assert cli.run(["reproduce", "table8", *words]) == 2
+        assert sorted(path.name for path in folder.iterdir()) == before

@@ -258,9 +258,10 @@ _OURS = (WORK, QUARANTINE, "train", "val", "test")
 def _remove_strays(store: ObjectStore, manifest: Manifest) -> None:
     """Remove shards of an earlier plan that was never finished."""
     for split in ("train", "val", "test"):
-        known = manifest.splits[split].shards if split in manifest.splits else ()
-        # The index is written anew beside the shards and belongs to every plan.
-        keep = {f"{split}/{shard.file}" for shard in known} | {f"{split}/{INDEX}"}
+        info = manifest.splits.get(split)
+        # The index is written anew beside the shards of each split that there is.
+        files = [INDEX, *(shard.file for shard in info.shards)] if info else []
+        keep = {f"{split}/{file}" for file in files}
         for key in store.list(f"{split}/"):
             if key not in keep:
                 store.delete(key)

@@ -220,12 +220,15 @@ def _recorded(job: FeatureJob, piece: Piece) -> ShardInfo | None:
     store = open_store(job.out)
     try:
         record = json.loads(store.read_bytes(piece.record_key))
-    except FileNotFoundError:
+        digest, info = record["job"], ShardInfo(**record["shard"])
+        possible = info.is_possible
+    # None, or damaged, or another version's: the shard is made again.
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
     # Settings or images have changed, or the shard was removed.
-    if record["job"] != piece.digest or not store.exists(piece.key):
+    if not possible or digest != piece.digest or not store.exists(piece.key):
         return None
-    return ShardInfo(**record["shard"])
+    return info
 
 
 def _in_order(found: dict[Piece, ShardInfo], split: str, view: int) -> Iterator[ShardInfo]:

@@ -8,7 +8,7 @@ beyond the tile. In tiles that show less of it it is difficult: neither to be fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,8 +41,9 @@ def tile_places(width: int, height: int, side: int, gap: int) -> list[tuple[int,
 
 def _starts(whole: int, side: int, gap: int) -> list[int]:
     last = max(0, whole - side)
-    # The range stops before the last start, which is added; it may lie less than a step away.
-    return [*range(0, last, side - gap), last]
+    # The range stops before the last start, which is added; it may lie less than a step away. One
+    # tile has no step: an image may be as wide as the gap.
+    return [*range(0, last, side - gap), last] if last else [0]
 
 
 def tiles(
@@ -58,12 +59,11 @@ def tiles(
         gap: pixels that neighbouring tiles share.
     """
     places = tile_places(*upright.size, side, gap)
-    # One tile of the whole image: a square that covers it.
-    side = side or max(upright.size)
-    shown = _shown(row["polygons"], places, side)  # (tiles, objects)
+    # An image smaller than a tile, or without tiles, is one: tiles end with the image.
+    ends = [min(side or whole, whole) for whole in upright.size]
+    shown = _shown(row["polygons"], places, ends)  # (tiles, objects)
     for (x, y), fractions in zip(places, shown, strict=True):
-        box = (x, y, min(x + side, upright.width), min(y + side, upright.height))
-        part = upright.crop(box)
+        part = upright.crop((x, y, x + ends[0], y + ends[1]))
         # Only a tile that is the whole image can keep the file's bytes.
         kept = whole.kept and part.size == upright.size
         image = replace(
@@ -79,18 +79,25 @@ def tiles(
 
 
 def _shown(
-    polygons: list[list[list[float]]], places: list[tuple[int, int]], side: int
+    polygons: list[list[list[float]]], places: list[tuple[int, int]], sides: Sequence[int]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The fraction of each object's box that each tile shows, (tiles, objects)."""
+    """The fraction of each object's box that each tile shows, (tiles, objects).
+
+    Args:
+        polygons: corners of each object's box.
+        places: of the tiles.
+        sides: width and height of every tile, no part of which is outside the image.
+    """
     # (n, 8) corners; (0,) where there is no object.
     corners = torch.tensor([parts[0] for parts in polygons], dtype=torch.float64)
     boxes = from_corners(corners.reshape(-1, 4, 2))  # (n, 5)
     corner = torch.tensor(places, dtype=torch.float64)  # (tiles, xy)
-    squares = torch.full((len(places), 5), float(side), dtype=torch.float64)
+    side = torch.tensor(sides, dtype=torch.float64)  # (2,)
     # (tiles, 5): centre, sides and angle 0.
-    squares[:, :2], squares[:, 4] = corner + side / 2, 0.0
+    angle = torch.zeros(len(places), 1, dtype=torch.float64)
+    rectangles = torch.cat([corner + side / 2, side.expand(len(places), 2), angle], dim=1)
     # (1, n, 5) with (tiles, 1, 5) -> (tiles, n).
-    shared = intersection(boxes[None], squares[:, None])
+    shared = intersection(boxes[None], rectangles[:, None])
     # No division by zero for a box without area.
     fractions = shared / (boxes[:, 2] * boxes[:, 3]).clamp(min=_LEAST_AREA)
     # The smallest box around four corners may reach where they do not, by rounding at least.

@@ -51,11 +51,23 @@ class ImageNetTars(Source):
     labels: str = ""
 
     def listing(self) -> Listing:
-        """See `Source.listing`; train by class and file, val by file."""
+        """See `Source.listing`; train by class and file, val by file.
+
+        Raises:
+            DataError: there is no tar of training images, or what `Source.listing` refuses.
+        """
         fs, root = filesystem(self.uri)
         names = {entry.name for entry in children(fs, root)}
         skipped: list[tuple[str, str]] = []
-        tar = next(name for name in (TRAIN, *TRAIN_22K) if name in names)
+        tar = next((name for name in (TRAIN, *TRAIN_22K) if name in names), None)
+        # The format may have been named for a folder that has another.
+        if tar is None:
+            raise DataError(
+                "prepare.source",
+                self.uri,
+                f"holds none of {', '.join((TRAIN, *TRAIN_22K))}",
+                "Give the folder with the official tars, or leave out --format",
+            )
         train, classes = self._train(fs, f"{root}/{tar}", skipped)
         splits, origins = {"train": train}, {"train": tar}
         if VAL in names:

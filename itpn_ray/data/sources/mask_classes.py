@@ -62,7 +62,8 @@ def read_object_info(uri: str) -> tuple[str, ...]:
     Raises:
         DataError: the file is no such table.
     """
-    head, *rows = (line.split("\t") for line in read_lines(uri))
+    # An empty file has an empty head, in which the columns are not found.
+    head, *rows = [line.split("\t") for line in read_lines(uri)] or [[]]
     try:
         number, name = head.index("Idx"), head.index("Name")
         named = {int(row[number]): row[name].strip() for row in rows}

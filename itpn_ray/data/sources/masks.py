@@ -258,12 +258,16 @@ def _cityscapes(source: MaskSource, fs: FileSystem, root: str) -> _Folders:
 
 
 def _voc(source: MaskSource, fs: FileSystem, root: str) -> _Folders:
-    """A list of names a split; trainval repeats the others."""
-    lists = {}
-    for entry in files_below(fs, f"{root}/{_LISTS}"):
-        split = source.splits.of_name(splitext(entry.name)[0])
-        if split and (source.splits.given or entry.name != "trainval.txt"):
-            lists[split] = frozenset(read_lines(join(source.uri, _LISTS, entry.name)))
+    """A list of names a split, or several; trainval repeats the others."""
+    names = [entry.name for entry in files_below(fs, f"{root}/{_LISTS}")]
+    stems = {name: splitext(name)[0] for name in names}
+    source.splits.check_used(stems.values(), source.uri)
+    lists: dict[str, frozenset[str]] = {}
+    for name, stem in stems.items():
+        split = source.splits.of_name(stem)
+        if split and (source.splits.given or name != "trainval.txt"):
+            listed = frozenset(read_lines(join(source.uri, _LISTS, name)))
+            lists[split] = lists.get(split, frozenset()) | listed
     plain = MaskFolders(images="JPEGImages", masks="SegmentationClass")
     return {
         split: MaskFolders(images=plain.images, masks=plain.masks, names=lists[split])

@@ -6,7 +6,6 @@ class, image by image; 0 is ignored. Images lie in ``train2017/`` or ``images/tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import splitext
 from typing import Any
@@ -18,7 +17,7 @@ from itpn_ray.data.annotations.class_masks import MaskValues, segment_text
 from itpn_ray.data.sources.annotated.objects import read_arrays
 from itpn_ray.data.sources.base import Listing, Rows
 from itpn_ray.data.sources.masks import SCHEMA, MaskSource
-from itpn_ray.data.sources.splits import SPLITS
+from itpn_ray.data.sources.splits import SPLITS, unclear
 from itpn_ray.data.sources.walk import children
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem, join
@@ -34,7 +33,7 @@ class PanopticSource(MaskSource):
     def listing(self) -> Listing:
         """See `Source.listing`; images are sorted by name."""
         fs, root = filesystem(self.uri)
-        files = dict(self._files(fs, root))
+        files = self._files(fs, root)
         if not files:
             raise DataError(
                 "prepare.source",
@@ -64,13 +63,29 @@ class PanopticSource(MaskSource):
             masks=MaskValues(values=(0,), classes=(-1,), coding="segments"),
         )
 
-    def _files(self, fs: FileSystem, root: str) -> Iterator[tuple[str, str]]:
-        """Each split and the name of its file, without suffix."""
-        for entry in children(fs, f"{root}/{_FOLDER}"):
-            name, suffix = splitext(entry.name)
-            split = self.splits.of_name(name.removeprefix(_START))
-            if name.startswith(_START) and suffix == ".json" and split:
-                yield split, name
+    def _files(self, fs: FileSystem, root: str) -> dict[str, str]:
+        """Each split and the name of its file, without suffix.
+
+        Raises:
+            DataError: a split has two files, or the user named one that is not there.
+        """
+        parts = [splitext(entry.name) for entry in children(fs, f"{root}/{_FOLDER}")]
+        names = [
+            name.removeprefix(_START)
+            for name, suffix in parts
+            if name.startswith(_START) and suffix == ".json"
+        ]
+        self.splits.check_used(names, self.uri)
+        found: dict[str, str] = {}
+        for name in names:
+            split = self.splits.of_name(name)
+            if split in found:
+                raise unclear(
+                    self.uri, names, f"{found[split]}.json and {_START}{name}.json are both {split}"
+                )
+            if split:
+                found[split] = f"{_START}{name}"
+        return found
 
     def _rows(
         self,

@@ -17,7 +17,7 @@ from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.on_device import erase, mix, normalise
-from itpn_ray.errors import DataError
+from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.evaluation.confusion import plot_confusion
 from itpn_ray.evaluation.mistakes import Mistakes
 from itpn_ray.evaluation.topk import TopK
@@ -98,7 +98,7 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
 
         Raises:
             DataError: there are no labels, or fewer than two classes.
-            ConfigError: weights of classes that are not there.
+            ConfigError: weights of classes that are not there; a head without initial weights.
         """
         for dataset in (train, val):
             check_classification(dataset)
@@ -111,6 +111,13 @@ class ClassificationTask(Task[Classification, ClassificationNetwork, Classifier]
             )
         # For its errors alone: a class that is not there is refused before anything starts.
         self._class_weights()
+        if self.config.init_head and not self.model.init:
+            raise ConfigError(
+                "task.init_head",
+                True,
+                "there are no initial weights to take a head from",
+                "Name a classifier's with --model.init, or leave it out",
+            )
 
     def train_loader(self, train: ShardedDataset, share: WorkerShare) -> TrainBatches:
         """Random crops."""

@@ -80,6 +80,7 @@ class ClipPretraining(TaskConfig):
     title: ClassVar[str] = "Pre-training"
     kinds: ClassVar[tuple[str, ...]] = ("distiller",)
     metrics: ClassVar[tuple[Metric, ...]] = NEIGHBOURS
+    path_fields: ClassVar[tuple[str, ...]] = ("teacher", "features")
 
     teacher: str = ""
     """Weights of the teacher: timm's or OpenAI's CLIP, a file or s3:// URI."""

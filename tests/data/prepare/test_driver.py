@@ -23,7 +23,7 @@ from itpn_ray.data.prepare.merge import _channels
 from itpn_ray.data.prepare.reencode import ImageRules, reencode
 from itpn_ray.data.prepare.shard_job import ShardRecord, read_record
 from itpn_ray.data.prepare.tally import PrepareProgress
-from itpn_ray.data.store.manifest import read_manifest
+from itpn_ray.data.store.manifest import INDEX, read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError, ItpnError
 from itpn_ray.ray_runtime.config import RayConfig
@@ -352,3 +352,16 @@ def test_tasks_become_smaller_until_each_makes_one_shard(shards: int, workers: i
 def test_config_travels_as_a_plain_dictionary() -> None:
     fields = dataclasses.asdict(PrepareConfig(source="a", out="b"))
     assert PrepareConfig(**json.loads(json.dumps(fields))) == PrepareConfig(source="a", out="b")
+
+
+def test_nothing_stays_of_a_split_that_the_plan_does_not_have(tmp_path: Path) -> None:
+    write_folders(tmp_path / "raw", FOLDERS)
+    out = tmp_path / "out"
+    # As an unfinished preparation that had a test split leaves it.
+    (out / "test").mkdir(parents=True)
+    for name in (INDEX, "shard-00000.arrow"):
+        (out / "test" / name).write_bytes(b"earlier")
+    manifest = prepare(config(tmp_path / "raw", out))
+    assert "test" not in manifest.splits
+    assert not list((out / "test").glob("*"))
+    assert (out / "train" / INDEX).is_file()

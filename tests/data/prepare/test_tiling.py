@@ -29,6 +29,7 @@ from tests.data.made_dota import HEAD, SHIP, prepared, write_dota
         ((4000, 2000), 1024, 200, [0, 824, 1648, 2472, 2976], [0, 824, 976]),
         ((300, 500), 1024, 200, [0], [0]),
         ((300, 500), 0, 200, [0], [0]),
+        ((200, 500), 0, 200, [0], [0]),
     ],
 )
 def test_places(
@@ -74,6 +75,17 @@ def test_an_object_is_learned_from_where_seven_tenths_are_shown(tmp_path: Path) 
         (0, 0): [(1, False, False), (2, False, False), (3, True, False), (5, True, True)],
         (80, 0): [(1, False, False), (2, False, False), (3, False, False), (4, False, False)],
     }
+
+
+@pytest.mark.parametrize("tile", [0, 100])
+def test_what_lies_outside_a_small_image_is_not_shown(tmp_path: Path, tile: int) -> None:
+    """Of bars at the right edge of an image of 90 x 80 pixels 75 and 65 % lie within."""
+    labels = {"train/P0": [SHIP], "val/P1": [bar(75), bar(77), bar(10)]}
+    root = write_dota(tmp_path / "raw", labels, (90, 80))
+    data = prepared(root, tmp_path / "data", tile=tile, tile_gap=20)
+    (tile_of_image,) = [TileReader(open_dataset(data, "val"))[0]]
+    assert tile_of_image.ids.tolist() == [1, 2, 3]
+    assert tile_of_image.crowds.tolist() == [False, True, False]
 
 
 def test_a_tile_has_its_part_of_the_image_and_boxes_in_its_own_pixels(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from itpn_ray.data.config import AugmentConfig, LoaderConfig
 from itpn_ray.data.loading.crop_loader import EvalLoader, TrainLoader
-from itpn_ray.data.prepare.teacher_features import Encode, FeatureJob, write_features
+from itpn_ray.data.prepare.teacher_features import (
+    Encode,
+    FeatureJob,
+    Piece,
+    _recorded,
+    write_features,
+)
 from itpn_ray.data.store.manifest import MANIFEST
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.data.store.teacher_features import Features, FeatureSettings, read_features
@@ -225,3 +231,24 @@ def test_damage_is_found(data: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text("{}")
     with pytest.raises(DataError, match="damaged"):
         Features(str(tmp_path), train, THREADS)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"job": "DIGEST"}',
+        '{"job": "DIGEST", "shard": {"file": "x"}}',
+        '{"job": "DIGEST", "shard": {"file": "x", "rows": 1, "bytes": "2", "sha256": "0"}}',
+        '{"job": "DIGEST", "shard": {"file": "x", "rows": 0, "bytes": 2, "sha256": "0"}}',
+    ],
+)
+def test_a_damaged_record_is_that_of_no_shard(data: str, tmp_path: Path, record: str) -> None:
+    job = make_job(data, tmp_path)
+    piece = Piece(split="val", view=0, index=0, digest="0" * 64)
+    store = open_store(str(tmp_path))
+    store.write_bytes(piece.key, b"a shard")
+    store.write_bytes(piece.record_key, record.replace("DIGEST", piece.digest).encode())
+    assert _recorded(job, piece) is None

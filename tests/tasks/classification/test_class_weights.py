@@ -96,3 +96,11 @@ def test_uneven_classes_are_told_by_plan_and_doctor(tmp_path: Path) -> None:
     weighed = dataclasses.replace(config, task=Classification(class_weights=("balanced",)))
     assert not any("balanced" in advice for advice in find_advice(weighed, data))
     assert "; 72 to 1; the largest is 90.0%" in balance(data.classes, split.class_counts)
+
+
+def test_a_head_of_no_initial_weights_is_refused(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "set", {"train": [20], "val": [4]})
+    plain = classification(data, tmp_path)
+    config = dataclasses.replace(plain, task=dataclasses.replace(plain.task, init_head=True))
+    with pytest.raises(ConfigError, match=r"task\.init_head = True: there are no initial weights"):
+        check_fit(config, *open_splits(config))

@@ -55,6 +55,8 @@ class VocSource(NamedSource):
     def _listed(folder: Folder) -> dict[tuple[str, str], str]:
         """(folder, name) of an image -> its split; of several lists the first of train, val, test.
 
+        Without a list of train it is what trainval has beside val and test.
+
         Raises:
             DataError: a list cannot be read.
         """
@@ -63,8 +65,8 @@ class VocSource(NamedSource):
         names = [path.removeprefix(f"{folder.root}/") for path in paths]
         lists = [found for name in names if (found := _LIST.fullmatch(name))]
         kinds = {found[2] for found in lists}
-        # trainval repeats train and val; without train it stands for it.
-        order = ["train", "val", "test"] if "train" in kinds else ["trainval", "val", "test"]
+        # trainval repeats train and val: without train, what no other list has is train.
+        order = ["train", "val", "test"] if "train" in kinds else ["val", "test", "trainval"]
         listed: dict[tuple[str, str], str] = {}
         for kind in order:
             chosen = [found for found in lists if found[2] == kind]
