@@ -52,8 +52,10 @@ class Machine:
         """Machines that so many workers fill: one a GPU, or by their CPUs."""
         if self.gpus:
             return math.ceil(workers / self.gpus)
+        # In ten-thousandths, as Ray counts: 12 CPUs have room for 30 times 0.4.
+        fitting = round(self.cpus * 10_000) // max(1, round(cpus_per_worker * 10_000))
         # A worker that wants more CPUs than a machine has fills one.
-        return math.ceil(workers / max(1, int(self.cpus / cpus_per_worker)))
+        return math.ceil(workers / max(1, fitting))
 
     @property
     def inside(self) -> str:

@@ -30,7 +30,8 @@ class LoaderConfig:
     cache_gb: float = 20.0
     """Most disk space for shards fetched from remote storage, GB per machine."""
     cache_dir: str = ""
-    """Folder of fetched shards; empty: itpn_ray_cache in the system's folder for scratch files."""
+    """Folder of fetched shards; empty: itpn_ray_cache_USER in the system's folder for scratch
+    files."""
 
     def __post_init__(self) -> None:
         checks.one_of("loader.transport", self.transport, TRANSPORTS)

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.storage import is_s3
+from itpn_ray.storage.scratch import private_folder
 from itpn_ray.storage.uri import local_path
 
 ANSWER_S = 60.0
@@ -124,12 +124,16 @@ class Shipped:
     content: Any
 
     def here(self) -> str:
-        """A copy on this machine, shared by its workers; one that is there already is taken."""
+        """A copy on this machine, shared by its workers; one that is there already is taken.
+
+        Raises:
+            ConfigError: its folder is somebody else's.
+        """
         import ray
 
-        folder = Path(tempfile.gettempdir()) / f"itpn_ray_shipped_{os.getuid()}" / self.sha256[:16]
+        folder = private_folder("itpn_ray_shipped") / self.sha256[:16]
         target = folder / self.name
-        if not target.is_file():
+        if not target.is_file() or _digest(target) != self.sha256:
             folder.mkdir(parents=True, exist_ok=True)
             # Several workers of a machine may write it at once; each replaces a whole file.
             part = target.with_name(f".{target.name}.{os.getpid()}")
@@ -145,8 +149,11 @@ def ship(named: str) -> Shipped | None:
     import ray
 
     path = Path(local_path(named))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     # Mapped, so that the file is copied into the object store once and never into this process.
     content = np.memmap(path, dtype=np.uint8, mode="r")
-    return Shipped(name=path.name, sha256=digest, content=ray.put(np.asarray(content)))
+    return Shipped(name=path.name, sha256=_digest(path), content=ray.put(np.asarray(content)))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -44,12 +44,14 @@ def check_accelerators(nodes: Sequence[Node], config: PlacementConfig) -> None:
             kinds[node.accelerator] = kinds.get(node.accelerator, 0) + gpus
     if len(kinds) > 1 and not config.accelerator and not config.mixed_accelerators:
         told = ", ".join(f"{count} {kind or 'unnamed'}" for kind, count in sorted(kinds.items()))
+        # The kind of which there are most; one without a name cannot be asked for.
+        named = max(filter(None, sorted(kinds)), key=lambda kind: kinds[kind])
         raise ConfigError(
             "accelerator",
             None,
             f"the cluster has GPUs of several kinds ({told}), and all workers would wait for the "
             "slowest",
-            f"Name one, such as --accelerator {max(kinds)}, or add --mixed-accelerators",
+            f"Name one, such as --accelerator {named}, or add --mixed-accelerators",
         )
 
 

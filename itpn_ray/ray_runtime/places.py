@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from itpn_ray.errors import ConfigError
@@ -10,6 +11,8 @@ from itpn_ray.ray_runtime.nodes import ACCELERATOR_RESOURCE
 from itpn_ray.ray_runtime.start import is_private
 
 Resources = Mapping[str, float]
+UNITS = 10_000
+"""Smallest shares of a resource that Ray tells apart, in 1 of it."""
 
 
 def places(need: Resources) -> int:
@@ -26,7 +29,14 @@ def places(need: Resources) -> int:
 def room(node: Resources, need: Resources) -> int:
     """For how many workers a node has room, were it idle."""
     wanted = {name: amount for name, amount in need.items() if amount > 0}
-    return min(int(node.get(name, 0.0) / amount) for name, amount in wanted.items())
+    # Who needs nothing has room for as many as anybody asks for.
+    return min((_times(node.get(n, 0.0), a) for n, a in wanted.items()), default=sys.maxsize)
+
+
+def _times(whole: float, part: float) -> int:
+    """How often a part goes into a whole: 0.3 has room for three times 0.1."""
+    # In Ray's own unit, a ten-thousandth: quotients of binary fractions lie a little beside.
+    return round(whole * UNITS) // max(1, round(part * UNITS))
 
 
 def missing_places(need: Resources, workers: int) -> str:

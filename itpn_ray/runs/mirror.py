@@ -9,7 +9,6 @@ this one is lost. Checkpoints and lease go to the URI directly.
 from __future__ import annotations
 
 import atexit
-import getpass
 import logging
 import shutil
 import sqlite3
@@ -23,6 +22,7 @@ from types import TracebackType
 from itpn_ray.errors import RunError
 from itpn_ray.runs.folder import CHECKPOINTS, EXPORT, REPEATS, folder_of
 from itpn_ray.storage import join, open_store
+from itpn_ray.storage.scratch import private_folder
 
 _LOG = logging.getLogger(__name__)
 INTERVAL_S = 5.0
@@ -44,12 +44,7 @@ def working_folder(out: str, run: str) -> Path:
     Those of the trials in a sweep lie in the sweep's, as they do under the URI.
     """
     place = join(out, run).partition("://")[2]
-    return _scratch("itpn_ray_runs") / place
-
-
-def _scratch(name: str) -> Path:
-    """A folder of the user at hand among the machine's temporary files."""
-    return Path(tempfile.gettempdir()) / f"{name}_{getpass.getuser()}"
+    return private_folder("itpn_ray_runs") / place
 
 
 def run_place(out: str, run: str) -> Path:
@@ -92,9 +87,7 @@ def fetched(uri: str) -> Path:
         OSError: the store does not answer.
     """
     # Of this process alone: in the working folder the run itself may go on.
-    scratch = _scratch("itpn_ray_fetched")
-    scratch.mkdir(parents=True, exist_ok=True)
-    own = tempfile.mkdtemp(dir=scratch)
+    own = tempfile.mkdtemp(dir=private_folder("itpn_ray_fetched"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     folder = Path(own) / uri.rstrip("/").rpartition("/")[2]
     Mirror(folder, uri).pull()

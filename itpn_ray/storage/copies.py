@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
+from itpn_ray.storage.scratch import private_folder
 from itpn_ray.storage.uri import filesystem, is_s3, local_path, open_store
 
 
@@ -28,7 +27,7 @@ def local_copy(uri: str) -> Path:
         raise FileNotFoundError(uri)
     # An object that has changed has another size or time, and gets a copy of its own.
     identity = f"{uri}\0{info.size}\0{info.mtime_ns}"
-    folder = Path(tempfile.gettempdir()) / f"itpn_ray_files_{getpass.getuser()}"
+    folder = private_folder("itpn_ray_files")
     target = folder / hashlib.sha256(identity.encode()).hexdigest()[:16] / path.rpartition("/")[2]
     if target.is_file():
         return target

@@ -17,12 +17,12 @@ def input_digests(config: ExperimentConfig) -> dict[str, str]:
 
     Raises:
         DataError: data or features are missing or damaged.
-        CheckpointError: a weight file is missing.
+        CheckpointError: a weight file is missing, or cannot be fetched.
     """
     manifest = read_manifest(config.data)
     found = {"data": manifest.digest}
-    # What lies behind a URI would have to be fetched for its digest, and goes unchecked.
-    if config.model.init and "://" not in config.model.init:
+    if config.model.init:
+        # A remote file is copied to this machine, where building the network has it from.
         found["model.init"] = _file_digest(locate(config.model.init))
     return found | make_task(config, manifest.classes).input_digests()
 

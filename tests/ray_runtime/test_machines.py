@@ -85,3 +85,15 @@ def test_a_shipped_file_is_written_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path(file.here()).read_bytes() == content
     assert file.here() == file.here()
     assert stored == {}
+
+
+def test_a_copy_of_other_content_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("ray.get", lambda content: content)
+    content = np.arange(9, dtype=np.uint8)
+    digest = hashlib.sha256(content.tobytes()).hexdigest()
+    file = Shipped(name="w.safetensors", sha256=digest, content=content)
+    Path(file.here()).write_bytes(b"something else")
+    assert Path(file.here()).read_bytes() == content.tobytes()

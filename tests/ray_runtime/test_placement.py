@@ -124,11 +124,11 @@ def test_gpus_of_several_kinds_are_refused_unless_asked_for() -> None:
     check_accelerators([*nodes[:2], node("cpu")], PlacementConfig())
     with pytest.raises(ConfigError, match=r"several kinds \(16 H100, 4 L4\)") as caught:
         check_accelerators(nodes, PlacementConfig())
-    assert "--accelerator L4, or add --mixed-accelerators" in str(caught.value)
+    assert "--accelerator H100, or add --mixed-accelerators" in str(caught.value)
     check_accelerators(nodes, PlacementConfig(accelerator="H100"))
     check_accelerators(nodes, PlacementConfig(mixed_accelerators=True))
-    with pytest.raises(ConfigError, match="8 unnamed"):
-        check_accelerators([gpus("a", ""), gpus("b", "H100")], PlacementConfig())
+    with pytest.raises(ConfigError, match=r"8 unnamed.*--accelerator A10G, or add"):
+        check_accelerators([gpus("a", ""), gpus("b", "A10G", 1.0)], PlacementConfig())
 
 
 def test_the_kind_is_found_by_its_resource_or_label() -> None:

@@ -7,7 +7,7 @@ import ray
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.ray_runtime import places as module
-from itpn_ray.ray_runtime.places import missing_places, places
+from itpn_ray.ray_runtime.places import missing_places, places, room
 
 NODES = [
     {"Alive": True, "Resources": {"CPU": 4.0, "memory": 1e9}},
@@ -38,6 +38,26 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_places_are_counted_on_living_nodes(need: dict[str, float], count: int) -> None:
     assert places(need) == count
     assert missing_places(need, count) == ""
+
+
+@pytest.mark.parametrize(
+    ("node", "need", "count"),
+    [
+        ({"CPU": 0.3}, {"CPU": 0.1}, 3),
+        ({"CPU": 12.0}, {"CPU": 0.4, "GPU": 0.0}, 30),
+        ({"CPU": 1.0}, {"CPU": 0.3}, 3),
+        ({"CPU": 4.0}, {"CPU": 1.0, "accelerator_type:L4": 0.001}, 0),
+        ({"CPU": 4.0, "accelerator_type:L4": 1.0}, {"CPU": 1.0, "accelerator_type:L4": 0.001}, 4),
+    ],
+)
+def test_a_share_goes_as_often_into_a_node_as_it_does(
+    node: dict[str, float], need: dict[str, float], count: int
+) -> None:
+    assert room(node, need) == count
+
+
+def test_who_needs_nothing_has_room() -> None:
+    assert room({"CPU": 1.0}, {"CPU": 0.0}) > 1_000_000
 
 
 @pytest.mark.usefixtures("cluster")

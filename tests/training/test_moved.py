@@ -19,6 +19,7 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import EXPORT, INPUTS, TRACKED, tracking_key
 from itpn_ray.runs.journal import FileJournal
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
+from itpn_ray.training import inputs
 from itpn_ray.training.claim import claim_run, run_folder
 from itpn_ray.training.inputs import input_digests
 from itpn_ray.training.launch.setup import make_task
@@ -83,6 +84,22 @@ def test_moved_initial_weights_go_on(data: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"others")
     with pytest.raises(ConfigError, match=r"model\.init \(other content\)"):
         claim_run(starting(tmp_path / "a"), "")
+
+
+def test_remote_initial_weights_that_were_replaced_are_others(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tmp_path / "fetched"
+    content.write_bytes(b"weights")
+    monkeypatch.setattr(inputs, "locate", lambda init: content)
+    base = classification(str(data), tmp_path / "out")
+    model = dataclasses.replace(base.model, init="s3://bucket/weights.safetensors")
+    config = dataclasses.replace(base, model=model)
+    claim_run(config, "")
+    assert resumed(config)
+    content.write_bytes(b"others")
+    with pytest.raises(ConfigError, match=r"model\.init \(other content\)"):
+        claim_run(config, "")
 
 
 def test_a_runs_folder_stands_for_the_weights_in_it(data: Path, tmp_path: Path) -> None:

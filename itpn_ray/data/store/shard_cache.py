@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from itpn_ray.data.store.manifest import ShardInfo
 from itpn_ray.data.store.shards import LocalPath, ShardedDataset, open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from itpn_ray.storage import ObjectStore, is_s3, open_store
+from itpn_ray.storage.scratch import private_folder
 
 S = TypeVar("S")
 _FETCHES = 4
@@ -267,7 +267,7 @@ def local_copies(config: LoaderConfig) -> LocalPath:
 
 
 def _open_cache(config: LoaderConfig) -> ShardCache:
-    folder = config.cache_dir or Path(tempfile.gettempdir()) / "itpn_ray_cache"
+    folder = config.cache_dir or private_folder("itpn_ray_cache")
     return ShardCache(Path(folder), int(config.cache_gb * 1e9))
 
 

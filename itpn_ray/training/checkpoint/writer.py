@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
 import hashlib
 import logging
 import platform
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +33,7 @@ from torch import Tensor
 
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.storage import open_store
+from itpn_ray.storage.scratch import private_folder
 from itpn_ray.training.checkpoint import manifest as manifests
 from itpn_ray.training.checkpoint.manifest import CheckpointManifest, FileEntry
 from itpn_ray.training.checkpoint.reader import (
@@ -280,8 +279,8 @@ class CheckpointStore:
             folder = root.parent / STAGING
         else:
             # One fixed name a store, so that a killed process leaves no more than one behind.
-            mark = hashlib.sha256(f"{getpass.getuser()} {self.uri}".encode()).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"itpn-ray-staging-{mark}"
+            mark = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+            folder = private_folder("itpn_ray_staging") / mark
         if folder.exists():
             shutil.rmtree(folder)
         # Nobody else may read weights in a temporary folder.
