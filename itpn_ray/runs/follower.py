@@ -16,8 +16,8 @@ STAMPS = ("step", "epoch", "split", "time")
 class TrackingFollower:
     """Reads metrics.jsonl in a thread; what is new goes to the tracker.
 
-    A tracker that cannot be reached must not end the training: its error is kept and raised when
-    the training has ended.
+    A tracker that cannot be reached must not end the training: what it could not take is offered
+    again at each look, and the error of the last one is raised when the training has ended.
 
     Args:
         tracker: an open tracker.
@@ -54,9 +54,9 @@ class TrackingFollower:
             stopping = self._stop.wait(INTERVAL_S)
             try:
                 self._hand_over()
+                self._error = None
             except Exception as error:
                 self._error = error
-                return
 
     def _hand_over(self) -> None:
         for record in read_lines(self._path):
@@ -64,6 +64,7 @@ class TrackingFollower:
             # Steps repeated after a restart have been handed over; a tracker cannot take them back.
             if step <= self._seen.get(split, -1):
                 continue
-            self._seen[split] = step
             metrics = {f"{split}/{k}": v for k, v in record.items() if k not in STAMPS}
             self._tracker.log_metrics(metrics, step)
+            # Only now: what the tracker refuses is offered again.
+            self._seen[split] = step

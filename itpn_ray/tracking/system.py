@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 import psutil
 
+_LOG = logging.getLogger(__name__)
 _GPU_FIELDS = ("utilization.gpu", "memory.used", "memory.total", "power.draw")
 _GPU_NAMES = (
     "utilization_percentage",
@@ -80,4 +82,7 @@ class SystemSampler:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            self._log(system_metrics())
+            try:
+                self._log(system_metrics())
+            except Exception as error:  # the next sample may be taken again
+                _LOG.warning("a sample of the machine is missing: %s", error)

@@ -24,9 +24,12 @@ def test_gpu_table_leaves_out_what_a_device_does_not_tell() -> None:
 
 
 def test_the_sampler_samples_until_it_is_stopped() -> None:
-    samples, came = [], threading.Event()
+    samples, came, failed = [], threading.Event(), []
 
     def log(metrics: dict[str, float]) -> None:
+        if not failed:
+            failed.append(ConnectionError("the tracker does not answer"))
+            raise failed[0]
         samples.append(metrics)
         came.set()
 
