@@ -114,9 +114,15 @@ def _preflight(config: SweepConfig) -> None:
     if config.target == ONNX:
         check_onnx_libraries("target", config.target)
     first = {one.name: one.values[0] for one in config.dimensions}
-    preflight(trial(config, config.place, "trial", first, init=config.finetune.model.init))
+    one = trial(config, config.place, "trial", first, init=config.finetune.model.init)
     if config.pretrains:
         preflight(pretraining(config, first))
+        # What is said of initial weights is of those that this pre-training will have made.
+        model = dataclasses.replace(
+            one.model, freeze_trunk=False, partial_init=False, init_key=None
+        )
+        one = dataclasses.replace(one, model=model)
+    preflight(one)
 
 
 def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:

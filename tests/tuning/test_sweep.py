@@ -25,7 +25,7 @@ from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.tuning.config import SweepConfig, pretraining, trial
 from itpn_ray.tuning.speed import Timing, key_of, networks
 from itpn_ray.tuning.study import name_of
-from itpn_ray.tuning.sweep import _tell_failures, with_slots
+from itpn_ray.tuning.sweep import _preflight, _tell_failures, with_slots
 from itpn_ray.tuning.trials import rows_of
 from tests.training.runs import classification, tiny
 
@@ -56,6 +56,13 @@ def test_a_private_ray_has_the_cpus_of_all_trials_at_once(tmp_path: Path) -> Non
     plain = config("", tmp_path)
     finetune = dataclasses.replace(plain.finetune, workers="2", cpus_per_worker=8.0)
     assert with_slots(dataclasses.replace(plain, trials=30, finetune=finetune)).num_cpus == 512
+
+
+def test_a_trunk_that_a_sweep_pretrains_may_be_frozen(prepared: str, tmp_path: Path) -> None:
+    plain = config(prepared, tmp_path)
+    model = dataclasses.replace(plain.finetune.model, freeze_trunk=True, drop_path=0.0)
+    finetune = dataclasses.replace(plain.finetune, model=model)
+    _preflight(dataclasses.replace(plain, finetune=finetune))
 
 
 def test_runs_of_a_sweep(prepared: str, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
 
     Raises:
         ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, a trunk of
-            random weights would be frozen, or what the task refuses.
+            random weights would be frozen, something is said of initial weights and there are
+            none, or what the task refuses.
         CheckpointError: the teacher's file is missing or foreign.
         DataError: what the task refuses.
     """
@@ -87,6 +88,14 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
             "would keep the random weights of a new trunk",
             "Name trained ones with --model.init",
         )
+    for name in ("init_key", "partial_init"):
+        if getattr(config.model, name) and not config.model.init:
+            raise ConfigError(
+                f"model.{name}",
+                getattr(config.model, name),
+                "there are no initial weights that it could be about",
+                "Name them with --model.init, or leave it out",
+            )
     most = config.worker_range[1]
     if most > batch // 2:
         raise ConfigError(

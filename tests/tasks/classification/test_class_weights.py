@@ -104,3 +104,14 @@ def test_a_head_of_no_initial_weights_is_refused(tmp_path: Path) -> None:
     config = dataclasses.replace(plain, task=dataclasses.replace(plain.task, init_head=True))
     with pytest.raises(ConfigError, match=r"task\.init_head = True: there are no initial weights"):
         check_fit(config, *open_splits(config))
+
+
+@pytest.mark.parametrize(("name", "value"), [("init_key", "model_ema"), ("partial_init", True)])
+def test_what_is_said_of_initial_weights_needs_some(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    data = write_dataset(tmp_path / "set", {"train": [20], "val": [4]})
+    plain = classification(data, tmp_path)
+    config = dataclasses.replace(plain, model=dataclasses.replace(plain.model, **{name: value}))
+    with pytest.raises(ConfigError, match=rf"model\.{name} = .*: there are no initial weights"):
+        check_fit(config, *open_splits(config))
