@@ -81,6 +81,10 @@ def _our_lines(network: Network) -> list[str]:
         lines = ['views, sizes = model.preprocess("photo.jpg")']
         return [*lines, "print({stride: m.shape for stride, m in model.maps(views).items()})"]
     lines = ['image = model.preprocess("photo.jpg")[None]  # (1, 3, S, S)']
+    if isinstance(network, Classifier) and network.several_labels:
+        names = "model.classes" if network.classes else "range(model.num_classes)"
+        scores = "model(image).sigmoid()[0].tolist()"
+        return [*lines, f"print([name for name, score in zip({names}, {scores}) if score > 0.5])"]
     if isinstance(network, Classifier) and network.num_classes:
         label = "int(model(image).argmax())"
         return [*lines, f"print(model.classes[{label}])" if network.classes else f"print({label})"]
@@ -143,6 +147,11 @@ def _one(program: Program) -> str:
 
 def _answer_lines(network: Network, program: Program) -> list[str]:
     names = list(network.classes)
+    if isinstance(network, Classifier) and network.several_labels:
+        named = f"{names!r}" if 0 < len(names) <= MOST_CLASSES else f"range({network.num_classes})"
+        values = "probabilities[0], 0.5" if program.takes_pixels else "logits[0], 0.0"
+        found, limit = values.split(", ")
+        return [f"print([name for name, one in zip({named}, {found}) if one > {limit}])"]
     if program.takes_pixels and 0 < len(names) <= MOST_CLASSES:
         return [f"print({names!r}[labels[0]], float(probabilities[0].max()))"]
     if program.outputs == ("logits",) and not isinstance(network, DenseHead):
