@@ -24,6 +24,15 @@ def write_card(path: Path, network: Network, program: Program, metadata: Mapping
         program: how it is fed.
         metadata: of the weights.
     """
+    card = path.with_name(f"{path.name}.md")
+    card.write_text(card_of(path, network, program, metadata), encoding="utf-8")
+    return card
+
+
+def card_of(
+    path: Path, network: Network, program: Program, metadata: Mapping[str, str], title: str = ""
+) -> str:
+    """The text of a card in Markdown; see `write_card`. Without a title it is the file's name."""
     trunk = network.config.trunk
     count = sum(parameter.numel() for parameter in network.parameters())
     with path.open("rb") as file:
@@ -42,10 +51,7 @@ def write_card(path: Path, network: Network, program: Program, metadata: Mapping
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     example = "\n".join(example_lines(path, network, program))
-    text = f"# {path.name}\n\n| | |\n|---|---|\n{table}\n\n```python\n{example}\n```\n"
-    card = path.with_name(f"{path.name}.md")
-    card.write_text(text, encoding="utf-8")
-    return card
+    return f"# {title or path.name}\n\n| | |\n|---|---|\n{table}\n\n```python\n{example}\n```\n"
 
 
 def example_lines(path: Path, network: Network, program: Program) -> list[str]:
@@ -54,7 +60,7 @@ def example_lines(path: Path, network: Network, program: Program) -> list[str]:
         return [
             "from itpn_ray.models import load_model",
             "",
-            f'model = load_model("{path.name}")',
+            load_line(path.name),
             *_our_lines(network),
         ]
     onnx = path.suffix == ".onnx"
@@ -73,6 +79,11 @@ def example_lines(path: Path, network: Network, program: Program) -> list[str]:
         *(_onnx_lines(program) if onnx else _torch_lines(program)),
         *_answer_lines(network, program),
     ]
+
+
+def load_line(name: str) -> str:
+    """The Python that loads a weight file, or a folder with one."""
+    return f'model = load_model("{name}")'
 
 
 def _our_lines(network: Network) -> list[str]:
