@@ -24,6 +24,7 @@ from itpn_ray.models import (
     no_weight_decay,
     save_model,
 )
+from itpn_ray.models.networks.low_rank import add_low_rank, merged
 from itpn_ray.models.weights.head import take_head
 from itpn_ray.rng import Stream, uniform_torch
 from itpn_ray.tasks.averaging import Averaging
@@ -98,6 +99,9 @@ class ClassifierTask(Task[C, N, Classifier]):
                 key=self.model.init_key,
                 partial=self.model.partial_init,
             )
+            if self.model.lora_rank:
+                held = [name.removeprefix("trunk.") for name in self.load_report.loaded]
+                add_low_rank(classifier.trunk, self.model.lora_rank, held)
             if self.config.init_head:
                 taken = take_head(classifier, self.classes, self.model.init, self.model.init_key)
                 known = f"the head of {taken:,} of {len(self.classes):,} classes, by their names"
@@ -172,9 +176,9 @@ class ClassifierTask(Task[C, N, Classifier]):
         return training_cost("classifier", network.classifier, self.model, self.model.image_size)
 
     def export(self, network: N, path: Path) -> None:
-        """Write the evaluated classifier, with its class names."""
+        """Write the evaluated classifier, low-rank updates added up, with its class names."""
         save_model(
-            network.evaluated,
+            merged(network.evaluated),
             path,
             {
                 "task": self.config.name,

@@ -15,6 +15,8 @@ from itpn_ray.tasks.config import AveragedConfig
 class ClassifierTaskConfig(AveragedConfig):
     """Settings of tasks that fine-tune a classifier on square crops."""
 
+    low_rank: ClassVar[bool] = True
+
     mixup: float = 0.0
     """α of the Beta distribution of mixup; 0 turns it off."""
     cutmix: float = 0.0
