@@ -20,7 +20,9 @@ from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.export import export
 from itpn_ray.models.weights.read import read_weights
+from itpn_ray.storage import open_store
 from itpn_ray.tasks.registry import settings_of_file
+from itpn_ray.training.exporting import weight_file
 from tests.data.made import jpeg, make_image
 from tests.models.detection.made import rcnn
 from tests.models.nets import classifier, make_images, stir
@@ -171,3 +173,17 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"without exported/.* or model.safetensors"):
         load_model(tmp_path / "empty")
+
+
+def test_a_folder_in_a_bucket_is_read(tmp_path: Path, s3_uri: str) -> None:
+    network = classifier()
+    folder = exported(network, tmp_path)
+    store = open_store(f"{s3_uri}/hub")
+    for name in FILES:
+        store.put_file(folder / name, name)
+    images = make_images(1, 64)
+    with torch.no_grad():
+        assert torch.equal(load_model(f"{s3_uri}/hub")(images), network(images))
+    assert weight_file(f"{s3_uri}/hub", print).name == "model.safetensors"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_model(f"{s3_uri}/none")
