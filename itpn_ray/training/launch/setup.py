@@ -87,6 +87,13 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
             "would keep the random weights of a new trunk",
             "Name trained ones with --model.init",
         )
+    if config.model.lora_rank and not config.model.init:
+        raise ConfigError(
+            "model.lora_rank",
+            config.model.lora_rank,
+            "would update the random weights of a new trunk",
+            "Name trained ones with --model.init",
+        )
     most = config.worker_range[1]
     if most > batch // 2:
         raise ConfigError(
