@@ -127,6 +127,13 @@ class SweepConfig:
                     "is of one run, and a sweep has one bill",
                     "Give --max-cost, --prices and --machine without the name before them",
                 )
+        if self.finetune.workers == "0":
+            raise ConfigError(
+                "finetune.workers",
+                self.finetune.workers,
+                "trains in this process, and trials are trained by Ray's workers",
+                "Give 1 or more",
+            )
         dimensions = self.dimensions
         if not dimensions:
             raise ConfigError("space", (), "is empty", "Name at least one field that varies")
