@@ -236,11 +236,11 @@ def features(weights: PathLike, images: PathLike, *, quiet: bool = False, **sett
 def export(
     weights: PathLike, out: PathLike, *, quiet: bool = False, **settings: Any
 ) -> ExportReport:
-    """Write a network for other programs: safetensors, torch.export, ONNX.
+    """Write a network for other programs: safetensors, torch.export, ONNX, the Hugging Face Hub.
 
     Args:
         weights: a run, its folder, or a weight file.
-        out: the file to write; its ending names the format.
+        out: the file to write; its ending names the format. With ``format="huggingface"`` a folder.
         quiet: show warnings and summaries alone.
         settings: fields of `itpn_ray.models.weights.config.ExportConfig`.
 

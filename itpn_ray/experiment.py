@@ -274,6 +274,13 @@ class ExperimentConfig:
     def _check_task(self) -> None:
         """Refuse what does not go with the task."""
         self.task.check_model(self.model)
+        if self.model.lora_rank and not self.task.low_rank:
+            raise ConfigError(
+                "model.lora_rank",
+                self.model.lora_rank,
+                f"is for the fine-tuning of classifiers, and not for {self.task.name}",
+                "Leave it out",
+            )
         if type(self.augment) is not self.task.augmentation:
             raise ConfigError(
                 "augment",

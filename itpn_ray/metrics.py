@@ -83,14 +83,27 @@ NEIGHBOURS = (
     Metric(name="rankme", label="RankMe", chart="effective rank of the features"),
 )
 FEATURES = (Metric(name="probe_top1", label="linear probe top-1", unit="%", counted=True),)
+_RECALL = Metric(name="recall", unit="%")
+_PRECISION = Metric(name="precision", unit="%")
+_TRAIN_IMAGES = Metric(name="train_images", label="training images", unit="count")
+_NON_FINITE = Metric(name="non_finite", unit="count", higher_is_better=False)
 TOP_K = (
     Metric(name="top1", label="top-1", unit="%", headline=True, counted=True),
     Metric(name="top5", label="top-5", unit="%", counted=True),
     Metric(name="mean_recall", unit="%"),
-    Metric(name="recall", unit="%"),
-    Metric(name="precision", unit="%"),
-    Metric(name="train_images", label="training images", unit="count"),
-    Metric(name="non_finite", unit="count", higher_is_better=False),
+    _RECALL,
+    _PRECISION,
+    _TRAIN_IMAGES,
+    _NON_FINITE,
+)
+LABELS = (
+    Metric(name="map", label="mAP", unit="%", headline=True),
+    Metric(name="f1", label="F1 at 0.5", unit="%"),
+    Metric(name="ap", label="AP", unit="%"),
+    _RECALL,
+    _PRECISION,
+    _TRAIN_IMAGES,
+    _NON_FINITE,
 )
 
 
@@ -141,6 +154,7 @@ _KNOWN = {
         NEIGHBOURS,
         FEATURES,
         TOP_K,
+        LABELS,
         AVERAGE_PRECISION,
         ROTATED,
         SEGMENTATION,

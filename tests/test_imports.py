@@ -140,6 +140,7 @@ def test_what_ray_keeps_private_is_named_in_one_module() -> None:
         ("itpn_ray.models", ("ray", "mlflow")),
         ("itpn_ray.tasks.pixel_pretraining.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.classification.task", ("ray", "mlflow")),
+        ("itpn_ray.tasks.multilabel.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.detection.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.segmentation.task", ("ray", "mlflow")),
         ("itpn_ray.tasks.rotated_detection.task", ("ray", "mlflow")),

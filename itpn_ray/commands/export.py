@@ -1,4 +1,4 @@
-"""`itpn-ray export`: weights for other programs: safetensors, torch.export, ONNX."""
+"""`itpn-ray export`: weights for other programs: safetensors, torch.export, ONNX, the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from itpn_ray.models.weights.export import ExportReport
     from itpn_ray.terminal.console import Console
 
-HELP = "weights for other programs: safetensors, torch.export, ONNX"
+HELP = "weights for other programs: safetensors, torch.export, ONNX, Hugging Face"
 
 
 def run(words: list[str], verbose: bool) -> int:

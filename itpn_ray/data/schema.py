@@ -11,6 +11,7 @@ by what the annotations do; transforms clip.
 |---|---|---|---|
 | image | uint8 | (B, 3, S, S) | RGB, 0..255 |
 | label | int64 | (B,) | class, -1 where there is none |
+| labels | uint8 | (B, K) | of images with several labels: 1 for each class that is shown |
 | sample_id | int64 | (B,) | row number in the split, in shard order |
 
 That of detection is described in `itpn_ray.data.loading.view_batches`.
@@ -26,7 +27,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
-KINDS = ("classification", "unlabelled", "detection", "segmentation", "rotated")
+KINDS = ("classification", "multilabel", "unlabelled", "detection", "segmentation", "rotated")
 
 WITH_OBJECTS = ("detection", "rotated")
 """Kinds whose images have objects; a split of them needs one at least."""
@@ -66,6 +67,9 @@ _ROTATED = [
     pa.field("origin", pa.list_(pa.int32(), 2), nullable=False),  # x, y of the tile in the image
 ]
 
+_LABELS = pa.field("labels", pa.list_(pa.int32()), nullable=False)
+"""Classes that an image shows, ascending; it may show none of them."""
+
 _SEGMENTATION = [
     # PNG, 8 or 16 bits grey, of the image's size: 0 where ignored, n + 1 for class n.
     pa.field("mask", pa.binary(), nullable=False),
@@ -73,6 +77,7 @@ _SEGMENTATION = [
 
 _EXTRA = {
     "classification": [],
+    "multilabel": [_LABELS],
     "unlabelled": [],
     "detection": _OBJECTS,
     "rotated": _ROTATED,
@@ -91,3 +96,8 @@ def shard_schema(kind: str) -> pa.Schema:
 
 INDEX_SCHEMA = pa.schema([(name, pa.int32()) for name in ("label", "width", "height")])
 """Columns of ``<split>/index.arrow``: what is known of every row without opening a shard."""
+
+
+def index_schema(kind: str) -> pa.Schema:
+    """Columns of the index of one of the ``KINDS``: those of all, and the labels of several."""
+    return pa.schema([*INDEX_SCHEMA, *([_LABELS] if kind == "multilabel" else [])])

@@ -14,7 +14,7 @@ from itpn_ray import checks, plugins
 
 T = TypeVar("T")
 GROUP = "itpn_ray.recipes"
-_MODULES = {"detect": ("detect", "rotated")}
+_MODULES = {"detect": ("detect", "rotated"), "finetune": ("finetune", "multilabel")}
 """Verb -> modules of its recipes, where they are not one of its own name."""
 
 

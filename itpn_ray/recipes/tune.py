@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from itpn_ray.data.config import LoaderConfig
-from itpn_ray.recipes import finetune, pretrain
+from itpn_ray.recipes import finetune, multilabel, pretrain
 from itpn_ray.tuning.config import SweepConfig
 
 
@@ -41,5 +41,15 @@ def nano() -> SweepConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], SweepConfig]] = {"nano": nano}
+def nano_multilabel() -> SweepConfig:
+    """Nano network at 64 px on images with several labels, for a laptop or a test.
+
+    Command: itpn-ray tune nano_multilabel --data DATA
+    """
+    base = nano()
+    task = multilabel.nano_multilabel().task
+    return dataclasses.replace(base, finetune=dataclasses.replace(base.finetune, task=task))
+
+
+RECIPES: dict[str, Callable[[], SweepConfig]] = {"nano": nano, "nano_multilabel": nano_multilabel}
 """Name on the command line -> recipe."""

@@ -91,7 +91,7 @@ def _images(found: list[PreviewImage], config: PreviewConfig, manifest: Manifest
         f"The first images of epoch {config.epoch} of {config.split} with seed {config.seed}: "
         "as they are stored, and as the network sees them."
     )
-    if manifest.kind in ("classification", "unlabelled"):
+    if manifest.kind in ("classification", "multilabel", "unlabelled"):
         text += " The frame is the crop."
     figures = "".join(map(_figure, found))
     return section("Images", f"<p>{esc(text)}</p>", f'<div class="sheet">{figures}</div>')

@@ -67,6 +67,10 @@ class ModelConfig:
     """Train only what lies behind the trunk: norm and head of a classifier (linear probing), or
     pyramid and head. The trunk keeps the initial weights and drops no paths; layer decay has
     nothing to scale."""
+    lora_rank: int = 0
+    """Train updates of this rank (LoRA) of the attentions and MLPs of the initial trunk instead of
+    its weights; norm, head and what the file has not are trained in full. The exported file is an
+    ordinary network. 0: all weights are trained. For classifiers."""
     compile: bool = False
     """Compile the network with torch.compile."""
     checkpoint_activations: bool = False
@@ -94,6 +98,14 @@ class ModelConfig:
                 True,
                 "gathering tokens belong to windows",
                 "Add --model.window 16",
+            )
+        checks.not_negative("model.lora_rank", self.lora_rank)
+        if self.freeze_trunk and self.lora_rank:
+            raise ConfigError(
+                "model.lora_rank",
+                self.lora_rank,
+                "trains the trunk, and model.freeze_trunk does not",
+                "Leave one of the two out",
             )
         if self.freeze_trunk and self.partial_init:
             raise ConfigError(
@@ -199,6 +211,8 @@ class TaskConfig:
     which name no task."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """What its evaluations find; the first headline metric is what a sweep improves."""
+    low_rank: ClassVar[bool] = False
+    """Whether it trains low-rank updates where ``model.lora_rank`` asks for them."""
     augmentation: ClassVar[type[Augmentation]] = AugmentConfig
     """Settings of the augmentation of its training images."""
     path_fields: ClassVar[tuple[str, ...]] = ()

@@ -19,6 +19,7 @@ BUILT_IN = {
     "pixel_pretraining": "itpn_ray.tasks.pixel_pretraining.config:PixelPretraining",
     "clip_pretraining": "itpn_ray.tasks.clip_pretraining.config:ClipPretraining",
     "classification": "itpn_ray.tasks.classification.config:Classification",
+    "multilabel": "itpn_ray.tasks.multilabel.config:MultiLabel",
     "detection": "itpn_ray.tasks.detection.config:Detection",
     "rotated_detection": "itpn_ray.tasks.rotated_detection.config:RotatedDetection",
     "segmentation": "itpn_ray.tasks.segmentation.config:Segmentation",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict
+from itpn_ray.models.weights.raw_files import in_folder
 from itpn_ray.models.zoo import is_zoo, zoo_file
 from itpn_ray.runs.folder import CONFIG, EXPORT
 from itpn_ray.runs.mirror import fetched, is_uri
@@ -34,7 +35,7 @@ def export(config: ExperimentConfig, folder: Path) -> Path:
 
 
 def weight_file(named: str, say: Callable[[str], None]) -> Path:
-    """The weight file that is meant: a file itself, that of a run's folder or of ``zoo:NAME``.
+    """The weight file that is meant: a file, that of a run's or the Hub's folder, of ``zoo:NAME``.
 
     Of a run that has not ended, its checkpoint is exported, beside where the trained weights will
     be, unless an earlier call has done so.
@@ -50,9 +51,9 @@ def weight_file(named: str, say: Callable[[str], None]) -> Path:
     path = zoo_file(named) if is_zoo(named) else _here(named)
     if not path.is_dir():
         return path
-    # A folder without a configuration is no run: whoever reads names the file that is missing.
-    if (path / EXPORT).is_file() or not (path / CONFIG).is_file():
-        return path / EXPORT
+    found = in_folder(path)
+    if found is not None or not (path / CONFIG).is_file():
+        return found or path / EXPORT
     config = _config_of(path)
     checkpoint = _checkpoint(config)
     file = path / UNFINISHED.format(step=checkpoint.step)

@@ -36,7 +36,7 @@ DEFAULT_SPACE = (
     "model.migration choice 0 0.1 0.2 0.3 0.4",
 )
 """λ of pre-training (paper, eq. 4), layer decay and r of fine-tuning (4.1)."""
-TORCH, ONNX = TARGETS = ("torch", "onnx")
+TORCH, COMPILED, ONNX = TARGETS = ("torch", "compiled", "onnx")
 SEARCHES = ("tpe", "quasi", "random", "grid")
 PRETRAINED = "pretrained"
 """Folder in OUT of the pre-trainings that sweeps share."""
@@ -81,8 +81,9 @@ class SweepConfig:
     at_most_ms: float = 0.0
     """Milliseconds that a network may take for one image alone; 0: any."""
     target: str = TORCH
-    """What is timed: the network in PyTorch on a trial's device (torch), or its ONNX graph under
-    onnxruntime on the CPU (onnx)."""
+    """What is timed: the network in PyTorch on a trial's device (torch); the same through
+    torch.compile (compiled), a classifier whole, otherwise trunk and pyramid; or its ONNX graph
+    under onnxruntime on the CPU (onnx)."""
     speed_batch: int = 32
     """Images a forward pass when images/s are timed."""
     grace_epochs: int = 2
@@ -127,6 +128,13 @@ class SweepConfig:
                     "is of one run, and a sweep has one bill",
                     "Give --max-cost, --prices and --machine without the name before them",
                 )
+        if self.finetune.workers == "0":
+            raise ConfigError(
+                "finetune.workers",
+                self.finetune.workers,
+                "trains in this process, and trials are trained by Ray's workers",
+                "Give 1 or more",
+            )
         dimensions = self.dimensions
         if not dimensions:
             raise ConfigError("space", (), "is empty", "Name at least one field that varies")

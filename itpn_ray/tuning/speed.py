@@ -25,7 +25,7 @@ from itpn_ray.tasks.registry import task_class
 from itpn_ray.tasks.trained import EvaluationPlace
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.setup import make_task
-from itpn_ray.tuning.config import ONNX, TORCH, SweepConfig, trial
+from itpn_ray.tuning.config import COMPILED, ONNX, TORCH, SweepConfig, trial
 from itpn_ray.tuning.onnx_speed import onnx_speeds
 from itpn_ray.tuning.space import Dimension, Point, combinations, stage_of
 
@@ -266,6 +266,12 @@ def _speeds(
             task.export(task.build(), file)
             # Numbered by floats, for an evaluator's keys are ratios r.
             made[float(number)] = task.load(str(file))[0].to(worker.device)
+        if target == COMPILED:
+            for network in made.values():
+                # In place. A detector's own call is not used: what follows its trunk chooses boxes,
+                # whose number no graph knows.
+                network.compile(dynamic=False)
+                network.trunk.compile(dynamic=False)
         if target == ONNX:
             return onnx_speeds(files, batch=batch, threads=torch.get_num_threads())
         evaluator = task_class(configs[0].task).evaluator(made[0.0], dataset.classes, place)

@@ -37,7 +37,9 @@ from itpn_ray.training.spending import Spending
 from itpn_ray.training.stopping import SweepStop
 from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
+    COMPILED,
     ONNX,
+    TORCH,
     SweepConfig,
     pretraining,
     sweep_as_saved_today,
@@ -200,8 +202,9 @@ def _timings(config: SweepConfig, folder: Path, console: Console) -> Timings:
     from itpn_ray.training.launch.ray_trainer import cluster_gpus
 
     gpu = bool(with_devices(config.finetune, cluster_gpus()).gpus) and config.target != ONNX
-    where = f"on a worker's {'GPU' if gpu else 'CPU'}{', as ONNX' if config.target == ONNX else ''}"
-    console.say(f"timing {len(networks(config))} networks {where}")
+    how = {TORCH: "", COMPILED: ", compiled", ONNX: ", as ONNX"}[config.target]
+    where = f"on a worker's {'GPU' if gpu else 'CPU'}"
+    console.say(f"timing {len(networks(config))} networks {where}{how}")
     timed = timings(config, folder, gpu=gpu)
     check_reachable(config, timed)
     return timed

@@ -13,8 +13,10 @@ from itpn_ray.experiment import ExperimentConfig, OptimConfig
 from itpn_ray.runs.journal import METRICS, PLOTS, read_lines
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
+from itpn_ray.tasks.multilabel.config import MultiLabel
 from itpn_ray.training.claim import run_folder
 from tests.data.made import write_dataset
+from tests.data.made_labels import write_multilabel
 from tests.data.made_objects import write_scenes
 from tests.pretrain.clip_net import make_clip
 from tests.tasks.detection_runs import detection
@@ -26,6 +28,7 @@ PLOT = {
     "pixel": ["reconstruction.png"],
     "clip": [],
     "classification": ["confusion.png"],
+    "multilabel": [],
     "detection": ["detections.png"],
 }
 
@@ -45,6 +48,9 @@ def make_configs(folder: Path, out: Path) -> dict[str, ExperimentConfig]:
         pixel,
         dataclasses.replace(pixel, run="clip", task=teacher),
         dataclasses.replace(pixel, run="classification", task=Classification(ema_decay=0.0)),
+        dataclasses.replace(
+            pixel, run="multilabel", task=MultiLabel(), data=str(folder / "labelled/shards")
+        ),
         detection(scenes, out, run="detection", workers=pixel.workers),
     ]
     return {config.run: dataclasses.replace(config, optim=step) for config in runs}
@@ -62,6 +68,7 @@ def evaluated(config: ExperimentConfig) -> tuple[dict[str, Any], list[str]]:
 def test_a_worker_without_a_held_out_image_waits_for_nothing(tmp_path: Path) -> None:
     write_dataset(tmp_path / "images", {"train": [4], "val": [HELD_OUT]})
     write_scenes(tmp_path, train=4, val=HELD_OUT)
+    write_multilabel(tmp_path / "labelled", train=5, val=HELD_OUT)
     torch.save(make_clip(32).state_dict(), tmp_path / "clip.pt")
     together = make_configs(tmp_path, tmp_path / "two")
     train_each_in_group(list(together.values()), HELD_OUT + 1)
@@ -72,4 +79,5 @@ def test_a_worker_without_a_held_out_image_waits_for_nothing(tmp_path: Path) -> 
         expected, _ = evaluated(alone)
         assert found.keys() == expected.keys()
         assert found.get("loss", 0.0) == pytest.approx(expected.get("loss", 0.0), rel=1e-2)
+        assert found.get("map") == expected.get("map")
         assert drawn == PLOT[name]

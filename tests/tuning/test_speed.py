@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
@@ -37,6 +41,35 @@ def test_detectors_are_timed_too(scenes: str) -> None:
     )
     found = time_networks([small], batch=2, gpu=False)
     assert found.keys() == {key_of(small)}
+
+
+def test_compiled_networks_are_timed(
+    prepared: str, scenes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_with = nn.Module.compile
+    graphs: list[GraphModule] = []
+
+    def backend(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    def compile_quickly(module: nn.Module, **options: Any) -> None:
+        compile_with(module, backend=backend, **options)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    sweep = tune.nano()
+    classifier = dataclasses.replace(networks(sweep)[0], data=prepared)
+    detector = dataclasses.replace(
+        detect.RECIPES["nano"](),
+        data=scenes,
+        task=Detection(small_head=True, short_side=64, long_side=64),
+    )
+    for config in (classifier, detector):
+        graphs.clear()
+        torch._dynamo.reset()
+        found = time_networks([config], batch=2, gpu=False, target="compiled")
+        assert all(one.throughput.images_per_s > 0 for one in found.values())
+        assert len(graphs) == 2  # batches and single images
 
 
 def test_an_onnx_graph_is_timed_where_the_whole_network_is_one(prepared: str, scenes: str) -> None:

@@ -16,9 +16,11 @@ import pytest
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.errors import ConfigError, TrialsError
 from itpn_ray.evaluation.speed import Speed
+from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.runs.folder import EXPORT
 from itpn_ray.runs.journal import read_lines
 from itpn_ray.storage import open_store
+from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.terminal.console import Console
 from itpn_ray.tracking import tracking_uri
 from itpn_ray.tracking.config import TrackingConfig
@@ -99,6 +101,14 @@ def test_failed_trials_are_counted_and_those_that_were_stopped_early_are_not() -
         ({"space": ("model.migration choice 0.95",)}, "migration"),
         ({"search": "genetic"}, "search"),
         ({"at_least": -1.0}, "at_least"),
+        (
+            {
+                "finetune": ExperimentConfig(
+                    task=Classification(), workers="0", loader=LoaderConfig(transport="threads")
+                )
+            },
+            r"finetune\.workers = '0'",
+        ),
     ],
 )
 def test_bad_settings(prepared: str, tmp_path: Path, changes: dict, field: str) -> None:

@@ -38,8 +38,9 @@ def pretraining(config: DemoConfig, folder: Path, data: str) -> ExperimentConfig
         data=data,
         out=str(folder),
         model=dataclasses.replace(recipe.model, image_size=SIDE, init=START),
+        # A tenth of the recipe's rate: a higher one undoes what the network has learned.
         optim=dataclasses.replace(
-            recipe.optim, global_batch=BATCH, epochs=config.pretrain_epochs, lr=5e-4
+            recipe.optim, global_batch=BATCH, epochs=config.pretrain_epochs, lr=1e-4
         ),
         eval_every=4,
     )

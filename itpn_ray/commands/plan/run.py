@@ -7,6 +7,7 @@ import resource
 import statistics
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,10 @@ def count(config: ExperimentConfig, train: ShardedDataset) -> RunSize:
         ConfigError: no such network.
     """
     find_size(config.model.name)
-    # Shapes are asked for, and nothing is drawn or computed.
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        # Initial weights have nowhere to go on the meta device, of which PyTorch warns tensor by
+        # tensor; they still decide what is trained.
+        warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
         task = make_task(config, train.classes)
         network = task.build()
     adds = task.multiply_adds(network)

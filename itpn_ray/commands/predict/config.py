@@ -31,9 +31,9 @@ class PredictConfig:
     batch: int = 0
     """Images a forward pass; 0: 4 for a detector, 64 for a classifier."""
     min_score: float = 0.05
-    """Detections less sure than this are left out."""
+    """Detections, and labels of images that may have several, less sure than this are left out."""
     draw_score: float = 0.3
-    """Detections less sure than this are not drawn."""
+    """Those less sure than this are not drawn."""
     draw_side: int = 1024
     """Longest side of drawn images, pixels; 0 draws none."""
     workers: int = 1

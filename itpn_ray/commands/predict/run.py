@@ -35,7 +35,8 @@ def predict(config: PredictConfig, *, console: Console) -> None:
     """Write what a network says of each image of a folder.
 
     ``results.json`` holds, of a detector, the entries of a COCO results file, whose images
-    ``images.json`` numbers; of a classifier the five likeliest classes of each image. ``drawn/``
+    ``images.json`` numbers; of a classifier the five likeliest classes of each image, or of several
+    labels an image all that are sure enough. ``drawn/``
     has the images with what was found, ``unreadable.csv`` the files that are no images,
     ``config.json`` which network was asked. What an earlier call has written there is replaced.
 

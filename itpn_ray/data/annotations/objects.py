@@ -160,6 +160,8 @@ def check_classification(dataset: ShardedDataset) -> None:
     kind = dataset.manifest.kind
     if kind != "classification":
         verb = "`itpn-ray detect`" if kind in WITH_OBJECTS else "`itpn-ray pretrain`"
+        if kind == "multilabel":
+            verb = "`itpn-ray finetune fast_itpn_base_multilabel`"
         raise DataError(
             "data",
             dataset.uri,
@@ -168,8 +170,34 @@ def check_classification(dataset: ShardedDataset) -> None:
         )
 
 
+def check_multilabel(dataset: ShardedDataset) -> None:
+    """Refuse data whose images have no list of labels each, or not one label in all.
+
+    Raises:
+        DataError: as said.
+    """
+    kind = dataset.manifest.kind
+    if kind != "multilabel":
+        hint = "Prepare labels as lists (docs/how-to/multilabel.md)"
+        if kind == "classification":
+            hint = f"Train on it with `itpn-ray finetune fast_itpn_base`, or {hint.lower()}"
+        cause = f"was prepared {_prepared(kind)}, but a list of labels of each image is needed"
+        raise DataError("data", dataset.uri, cause, hint)
+    if not any(dataset.manifest.splits[dataset.split].class_counts):
+        raise DataError(
+            "data",
+            dataset.uri,
+            f"its {dataset.split} has not one label",
+            "Prepare it with a larger --holdout, or check the labels",
+        )
+
+
 def _prepared(kind: str) -> str:
-    words = {"unlabelled": "without labels", "rotated": "for rotated detection"}
+    words = {
+        "unlabelled": "without labels",
+        "rotated": "for rotated detection",
+        "multilabel": "for multi-label classification",
+    }
     return words.get(kind, f"for {kind}")
 
 

@@ -1,7 +1,8 @@
 """Shards -> host batches of square crops: this rank's share of each global batch.
 
 A host batch is a dict: ``image`` uint8 (B, 3, S, S), channels last in memory; ``label`` int64
-(B,); ``sample_id`` int64 (B,); with a teacher's features ``teacher`` float16 (B, L, T). In training
+(B,), and of data with several labels ``labels`` uint8 (B, K); ``sample_id`` int64 (B,); with a
+teacher's features ``teacher`` float16 (B, L, T). In training
 every batch is one global batch's share; the share of an evaluation is cut into batches of any size.
 """
 
@@ -95,11 +96,19 @@ class _Crops:
         # Not zeroed: a square crop covers every pixel of its place.
         pixels = torch.empty(len(ids), size, size, 3, dtype=torch.uint8, pin_memory=self._pin)
         teacher = {} if features is None else {"teacher": features.empty(len(ids), self._pin)}
-        return teacher | {
-            "image": pixels.permute(0, 3, 1, 2),  # (B, 3, S, S), channels last in memory
-            "label": torch.from_numpy(dataset.labels[ids % len(dataset)].astype(np.int64)),
-            "sample_id": torch.from_numpy(ids.astype(np.int64)),
-        }
+        rows = ids % len(dataset)
+        several = {}
+        if dataset.manifest.kind == "multilabel":
+            several["labels"] = torch.from_numpy(dataset.multi_hot(rows))
+        return (
+            teacher
+            | several
+            | {
+                "image": pixels.permute(0, 3, 1, 2),  # (B, 3, S, S), channels last in memory
+                "label": torch.from_numpy(dataset.labels[rows].astype(np.int64)),
+                "sample_id": torch.from_numpy(ids.astype(np.int64)),
+            }
+        )
 
     def close(self) -> None:
         """Stop the threads for good, and close remote shards."""

@@ -128,7 +128,7 @@ def _crop_sights(
         yield PreviewImage(
             sample_id=int(ids[i]),
             path=row["path"],
-            caption=f"{_class_name(dataset, row['label'])}{row['width']} × {row['height']}",
+            caption=f"{_class_names(dataset, row)}{row['width']} × {row['height']}",
             stored=_draw(_decoded(row), marked, [(255, 255, 255)]),
             augmented=_draw(crop),
             masked=None if hidden is None else _draw(_hide(crop, hidden[i])),
@@ -264,8 +264,10 @@ def _decoded(row: dict[str, Any]) -> Tensor:
     return decode_rgb(np.frombuffer(row["image"], np.uint8))
 
 
-def _class_name(dataset: ShardedDataset, label: int) -> str:
-    return f"{dataset.classes[label]}, " if label >= 0 else ""
+def _class_names(dataset: ShardedDataset, row: dict[str, Any]) -> str:
+    """The class of a row, or all of those that it shows."""
+    labels = row.get("labels", [row["label"]] if row["label"] >= 0 else [])
+    return "".join(f"{dataset.classes[label]}, " for label in labels)
 
 
 def _masks(row: dict[str, Any]) -> Tensor:

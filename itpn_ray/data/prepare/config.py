@@ -92,6 +92,11 @@ class PrepareConfig:
     """Ignore folder names and labels: images without labels, to pre-train on."""
     classes: str = ""
     """File with the class names in the order of the labels, one a line; empty: sorted names."""
+    label_separator: str = ""
+    """What separates the labels of an image in a table, such as "|": images then have several."""
+    label_columns: tuple[str, ...] = ()
+    """Columns of a table that are classes, 0 or 1 in each: images then have several labels. One
+    column alone is that of the labels which ``label_separator`` separates."""
     palette: str = ""
     """File with the colours of masks and their classes, one a line: ``R G B NAME``. Pixels of a
     colour named ``ignore`` count as no class."""
@@ -129,7 +134,11 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         check_format(self.format, FORMATS)
-        object.__setattr__(self, "splits", tuple(self.splits))  # a list, where read from JSON
+        for name in ("splits", "label_columns"):
+            object.__setattr__(
+                self, name, tuple(getattr(self, name))
+            )  # lists, where read from JSON
+        self._check_labels()
         if not 0 < self.holdout < 1:
             raise ConfigError(
                 "prepare.holdout", self.holdout, "must lie between 0 and 1", "Try 0.1"
@@ -147,3 +156,39 @@ class PrepareConfig:
             checks.in_range("prepare.max_side", self.max_side, 16, 65_500)
         if self.num_workers is not None:
             checks.not_negative("prepare.num_workers", self.num_workers)
+
+    def _check_labels(self) -> None:
+        """Refuse settings of several labels that contradict each other."""
+        columns = self.label_columns
+        if self.unlabelled and (columns or self.label_separator):
+            raise ConfigError(
+                "prepare.unlabelled",
+                True,
+                "leaves no labels, and others say how they are written",
+                "Leave out --unlabelled, or --label-separator and --label-columns",
+            )
+        if len(columns) == 1 and not self.label_separator:
+            raise ConfigError(
+                "prepare.label_columns",
+                columns,
+                "is one class alone",
+                "Name all columns of classes, or give --label-separator for one with lists",
+            )
+        if len(columns) > 1 and self.label_separator:
+            raise ConfigError(
+                "prepare.label_separator",
+                self.label_separator,
+                "separates labels in one column, and several columns are named",
+                "Leave it out, or name one column",
+            )
+        if len(columns) > 1 and self.classes:
+            raise ConfigError(
+                "prepare.classes",
+                self.classes,
+                "the columns of labels are the classes",
+                "Leave it out; the order of --label-columns is that of the classes",
+            )
+        if len(set(columns)) < len(columns):
+            raise ConfigError(
+                "prepare.label_columns", columns, "names a column twice", "Leave one of them out"
+            )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.plan import settings_of, to_bytes
 from itpn_ray.data.prepare.shard_job import ShardRecord
-from itpn_ray.data.schema import INDEX_SCHEMA, WITH_OBJECTS
+from itpn_ray.data.schema import WITH_OBJECTS, index_schema
 from itpn_ray.data.sources.base import Listing
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, SplitInfo
 from itpn_ray.errors import DataError
@@ -54,7 +54,7 @@ def write_results(
         if listing.kind in WITH_OBJECTS and not any(part.class_counts for part in parts):
             raise without_objects(config.source, split, [*problems, *left_out])
         quarantine += left_out
-        store.write_bytes(f"{split}/{INDEX}", _index(parts))
+        store.write_bytes(f"{split}/{INDEX}", _index(parts, listing.kind))
     mean, std = _channels(ordered.get("train") or next(iter(ordered.values())))
     manifest = Manifest(
         kind=listing.kind,
@@ -98,13 +98,15 @@ def _split_info(parts: list[ShardRecord], classes: int, origin: str) -> SplitInf
     )
 
 
-def _index(parts: list[ShardRecord]) -> bytes:
+def _index(parts: list[ShardRecord], kind: str) -> bytes:
+    schema = index_schema(kind)
     columns = {
         "label": [value for part in parts for value in part.labels],
         "width": [value for part in parts for value in part.widths],
         "height": [value for part in parts for value in part.heights],
+        "labels": [value for part in parts for value in part.label_sets],
     }
-    return to_bytes(pa.table(columns, schema=INDEX_SCHEMA))
+    return to_bytes(pa.table({name: columns[name] for name in schema.names}, schema=schema))
 
 
 def _channels(parts: list[ShardRecord]) -> tuple[tuple[float, ...], tuple[float, ...]]:

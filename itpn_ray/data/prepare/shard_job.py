@@ -55,6 +55,7 @@ class ShardRecord:
         digest: of its plan.
         shard: file, rows, bytes, SHA-256; ``None`` if no image was usable.
         labels, widths, heights: of its rows.
+        label_sets: of its rows, where images have several labels.
         class_counts: images, objects or pixels by class number.
         quarantine: [path, reason] of images left out.
         left_out: [path and number, reason] of objects left out of the other images.
@@ -68,6 +69,7 @@ class ShardRecord:
     labels: list[int] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
     heights: list[int] = field(default_factory=list)
+    label_sets: list[list[int]] = field(default_factory=list)
     class_counts: dict[int, int] = field(default_factory=dict)
     quarantine: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -91,8 +93,11 @@ class ShardRecord:
         self.widths.append(image.width)
         self.heights.append(image.height)
         self.kept += image.kept
+        if "labels" in row:
+            self.label_sets.append(row["labels"])
+        classes = row.get("classes", row.get("labels", [row["label"]]))
         # Segmentation counts pixels, detection objects, classification the image itself.
-        counted = row.get("pixels") or Counter(row.get("classes", [row["label"]]))
+        counted = row.get("pixels") or Counter(classes)
         # Classes below 0 stand for "no label" and have no count.
         for label, number in counted.items():
             if label >= 0:

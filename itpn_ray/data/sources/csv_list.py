@@ -52,7 +52,7 @@ class CsvList(Source):
         labels = None if columns.label is None else _labels(table, columns.label)
         paths = table.column(columns.path)
         reasons = [
-            _why_not(row.line, paths[at], splits[at], None if labels is None else labels[at])
+            why_not_taken(row.line, paths[at], splits[at], None if labels is None else labels[at])
             for at, row in enumerate(table.rows)
         ]
         taken = np.array([not reason for reason in reasons])
@@ -66,18 +66,13 @@ class CsvList(Source):
         if labels is not None:
             classes, numbers[taken] = self._labels(table, labels, taken)
         at = np.flatnonzero(taken)
-        rows = with_labels(self._rows([paths[row] for row in at]), numbers[at])
-        named = np.array([split or "" for split in splits])[at]
-        parts = {split: rows.filter(named == split) for split in SPLITS}
-        found = {split: part for split, part in parts.items() if part.num_rows}
+        rows = with_labels(list_rows(self.uri, [paths[row] for row in at]), numbers[at])
+        found, origins = parts_of(rows, [splits[row] for row in at], decided_by)
         return Listing(
             kind="classification" if classes else "unlabelled",
             classes=classes,
             splits=found,
-            origins={
-                split: f"rows of {split} by {decided_by}" if decided_by else "all rows"
-                for split in found
-            },
+            origins=origins,
             skipped=tuple((path, why) for path, why in zip(paths, reasons, strict=True) if why),
             notes=_notes(table, columns.label, reasons),
         )
@@ -100,17 +95,37 @@ class CsvList(Source):
         check_classes(classes, self.uri)
         return classes, numbers
 
-    def _rows(self, paths: list[str]) -> pa.Table:
-        """The listing without labels; a file that is missing shows when it is read."""
-        fs, list_path = filesystem(self.uri)
-        found = find_files(fs, dirname(list_path), paths)
-        rows = Rows()
-        for start in range(0, len(paths), _SIZES_AT_ONCE):
-            part = slice(start, start + _SIZES_AT_ONCE)
-            infos = fs.get_file_info(found[part])
-            for path, file, info in zip(paths[part], found[part], infos, strict=True):
-                rows.add(path, file, size=info.size if info.type == FileType.File else 0)
-        return rows.table()
+
+def list_rows(uri: str, paths: Sequence[str]) -> pa.Table:
+    """The listing of a list's images without labels; a missing file shows when it is read."""
+    fs, list_path = filesystem(uri)
+    found = find_files(fs, dirname(list_path), list(paths))
+    rows = Rows()
+    for start in range(0, len(paths), _SIZES_AT_ONCE):
+        part = slice(start, start + _SIZES_AT_ONCE)
+        infos = fs.get_file_info(found[part])
+        for path, file, info in zip(paths[part], found[part], infos, strict=True):
+            rows.add(path, file, size=info.size if info.type == FileType.File else 0)
+    return rows.table()
+
+
+def parts_of(
+    rows: pa.Table, splits: Sequence[str | None], decided_by: str
+) -> tuple[dict[str, pa.Table], dict[str, str]]:
+    """The listing of each split, and where it is from, in words.
+
+    Args:
+        rows: of all images.
+        splits: the split of each.
+        decided_by: what told it; empty: nothing.
+    """
+    named = np.array([split or "" for split in splits])
+    parts = {split: rows.filter(named == split) for split in SPLITS}
+    found = {split: part for split, part in parts.items() if part.num_rows}
+    origin = {
+        split: f"rows of {split} by {decided_by}" if decided_by else "all rows" for split in found
+    }
+    return found, origin
 
 
 def _labels(table: Table, column: int) -> list[str]:
@@ -123,13 +138,16 @@ def _notes(table: Table, label: int | None, reasons: Sequence[str]) -> tuple[str
     notes = []
     if label is not None and table.header:
         notes.append(f"labels are those of column {table.header[label]!r}")
+    return (*notes, *left_out_note(reasons))
+
+
+def left_out_note(reasons: Sequence[str]) -> tuple[str, ...]:
+    """How many rows of a list are left out, in a sentence, where any is."""
     count = sum(map(bool, reasons))
-    if count:
-        notes.append(f"left out: {count:,} of {len(reasons):,} rows of the list")
-    return tuple(notes)
+    return (f"left out: {count:,} of {len(reasons):,} rows of the list",) if count else ()
 
 
-def _why_not(line: int, path: str, split: str | None, label: str | None) -> str:
+def why_not_taken(line: int, path: str, split: str | None, label: str | None) -> str:
     """Why a row of the list is left out; empty if it is taken."""
     if not path:
         return f"left out: line {line} of the list names no file"

@@ -27,6 +27,7 @@ from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
 from itpn_ray.data.sources.panoptic import PanopticSource
 from itpn_ray.data.sources.parquet import ParquetSource
+from itpn_ray.data.sources.several_labels.csv_list import CsvLabelLists
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import Entry, children
 from itpn_ray.data.sources.webdataset import WebDataset
@@ -40,12 +41,33 @@ def open_masks(form: str, config: PrepareConfig) -> MaskSource:
     return source(config.source, form, config.classes, config.palette, _splits(config))
 
 
+def open_list(config: PrepareConfig) -> Source:
+    """The reader of a list of images, with a label each or several."""
+    splits = _splits(config)
+    if config.label_separator or config.label_columns:
+        labels = config.label_separator, config.label_columns
+        return CsvLabelLists(config.source, *labels, config.classes, splits)
+    return CsvList(config.source, config.unlabelled, config.classes, splits)
+
+
+def open_parquet(config: PrepareConfig) -> ParquetSource:
+    """The reader of Parquet files."""
+    return ParquetSource(
+        config.source,
+        config.unlabelled,
+        config.classes,
+        _splits(config),
+        config.label_separator,
+        config.label_columns,
+    )
+
+
 SOURCES: dict[str, Callable[[PrepareConfig], Source]] = {
     "folders": lambda c: FolderSource(c.source, c.unlabelled, c.classes, c.labels, _splits(c)),
     "imagenet-tars": lambda c: ImageNetTars(c.source, c.classes, c.labels),
     "webdataset": lambda c: WebDataset(c.source, c.unlabelled, c.classes, _splits(c)),
-    "parquet": lambda c: ParquetSource(c.source, c.unlabelled, c.classes, _splits(c)),
-    "csv": lambda c: CsvList(c.source, c.unlabelled, c.classes, _splits(c)),
+    "parquet": open_parquet,
+    "csv": open_list,
     "coco": lambda c: CocoSource(c.source, _splits(c)),
     "objects365": lambda c: CocoSource(c.source, _splits(c)),
     "yolo": lambda c: YoloSource(c.source, c.classes, _splits(c)),
@@ -102,6 +124,8 @@ _TAKERS = {
         *("yolo", "voc", "labelme", "dota", "turned-xml"),
         *("metadata", "metadata-labels", *MASK_FORMATS[:4]),
     ),
+    "label_separator": ("csv", "parquet"),
+    "label_columns": ("csv", "parquet"),
     "palette": ("masks",),
     "labels": ("folders", "imagenet-tars"),
     # The official tars have fixed names: there is nothing to say.

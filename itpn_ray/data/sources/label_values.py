@@ -28,6 +28,18 @@ def text_label(data: bytes, where: str, hint: str) -> Label | None:
         raise DataError(where, short(data), "is no text, so no label", hint) from error
 
 
+def as_labels(value: object, where: str, hint: str) -> Label | list[Label] | None:
+    """A label as `as_label` reads it, or of a list those of its values that are labels.
+
+    Raises:
+        DataError: see `as_label`.
+    """
+    if not isinstance(value, list | tuple):
+        return as_label(value, where, hint)
+    found = [as_label(one, where, hint) for one in value]
+    return [label for label in found if label is not None]
+
+
 def as_label(value: object, where: str, hint: str) -> Label | None:
     """A label from a value of whatever type; None where there is none (None, NaN, blank text).
 

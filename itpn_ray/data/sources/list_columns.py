@@ -135,7 +135,7 @@ def _by_flags(table: Table, row: Row, columns: Sequence[int]) -> str:
     """The split whose flag is true; without one, train, or val where only train has a flag."""
     splits = [str(_flagged(table.header[column])) for column in columns]
     for column, split in zip(columns, splits, strict=True):
-        flag = _FLAGS.get(row.cells[column].casefold())
+        flag = as_flag(row.cells[column])
         if flag is None:
             raise DataError(
                 f"{table.uri}, line {row.line}",
@@ -147,6 +147,11 @@ def _by_flags(table: Table, row: Row, columns: Sequence[int]) -> str:
             return split
     # is_train = 0 is said of validation images; is_valid = 0 of training images.
     return "val" if splits == ["train"] else "train"
+
+
+def as_flag(cell: str) -> bool | None:
+    """What a cell of truth values says; nothing counts as false. None: it is no truth value."""
+    return _FLAGS.get(cell.casefold())
 
 
 def _by_folders(table: Table, column: int, names: SplitNames) -> tuple[list[str | None], str]:

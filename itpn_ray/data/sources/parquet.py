@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ENODATA
 from itertools import compress, groupby
 from posixpath import relpath
@@ -37,13 +37,20 @@ from itpn_ray.data.sources.parquet_splits import (
     rows_by_split,
     sort_parquet,
 )
+from itpn_ray.data.sources.several_labels.parquet_columns import flagged_labels
+from itpn_ray.data.sources.several_labels.sets import (
+    KIND,
+    label_set_splits,
+    label_sets,
+    without_labels_note,
+)
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames, shown
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
-LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
+LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target", "tags")
 # Images of a row group that are in memory: a row group can hold a gigabyte of them.
 _BATCH = 16
 
@@ -58,12 +65,17 @@ class ParquetSource(Source):
         classes: URI of a list of class names in the order of the labels; empty: from the files'
             metadata, where Hugging Face wrote it.
         splits: names of the splits.
+        separator: what separates several labels in a column of text; empty: nothing. Of a column
+            of lists each row has several labels anyway.
+        columns: that of the labels, else found by its name; or those of the classes, with 0 or 1.
     """
 
     uri: str
     unlabelled: bool = False
     classes: str = ""
     splits: SplitNames = USUAL_NAMES
+    separator: str = ""
+    columns: tuple[str, ...] = ()
 
     def listing(self) -> Listing:
         """See `Source.listing`; files sorted by path, rows in their order."""
@@ -73,8 +85,8 @@ class ParquetSource(Source):
             split_of, left_out = sort_parquet(first, self.splits, files, self.uri)
         skipped += left_out
         parts: dict[str, list[pa.Table]] = {}
-        labels: dict[str, list[Label | None]] = {}
-        names: tuple[str, ...] = ()
+        labels: dict[str, list[Labels]] = {}
+        names: tuple[str, ...] = self.columns if not self.separator else ()
         # Counted over all files: rows of two files must not form one group.
         group = 0
         for name, split in split_of.items():
@@ -85,11 +97,8 @@ class ParquetSource(Source):
                 if not table.num_rows:
                     skipped.append((name, "holds no rows"))
                     continue
-                values: list[Label | None] = [None] * len(table)
-                if not self.unlabelled:
-                    column = find_column(file, LABEL_COLUMNS, path, "--unlabelled takes none")
-                    values = column_labels(file, column, path)
-                    names = _same_names(names, class_names(file, column), path)
+                values, named = self._values(file, path, len(table))
+                names = _same_names(names, named, path)
                 for part, rows in rows_by_split(file, split, self.splits, path).items():
                     parts.setdefault(part, []).append(table.filter(rows))
                     labels.setdefault(part, []).extend(compress(values, rows))
@@ -102,18 +111,52 @@ class ParquetSource(Source):
         if not self.unlabelled and "test" in splits and set(labels["test"]) <= {-1, None}:
             reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
             skipped.append(("test", reason))
-        classes: tuple[str, ...] = ()
-        if not self.unlabelled:
-            given = read_classes(self.classes) if self.classes else names
-            every = self._labelled([label for split in splits for label in labels[split]])
-            classes, splits = label_splits(splits, every, given, self.uri)
-        return Listing(
-            kind="classification" if classes else "unlabelled",
-            classes=classes,
+        listing = Listing(
+            kind="unlabelled",
+            classes=(),
             splits=splits,
             origins={split: _origin(split_of, split) for split in splits},
             skipped=tuple(skipped),
         )
+        if self.unlabelled:
+            return listing
+        return self._with_labels(listing, [one for split in splits for one in labels[split]], names)
+
+    def _with_labels(
+        self, listing: Listing, labels: list[Labels], names: tuple[str, ...]
+    ) -> Listing:
+        """The listing with the labels of all its rows, of which each has one or a list."""
+        given = read_classes(self.classes) if self.classes else names
+        every = self._labelled(labels)
+        several = [label for label in every if isinstance(label, list)]
+        if several:
+            classes, sets = label_sets(several, given, self.uri)
+            splits = label_set_splits(listing.splits, sets)
+            notes = without_labels_note(sets)
+            return replace(listing, kind=KIND, classes=classes, splits=splits, notes=notes)
+        single = [label for label in every if not isinstance(label, list)]
+        classes, splits = label_splits(listing.splits, single, given, self.uri)
+        return replace(listing, kind="classification", classes=classes, splits=splits)
+
+    def _values(
+        self, file: pq.ParquetFile, path: str, rows: int
+    ) -> tuple[list[Labels], tuple[str, ...]]:
+        """The labels of a file's rows, and the names of the classes where its metadata list them.
+
+        Raises:
+            DataError: there is no column of labels, or it holds something else.
+        """
+        if self.unlabelled:
+            return [None] * rows, ()
+        if self.columns and not self.separator:
+            flagged: list[Labels] = [[*row] for row in flagged_labels(file, self.columns, path)]
+            return flagged, ()
+        known = self.columns or LABEL_COLUMNS
+        column = find_column(file, known, path, "--unlabelled takes none")
+        values = column_labels(file, column, path)
+        if self.separator:
+            return [_separated(value, self.separator) for value in values], ()
+        return values, class_names(file, column)
 
     def _files(self) -> tuple[FileSystem, str, list[str], list[tuple[str, str]]]:
         """Filesystem and folder; the Parquet files in it, and (path, reason) of others."""
@@ -132,14 +175,14 @@ class ParquetSource(Source):
             raise DataError("prepare.source", self.uri, "holds no Parquet files", "Check the path")
         return fs, root, files, others
 
-    def _labelled(self, labels: list[Label | None]) -> list[Label]:
+    def _labelled(self, labels: list[Labels]) -> list[Label | list[Label]]:
         known = [label for label in labels if label is not None]
         kinds = {type(label) for label in known}
         cause = ""
         if len(known) < len(labels):
             cause = f"{len(labels) - len(known)} of {len(labels)} images have no label"
         elif len(kinds) > 1:
-            cause = "some of its files have class numbers as labels, others class names"
+            cause = "some of its files have class numbers as labels, others class names or lists"
         if cause:
             hint = "Make them alike, or pass --unlabelled to prepare them without labels"
             raise DataError("prepare.source", self.uri, cause, hint)
@@ -177,6 +220,16 @@ class ParquetSource(Source):
             raise DataError(
                 path, None, f"is not a whole Parquet file: {cause}", "Download it again"
             ) from error
+
+
+Labels = Label | list[Label] | None
+"""Of a row: a label, a list of them, or nothing where it is missing."""
+
+
+def _separated(value: Labels, separator: str) -> list[Label] | None:
+    """The labels in a cell of text."""
+    parts = str(value).split(separator) if value is not None else []
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _origin(split_of: dict[str, str], split: str) -> str:

@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from itpn_ray.data.sources.label_values import Label, as_label, text_label
+from itpn_ray.data.sources.label_values import Label, as_label, as_labels, text_label
 from itpn_ray.errors import DataError
 
 _HINT = "Give class numbers or names, or pass --unlabelled"
@@ -28,7 +28,7 @@ def find_column(file: pq.ParquetFile, known: tuple[str, ...], path: str, hint: s
     raise DataError(
         path,
         ", ".join(names),
-        f"has no column named {', '.join(known[:-1])} or {known[-1]}",
+        f"has no column named {' or '.join(filter(None, (', '.join(known[:-1]), known[-1])))}",
         hint,
     )
 
@@ -52,8 +52,8 @@ def check_images(file: pq.ParquetFile, column: str, path: str) -> None:
         )
 
 
-def column_labels(file: pq.ParquetFile, column: str, path: str) -> list[Label | None]:
-    """The labels of all rows, see `itpn_ray.data.sources.label_values.as_label`.
+def column_labels(file: pq.ParquetFile, column: str, path: str) -> list[Label | list[Label] | None]:
+    """The labels of all rows, see `itpn_ray.data.sources.label_values.as_labels`.
 
     Raises:
         DataError: the column holds something else.
@@ -69,6 +69,8 @@ def column_labels(file: pq.ParquetFile, column: str, path: str) -> list[Label | 
     if _is_binary(kind):
         cells = found.to_pylist()
         return [None if cell is None else text_label(cell, where, _HINT) for cell in cells]
+    if _is_list(kind):
+        return [as_labels(value, where, _HINT) for value in found.to_pylist()]
     known = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
     if not (any(is_kind(kind) for is_kind in known) or _is_text(kind)):
         raise DataError(where, str(kind), "is no type of labels", _HINT)
@@ -76,11 +78,17 @@ def column_labels(file: pq.ParquetFile, column: str, path: str) -> list[Label | 
 
 
 def class_names(file: pq.ParquetFile, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's library wrote into the file's metadata; may be none."""
+    """Class names that Hugging Face's library wrote into the file's metadata; may be none.
+
+    Of a column of lists they are those of the values in the lists.
+    """
     written = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     try:
-        names = json.loads(written)["info"]["features"][column]["names"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        feature = json.loads(written)["info"]["features"][column]
+        # A list of a type is written as [type], or as {"feature": type, "_type": "List"}.
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+        names = feature["names"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ()
     # Two classes of one name could not be told apart in a report.
     usable = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -102,6 +110,11 @@ def _is_binary(kind: pa.DataType) -> bool:
     types = pa.types
     sized = types.is_binary(kind) or types.is_large_binary(kind)
     return sized or types.is_fixed_size_binary(kind) or types.is_binary_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -22,7 +22,7 @@ PATH_COLUMNS = (
 LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "classname", "category", "categories"),
     *("categoryname", "target", "labelname", "classlabel", "cls", "groundtruth", "y"),
-    *("classid", "labelid", "categoryid", "classindex", "predictionstring"),
+    *("classid", "labelid", "categoryid", "classindex", "predictionstring", "tags", "tag"),
 )
 SPLIT_COLUMNS = ("split", "splits", "splitname", "set", "subset", "partition", "usage", "phase")
 

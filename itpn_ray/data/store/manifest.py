@@ -43,8 +43,8 @@ class SplitInfo:
 
     Attributes:
         count: images.
-        class_counts: images (classification), objects (detection) or pixels (segmentation) of each
-            class.
+        class_counts: images (classification, with one label or several), objects (detection) or
+            pixels (segmentation) of each class.
         shards: in the order of the sample ids.
         origin: where its images come from, in words.
     """

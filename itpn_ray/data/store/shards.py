@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from itpn_ray.data.schema import INDEX_SCHEMA, KINDS, shard_schema
+from itpn_ray.data.schema import KINDS, index_schema, shard_schema
 from itpn_ray.data.store.manifest import INDEX, Manifest, ShardInfo, read_manifest
 from itpn_ray.errors import DataError
 from itpn_ray.storage import is_s3, join, open_store
@@ -253,7 +253,7 @@ class ShardedDataset:
 
     @cached_property
     def index(self) -> pa.Table:
-        """Label, width and height of every row, int32, without opening a shard.
+        """Label(s), width and height of every row, int32, without opening a shard.
 
         Raises:
             DataError: the index is missing or damaged.
@@ -264,7 +264,8 @@ class ShardedDataset:
             table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
             # Offsets of a damaged file may lead out of it.
             table.validate(full=True)
-            if not table.schema.equals(INDEX_SCHEMA) or any(c.null_count for c in table.columns):
+            schema = index_schema(self.manifest.kind)
+            if not table.schema.equals(schema) or any(c.null_count for c in table.columns):
                 raise pa.ArrowInvalid(f"its columns are {table.schema.names}")
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise DataError(where, None, f"damaged: {error}", "Prepare the data again") from error
@@ -278,6 +279,28 @@ class ShardedDataset:
     def labels(self) -> NDArray[np.int32]:
         """(len,) int32: the class of every row, -1 where there is none."""
         return self.index.column("label").to_numpy()
+
+    def multi_hot(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(n, classes) uint8: 1 for each class that an image with several labels shows.
+
+        Raises:
+            DataError: the index names a class that there is not.
+        """
+        starts, labels = self._label_lists
+        shown = np.zeros((len(rows), len(self.classes)), dtype=np.uint8)
+        for place, row in zip(shown, rows.tolist(), strict=True):
+            place[labels[starts[row] : starts[row + 1]]] = 1
+        return shown
+
+    @cached_property
+    def _label_lists(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Where each row's labels begin, (len + 1,), and the labels of all rows in a line."""
+        column = self.index.column("labels").combine_chunks()
+        labels = column.flatten().to_numpy()
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            where = join(self.uri, self.split, INDEX)
+            raise DataError(where, None, "damaged: names unknown classes", "Prepare the data again")
+        return np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())]), labels
 
 
 def open_dataset(uri: str, split: str, *, local_path: LocalPath | None = None) -> ShardedDataset:

@@ -92,3 +92,9 @@ class Network(nn.Module):
     @pretrained_cfg.setter
     def pretrained_cfg(self, config: Mapping[str, Any]) -> None:
         self._timms_own = dict(config)
+        # Of a folder timm says what its weights were trained for, else what is usual for the name.
+        if config.get("source") in ("local-dir", "hf-hub"):
+            self._crop_fraction = config.get("crop_pct")
+            names = tuple(config.get("label_names") or ())
+            known = len(names) == getattr(self, "num_classes", 0)  # the head may be another by now
+            self.classes = names if known else ()

@@ -113,11 +113,18 @@ def create_trunk(name: str, *, image_size: int = 224, **changes: Any) -> Trunk:
 
 
 def create_model(
-    name: str, *, num_classes: int = 1000, image_size: int = 224, **changes: Any
+    name: str,
+    *,
+    num_classes: int = 1000,
+    image_size: int = 224,
+    norm_before_pool: bool = False,
+    **changes: Any,
 ) -> Classifier:
     """A classifier by name, (B, 3, H, W) to logits (B, num_classes); see `create_trunk`."""
     trunk = trunk_config(name, image_size=image_size, **changes)
-    config = ClassifierConfig(trunk=trunk, num_classes=num_classes)
+    config = ClassifierConfig(
+        trunk=trunk, num_classes=num_classes, norm_before_pool=norm_before_pool
+    )
     return Classifier(config, build_trunk(trunk))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -27,9 +27,12 @@ class Classifier(Accelerated, Network):
 
     Attributes:
         feature_info: timm's description of the trunk's three maps.
+        several_labels: whether an image may show several classes or none, so that scores are
+            sigmoids of the logits and not their softmax; as the weight file says.
     """
 
     config: ClassifierConfig
+    several_labels: bool = False
 
     def __init__(self, config: ClassifierConfig, trunk: Trunk) -> None:
         super().__init__()
@@ -60,6 +63,11 @@ class Classifier(Accelerated, Network):
     def forward(self, images: Tensor, *, drop_noise: Tensor | None = None) -> Tensor:
         """Map (B, 3, H, W) float to logits (B, num_classes); `drop_noise` as in `Trunk.stages`."""
         return self.forward_head(self.forward_features(images, drop_noise))
+
+    def remember(self, metadata: Mapping[str, str]) -> None:
+        """See `Network.remember`."""
+        super().remember(metadata)
+        self.several_labels = metadata.get("scores") == "sigmoid"
 
     # --- timm's interface ------------------------------------------------------------------------
 

@@ -5,13 +5,14 @@ Nothing else does: `itpn_ray.models` leaves timm alone, whose import takes secon
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.config import SIZES, crop_fraction
 from itpn_ray.models.networks.build import create_model
 from itpn_ray.models.networks.classifier import Classifier
@@ -44,10 +45,15 @@ def _build(
     global_pool: str = "avg",
     **changes: Any,
 ) -> Classifier:
-    """A classifier from timm's arguments; `changes` are fields of `TrunkConfig`, or migration."""
+    """A classifier from timm's arguments; `changes` are fields of `TrunkConfig`, or migration.
+
+    ``acceleration`` may be a mapping, as a folder of the Hugging Face Hub has it in its JSON.
+    """
     for field, value, only in (("in_chans", in_chans, 3), ("global_pool", global_pool, "avg")):
         if value != only:
             raise ConfigError(field, value, f"these networks have {only!r}", "leave it out")
+    if isinstance(changes.get("acceleration"), Mapping):
+        changes["acceleration"] = Acceleration(**changes["acceleration"])
     return create_model(
         name, num_classes=num_classes, image_size=img_size, drop_path=drop_path_rate, **changes
     )

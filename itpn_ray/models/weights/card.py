@@ -24,6 +24,15 @@ def write_card(path: Path, network: Network, program: Program, metadata: Mapping
         program: how it is fed.
         metadata: of the weights.
     """
+    card = path.with_name(f"{path.name}.md")
+    card.write_text(card_of(path, network, program, metadata), encoding="utf-8")
+    return card
+
+
+def card_of(
+    path: Path, network: Network, program: Program, metadata: Mapping[str, str], title: str = ""
+) -> str:
+    """The text of a card in Markdown; see `write_card`. Without a title it is the file's name."""
     trunk = network.config.trunk
     count = sum(parameter.numel() for parameter in network.parameters())
     with path.open("rb") as file:
@@ -42,10 +51,7 @@ def write_card(path: Path, network: Network, program: Program, metadata: Mapping
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     example = "\n".join(example_lines(path, network, program))
-    text = f"# {path.name}\n\n| | |\n|---|---|\n{table}\n\n```python\n{example}\n```\n"
-    card = path.with_name(f"{path.name}.md")
-    card.write_text(text, encoding="utf-8")
-    return card
+    return f"# {title or path.name}\n\n| | |\n|---|---|\n{table}\n\n```python\n{example}\n```\n"
 
 
 def example_lines(path: Path, network: Network, program: Program) -> list[str]:
@@ -54,7 +60,7 @@ def example_lines(path: Path, network: Network, program: Program) -> list[str]:
         return [
             "from itpn_ray.models import load_model",
             "",
-            f'model = load_model("{path.name}")',
+            load_line(path.name),
             *_our_lines(network),
         ]
     onnx = path.suffix == ".onnx"
@@ -75,12 +81,21 @@ def example_lines(path: Path, network: Network, program: Program) -> list[str]:
     ]
 
 
+def load_line(name: str) -> str:
+    """The Python that loads a weight file, or a folder with one."""
+    return f'model = load_model("{name}")'
+
+
 def _our_lines(network: Network) -> list[str]:
     """From the file to an answer, with this package."""
     if isinstance(network, DenseHead):
         lines = ['views, sizes = model.preprocess("photo.jpg")']
         return [*lines, "print({stride: m.shape for stride, m in model.maps(views).items()})"]
     lines = ['image = model.preprocess("photo.jpg")[None]  # (1, 3, S, S)']
+    if isinstance(network, Classifier) and network.several_labels:
+        names = "model.classes" if network.classes else "range(model.num_classes)"
+        scores = "model(image).sigmoid()[0].tolist()"
+        return [*lines, f"print([name for name, score in zip({names}, {scores}) if score > 0.5])"]
     if isinstance(network, Classifier) and network.num_classes:
         label = "int(model(image).argmax())"
         return [*lines, f"print(model.classes[{label}])" if network.classes else f"print({label})"]
@@ -145,6 +160,11 @@ def _one(program: Program) -> str:
 
 def _answer_lines(network: Network, program: Program) -> list[str]:
     names = list(network.classes)
+    if isinstance(network, Classifier) and network.several_labels:
+        named = f"{names!r}" if 0 < len(names) <= MOST_CLASSES else f"range({network.num_classes})"
+        values = "probabilities[0], 0.5" if program.takes_pixels else "logits[0], 0.0"
+        found, limit = values.split(", ")
+        return [f"print([name for name, one in zip({named}, {found}) if one > {limit}])"]
     if program.takes_pixels and 0 < len(names) <= MOST_CLASSES:
         return [f"print({names!r}[labels[0]], float(probabilities[0].max()))"]
     if program.outputs == ("logits",) and not isinstance(network, DenseHead):

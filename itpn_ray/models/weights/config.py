@@ -10,6 +10,7 @@ import tyro
 from itpn_ray.errors import ConfigError
 
 FORMATS = (".safetensors", ".pt2", ".onnx")
+HUGGINGFACE = "huggingface"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class ExportConfig:
     says which it takes."""
     out: str
     """File to write: .safetensors (timm loads it), .pt2 (torch.export) or .onnx."""
+    format: str = ""
+    """``huggingface``: OUT is a folder as the Hugging Face Hub has it, with config.json,
+    model.safetensors and README.md, which timm reads; empty: as the ending of OUT says."""
     image_size: int | None = None
     """Pixels a side; None: as the network was made for, and of a detector's program what holds any
     view of its evaluation."""
@@ -49,16 +53,29 @@ class ExportConfig:
     """Images to run through the network and its export; the largest difference is printed."""
 
     def __post_init__(self) -> None:
-        if not self.out.endswith(FORMATS):
+        if self.format not in ("", HUGGINGFACE):
+            raise ConfigError(
+                "format", self.format, "no such format", f"use {HUGGINGFACE}, or leave it out"
+            )
+        if self.is_folder and self.batch:
+            raise ConfigError(
+                "batch", self.batch, "is of programs, and not of weights", "leave it out"
+            )
+        if not self.is_folder and not self.out.endswith(FORMATS):
             raise ConfigError(
                 "out", self.out, "its ending names no format", f"use one of {', '.join(FORMATS)}"
             )
-        if self.processing and self.out.endswith(".safetensors"):
+        if self.processing and (self.is_folder or self.out.endswith(".safetensors")):
             raise ConfigError(
                 "processing", True, "goes into a program, and not into weights", "use .onnx or .pt2"
             )
         if self.batch < 0:
             raise ConfigError("batch", self.batch, "is negative", "use 0 for any number")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a folder is written and not a file."""
+        return self.format == HUGGINGFACE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Networks for other programs: safetensors, torch.export and ONNX."""
+"""Networks for other programs: safetensors, torch.export, ONNX, the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from torch import Tensor
 from itpn_ray.errors import ConfigError
 from itpn_ray.models.acceleration.config import Accelerated
 from itpn_ray.models.networks.base import Network
+from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.networks.dense_head import DenseHead
 from itpn_ray.models.weights.card import write_card
 from itpn_ray.models.weights.config import ExportConfig
 from itpn_ray.models.weights.files import build_network, load_model, save_model
+from itpn_ray.models.weights.hub_folder import README, check_folder, write_folder
 from itpn_ray.models.weights.programs import (
     Outputs,
     Program,
@@ -28,12 +30,14 @@ from itpn_ray.models.weights.programs import (
     read_inputs,
     resized,
 )
+from itpn_ray.models.weights.raw_files import HUB_WEIGHTS
 from itpn_ray.models.weights.read import Weights, read_weights
 
 OPSET = 18
 ENTRY = "itpn_ray"  # of the input's description in a program's own metadata
 _ONNX_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 Run = Callable[..., Outputs]
+Read = Callable[[Path, ExportConfig], Run]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class ExportReport:
 
     path: Path
     card: Path
-    """What it is, and the Python that uses it, for people; ``PATH.md``."""
+    """What it is, and the Python that uses it, for people; ``PATH.md``, of a folder README.md."""
     size_bytes: int
     """Of the file; it holds the weights."""
     outputs: tuple[str, ...]
@@ -87,19 +91,8 @@ def export(config: ExportConfig) -> ExportReport:
             f"the program takes {config.batch} at a time",
             f"give a multiple of {config.batch}, or export with batch 0",
         )
-    path = Path(config.out)
-    write, read = _FORMATS[path.suffix]
-    if path.suffix == ".onnx":
-        check_onnx_libraries("out", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden until it is whole; its ending stays, which torch.export.save looks at.
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(_Job(network=network, program=program, weights=weights, batch=config.batch), part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    card = write_card(path, network, program, weights.metadata)
+    job = _Job(network=network, program=program, weights=weights, batch=config.batch)
+    path, card, read = _write_folder(job, config) if config.is_folder else _write(job, config)
     difference = scale = None
     if inputs is not None:
         difference, scale = compare(program, read(path, config), inputs, config.batch)
@@ -113,6 +106,31 @@ def export(config: ExportConfig) -> ExportReport:
         difference=difference,
         scale=scale,
     )
+
+
+def _write(job: _Job, config: ExportConfig) -> tuple[Path, Path, Read]:
+    """Write the file, whole or not at all: itself, its card, and how it is read again."""
+    path = Path(config.out)
+    write, read = _FORMATS[path.suffix]
+    if path.suffix == ".onnx":
+        check_onnx_libraries("out", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(job, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path, write_card(path, job.network, job.program, job.weights.metadata), read
+
+
+def _write_folder(job: _Job, config: ExportConfig) -> tuple[Path, Path, Read]:
+    """Write the folder: its weight file, its card, and how it is read again."""
+    folder = Path(config.out).absolute()  # whose name the card has, also where it is "."
+    check_folder(folder, job.network)
+    assert isinstance(job.network, Classifier)
+    write_folder(folder, job.network, job.program, job.weights.metadata)
+    return folder / HUB_WEIGHTS, folder / README, _read_safetensors
 
 
 def check_onnx_libraries(field: str, value: str) -> None:
@@ -235,7 +253,7 @@ def _read_onnx(path: Path, config: ExportConfig) -> Run:
     return run
 
 
-_FORMATS: dict[str, tuple[Callable[[_Job, Path], None], Callable[[Path, ExportConfig], Run]]] = {
+_FORMATS: dict[str, tuple[Callable[[_Job, Path], None], Read]] = {
     ".safetensors": (_write_safetensors, _read_safetensors),
     ".pt2": (_write_torch, _read_torch),
     ".onnx": (_write_onnx, _read_onnx),

@@ -91,9 +91,14 @@ class Processed(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Outputs:
-        """Map (B, S, S, 3) uint8 RGB to probabilities (B, classes) and labels (B,) int64."""
+        """Map (B, S, S, 3) uint8 RGB to probabilities (B, classes) and labels (B,) int64.
+
+        Of classes that do not exclude each other there are probabilities alone.
+        """
         images = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         logits = self.network(images)
+        if self.network.several_labels:
+            return (logits.sigmoid(),)
         return logits.softmax(1), logits.argmax(1)
 
 
@@ -139,7 +144,7 @@ def program_of(
         return Program(
             module=Processed(network).eval(),
             inputs=("pixels",),
-            outputs=("probabilities", "labels"),
+            outputs=("probabilities", "labels")[: 1 if network.several_labels else 2],
             side=network.image_size,
         )
     if isinstance(network, Dino):

@@ -32,8 +32,18 @@ _HEADER = 8  # bytes of a safetensors file that hold the length of the JSON behi
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 
+HUB_WEIGHTS = "model.safetensors"
+"""The weight file in a folder of the Hugging Face Hub."""
+
+
+def in_folder(folder: Path) -> Path | None:
+    """The weight file in a run's folder, or in one of the Hugging Face Hub; None: neither."""
+    places = (folder / EXPORT, folder / HUB_WEIGHTS)
+    return next((place for place in places if place.is_file()), None)
+
+
 def locate(path: str | PathLike[str]) -> Path:
-    """The weight file at `path`, of a run's folder the one that it exported, or of ``zoo:NAME``.
+    """The weight file at `path`: itself, in a run's or the Hub's folder, or of ``zoo:NAME``.
 
     A remote file is copied to this machine first.
 
@@ -46,14 +56,15 @@ def locate(path: str | PathLike[str]) -> Path:
         return _fetched(str(path))
     place = Path(path).expanduser()
     if place.is_dir():
-        place = place / EXPORT
-        if not place.is_file():
+        found = in_folder(place)
+        if found is None:
             raise CheckpointError(
                 str(path),
                 None,
-                f"is a folder without {EXPORT}",
+                f"is a folder without {EXPORT} or {HUB_WEIGHTS}",
                 "Give a weight file, or the folder of a run that has finished",
             )
+        return found
     if not place.is_file():
         raise CheckpointError(str(path), None, "does not exist", "Check the path")
     return place
@@ -61,17 +72,19 @@ def locate(path: str | PathLike[str]) -> Path:
 
 def _fetched(uri: str) -> Path:
     """A copy on this machine of a remote weight file, or of the one that a remote run exported."""
-    named = uri if Path(uri).suffix else join(uri, EXPORT)
-    try:
-        return local_copy(named)
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            uri, None, "does not exist", "Check the address; a run must have finished"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            uri, None, f"cannot be fetched: {error}", "Check the address and your rights"
-        ) from error
+    names = [uri] if Path(uri).suffix else [join(uri, name) for name in (EXPORT, HUB_WEIGHTS)]
+    for name in names:
+        try:
+            return local_copy(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise CheckpointError(
+                uri, None, f"cannot be fetched: {error}", "Check the address and your rights"
+            ) from error
+    raise CheckpointError(
+        uri, None, "does not exist", "Check the address; a run must have finished"
+    )
 
 
 def read_raw(path: str | PathLike[str]) -> tuple[dict[str, str], Any]:

@@ -12,7 +12,33 @@ from itpn_ray.tasks.config import AveragedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification(AveragedConfig):
+class ClassifierTaskConfig(AveragedConfig):
+    """Settings of tasks that fine-tune a classifier on square crops."""
+
+    low_rank: ClassVar[bool] = True
+
+    mixup: float = 0.0
+    """α of the Beta distribution of mixup; 0 turns it off."""
+    cutmix: float = 0.0
+    """α of the Beta distribution of cutmix; 0 turns it off."""
+    random_erasing: float = 0.0
+    """Probability that a rectangle of an image is replaced by noise."""
+    init_head: bool = False
+    """Take the head of the initial weights too, a classifier's, for the classes that it knows by
+    name: from ImageNet-22K to ImageNet-1K. The other classes get a new one."""
+    ema_decay: float = 0.9999
+    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
+    steps; 0 turns them off."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.not_negative("task.mixup", self.mixup)
+        checks.not_negative("task.cutmix", self.cutmix)
+        checks.in_range("task.random_erasing", self.random_erasing, 0.0, 1.0, open_high=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(ClassifierTaskConfig):
     """Fine-tuning for classification (paper, 5.2).
 
     Raises:
@@ -36,21 +62,12 @@ class Classification(AveragedConfig):
     frequent ones; or weights, such as ``cat=2 dog=0.5``, of which unnamed classes have 1."""
     random_erasing: float = 0.25
     """Probability that a rectangle of an image is replaced by noise."""
-    init_head: bool = False
-    """Take the head of the initial weights too, a classifier's, for the classes that it knows by
-    name: from ImageNet-22K to ImageNet-1K. The other classes get a new one."""
-    ema_decay: float = 0.9999
-    """Decay of the averaged weights that are evaluated and exported, warmed up over a run's first
-    steps; 0 turns them off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.not_negative("task.mixup", self.mixup)
-        checks.not_negative("task.cutmix", self.cutmix)
         # For its errors alone; whether the classes exist is known only with the data.
         named_weights(self.class_weights)
-        for field in ("label_smoothing", "random_erasing"):
-            checks.in_range(f"task.{field}", getattr(self, field), 0.0, 1.0, open_high=True)
+        checks.in_range("task.label_smoothing", self.label_smoothing, 0.0, 1.0, open_high=True)
 
     @property
     def balancing(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from itpn_ray.data.loading.crop_loader import EvalLoader
@@ -11,12 +11,28 @@ from itpn_ray.data.transforms.on_device import prefetch
 from itpn_ray.evaluation.speed import Speed, compare_speed
 from itpn_ray.models import Classifier
 from itpn_ray.tasks.base import TaskSetup
-from itpn_ray.tasks.batches import Evaluation
+from itpn_ray.tasks.batches import Batch, Evaluation
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.trained import LOADER, EvaluationPlace, Evaluator, counted
 from itpn_ray.terminal.item_progress import Count
+
+BATCH = 64
+"""Images a forward pass, unless the user says."""
+
+
+def central_crops(network: Classifier, place: EvaluationPlace, count: Count) -> Iterator[Batch]:
+    """Device batches of a split as a classifier sees it; those that have been worked on count."""
+    loader = EvalLoader(
+        place.dataset,
+        LOADER,
+        image_size=network.config.trunk.image_size,
+        crop=network.crop_fraction,
+        batch=place.batch or BATCH,
+        pin=place.pin,
+    )
+    return counted(prefetch(loader, place.device), len(place.dataset), count)
 
 
 class ClassifierEvaluator(Evaluator[Classifier]):
@@ -27,8 +43,6 @@ class ClassifierEvaluator(Evaluator[Classifier]):
     def __init__(self, network: Classifier, classes: Sequence[str], place: EvaluationPlace) -> None:
         self.place = place
         self.size = network.config.trunk.image_size
-        self.batch = place.batch or 64
-        # Training's settings play no part: of the task, only its evaluation is used.
         self.task = ClassificationTask(
             TaskSetup(
                 config=Classification(), model=ModelConfig(image_size=self.size), classes=classes
@@ -38,15 +52,7 @@ class ClassifierEvaluator(Evaluator[Classifier]):
     def evaluate(self, network: Classifier, ratio: float, count: Count) -> Evaluation:
         """See `Evaluator.evaluate`."""
         del ratio
-        loader = EvalLoader(
-            self.place.dataset,
-            LOADER,
-            image_size=self.size,
-            crop=network.crop_fraction,
-            batch=self.batch,
-            pin=self.place.pin,
-        )
-        batches = counted(prefetch(loader, self.place.device), len(self.place.dataset), count)
+        batches = central_crops(network, self.place, count)
         return self.task.evaluate_model(network, batches, self.place.reduce)
 
     def draw(self, folder: Path) -> list[Path]:
@@ -68,4 +74,4 @@ class ClassifierEvaluator(Evaluator[Classifier]):
 
     def speeds(self, networks: Mapping[float, Classifier]) -> dict[float, Speed]:
         """See `Evaluator.speeds`: on random numbers."""
-        return compare_speed(networks, image_size=self.size, batch=self.batch)
+        return compare_speed(networks, image_size=self.size, batch=self.place.batch or BATCH)

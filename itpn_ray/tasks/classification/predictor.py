@@ -38,14 +38,8 @@ class ClassPredictor:
     @torch.no_grad()
     def __call__(self, source_images: Sequence[FolderImage]) -> list[Answer]:
         """An entry an image: ``file_name``, and ``top``, a list of class, label and score."""
-        size = self._model.config.trunk.image_size
-        share = self._model.crop_fraction
-        crops = [centre_crop(shortened(one.pixels), size, share) for one in source_images]
-        images = torch.stack(crops).to(self._place.device)  # (B, 3, S, S)
-        with self._place.autocast():
-            logits = self._model(normalise(images))
-        # Autocast leaves bf16, whose three digits are fewer than are shown.
-        scores, labels = logits.float().softmax(1).cpu().topk(min(TOP, len(self._classes)))
+        logits = logits_of(self._model, source_images, self._place)
+        scores, labels = logits.softmax(1).cpu().topk(min(TOP, len(self._classes)))
         rows = zip(source_images, scores.tolist(), labels.tolist(), strict=True)
         return [self._answer(*row) for row in rows]
 
@@ -60,6 +54,18 @@ class ClassPredictor:
             return Answer(entries=[entry])
         side = self._drawing.side_of(image.pixels)
         return Answer(entries=[entry], drawn=jpeg(draw_classes(image.pixels, found, side)))
+
+
+def logits_of(
+    model: Classifier, source_images: Sequence[FolderImage], place: PredictionPlace
+) -> Tensor:
+    """Logits (B, classes) float32 of the images' central crops."""
+    size, share = model.config.trunk.image_size, model.crop_fraction
+    crops = [centre_crop(shortened(one.pixels), size, share) for one in source_images]
+    images = torch.stack(crops).to(place.device)  # (B, 3, S, S)
+    with place.autocast():
+        logits: Tensor = model(normalise(images))
+    return logits.float()
 
 
 def shortened(image: Tensor) -> Tensor:

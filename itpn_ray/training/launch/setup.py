@@ -96,6 +96,13 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
                 "there are no initial weights that it could be about",
                 "Name them with --model.init, or leave it out",
             )
+    if config.model.lora_rank and not config.model.init:
+        raise ConfigError(
+            "model.lora_rank",
+            config.model.lora_rank,
+            "would update the random weights of a new trunk",
+            "Name trained ones with --model.init",
+        )
     most = config.worker_range[1]
     if most > batch // 2:
         raise ConfigError(

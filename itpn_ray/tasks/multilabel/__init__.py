@@ -1,0 +1,1 @@
+"""Fine-tuning for images with several labels each."""
