@@ -28,7 +28,7 @@ from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import DEVKIT, TRAIN, VAL, ImageNetTars
 from itpn_ray.data.sources.lists import read_classes, read_labels
-from itpn_ray.data.sources.parquet import ParquetSource
+from itpn_ray.data.sources.parquet.source import ParquetSource
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE
 from itpn_ray.data.store.shards import open_dataset
@@ -37,9 +37,9 @@ from itpn_ray.errors import DataError
 from tests.data.made import write_dataset
 from tests.data.made_coco import item, write_coco
 from tests.data.made_files import config, image_bytes, write_folders
+from tests.data.sources.test_source_tables import parquet, write_list
+from tests.data.sources.test_sources import LISTS, devkit, flat_val, official, tar
 from tests.data.store.test_teacher_features import make_job
-from tests.data.test_source_tables import parquet, write_list
-from tests.data.test_sources import LISTS, devkit, flat_val, official, tar
 
 RULES = ImageRules(max_side=None, quality=90, max_pixels=2**20)
 LOADER = LoaderConfig(transport="threads", threads=1, prefetch=4)

@@ -27,7 +27,7 @@ from itpn_ray.data.prepare.config import MASK_FORMATS, PrepareConfig
 from itpn_ray.data.prepare.masks import mask_files, mask_of
 from itpn_ray.data.prepare.reencode import ImageRules, RejectedError, reencode
 from itpn_ray.data.sources.detect import open_masks
-from itpn_ray.data.sources.masks import MaskSource, mask_format
+from itpn_ray.data.sources.masks.source import MaskSource, mask_format
 from itpn_ray.data.store.shards import Shard
 from itpn_ray.errors import DataError
 from itpn_ray.storage import filesystem

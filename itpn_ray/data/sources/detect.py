@@ -22,11 +22,11 @@ from itpn_ray.data.sources.csv_list import CsvList
 from itpn_ray.data.sources.folder_layout import count_images
 from itpn_ray.data.sources.folders import FolderSource
 from itpn_ray.data.sources.imagenet_tars import TRAIN, TRAIN_22K, ImageNetTars
-from itpn_ray.data.sources.masks import MaskSource, mask_format
+from itpn_ray.data.sources.masks.panoptic import PanopticSource
+from itpn_ray.data.sources.masks.source import MaskSource, mask_format
 from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
-from itpn_ray.data.sources.panoptic import PanopticSource
-from itpn_ray.data.sources.parquet import ParquetSource
+from itpn_ray.data.sources.parquet.source import ParquetSource
 from itpn_ray.data.sources.several_labels.csv_list import CsvLabelLists
 from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
 from itpn_ray.data.sources.walk import Entry, children

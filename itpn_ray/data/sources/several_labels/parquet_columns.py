@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow.parquet as pq
 
 from itpn_ray.data.sources.list_columns import as_flag
-from itpn_ray.data.sources.parquet_columns import find_column
+from itpn_ray.data.sources.parquet.columns import find_column
 from itpn_ray.errors import DataError
 
 

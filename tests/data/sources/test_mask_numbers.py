@@ -13,11 +13,11 @@ from PIL import Image
 from itpn_ray.data.doctor.fault_list import FaultList
 from itpn_ray.data.doctor.masks import mask_doctor, mask_source
 from itpn_ray.data.sources.detect import detect
-from itpn_ray.data.sources.mask_classes import read_object_info
+from itpn_ray.data.sources.masks.classes import read_object_info
 from itpn_ray.errors import DataError
 from tests.data.made import make_image
 from tests.data.made_masks import HEIGHT, WIDTH, values
-from tests.data.test_mask_sources import prepared, stored
+from tests.data.sources.test_mask_sources import prepared, stored
 
 NAMES = {64: "ashcan, trash can", 312: "building, edifice", 2420: "sky"}
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 184, "name": "tree-merged"}]

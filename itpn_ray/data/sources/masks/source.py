@@ -23,10 +23,10 @@ import pyarrow as pa
 from pyarrow.fs import FileSystem, FileType
 
 from itpn_ray.data.annotations.class_masks import MaskValues
-from itpn_ray.data.sources import mask_classes
-from itpn_ray.data.sources.ade20k_full import IMAGES, full_values, object_names
 from itpn_ray.data.sources.base import LISTING_SCHEMA, Listing, Rows, Source, why_not
 from itpn_ray.data.sources.lists import read_classes
+from itpn_ray.data.sources.masks import classes as mask_classes
+from itpn_ray.data.sources.masks.ade20k_full import IMAGES, full_values, object_names
 from itpn_ray.data.sources.splits import SPLITS, SplitNames, shown
 from itpn_ray.data.sources.text import read_lines
 from itpn_ray.data.sources.walk import Entry, children, files_below

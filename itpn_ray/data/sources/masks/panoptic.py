@@ -16,7 +16,7 @@ from pyarrow.fs import FileSystem, FileType
 from itpn_ray.data.annotations.class_masks import MaskValues, segment_text
 from itpn_ray.data.sources.annotated.objects import read_arrays
 from itpn_ray.data.sources.base import Listing, Rows
-from itpn_ray.data.sources.masks import SCHEMA, MaskSource
+from itpn_ray.data.sources.masks.source import SCHEMA, MaskSource
 from itpn_ray.data.sources.splits import SPLITS, unclear
 from itpn_ray.data.sources.walk import children
 from itpn_ray.errors import DataError

@@ -27,13 +27,13 @@ from itpn_ray.data.sources.base import (
 from itpn_ray.data.sources.label_values import Label
 from itpn_ray.data.sources.labels import label_splits
 from itpn_ray.data.sources.lists import read_classes
-from itpn_ray.data.sources.parquet_columns import (
+from itpn_ray.data.sources.parquet.columns import (
     check_images,
     class_names,
     column_labels,
     find_column,
 )
-from itpn_ray.data.sources.parquet_splits import (
+from itpn_ray.data.sources.parquet.splits import (
     rows_by_split,
     sort_parquet,
 )

@@ -15,8 +15,8 @@ from itpn_ray.cli import run
 from itpn_ray.data.prepare.driver import prepare
 from itpn_ray.errors import DataError
 from tests.data.made_files import config, image_bytes, prepared
-from tests.data.test_odd_parquet import quarantine
-from tests.data.test_sources import tar
+from tests.data.sources.test_odd_parquet import quarantine
+from tests.data.sources.test_sources import tar
 
 
 def sample(name: str, number: int, label: str | None = "cls") -> dict[str, bytes]:

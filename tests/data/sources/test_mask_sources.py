@@ -16,7 +16,7 @@ from itpn_ray.data.doctor.masks import mask_doctor, mask_source
 from itpn_ray.data.doctor.prepared import doctor
 from itpn_ray.data.prepare.config import PrepareConfig
 from itpn_ray.data.prepare.driver import prepare
-from itpn_ray.data.sources.mask_classes import CITYSCAPES, VOC
+from itpn_ray.data.sources.masks.classes import CITYSCAPES, VOC
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, DataError
 from tests.data.made_masks import HEIGHT, WIDTH, values, write_ade, write_pair
