@@ -118,13 +118,15 @@ def _preflight(config: SweepConfig) -> None:
     first = {one.name: one.values[0] for one in config.dimensions}
     one = trial(config, config.place, "trial", first, init=config.finetune.model.init)
     if config.pretrains:
-        preflight(pretraining(config, first))
         # What is said of initial weights is of those that this pre-training will have made.
         model = dataclasses.replace(
             one.model, freeze_trunk=False, partial_init=False, init_key=None
         )
         one = dataclasses.replace(one, model=model)
+    # Fine-tuning first: it asks more of the data, and nothing is written before that is known.
     preflight(one)
+    if config.pretrains:
+        preflight(pretraining(config, first))
 
 
 def claim_sweep(config: SweepConfig, folder: Path, command: str) -> None:

@@ -20,6 +20,7 @@ from itpn_ray.tasks.classification.task import ClassificationTask
 from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.elastic import check_ratios, fixed_at, mean_cost, ratio_of_step
+from itpn_ray.tasks.multilabel.config import MultiLabel
 from itpn_ray.tasks.registry import BUILT_IN, settings_class
 from itpn_ray.tasks.rotated_detection.config import RotatedDetection
 from itpn_ray.tasks.segmentation.config import Segmentation
@@ -104,6 +105,7 @@ def test_steps_change_trained_and_evaluated_networks_of_every_task_or_it_refuses
     base = elastic(prepared, tmp_path)
     made = {
         Classification.name: base,
+        MultiLabel.name: dataclasses.replace(base, task=MultiLabel(ema_decay=0.9)),
         Detection.name: detect.RECIPES["nano"](),
         Segmentation.name: segment.RECIPES["nano"](),
         RotatedDetection.name: rotated("", tmp_path),
