@@ -19,15 +19,15 @@ class DemoConfig:
     """Folder of all runs."""
     pretrain_epochs: float = 4
     """Epochs for which the embedded network's pre-training is continued."""
-    finetune_epochs: float = 6
+    finetune_epochs: float = 8
     """Epochs of each fine-tuning, from pre-trained and from random weights."""
     seeds: int = 3
     """Fine-tunings from each of the two."""
-    trials: int = 6
+    trials: int = 5
     """Trials of the sweep."""
-    scenes: int = 100
+    scenes: int = 80
     """Drawn images on which the detector is trained."""
-    detect_epochs: float = 4
+    detect_epochs: float = 3
     """Epochs of detection."""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from itpn_ray.tuning.config import SweepConfig
 START = "zoo:nano_clothing10"
 SIDE = 128
 """Pixels."""
-RATIOS = (0.0, 0.3, 0.6)
+RATIOS = (0.0, 0.4, 0.8)
 """Values of r that one network serves."""
 CPUS = 2.0
 """Compute threads of the runs that have the machine to themselves."""

@@ -59,7 +59,7 @@ def test_a_trial_of_the_sweep_serves_every_ratio(tmp_path: Path) -> None:
     assert settings.finetune.model.elastic_migration == recipes.RATIOS
     assert not settings.pretrains
     assert [metric_at("top1", ratio) for ratio in recipes.RATIOS] == [
-        "top1", "top1_r0.3", "top1_r0.6",
+        "top1", "top1_r0.4", "top1_r0.8",
     ]  # fmt: skip
 
 
