@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -345,6 +346,8 @@ def main() -> None:
     options = parser.parse_args()
     if lacking := missing():
         sys.exit(lacking)
+    # Otherwise its machines, and what runs on them, would outlive it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logs = Path(options.logs or tempfile.mkdtemp(prefix="hosts-"))
     logs.mkdir(parents=True, exist_ok=True)
     print(f"logs: {logs}")

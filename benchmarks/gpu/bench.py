@@ -120,7 +120,7 @@ class Bench:
     def tidy(self) -> None:
         """Give memory that nobody holds back to the card."""
         if self.on_card:
-            gc.collect()  # a third of the time of a dry run, which has nothing to give back
+            gc.collect()  # a quarter of the time of a dry run, which has nothing to give back
             torch.cuda.empty_cache()
 
 

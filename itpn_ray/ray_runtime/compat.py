@@ -178,8 +178,8 @@ ALWAYS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 PRIVATE = {
-    # Ray's own 15 leaves its workers 3 % of a core that anything else wants too: a training in a
-    # private Ray is what its user waits for, and competes like one without Ray.
+    # At Ray's own 15 Linux weighs a worker as a thirtieth of anything else that wants the core: a
+    # training in a private Ray is what its user waits for, and competes like one without Ray.
     "RAY_worker_niceness": "0",
 }
 UNSEEN = {
