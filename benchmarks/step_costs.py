@@ -42,7 +42,8 @@ def optimizers(name: str, device: torch.device) -> dict[str, Case]:
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)
     groups = task.layer_ids(network), task.no_weight_decay(network)
-    adamw = partial(torch.optim.AdamW, network.parameters())
+    # A list: two optimisers take them, and a generator is empty after the first.
+    adamw = partial(torch.optim.AdamW, list(network.parameters()))
     made: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "AdamW, fused (as trained)": lambda: make_optimizer(network, *groups, OptimConfig()),
         "AdamW, foreach": partial(adamw, foreach=True),

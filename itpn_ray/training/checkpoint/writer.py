@@ -131,7 +131,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: this save could not be made, or the previous one in the background.
         """
-        # One copy of the state in memory at a time; what went wrong in the last save is raised here.
+        # One copy of the state at a time; what went wrong in the last save is raised here.
         self.wait()
         started = time.perf_counter()
         parts = {}
