@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels test-hosts coverage lint docs format bench bench-gpu lock lock-lowest clean
+.PHONY: help demo test test-kernels test-benchmarks test-hosts coverage lint docs format bench bench-gpu lock lock-lowest clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,7 +24,7 @@ demo: $(VENV)/.ready ## images -> prepare -> pretrain -> finetune -> tune -> det
 	$(BIN)/itpn-ray demo
 
 test: $(VENV)/.ready ## the test suite
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-hosts: $(VENV)/.ready ## the tests on several machines, where namespaces can be made: ten minutes
 	$(BIN)/python -m pytest -n 0 -m hosts tests/hosts
@@ -33,9 +33,13 @@ test-hosts: $(VENV)/.ready ## the tests on several machines, where namespaces ca
 test-kernels: $(VENV)/.ready ## the tests that depend on rounding, with other kernels
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "rounding and not slow" tests/models tests/tasks tests/training
 
+# The benchmarks are no part of what is installed, and their dry runs compile networks for minutes.
+test-benchmarks: $(VENV)/.ready ## the benchmarks themselves, at toy sizes: three minutes
+	$(BIN)/python -m pytest -n auto --dist worksteal -m benchmarks tests/benchmarks
+
 # Lines that only Ray's workers run are not counted: coverage does not follow processes that Ray starts.
 coverage: $(VENV)/.ready ## the test suite, and which lines it runs
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --cov=itpn_ray --cov=jobs --cov-report=term:skip-covered --cov-report=xml
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov=itpn_ray --cov=jobs --cov-report=term:skip-covered --cov-report=xml
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(BIN)/ruff check .

@@ -6,10 +6,12 @@ Heavy modules are imported by the fixtures that need them, so that a light test 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 # Before anything imports NumPy or torch: two cores are shared by every process of a test.
@@ -33,6 +35,11 @@ settings.load_profile("project")
 
 if TYPE_CHECKING:
     from itpn_ray.commands.chaos.faults import FlakyServer
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, to fill the waits of tests under Ray, up to what memory is there for."""
+    return min(4, (os.cpu_count() or 1) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,8 +94,15 @@ def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def flaky_s3(
     s3_uri: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., FlakyServer]]:
-    """Put a server with the given faults in front of the S3 server, from then on."""
+    """Put a server with the given faults in front of the S3 server, from then on.
+
+    Clients wait a tenth as long before they ask again.
+    """
     from itpn_ray.commands.chaos.faults import FlakyServer
+    from itpn_ray.storage import s3
+
+    drawn = random.Random(0)
+    monkeypatch.setattr(s3, "random", SimpleNamespace(random=lambda: drawn.random() / 10))
 
     with ExitStack() as stack:
 

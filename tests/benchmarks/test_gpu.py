@@ -27,6 +27,7 @@ run_part(sys.argv[1], Path(sys.argv[2]), dry=True)
 """
 
 
+@pytest.mark.benchmarks
 @pytest.mark.parametrize("part", MINUTES)
 def test_every_case_of_a_part_runs_without_the_packages_of_a_cluster(
     part: str, tmp_path: Path

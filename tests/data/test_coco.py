@@ -331,9 +331,9 @@ def peak(boxes):
             seen += sum(len(found) for found in piece.column("object_ids").to_pylist())
         assert seen == boxes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(-peak(70_000) + peak(280_000))
+print(-peak(35_000) + peak(140_000))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
-    assert int(done.stdout) < 40_000  # kB; the boxes as Python values would take 150 MB more
+    assert int(done.stdout) < 20_000  # kB; the boxes as Python values would take 75 MB more

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from itpn_ray.errors import DataError
 from itpn_ray.evaluation.rank_zero import on_rank_zero
+from tests.processes import run_together
 
 
 def refuse(parts: list[int]) -> None:
@@ -33,7 +33,7 @@ def take_part(rank: int, folder: str) -> None:
 
 
 def test_two_workers_have_one_result(tmp_path: Path) -> None:
-    mp.start_processes(take_part, (str(tmp_path),), 2, start_method="spawn")
+    run_together(take_part, (str(tmp_path),), 2)
     told = "['0a', '1ab', '1']"
     assert (tmp_path / "0.txt").read_text() == f"{told} [0] Give others"
     assert (tmp_path / "1.txt").read_text() == f"{told} [] Give others"

@@ -26,8 +26,16 @@ RAY = Path(ray.__file__).parent
 BROKEN = DataError("shard-7.arrow", None, "is broken", "Make it anew")
 
 
+@pytest.fixture(autouse=True)
+def found_anew() -> Iterator[None]:
+    """No name that a test found while it was replaced is found by the next."""
+    compat.find.cache_clear()
+    yield
+    compat.find.cache_clear()
+
+
 @pytest.fixture
-def take_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def take_away(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes Ray a version that does not have some of the names."""
 
     def take(*names: str) -> None:
@@ -36,9 +44,7 @@ def take_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             monkeypatch.setitem(compat.NAMES, name, gone)
         compat.find.cache_clear()
 
-    compat.find.cache_clear()
-    yield take
-    compat.find.cache_clear()
+    return take
 
 
 def make_trainer(

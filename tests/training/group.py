@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import torch.multiprocessing as mp
 from torch import nn
 
 from itpn_ray.experiment import ExperimentConfig
@@ -22,6 +22,7 @@ from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.process import work
+from tests.processes import run_together
 from tests.s3 import free_port
 
 Prepare = Callable[[int], None]
@@ -42,8 +43,7 @@ def train_each_in_group(
     """As `train_in_group`, for several runs one after another in the same processes."""
     for config in configs:
         FileJournal(run_folder(config))
-    arguments = (world, free_port(), configs, before)
-    mp.start_processes(_process, arguments, world, start_method="spawn")
+    run_together(_process, (world, free_port(), configs, before), world)
 
 
 def _process(
@@ -113,6 +113,8 @@ def hang(step: int, sick: int, rank: int) -> None:
 
     def hanging(task: PixelPretrainingTask, batch: Batch, epoch: int) -> Batch:
         if next(calls) == step:
+            # Whoever waits for its end would otherwise give it half a minute to save.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(3600)
         return prepare(task, batch, epoch)
 

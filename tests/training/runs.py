@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.tracking.config import TrackingConfig
 from itpn_ray.training import loop
 from itpn_ray.training.checkpoint.state_files import state_digest
+from itpn_ray.training.checkpoint.writer import CheckpointStore
 from itpn_ray.training.claim import run_folder
+from itpn_ray.training.launch import process
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import open_checkpoints, work
 
@@ -75,25 +76,35 @@ class Stop(Exception):
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Let the loop die once ``step`` optimiser steps are done."""
+    """Let the loop die once ``step`` optimiser steps are done and the save under way has ended.
+
+    The thread of a process that was killed ends with it; here it would go on beside the next run,
+    and take that run's unfinished checkpoint for a leftover.
+    """
     done = 0
-    agree = loop._agree
+    agree, opened = loop._agree, process.open_checkpoints
+    stores: list[CheckpointStore] = []
+
+    def opening(config: ExperimentConfig) -> CheckpointStore:
+        stores.append(opened(config))
+        return stores[-1]
 
     def dying(*arguments: object) -> object:
         nonlocal done
         if done == step:
+            for store in stores:
+                store.wait()
             raise Stop
         done += 1
         return agree(*arguments)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(process, "open_checkpoints", opening)
     monkeypatch.setattr(loop, "_agree", dying)
 
 
 def train_and_stop(config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Die once ``step`` steps are done, and let the save come to its end that is under way then."""
+    """Train, and die once ``step`` steps are done."""
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stop):
             train_alone(config)
-    while not open_checkpoints(config).steps():
-        time.sleep(0.05)

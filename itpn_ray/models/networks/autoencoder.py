@@ -172,13 +172,6 @@ def patch_pixels(images: Tensor) -> Tensor:
     return x.reshape(batch, rows * columns, 3 * PATCH**2)
 
 
-def unpatch_pixels(patches: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The inverse of `patch_pixels`: (B, L, 768) on a grid to (B, 3, H, W)."""
-    # (B, R, C, P, P, 3) -> (B, 3, R, P, C, P)
-    x = patches.reshape(-1, *grid, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
-    return x.reshape(-1, 3, grid[0] * PATCH, grid[1] * PATCH)
-
-
 def normalise_patches(patches: Tensor) -> Tensor:
     """Patches (B, L, 768) with mean 0 and variance 1 each (paper 5.1, as MAE does)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)

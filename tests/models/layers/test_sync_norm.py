@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from itpn_ray.models.layers.sync_norm import SyncBatchNorm
+from tests.processes import run_together
 
 ROWS = (5, 1, 0)  # of each worker
 
@@ -49,7 +49,7 @@ def take_part(rank: int, folder: str) -> None:
 
 
 def test_workers_together_normalise_as_one_with_the_whole_batch(tmp_path):
-    mp.start_processes(take_part, (str(tmp_path),), len(ROWS), start_method="spawn")
+    run_together(take_part, (str(tmp_path),), len(ROWS))
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(ROWS))]
     expected = step(fill(nn.BatchNorm2d(4)), batch())
     for name in ("y", "x"):

@@ -9,10 +9,10 @@ from itpn_ray.models.networks.autoencoder import (
     masked_pixel_loss,
     normalise_patches,
     patch_pixels,
-    unpatch_pixels,
     visible_patches,
 )
 from tests.models.learning import train_until
+from tests.models.networks.patches import unpatch_pixels
 
 
 def random_mask(batch: int, tokens: int, visible: int) -> torch.Tensor:

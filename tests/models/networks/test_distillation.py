@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from itpn_ray.models import create_distiller
-from itpn_ray.models.networks.autoencoder import patch_pixels, unpatch_pixels
+from itpn_ray.models.networks.autoencoder import patch_pixels
+from tests.models.networks.patches import unpatch_pixels
 
 
 def make(name="nano", **changes):

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
@@ -19,6 +18,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch.nn.parallel import DistributedDataParallel
 
 from itpn_ray.training.launch.context import TrainContext
+from tests.processes import run_together
 from tests.s3 import free_port
 
 WORLD, LAYERS, WIDTH = 2, 8, 1024
@@ -79,7 +79,7 @@ def _train(rank: int, port: int, folder: Path) -> None:
 
 
 def test_gradients_are_sent_between_the_parts_of_a_compiled_backward_pass(tmp_path: Path) -> None:
-    mp.start_processes(_train, (free_port(), tmp_path), WORLD, start_method="spawn")
+    run_together(_train, (free_port(), tmp_path), WORLD)
     events = json.loads((tmp_path / "events.json").read_text())
     assert events.count("forward") == events.count("backward") > 1
     last_part = len(events) - 1 - events[::-1].index("backward")
