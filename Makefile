@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels test-benchmarks test-hosts coverage lint docs format bench bench-gpu lock lock-lowest clean
+.PHONY: help demo test test-long test-kernels test-hosts coverage lint docs format bench bench-gpu lock lock-lowest clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,8 +23,12 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: $(VENV)/.ready ## images -> prepare -> pretrain -> finetune -> tune -> detect -> submit -> report
 	$(BIN)/itpn-ray demo
 
-test: $(VENV)/.ready ## the test suite
+test: $(VENV)/.ready ## the tests that need one process: under ten minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+LONG = (workers or programs or benchmarks) and not slow
+test-long: $(VENV)/.ready ## those under Ray, of several workers, of exported and compiled networks, of benchmarks
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "$(LONG)"
 
 test-hosts: $(VENV)/.ready ## the tests on several machines, where namespaces can be made: ten minutes
 	$(BIN)/python -m pytest -n 0 -m hosts tests/hosts
@@ -33,13 +37,9 @@ test-hosts: $(VENV)/.ready ## the tests on several machines, where namespaces ca
 test-kernels: $(VENV)/.ready ## the tests that depend on rounding, with other kernels
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "rounding and not slow" tests/models tests/tasks tests/training
 
-# The benchmarks are no part of what is installed, and their dry runs compile networks for minutes.
-test-benchmarks: $(VENV)/.ready ## the benchmarks themselves, at toy sizes: three minutes
-	$(BIN)/python -m pytest -n auto --dist worksteal -m benchmarks tests/benchmarks
-
 # Lines that only Ray's workers run are not counted: coverage does not follow processes that Ray starts.
 coverage: $(VENV)/.ready ## the test suite, and which lines it runs
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov=itpn_ray --cov=jobs --cov-report=term:skip-covered --cov-report=xml
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --cov=itpn_ray --cov=jobs --cov-report=term:skip-covered --cov-report=xml
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(BIN)/ruff check .

@@ -42,9 +42,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, (os.cpu_count() or 1) + 1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests under Ray first: they are the longest, and those processes that end early help out."""
-    items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+    """Mark tests under Ray, and begin with them: they are the longest, so that others help out."""
+    for item in items:
+        if {"ray_cluster", "head"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.workers)
+    items.sort(key=lambda item: item.get_closest_marker("workers") is None)
 
 
 @pytest.fixture

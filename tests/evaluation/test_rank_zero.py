@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from itpn_ray.errors import DataError
 from itpn_ray.evaluation.rank_zero import on_rank_zero
-from tests.processes import run_together
+from tests.training.processes import run_together
 
 
 def refuse(parts: list[int]) -> None:
@@ -32,6 +32,7 @@ def take_part(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.workers
 def test_two_workers_have_one_result(tmp_path: Path) -> None:
     run_together(take_part, (str(tmp_path),), 2)
     told = "['0a', '1ab', '1']"

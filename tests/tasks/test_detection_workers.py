@@ -14,6 +14,7 @@ from tests.training.group import train_in_group
 from tests.training.runs import losses, train_alone
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("sharded", [False, True])
 def test_two_workers_take_the_steps_of_one(scenes: str, tmp_path: Path, sharded: bool) -> None:
     """With shares of two and four images, joint normalisation and joint normalisers."""

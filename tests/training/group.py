@@ -22,8 +22,8 @@ from itpn_ray.training.claim import run_folder
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.preemption import PreemptionNotice
 from itpn_ray.training.launch.process import work
-from tests.processes import run_together
 from tests.s3 import free_port
+from tests.training.processes import run_together
 
 Prepare = Callable[[int], None]
 

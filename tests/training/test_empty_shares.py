@@ -65,6 +65,7 @@ def evaluated(config: ExperimentConfig) -> tuple[dict[str, Any], list[str]]:
     return record, drawn
 
 
+@pytest.mark.workers
 def test_a_worker_without_a_held_out_image_waits_for_nothing(tmp_path: Path) -> None:
     write_dataset(tmp_path / "images", {"train": [4], "val": [HELD_OUT]})
     write_scenes(tmp_path, train=4, val=HELD_OUT)

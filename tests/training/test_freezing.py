@@ -88,6 +88,7 @@ def test_a_stopped_run_ends_bit_equal(
     assert final_digest(stopped) == final_digest(whole)
 
 
+@pytest.mark.workers
 def test_two_sharded_workers_train_as_one(prepared: str, weights: Path, tmp_path: Path) -> None:
     whole = frozen(classification(prepared, tmp_path / "one"), weights)
     expected = losses(train_alone(whole))

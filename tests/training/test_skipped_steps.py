@@ -101,6 +101,7 @@ def test_alone(
     expect_a_step_without_traces(config)
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("sharded", [False, True])
 def test_two_workers_with_joint_batch_norms(scenes: str, tmp_path: Path, sharded: bool) -> None:
     """One worker's image goes wrong in the second of two micro-batches."""

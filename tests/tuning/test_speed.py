@@ -43,6 +43,7 @@ def test_detectors_are_timed_too(scenes: str) -> None:
     assert found.keys() == {key_of(small)}
 
 
+@pytest.mark.programs
 def test_compiled_networks_are_timed(
     prepared: str, scenes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +73,7 @@ def test_compiled_networks_are_timed(
         assert len(graphs) == 2  # batches and single images
 
 
+@pytest.mark.programs
 def test_an_onnx_graph_is_timed_where_the_whole_network_is_one(prepared: str, scenes: str) -> None:
     space = ("model.migration choice 0.3", "model.image_size choice 32")
     sweep = dataclasses.replace(tune.nano(), data=prepared, space=space, target="onnx")

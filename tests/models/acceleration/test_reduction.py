@@ -290,6 +290,7 @@ def test_drop_path_drops_images_not_windows() -> None:
     assert not torch.equal(found[0], tokens[0])
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("kind", THINNING)
 def test_compiles_whole_and_once(kind: str) -> None:
     torch.compiler.reset()

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from itpn_ray.models.layers.sync_norm import SyncBatchNorm
-from tests.processes import run_together
+from tests.training.processes import run_together
 
 ROWS = (5, 1, 0)  # of each worker
 
@@ -48,6 +48,7 @@ def take_part(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.workers
 def test_workers_together_normalise_as_one_with_the_whole_batch(tmp_path):
     run_together(take_part, (str(tmp_path),), len(ROWS))
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(ROWS))]

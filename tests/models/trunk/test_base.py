@@ -184,6 +184,7 @@ def compiles_once(model, *arguments, **options):
     assert counter.frame_count == 1
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("name", "relative", "checkpointing"),
     [("nano", False, False), ("nano", True, True), ("itpn_base", True, False)],

@@ -76,6 +76,7 @@ def test_safetensors_at_another_size_and_ratio(files, tmp_path):
     assert report.size_bytes == out.stat().st_size
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(("ending", "kind"), [("pt2", "dense"), ("onnx", "classifier")])
 def test_programs_for_any_batch_with_migration(files, tmp_path, ending, kind):
     out = tmp_path / f"model.{ending}"
@@ -88,6 +89,7 @@ def test_programs_for_any_batch_with_migration(files, tmp_path, ending, kind):
     assert sorted(os.listdir(tmp_path)) == [out.name, f"{out.name}.md"]
 
 
+@pytest.mark.programs
 def test_onnx_for_a_fixed_batch(files, tmp_path):
     out = tmp_path / "model.onnx"
     report = export(
@@ -100,6 +102,7 @@ def test_onnx_for_a_fixed_batch(files, tmp_path):
     assert "crop_fraction" in session.get_modelmeta().custom_metadata_map[ENTRY]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "kind", ["autoencoder", pytest.param("distiller", marks=pytest.mark.slow), "rcnn"]
 )
@@ -120,6 +123,7 @@ def test_of_some_networks_trunk_and_pyramid_are_a_program(files, tmp_path, kind)
     torch.testing.assert_close(found[0][:, :, 0, 0], pyramid[:, 0, 0, 0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("batch", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_dino_is_a_program_as_a_whole(files, tmp_path, batch):
     out = tmp_path / "model.pt2"
@@ -135,6 +139,7 @@ def test_dino_is_a_program_as_a_whole(files, tmp_path, batch):
     torch.testing.assert_close(boxes[scores >= 0], found.boxes, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("kind", ["mask_dino", pytest.param("eomt", marks=pytest.mark.slow)])
 def test_segmenters_of_queries_are_programs(files, tmp_path, kind):
     out = tmp_path / "model.pt2"

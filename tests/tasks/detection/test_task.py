@@ -390,6 +390,7 @@ def test_data_without_objects_are_refused(tmp_path: Path) -> None:
         preflight(detection(data, tmp_path, "dino"))
 
 
+@pytest.mark.programs
 def test_views_padded_to_one_size_compile_the_trunk_once(
     scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_stopped_run_ends_bit_equal(
     assert len(table) == len(open_dataset(turned, "val").classes)
 
 
+@pytest.mark.workers
 def test_two_workers_take_the_steps_of_one(turned: str, tmp_path: Path) -> None:
     alone = rotated(turned, tmp_path / "one")
     records = train_alone(alone)

@@ -70,6 +70,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert final_digest(cut) == final_digest(whole)
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("head", ["upernet", pytest.param("mask_dino", marks=pytest.mark.slow)])
 def test_two_workers_take_the_steps_of_one(head: str, masked: str, tmp_path: Path) -> None:
     alone = segmentation(masked, tmp_path / "one", head)

@@ -18,8 +18,8 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch.nn.parallel import DistributedDataParallel
 
 from itpn_ray.training.launch.context import TrainContext
-from tests.processes import run_together
 from tests.s3 import free_port
+from tests.training.processes import run_together
 
 WORLD, LAYERS, WIDTH = 2, 8, 1024
 """Together more than the 25 MiB that DDP sends at a time."""
@@ -78,6 +78,7 @@ def _train(rank: int, port: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.workers
 def test_gradients_are_sent_between_the_parts_of_a_compiled_backward_pass(tmp_path: Path) -> None:
     run_together(_train, (free_port(), tmp_path), WORLD)
     events = json.loads((tmp_path / "events.json").read_text())

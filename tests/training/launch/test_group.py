@@ -17,6 +17,7 @@ from tests.training.group import hang, poison, train_in_group
 from tests.training.runs import losses, tiny, train_alone
 
 
+@pytest.mark.workers
 def test_numbers_gone_bad_on_one_worker_update_none(
     prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,6 +37,7 @@ def test_numbers_gone_bad_on_one_worker_update_none(
     assert found == pytest.approx(expected, rel=1e-5)  # two workers take the steps of one
 
 
+@pytest.mark.workers
 def test_a_hung_worker_is_found_in_the_time_given(prepared: str, tmp_path: Path) -> None:
     config = dataclasses.replace(tiny(prepared, tmp_path), eval_every=-1, hang_timeout_s=20.0)
     with pytest.raises(ProcessRaisedException, match=r"[Tt]imed out"):

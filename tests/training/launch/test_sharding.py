@@ -31,6 +31,7 @@ def alone(config: ExperimentConfig, out: Path) -> list[dict[str, Any]]:
     return train_alone(dataclasses.replace(config, out=str(out), workers="0"))
 
 
+@pytest.mark.workers
 def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None:
     plain = sharded(classification(prepared, tmp_path / "two"))
     # r = 0 while the network is sharded, and above it in the steps.
@@ -53,6 +54,7 @@ def test_two_sharded_workers_train_as_one(prepared: str, tmp_path: Path) -> None
             assert [r[name] for r in found if name in r] == pytest.approx(theirs, **tolerance)
 
 
+@pytest.mark.workers
 def test_a_sharded_run_stops_and_goes_on_alone(prepared: str, tmp_path: Path) -> None:
     config = sharded(tiny(prepared, tmp_path / "parts"))
     train_in_group(config, 2, functools.partial(leave_after_half, 5))
@@ -76,6 +78,7 @@ def compute_in_bf16(rank: int) -> None:
     Attention.project = checked  # type: ignore[method-assign]
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("make", [classification, tiny])
 def test_sharded_weights_are_gathered_in_bf16_and_kept_in_float32(
     make: Any, prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
