@@ -6,12 +6,10 @@ Ray inherits them from this process, and Ray Train hands its own on to its contr
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -21,6 +19,7 @@ from itpn_ray.errors import ConfigError, RunError, told_by
 from itpn_ray.interrupt import keep_sigterm
 from itpn_ray.ray_runtime import compat
 from itpn_ray.ray_runtime.config import RayConfig
+from itpn_ray.storage.scratch import private_folder
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "1",
@@ -75,7 +74,7 @@ def redirect_ray_errors(*, verbose: bool) -> Iterator[None]:
 
 def ray_log() -> Path:
     """The file of this user's that takes Ray's messages where there is no run's folder."""
-    return Path(tempfile.gettempdir()) / f"itpn_ray_ray_{getpass.getuser()}.log"
+    return private_folder("itpn_ray_logs") / "ray.log"
 
 
 @contextmanager

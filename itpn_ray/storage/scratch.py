@@ -19,13 +19,21 @@ def private_folder(name: str) -> Path:
     Raises:
         ConfigError: something of that name belongs to somebody else, or is no folder.
     """
-    path = Path(tempfile.gettempdir()) / f"{name}_{getpass.getuser()}"
+    path = Path(tempfile.gettempdir()) / f"{name}_{_user()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
         _check_own(path)
     return path
+
+
+def _user() -> str:
+    # A container may run under a number that no account belongs to: KeyError up to Python 3.12.
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _check_own(path: Path) -> None:

@@ -38,3 +38,11 @@ def test_what_is_no_folder_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -
     folder.symlink_to(moved)
     with pytest.raises(ConfigError, match="is no folder of this user's"):
         private_folder("itpn_ray_test")
+
+
+def test_a_user_without_an_account_has_one_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(scratch.getpass, "getuser", unknown)
+    assert private_folder("itpn_ray_test").name == f"itpn_ray_test_{os.getuid()}"
