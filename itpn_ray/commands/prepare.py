@@ -29,6 +29,7 @@ def prepare_data(config: PrepareConfig, console: Console) -> None:
         ConfigError: places that cannot be used.
         DataError: images that cannot be used.
     """
+    from itpn_ray.data.doctor.balance import untaught
     from itpn_ray.data.prepare.driver import prepare
     from itpn_ray.ray_runtime.start import redirect_ray_errors
     from itpn_ray.terminal.item_progress import progress_bar
@@ -41,6 +42,8 @@ def prepare_data(config: PrepareConfig, console: Console) -> None:
             f"{split}: {info.count:,} images of {len(manifest.classes)} classes in "
             f"{len(info.shards)} shards"
         )
+    if classes := untaught(manifest):
+        console.warn(classes)
     if manifest.quarantined:
         console.warn(
             f"files or objects left out: {manifest.quarantined:,}, "

@@ -39,6 +39,9 @@ def hold_out(source: Source, listing: Listing, share: float, seed: int) -> Listi
         raise DataError("prepare.source", path, cause, "Give at least one other for validation too")
     splits = {**listing.splits, "train": train.filter(~held), "val": train.filter(held)}
     what = "of each class of" if listing.kind == "classification" else "of the images of"
+    # One image a class leaves no class in proportion, see `_draw`.
+    if listing.kind == "classification" and len(np.unique(labels[first])) == len(np.unique(first)):
+        what = "of the images, one a class, of"
     origin = f"{share:.3g} {what} {listing.origins['train']}, held out by seed {seed}"
     annotations = dict(listing.annotations)
     if "train" in annotations:

@@ -23,7 +23,7 @@ def use_gpu(field: str, asked: bool | None) -> bool:
     """
     there = torch.cuda.is_available()
     if asked and not there:
-        raise ConfigError(field, True, "there is no GPU here", "Leave it out")
+        raise ConfigError(field, True, "there is no GPU here", f"Give --no-{field} to use the CPU")
     return there if asked is None else asked
 
 

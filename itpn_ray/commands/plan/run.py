@@ -256,7 +256,10 @@ def measure(
     """
     if config.gpus and not torch.cuda.is_available():
         raise ConfigError(
-            "gpus", True, "there is no GPU here", "Plan on a machine as the run would use"
+            "gpus",
+            True,
+            "there is no GPU here",
+            "Plan on a machine as the run would use, or for the CPU with --no-gpus",
         )
     gpu = use_gpu("gpus", config.gpus)
     worker = TrainContext.alone(gpu=gpu, threads=int(config.cpus_per_worker))
@@ -270,6 +273,7 @@ def measure(
         train, _ = open_splits(config)
         trial = _trial(config, size, steps + 1, len(train), out)
         folder = Path(out) / trial.run
+        done(0, steps + 1)  # the first step of a large network takes minutes
         work(trial, worker, _StepCounter(folder, done, steps + 1), lambda metrics: None)
         # Without the first step, which warms up.
         records = list(read_lines(folder / METRICS))[1:]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from itpn_ray.data.store.manifest import Manifest
+
 
 def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
     """The rarest and the commonest class, the median, and classes that do not occur."""
@@ -21,4 +23,24 @@ def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
         f"a class has {counts[low]} ({classes[low]}) to {counts[high]} ({classes[high]}), "
         f"median {int(np.median(counts))}{uneven}; the largest is {share:.1%}"
         + (f"; {empty} classes have none" if empty else "")
+    )
+
+
+def untaught(manifest: Manifest) -> str:
+    """Classes that other splits show and the training split does not, in words; empty: none."""
+    splits = dict(manifest.splits)
+    train = splits.pop("train", None)
+    if train is None or not manifest.classes:
+        return ""
+    names = [
+        name
+        for label, name in enumerate(manifest.classes)
+        if not train.class_counts[label]
+        and any(split.class_counts[label] for split in splits.values())
+    ]
+    if not names:
+        return ""
+    return (
+        f"{len(names):,} of {len(manifest.classes):,} classes are in other splits "
+        f"and not in train, such as {names[0]}"
     )

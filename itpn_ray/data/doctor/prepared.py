@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from itpn_ray.data.doctor import fault_kinds as kinds
-from itpn_ray.data.doctor.balance import balance
+from itpn_ray.data.doctor.balance import balance, untaught
 from itpn_ray.data.doctor.fault_list import Count, Fault, FaultList
 from itpn_ray.data.doctor.images import check_shard
 from itpn_ray.data.doctor.masks import check_masks_of
@@ -108,6 +108,8 @@ class Health:
                 yield f"  {pixels}{balance(classes, split.class_counts)}"
             for shard, reason in split.broken:
                 yield f"  BROKEN {name}/{shard}: {reason}"
+        if missing := untaught(self.manifest):
+            yield missing
         yield f"quarantine: {sum(self.quarantine.values())}"
         for reason, count in Counter(self.quarantine).most_common(_SHOWN):
             yield f"  {count} x {reason}"

@@ -27,7 +27,6 @@ from itpn_ray.data.prepare.merge import without_objects, write_results
 from itpn_ray.data.prepare.plan import ShardPlan, plan_shards
 from itpn_ray.data.prepare.reencode import ImageRules
 from itpn_ray.data.prepare.shard_job import (
-    WORK,
     Made,
     ShardJob,
     ShardPlace,
@@ -41,7 +40,7 @@ from itpn_ray.data.sources.base import Listing, Say, silent
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words, is_leftover
 from itpn_ray.data.sources.walk import children
-from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, Manifest, read_manifest
+from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, WORK, Manifest, read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.machines import require_seen, shared_folder

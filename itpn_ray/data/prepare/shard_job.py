@@ -38,11 +38,10 @@ from itpn_ray.data.prepare.reencode import (
 from itpn_ray.data.schema import shard_schema
 from itpn_ray.data.sources.annotated.ids import object_entry
 from itpn_ray.data.sources.base import Source
-from itpn_ray.data.store.manifest import ShardInfo
+from itpn_ray.data.store.manifest import WORK, ShardInfo
 from itpn_ray.data.store.shards import ShardWriter
 from itpn_ray.storage import ObjectStore, open_store
 
-WORK = "_work"
 # One image in so many gives the channel statistics.
 STATISTICS_EVERY = 32
 

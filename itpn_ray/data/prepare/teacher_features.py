@@ -17,8 +17,8 @@ from torch import Tensor
 
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.crop_loader import ViewLoader
-from itpn_ray.data.prepare.shard_job import WORK, remove_work, scratch_file
-from itpn_ray.data.store.manifest import MANIFEST, ShardInfo
+from itpn_ray.data.prepare.shard_job import remove_work, scratch_file
+from itpn_ray.data.store.manifest import MANIFEST, WORK, ShardInfo
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
 from itpn_ray.data.store.teacher_features import (
     FeatureManifest,

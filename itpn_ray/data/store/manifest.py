@@ -14,7 +14,10 @@ from itpn_ray.data.schema import KINDS, SCHEMA_VERSION
 from itpn_ray.data.typed_json import build, read_json
 from itpn_ray.errors import DataError
 from itpn_ray.storage import join, open_store
+from itpn_ray.storage.base import ObjectStore
 
+WORK = "_work"
+"""Folder of what a preparation needs while it runs."""
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 INDEX = "index.arrow"
@@ -95,20 +98,32 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
+def _how_to_prepare(store: ObjectStore, uri: str) -> str:
+    """What to do about a place without a manifest: it may be the images themselves."""
+    place = store.local_path(MANIFEST)
+    # A preparation that was interrupted has left its work there.
+    begun = place is None or (place.parent / WORK).is_dir()
+    if place is not None and not begun and place.parent.is_dir() and any(place.parent.iterdir()):
+        name = uri.rstrip("/").rpartition("/")[2]
+        return f"If these are the images: `itpn-ray prepare --source {uri} --out data/{name}`"
+    return f"Prepare it: `itpn-ray prepare --source IMAGES --out {uri}`"
+
+
 def read_manifest(uri: str) -> Manifest:
     """Read and check the manifest of the prepared data set at ``uri``.
 
     Raises:
         DataError: there is none, it is of another version, or it contradicts itself.
     """
+    store = open_store(uri)
     try:
-        text = open_store(uri).read_bytes(MANIFEST)
+        text = store.read_bytes(MANIFEST)
     except FileNotFoundError as error:
         raise DataError(
             "data",
             uri,
             f"there is no {MANIFEST}, so this is not a finished prepared data set",
-            f"Prepare it: `itpn-ray prepare --source IMAGES --out {uri}`",
+            _how_to_prepare(store, uri),
         ) from error
     except OSError as error:
         raise DataError(

@@ -12,6 +12,7 @@ from itpn_ray.data.doctor.fault_list import FaultList
 from itpn_ray.data.doctor.prepared import Health
 from itpn_ray.data.doctor.prepared import doctor as examine
 from itpn_ray.data.prepare.driver import prepare
+from itpn_ray.data.store.manifest import WORK
 from itpn_ray.errors import DataError
 from tests.data.made_files import config, image_bytes, write_folders
 
@@ -113,5 +114,21 @@ def test_images_without_labels(tmp_path: Path) -> None:
 
 def test_raw_images_are_not_prepared_ones(tmp_path: Path) -> None:
     (tmp_path / "0.jpg").write_bytes(image_bytes(0))
-    with pytest.raises(DataError, match="not a finished prepared data set"):
+    with pytest.raises(DataError, match=f"`itpn-ray prepare --source {tmp_path} --out data/"):
         doctor(str(tmp_path))
+    (tmp_path / WORK).mkdir()  # a preparation that was interrupted
+    with pytest.raises(DataError, match=f"Prepare it: .* --out {tmp_path}`"):
+        doctor(str(tmp_path))
+
+
+def test_classes_that_nothing_was_learned_of_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folders(tmp_path / "raw", {f"class_{n}": 1 for n in range(12)})
+    words = ["--source", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    assert run(["prepare", *words, "--num-workers", "0"]) == 0
+    told = "1 of 12 classes are in other splits and not in train, such as class_"
+    said = capsys.readouterr()
+    assert told in said.out + said.err
+    assert "0.1 of the images, one a class, of the whole folder" in said.out
+    assert told in "\n".join(doctor(str(tmp_path / "out")).lines())

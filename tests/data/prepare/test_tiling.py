@@ -11,9 +11,8 @@ from PIL import Image
 
 from itpn_ray.data.annotations.tiles import TileReader
 from itpn_ray.data.prepare.config import PrepareConfig
-from itpn_ray.data.prepare.shard_job import WORK
 from itpn_ray.data.prepare.tiling import tile_places
-from itpn_ray.data.store.manifest import MANIFEST, read_manifest
+from itpn_ray.data.store.manifest import MANIFEST, WORK, read_manifest
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError
 from tests.data.made import make_image
