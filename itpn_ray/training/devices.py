@@ -11,6 +11,12 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.ray_runtime.config import RayConfig
 
 
+_ON_CPU = {
+    "gpu": "Give --no-gpu to use the CPU",
+    "gpus": "Give --no-gpus to use the CPU",
+}
+
+
 def use_gpu(field: str, asked: bool | None) -> bool:
     """Whether this machine's work runs on a GPU.
 
@@ -23,7 +29,7 @@ def use_gpu(field: str, asked: bool | None) -> bool:
     """
     there = torch.cuda.is_available()
     if asked and not there:
-        raise ConfigError(field, True, "there is no GPU here", f"Give --no-{field} to use the CPU")
+        raise ConfigError(field, True, "there is no GPU here", _ON_CPU[field])
     return there if asked is None else asked
 
 
