@@ -291,6 +291,27 @@ def test_command_line(
     assert "Did you mean 'fast_itpn_base'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["pretrain", "finetune", "detect", "segment"])
+def test_every_training_verb_may_be_named(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["plan", verb, "--help"])
+    assert f"usage: itpn-ray plan {verb} RECIPE" in capsys.readouterr().out
+    assert cli.run(["plan", verb, "nano"]) == 2  # without data
+    told = capsys.readouterr()
+    assert "names no prepared data" in told.err
+    assert "is planned" not in told.out
+
+
+def test_a_name_of_two_verbs_tells_which_was_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["plan", "--help"])
+    usage = "usage: itpn-ray plan [pretrain|finetune|detect|segment] RECIPE"
+    assert usage in capsys.readouterr().out
+    assert cli.run(["plan", "nano"]) == 2  # without data
+    told = "nano of pretrain is planned; for the other, write plan finetune nano"
+    assert told in capsys.readouterr().out
+
+
 def test_every_recipe_can_be_counted(train: ShardedDataset) -> None:
     for recipe in (pretrain.nano, pretrain.nano_clip, finetune.nano):
         size = count(dataclasses.replace(recipe(), data=train.uri), train)
