@@ -41,6 +41,11 @@ def prepare_data(config: PrepareConfig, console: Console) -> None:
             f"{split}: {info.count:,} images of {len(manifest.classes)} classes in "
             f"{len(info.shards)} shards"
         )
+    if "train" not in manifest.splits:
+        console.warn(
+            f"there is nothing to train on, only {', '.join(manifest.splits)}: if the source has "
+            "training images, prepare it with --splits train=NAME, what it calls them"
+        )
     if manifest.quarantined:
         console.warn(
             f"files or objects left out: {manifest.quarantined:,}, "

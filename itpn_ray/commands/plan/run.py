@@ -32,7 +32,7 @@ from itpn_ray.training.averaging import describe_average
 from itpn_ray.training.devices import use_gpu
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
-from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
+from itpn_ray.training.launch.setup import check_settings, make_task, open_splits
 from itpn_ray.training.loop import micro_batches
 from itpn_ray.training.schedule import total_steps
 
@@ -101,17 +101,18 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         What was counted, and what was timed: None where nothing could be, which is said too.
 
     Raises:
-        ConfigError: no data, or no such machine.
+        ConfigError: no data, no such machine, or settings that could not train on the data.
         DataError: data that cannot be used.
     """
     experiment = config.experiment
     prices = prices_of(experiment.cost)
     train, val = open_splits(experiment)
+    check_settings(experiment, train, val)
     size = count(experiment, train)
     problems = [*find_problems(experiment, size), *find_advice(experiment, train)]
     timing = None
     try:
-        check_fit(experiment, train, val)
+        make_task(experiment, train.classes).check(train, val)
         if config.measured_steps:
             with progress_bar(console, "timing steps") as done:
                 timing = measure(experiment, size, config.measured_steps, done)

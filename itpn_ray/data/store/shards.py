@@ -327,6 +327,24 @@ def open_dataset(uri: str, split: str, *, local_path: LocalPath | None = None) -
     return dataset
 
 
+def open_train_and_val(uri: str) -> tuple[ShardedDataset, ShardedDataset]:
+    """The two splits that every training needs.
+
+    Raises:
+        DataError: there is no such data set, it lacks one of the two, or see `open_dataset`.
+    """
+    splits = read_manifest(uri).splits
+    for split, name in (("train", "training"), ("val", "validation")):
+        if split not in splits:
+            raise DataError(
+                "data",
+                uri,
+                f"there is no {name} split, only {', '.join(splits)}",
+                f"Prepare it with --splits {split}=NAME, what the source calls its {name} images",
+            )
+    return open_dataset(uri, "train"), open_dataset(uri, "val")
+
+
 def _check_files(dataset: ShardedDataset) -> None:
     store = open_store(dataset.uri)
     for shard in dataset.shards:
