@@ -1,4 +1,4 @@
-"""What a classifier or detector says of a folder of images: the driver of `itpn-ray predict`."""
+"""What a classifier or detector says of images: the driver of `itpn-ray predict`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from itpn_ray.training.launch.context import TrainContext
 
 
 def predict(config: PredictConfig, *, console: Console) -> None:
-    """Write what a network says of each image of a folder.
+    """Write what a network says of an image, or of each one of a folder.
 
     ``results.json`` holds, of a detector, the entries of a COCO results file, whose images
     ``images.json`` numbers; of a classifier the five likeliest classes of each image, or of several
