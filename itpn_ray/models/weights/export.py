@@ -89,7 +89,7 @@ def export(config: ExportConfig) -> ExportReport:
             "verify",
             f"{len(inputs[0])} images",
             f"the program takes {config.batch} at a time",
-            f"give a multiple of {config.batch}, or export with batch 0",
+            f"Give a multiple of {config.batch}, or export with batch 0",
         )
     job = _Job(network=network, program=program, weights=weights, batch=config.batch)
     path, card, read = _write_folder(job, config) if config.is_folder else _write(job, config)
@@ -145,7 +145,7 @@ def check_onnx_libraries(field: str, value: str) -> None:
             field,
             value,
             f"ONNX needs {', '.join(missing)}",
-            'install them with pip install "itpn-ray[export]"',
+            'Install them with pip install "itpn-ray[export]"',
         )
 
 
@@ -179,7 +179,7 @@ def _network(config: ExportConfig, weights: Weights) -> Network:
                 "migration",
                 config.migration,
                 f"is for networks that have been fine-tuned, not for this {network.config.kind}",
-                "leave it out",
+                "Leave it out",
             )
         network.set_migration(config.migration)
     return network
