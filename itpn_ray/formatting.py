@@ -115,7 +115,7 @@ def show_names(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def number_of(count: float, one: str, many: str = "") -> str:
     """How many there are of a thing: ``1 shard``, ``3,068 images``.
 
     Args:
@@ -123,7 +123,8 @@ def counted(count: int, one: str, many: str = "") -> str:
         one: what one of them is called.
         many: what several are called; empty: with an s behind.
     """
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+    shown = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{shown} {one if count == 1 else many or f'{one}s'}"
 
 
 def show_value(name: str, value: object) -> str:

@@ -17,8 +17,8 @@ T = TypeVar("T")
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 _WORDS = {
     bool: "True or False",
-    int: "an int",
-    float: "a float",
+    int: "a whole number",
+    float: "a number",
     str: "text",
     dict: "a dict",
     list: "a list",

@@ -1,6 +1,6 @@
 import pytest
 
-from itpn_ray.formatting import counted, show_names, wilson, with_certainty
+from itpn_ray.formatting import number_of, show_names, wilson, with_certainty
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_row_says_how_sure_its_figures_are() -> None:
     ],
 )
 def test_one_thing_is_told_in_the_singular(count: int, names: tuple[str, str], told: str) -> None:
-    assert counted(count, *names) == told
+    assert number_of(count, *names) == told
 
 
 def test_names_that_are_left_out_are_counted() -> None:

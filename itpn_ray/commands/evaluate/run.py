@@ -13,7 +13,14 @@ from torch import nn
 from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError
-from itpn_ray.formatting import counted, label, show_interval, show_metric, show_names, show_spread
+from itpn_ray.formatting import (
+    label,
+    number_of,
+    show_interval,
+    show_metric,
+    show_names,
+    show_spread,
+)
 from itpn_ray.runs.folder import LOG, renew, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.mirror import kept, run_place
@@ -82,7 +89,7 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
 
 def _difference(data: Sequence[str], network: Sequence[str]) -> str:
     """What is different between the classes of the data and those of a network, in words."""
-    told = f"it has {counted(len(data), 'class', 'classes')}, the network {len(network):,}"
+    told = f"it has {number_of(len(data), 'class', 'classes')}, the network {len(network):,}"
     there, known = set(data), set(network)
     lists = {
         "missing": [name for name in network if name not in there],

@@ -36,7 +36,7 @@ from itpn_ray.data.sources.lists import find_labels, read_classes, read_labels
 from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import children, files_below
 from itpn_ray.errors import DataError
-from itpn_ray.formatting import show_names
+from itpn_ray.formatting import number_of, show_names
 from itpn_ray.storage import filesystem, join
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".rar", ".7z")
@@ -173,7 +173,7 @@ class _Reading:
             self._notes.append(f"the labels of {split} are those of {found[0]}")
             return with_labels(table, label_numbers(found[1], classes, found[0], paths)[1])
         if split == "test":
-            reason = f"left out: its {table.num_rows} images have no labels"
+            reason = f"left out: {number_of(table.num_rows, 'image')} without labels"
             self._skipped.append((split, reason))
             # Without a row the split falls out.
             return table.slice(0, 0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.acceleration.stage3 import departures, run_blocks
 from itpn_ray.models.config import PATCH
@@ -74,7 +75,9 @@ def attention_map(trunk: Trunk, images: Tensor, query: tuple[int, int], block: i
             "query", query, f"the image has {grid[0]} x {grid[1]} patches", "Count from 0"
         )
     if not -depth <= block < depth:
-        raise ConfigError("block", block, f"stage 3 has {depth} blocks", "Count from 0")
+        raise ConfigError(
+            "block", block, f"stage 3 has {number_of(depth, 'block')}", "Count from 0"
+        )
     _, _, x = trunk.early(images, None, None)
     x = x + trunk.positions(grid)
     index = trunk.pair_index(grid, None)

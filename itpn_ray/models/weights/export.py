@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.acceleration.config import Accelerated
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
@@ -87,7 +88,7 @@ def export(config: ExportConfig) -> ExportReport:
     if inputs is not None and config.batch and len(inputs[0]) % config.batch:
         raise ConfigError(
             "verify",
-            f"{len(inputs[0])} images",
+            number_of(len(inputs[0]), "image"),
             f"the program takes {config.batch} at a time",
             f"Give a multiple of {config.batch}, or export with batch 0",
         )

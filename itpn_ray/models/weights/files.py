@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from itpn_ray.errors import CheckpointError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.config import ClassifierConfig, PyramidConfig
 from itpn_ray.models.layers.position import resize_relative_table, resize_table, table_side
 from itpn_ray.models.networks.base import Network
@@ -54,7 +55,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         parts = [*self.remarks]
-        parts.append(f"loaded {len(self.loaded)} tensors ({self.fraction:.1%})")
+        parts.append(f"loaded {number_of(len(self.loaded), 'tensor')} ({self.fraction:.1%})")
         for name in ("resized", "missing", "mismatched", "unexpected"):
             names = getattr(self, name)
             if names:

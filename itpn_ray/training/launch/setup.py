@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itpn_ray.data.store.shards import ShardedDataset, open_train_and_val
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import number_of
 from itpn_ray.tasks.base import AnyTask, TaskSetup, WorkerShare
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.training.launch.context import TrainContext
@@ -91,7 +92,7 @@ def check_settings(config: ExperimentConfig, train: ShardedDataset, val: Sharded
         raise ConfigError(
             "optim.global_batch",
             batch,
-            f"an epoch of {len(train)} images would have 0 steps",
+            f"an epoch of {number_of(len(train), 'image')} would have 0 steps",
             # Whole pairs, as global batches are.
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
         )
@@ -122,7 +123,7 @@ def check_settings(config: ExperimentConfig, train: ShardedDataset, val: Sharded
         raise ConfigError(
             "workers",
             config.workers,
-            f"a global batch of {batch} has pairs for {batch // 2} workers",
+            f"a global batch of {batch} has pairs for {number_of(batch // 2, 'worker')}",
             "Use fewer workers or a larger --optim.global-batch",
         )
     steps = total_steps(config.optim, len(train) // batch)
@@ -130,6 +131,6 @@ def check_settings(config: ExperimentConfig, train: ShardedDataset, val: Sharded
         raise ConfigError(
             "optim.warmup_steps",
             config.optim.warmup_steps,
-            f"the run has {steps} steps",
+            f"the run has {number_of(steps, 'step')}",
             "Warm up for fewer with --optim.warmup-steps",
         )

@@ -203,7 +203,7 @@ def test_the_verb(
     assert run(["predict", sorter, str(folder), "--out", str(tmp_path / "out"), *alone]) == 0
     told = capsys.readouterr().out
     assert f"5 images: {tmp_path}/out/results.json" in told
-    assert "2 files cannot be read as images" in told
+    assert "cannot be read as images: 2 files, see " in told
 
 
 def test_one_image_may_be_named(sorter: str, folder: Path, tmp_path: Path) -> None:

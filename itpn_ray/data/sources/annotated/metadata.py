@@ -34,7 +34,7 @@ from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.text import decode
 from itpn_ray.data.sources.walk import Entry
 from itpn_ray.errors import DataError
-from itpn_ray.formatting import show_names
+from itpn_ray.formatting import number_of, show_names
 from itpn_ray.storage import filesystem
 
 NAME = "metadata.jsonl"
@@ -201,7 +201,8 @@ def objects_of(entry: Mapping[str, Any]) -> Iterator[dict[str, Any] | FaultError
         if not isinstance(boxes, list) or not isinstance(categories, list):
             yield FaultError(kinds.ENTRY, "has no lists of boxes and categories")
         elif len(boxes) != len(categories):
-            reason = f"has {len(boxes)} boxes and {len(categories)} categories"
+            boxes_told = number_of(len(boxes), "box", "boxes")
+            reason = f"has {boxes_told} and {number_of(len(categories), 'category', 'categories')}"
             yield FaultError(kinds.ENTRY, reason)
         else:
             for box, category in zip(boxes, categories, strict=True):

@@ -47,7 +47,7 @@ from itpn_ray.data.sources.several_labels.sets import (
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
-from itpn_ray.formatting import counted, show_names
+from itpn_ray.formatting import number_of, show_names
 from itpn_ray.storage import filesystem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
@@ -110,7 +110,7 @@ class ParquetSource(Source):
         # Hugging Face publishes test splits with the label -1 throughout. Where only some rows have
         # none, it is refused below as it is in other splits.
         if not self.unlabelled and "test" in splits and set(labels["test"]) <= {-1, None}:
-            reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
+            reason = f"left out: {number_of(splits.pop('test').num_rows, 'image')} without labels"
             skipped.append(("test", reason))
         listing = Listing(
             kind="unlabelled",
@@ -252,7 +252,7 @@ def _same_names(before: tuple[str, ...], now: tuple[str, ...], path: str) -> tup
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{counted(len(names), 'class', 'classes')} ({show_names(names)})"
+    return f"{number_of(len(names), 'class', 'classes')} ({show_names(names)})"
 
 
 def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Table, int]:
