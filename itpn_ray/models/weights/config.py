@@ -50,7 +50,8 @@ class ExportConfig:
     """Put what is around a classifier into the program (.pt2, .onnx): it takes uint8 RGB crops
     (B, S, S, 3) and gives probabilities and labels."""
     verify: tuple[str, ...] = ()
-    """Images to run through the network and its export; the largest difference is printed."""
+    """Images to run through the network and its export; how much their outputs differ is printed.
+    Without any, nothing is compared."""
 
     def __post_init__(self) -> None:
         if self.format not in ("", HUGGINGFACE):
