@@ -184,11 +184,11 @@ def evaluate(weights: PathLike, data: PathLike, *, quiet: bool = False, **settin
 
 
 def predict(weights: PathLike, folder: PathLike, *, quiet: bool = False, **settings: Any) -> Path:
-    """What a network says of each image of a folder.
+    """What a network says of an image, or of each one of a folder.
 
     Args:
         weights: a run, its folder, or a weight file.
-        folder: images, in folders or not.
+        folder: with images, in folders or not; or one image.
         quiet: show warnings and summaries alone.
         settings: fields of `itpn_ray.commands.predict.config.PredictConfig`.
 

@@ -14,6 +14,7 @@ from itpn_ray import checks, renamed
 from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import Augmentation, AugmentConfig, LoaderConfig
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.zoo import is_zoo
 from itpn_ray.ray_runtime.config import PlacementConfig, RayConfig
 from itpn_ray.tasks.config import ModelConfig, TaskConfig
@@ -118,7 +119,7 @@ class OptimConfig:
             raise ConfigError(
                 "optim.warmup_epochs",
                 self.warmup_epochs,
-                f"is longer than the run of {self.epochs:g} epochs",
+                f"is longer than the run of {number_of(self.epochs, 'epoch')}",
                 "Shorten the warm-up with --optim.warmup-epochs",
             )
         if self.warmup_steps and self.warmup_epochs:

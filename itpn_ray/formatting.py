@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itpn_ray.metrics import find
@@ -107,6 +107,24 @@ def show_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def show_names(names: Sequence[str], most: int = 8) -> str:
+    """Names in a sentence, and how many more there are: ``cat, dog and 3 more``."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def number_of(count: float, one: str, many: str = "") -> str:
+    """How many there are of a thing: ``1 shard``, ``3,068 images``.
+
+    Args:
+        count: how many.
+        one: what one of them is called.
+        many: what several are called; empty: with an s behind.
+    """
+    shown = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{shown} {one if count == 1 else many or f'{one}s'}"
 
 
 def show_value(name: str, value: object) -> str:

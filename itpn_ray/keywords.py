@@ -17,8 +17,8 @@ T = TypeVar("T")
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 _WORDS = {
     bool: "True or False",
-    int: "an int",
-    float: "a float",
+    int: "a whole number",
+    float: "a number",
     str: "text",
     dict: "a dict",
     list: "a list",
@@ -106,7 +106,7 @@ def _value(field: str, value: Any, hint: Any) -> Any:
             return value
         if dataclasses.is_dataclass(kind) and isinstance(value, typing.cast(type, kind)):
             return value
-    raise ConfigError(field, value, f"is {_named(type(value))}", f"Give {_listed(hints)}")
+    raise ConfigError(field, value, f"is {_named(type(value))}", f"Give {in_words(hints)}")
 
 
 def _plain(value: Any) -> Any:
@@ -120,7 +120,8 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if union else (hint,)
 
 
-def _listed(hints: tuple[Any, ...]) -> str:
+def in_words(hints: tuple[Any, ...]) -> str:
+    """The types that a field may have, for people."""
     return " or ".join(_named(hint) for hint in hints)
 
 

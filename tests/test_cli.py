@@ -209,6 +209,18 @@ def test_nothing_to_prepare(what: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "data").exists()
 
 
+def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.data.made_files import write_folders
+
+    write_folders(tmp_path / "images", {f"val/{name}": 2 for name in "ab"})
+    data = str(tmp_path / "data")
+    command = ["prepare", "--source", str(tmp_path / "images"), "--out", data]
+    assert run([*command, "--num-workers", "0"]) == 0
+    assert "there is nothing to train on, only val" in capsys.readouterr().out
+    line = refused(capsys, *train(data, tmp_path / "out"))
+    assert f"data = '{data}': there is no training split, only val. Prepare it with" in line
+
+
 def test_submit_without_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert "names no verb" in refused(capsys, "submit", "--address", "http://127.0.0.1:1")
 

@@ -1,6 +1,36 @@
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from itpn_ray.errors import ConfigError, told_by
+import itpn_ray
+from itpn_ray import errors
+from itpn_ray.errors import ConfigError, ItpnError, told_by
+
+PACKAGE = Path(itpn_ray.__file__).parent
+KINDS = {
+    name
+    for name, one in vars(errors).items()
+    if isinstance(one, type) and issubclass(one, ItpnError)
+}
+
+
+def hints(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and first words of each hint that is written in a source file's errors."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and len(node.args) == 4:
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            hint = node.args[3]
+            first = hint.values[0] if isinstance(hint, ast.JoinedStr) else hint
+            if name in KINDS and isinstance(first, ast.Constant):
+                yield node.lineno, str(first.value)
+
+
+def test_hints_are_sentences() -> None:
+    found = [(p.name, *one) for p in sorted(PACKAGE.rglob("*.py")) for one in hints(p)]
+    assert len(found) > 100
+    assert [(name, line, hint) for name, line, hint in found if hint[:1].islower()] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from itpn_ray.formatting import wilson, with_certainty
+from itpn_ray.formatting import number_of, show_names, wilson, with_certainty
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,22 @@ def test_a_row_says_how_sure_its_figures_are() -> None:
         ("spread", "388 to 409, n = 7"),
     ]
     assert with_certainty({"top1": 0.8, "error": "died"}) == {"top1": 0.8, "error": "died"}
+
+
+@pytest.mark.parametrize(
+    ("count", "names", "told"),
+    [
+        (0, ("shard", ""), "0 shards"),
+        (1, ("shard", ""), "1 shard"),
+        (3068, ("image", ""), "3,068 images"),
+        (1, ("class", "classes"), "1 class"),
+        (2, ("class", "classes"), "2 classes"),
+    ],
+)
+def test_one_thing_is_told_in_the_singular(count: int, names: tuple[str, str], told: str) -> None:
+    assert number_of(count, *names) == told
+
+
+def test_names_that_are_left_out_are_counted() -> None:
+    assert show_names(["cat", "dog"], 2) == "cat, dog"
+    assert show_names(list("abcde"), 2) == "a, b and 3 more"

@@ -29,7 +29,7 @@ def test_every_command_of_the_path_runs(tmp_path: Path, monkeypatch: pytest.Monk
     for folder, count in (("photographs/cat", 24), ("photographs/dog", 24), ("new_photographs", 2)):
         (tmp_path / folder).mkdir(parents=True)
         for number in range(count):
-            make_image(number, 80, 72).save(tmp_path / folder / f"{folder[-3:]}{number}.jpg")
+            make_image(number, 80, 72).save(tmp_path / folder / f"{number + 1}.jpg")
     monkeypatch.chdir(tmp_path)
     for program, *words in commands():
         assert program == "itpn-ray"

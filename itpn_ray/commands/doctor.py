@@ -1,4 +1,4 @@
-"""`itpn-ray doctor`: look annotations or prepared data over: faults, balance, duplicates."""
+"""`itpn-ray doctor`: check annotations or prepared data: faults, balance, duplicates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from itpn_ray.data.doctor.masks import MaskHealth
     from itpn_ray.data.doctor.prepared import Health
 
-HELP = "look annotations or prepared data over: faults, balance, duplicates"
+HELP = "check annotations or prepared data: faults, balance, duplicates"
 
 
 def run(words: list[str], verbose: bool) -> int:
@@ -36,7 +36,7 @@ def run(words: list[str], verbose: bool) -> int:
 
 
 def _examiner(config: DoctorConfig) -> Callable[..., Health | MaskHealth | SourceHealth]:
-    """What looks over the raw images with masks or objects, or the prepared data, at a place."""
+    """What checks the raw images with masks or objects, or the prepared data, at a place."""
     from itpn_ray.data.doctor.annotations import annotated, source_doctor
     from itpn_ray.data.doctor.masks import mask_doctor, mask_source
     from itpn_ray.data.doctor.prepared import doctor

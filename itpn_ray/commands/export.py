@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from itpn_ray import arguments
 from itpn_ray.commands.shared import console_for, of_run
+from itpn_ray.formatting import number_of
 
 if TYPE_CHECKING:
     from itpn_ray.models.weights.config import ExportConfig
@@ -40,6 +41,9 @@ def export_shown(config: ExportConfig, console: Console) -> ExportReport:
     if report.note:
         console.say(f"this is {report.note}")
     if report.difference is not None:
-        worst = f"{report.difference:.2e} of values up to {report.scale:.3g}"
-        console.say(f"largest difference {worst}")
+        images = number_of(len(config.verify), "image")
+        console.say(
+            f"outputs compared with the network's on {images}: they differ by "
+            f"{report.difference:.2e} at most, in values up to {report.scale:.3g}"
+        )
     return report

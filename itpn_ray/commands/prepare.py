@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from itpn_ray import arguments
 from itpn_ray.commands.shared import console_for
+from itpn_ray.formatting import number_of
 
 if TYPE_CHECKING:
     from itpn_ray.data.prepare.config import PrepareConfig
@@ -37,10 +38,14 @@ def prepare_data(config: PrepareConfig, console: Console) -> None:
     verbose = console.verbosity == "verbose"
     with redirect_ray_errors(verbose=verbose), progress_bar(console, "preparing images") as count:
         manifest = prepare(config, lambda now: count(now.images, now.total_images), say=console.say)
+    classes = number_of(len(manifest.classes), "class", "classes")
     for split, info in manifest.splits.items():
-        console.say(
-            f"{split}: {info.count:,} images of {len(manifest.classes)} classes in "
-            f"{len(info.shards)} shards"
+        images, shards = number_of(info.count, "image"), number_of(len(info.shards), "shard")
+        console.say(f"{split}: {images} of {classes} in {shards}")
+    if "train" not in manifest.splits:
+        console.warn(
+            f"there is nothing to train on, only {', '.join(manifest.splits)}: if the source has "
+            "training images, prepare it with --splits train=NAME, what it calls them"
         )
     if classes := untaught(manifest):
         console.warn(classes)

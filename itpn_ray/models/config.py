@@ -41,14 +41,14 @@ def check_image_size(size: int) -> None:
             "image_size",
             size,
             f"an image is cut into {PATCH}x{PATCH} patches",
-            f"use a multiple of {PATCH}, such as {near}",
+            f"Use a multiple of {PATCH}, such as {near}",
         )
 
 
 def check_share(name: str, value: float) -> None:
     """Raise ConfigError unless `value` lies in [0, 1)."""
     if not 0.0 <= value < 1.0:
-        raise ConfigError(name, value, "it is a fraction", "use a number from 0 to below 1")
+        raise ConfigError(name, value, "it is a fraction", "Use a number from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,28 +88,28 @@ class TrunkConfig:
         object.__setattr__(self, "depths", tuple(self.depths))
         if self.family not in (FAST_ITPN, ITPN):
             raise ConfigError(
-                "family", self.family, "unknown family", f"use {FAST_ITPN!r} or {ITPN!r}"
+                "family", self.family, "unknown family", f"Use {FAST_ITPN!r} or {ITPN!r}"
             )
         if self.width < 16 or self.width % 16:
             raise ConfigError(
                 "width",
                 self.width,
                 "the stages have widths d/4, d/2 and d, and position codes need multiples of 16",
-                "use a multiple of 16",
+                "Use a multiple of 16",
             )
         if self.heads < 1 or self.width % self.heads:
             raise ConfigError(
                 "heads",
                 self.heads,
                 f"a width of {self.width} cannot be split into so many equal heads",
-                "use a divisor of the width",
+                "Use a divisor of the width",
             )
         if len(self.depths) != 3 or min(self.depths) < 0 or self.depths[2] < 1:
             raise ConfigError(
                 "depths",
                 self.depths,
                 "a trunk has three stages and the last has blocks",
-                "give three counts, such as (3, 3, 24)",
+                "Give three counts, such as (3, 3, 24)",
             )
         check_image_size(self.image_size)
         check_share("drop_path", self.drop_path)
@@ -142,7 +142,7 @@ class PyramidConfig:
                 "pyramid",
                 (self.width, self.depth),
                 "width and depth of the pyramid must be positive",
-                "the authors use width 256 and depth 1 (detection, CLIP) or 2 (pixels)",
+                "The authors use width 256 and depth 1 (detection, CLIP) or 2 (pixels)",
             )
 
 
@@ -160,7 +160,7 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 0:
             raise ConfigError(
-                "num_classes", self.num_classes, "cannot be negative", "use 0 for features only"
+                "num_classes", self.num_classes, "cannot be negative", "Use 0 for features only"
             )
 
 
@@ -182,11 +182,11 @@ class DenseConfig:
 
     def __post_init__(self) -> None:
         if self.levels not in (3, 4, 5):
-            raise ConfigError("levels", self.levels, "no such number of maps", "use 3, 4 or 5")
+            raise ConfigError("levels", self.levels, "no such number of maps", "Use 3, 4 or 5")
         if self.finest not in (4, 8):
-            raise ConfigError("finest", self.finest, "no first map of that stride", "use 4 or 8")
+            raise ConfigError("finest", self.finest, "no first map of that stride", "Use 4 or 8")
         if self.pool not in ("avg", "max"):
-            raise ConfigError("pool", self.pool, "no such pooling", 'use "avg" or "max"')
+            raise ConfigError("pool", self.pool, "no such pooling", 'Use "avg" or "max"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ class AutoencoderConfig:
                 self.decoder_width,
                 "three pyramid maps are folded into it (1, 1/4 and 1/16 of it a token), and its "
                 f"{self.decoder_heads} heads share it equally",
-                "use a multiple of 16 and of the heads",
+                "Use a multiple of 16 and of the heads",
             )
 
 
@@ -245,7 +245,7 @@ class DenseHeadConfig(ABC):
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ConfigError(
-                "num_classes", self.num_classes, "there is nothing to find", "use 1 or more"
+                "num_classes", self.num_classes, "there is nothing to find", "Use 1 or more"
             )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from itpn_ray.costs.prices import SPOT
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.config import PlacementConfig
 from itpn_ray.ray_runtime.nodes import ACCELERATOR_RESOURCE, MARKET, Node
 from itpn_ray.ray_runtime.places import Resources, room
@@ -112,8 +113,9 @@ class SpotFirst:
     def _said(self) -> str:
         if self.any_market:
             return (
-                f"spot machines had room for {self._spot_places} of at least {self.fewest} workers "
-                f"for {self.wait_s / 60:g} minutes: workers take others too"
+                f"spot machines had room for {self._spot_places} of at least "
+                f"{number_of(self.fewest, 'worker')} "
+                f"for {number_of(self.wait_s / 60, 'minute')}: workers take others too"
             )
         return "there are spot machines again: workers are placed on them"
 

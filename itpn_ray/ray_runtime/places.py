@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.compat import max_resources
 from itpn_ray.ray_runtime.nodes import ACCELERATOR_RESOURCE
 from itpn_ray.ray_runtime.start import is_private
@@ -53,7 +54,10 @@ def missing_places(need: Resources, workers: int) -> str:
     if found >= workers:
         return ""
     told = " and ".join(_told(name, amount) for name, amount in need.items() if amount > 0)
-    cause = f"{workers} workers with {told} each are asked for, and the nodes have room for {found}"
+    asked = "each are asked for" if workers > 1 else "is asked for"
+    cause = (
+        f"{number_of(workers, 'worker')} with {told} {asked}, and the nodes have room for {found}"
+    )
     if is_private() or not _can_get(need, workers):
         raise ConfigError(
             "resources", told, cause, "Ask for fewer or smaller workers, or for no GPUs"

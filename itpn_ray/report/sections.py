@@ -11,6 +11,7 @@ from typing import Any
 from itpn_ray.formatting import (
     is_detail,
     label,
+    number_of,
     show_duration,
     show_interval,
     show_metric,
@@ -71,7 +72,7 @@ def _certainty(record: RunRecord) -> str:
     words = []
     if any(intervals.values()):
         listed = ", ".join(f"{name} {interval}" for name, interval in intervals.items())
-        words.append(f"Intervals of 95 % over {images:,} images: {listed}.")
+        words.append(f"Intervals of 95 % over {number_of(images, 'image')}: {listed}.")
     spread = show_spread(next(iter(results.get("migration", [])), {}))
     speeds = _training_speeds(record)
     if spread:
@@ -235,7 +236,7 @@ def per_class(record: RunRecord) -> str:
     return section(
         "Classes, worst first",
         part(rows[:_MOST_CLASSES]),
-        details(f"{len(rest)} more classes", part(rest)) if rest else "",
+        details(number_of(len(rest), "more class", "more classes"), part(rest)) if rest else "",
     )
 
 
@@ -267,7 +268,7 @@ def prepared(record: RunRecord) -> str:
     return section(
         "Images prepared",
         table(rows),
-        details(f"{len(bad)} files in quarantine", table(bad)) if bad else "",
+        details(f"{number_of(len(bad), 'file')} in quarantine", table(bad)) if bad else "",
     )
 
 

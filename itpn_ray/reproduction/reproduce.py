@@ -10,7 +10,7 @@ from typing import Any
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import absolute
-from itpn_ray.formatting import show_duration
+from itpn_ray.formatting import number_of, show_duration
 from itpn_ray.ray_runtime.start import start_ray
 from itpn_ray.report import REPORT
 from itpn_ray.reproduction.attention import draw_attention
@@ -76,7 +76,9 @@ def _tell(name: str, found: Plan, console: Console) -> None:
     Raises:
         ConfigError: nothing of it can be.
     """
-    console.say(f"{name}: {len(found.cells)} cells, {len(found.runs())} runs")
+    console.say(
+        f"{name}: {number_of(len(found.cells), 'cell')}, {number_of(len(found.runs()), 'run')}"
+    )
     for cell, reason in found.missing:
         console.say(f"  not available: {cell.row}, {cell.column}: {reason}")
     if not found.cells:

@@ -11,6 +11,7 @@ from typing import Any
 
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.formatting import show_names
 from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, PLOTS, RESULTS, STATUS
 from itpn_ray.storage import join, open_store
@@ -252,7 +253,7 @@ def _refuse_changes(name: str, changed: Sequence[str]) -> None:
         raise ConfigError(
             "run",
             name,
-            f"is in use by a run with other settings: {', '.join(changed[:3])}",
+            f"is in use by a run with other settings: {show_names(changed, 3)}",
             "Choose another --run, or repeat the command of the first run to resume it",
         )
 

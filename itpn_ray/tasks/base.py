@@ -323,7 +323,7 @@ class Task(ABC, Generic[C, N, T]):
 
     @classmethod
     def check_split(cls, dataset: ShardedDataset) -> None:
-        """Refuse data that a trained network cannot be evaluated on.
+        """Refuse data that networks cannot be trained or evaluated on; asked before all else.
 
         Raises:
             DataError: it is of another kind than the task needs.

@@ -15,6 +15,8 @@ from itpn_ray.runs.journal import EVENTS, METRICS
 
 Record = Mapping[str, Any]
 _STAMPS = {"step", "epoch", "split", "time"}
+_WORDS = {"passed_over": "passed over as damaged", "in_a_row": "skipped in a row"}
+"""What fields of events are called where their own name says too little."""
 _SILENT_SECONDS = 30.0
 _MOST_LINES = 8
 _WINDOW = 20
@@ -120,19 +122,25 @@ def metrics_line(record: Record) -> str:
 
 
 def event_line(record: Record) -> str:
-    """One event as a line: ``restart: step 120, cause killed``."""
+    """One event as a line: ``restart: step 120, cause killed``; what is empty is left out."""
     shown = {
         name: value
         for name, value in record.items()
-        if name not in {"time", "event"} and value is not None
+        if name not in {"time", "event"} and value not in (None, "", [])
     }
     if "saved" in shown:
         shown["saved"] = time.strftime("%H:%M:%S", time.localtime(shown["saved"]))
     rest = ", ".join(
-        str(value) if name == "message" else f"{name} {show_value(name, value)}"
+        str(value) if name == "message" else f"{_in_words(name)} {show_value(name, value)}"
         for name, value in shown.items()
     )
-    return f"{record['event']}: {rest}" if rest else str(record["event"])
+    event = _in_words(record["event"])
+    return f"{event}: {rest}" if rest else event
+
+
+def _in_words(name: str) -> str:
+    """The name of an event or of a field of one, for people."""
+    return _WORDS.get(name, name.replace("_", " "))
 
 
 class Tail:

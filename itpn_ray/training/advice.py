@@ -18,6 +18,11 @@ FEW_STEPS = 20
 GOOD_STEPS = 50
 """Steps an epoch that the advised batch leaves, at least."""
 LEAST_BATCH = 16
+RATE_EXPONENT = 0.5
+"""Power of the batch with which learning rates change: its square root. AdamW divides a step by the
+gradient's own size, so what a smaller batch changes is the gradient's noise, whose standard
+deviation grows with the root (Malladi et al., 2022). The proportional rule is SGD's (Goyal et al.,
+2017): over a factor of 32 its rate would be too low by nearly six times."""
 PAYING_TOKENS = 1024
 """Tokens an image from which migration was measured to gain more than its bookkeeping costs, see
 docs/benchmarks/acceleration.md: at 512 px."""
@@ -82,7 +87,7 @@ def cpu_rate() -> float:
 
 
 def _batch(config: ExperimentConfig, images: int) -> str:
-    """A batch that leaves enough steps, and the rate that goes with it (Goyal et al., 2017)."""
+    """A batch that leaves enough steps, and the rate that goes with it."""
     batch, steps = config.optim.global_batch, images // config.optim.global_batch
     if not 0 < steps < FEW_STEPS:
         return ""
@@ -90,12 +95,18 @@ def _batch(config: ExperimentConfig, images: int) -> str:
     smaller = max(LEAST_BATCH, 2 ** int(np.log2(max(images // GOOD_STEPS, 1))))
     if smaller >= batch:
         return ""
-    rate = config.optim.lr * smaller / batch
+    rate = rate_of_batch(config.optim.lr, batch, smaller)
     times = "step" if steps == 1 else "steps"
     return (
-        f"{images:,} images make {steps} {times} an epoch of {batch:,}: one device learns more of "
-        f"so few with --optim.global-batch {smaller} --optim.lr {rate:.2g} (in proportion)"
+        f"with batches of {batch:,}, {images:,} images make {steps} {times} an epoch: use smaller "
+        f"ones with --optim.global-batch {smaller} --optim.lr {rate:.2g} (the learning rate "
+        "changes with the square root of the batch)"
     )
+
+
+def rate_of_batch(rate: float, batch: int, other: int) -> float:
+    """The learning rate for batches of another size, from the one that suits ``batch``."""
+    return rate * (other / batch) ** RATE_EXPONENT
 
 
 def _enlarged(config: ExperimentConfig, train: ShardedDataset) -> str:

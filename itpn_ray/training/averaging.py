@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import number_of
 from itpn_ray.tasks.averaging import decay_at, first_fraction
 
 SMALL = 1e-4
@@ -22,6 +23,6 @@ def describe_average(config: ExperimentConfig, steps: int) -> str:
     left = first_fraction(decay, steps)
     percent = f"{100 * left:.3g} %" if left >= SMALL else f"less than {100 * SMALL:g} %"
     return (
-        f"{what}: decay {decay_at(decay, steps - 1):.5g} at the end of {steps:,} steps, "
+        f"{what}: decay {decay_at(decay, steps - 1):.5g} at the end of {number_of(steps, 'step')}, "
         f"with {percent} of the first weights left"
     )

@@ -8,6 +8,7 @@ import torch
 
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.config import RayConfig
 
 
@@ -60,5 +61,6 @@ def device_line(config: ExperimentConfig, gpus: int) -> str:
     """What `with_devices` chose, for people."""
     workers = max(1, config.worker_range[0])
     device = "GPU" if config.gpus else "CPU"
-    why = "" if config.gpus or not gpus else f": {gpus} GPUs are too few for {workers} workers"
+    few = f"{number_of(gpus, 'GPU')} {'is' if gpus == 1 else 'are'} too few"
+    why = "" if config.gpus or not gpus else f": {few} for {number_of(workers, 'worker')}"
     return f"{workers} on a {device} each{why}"

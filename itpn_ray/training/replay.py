@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from itpn_ray.errors import RunError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
+from itpn_ray.formatting import number_of
 from itpn_ray.runs.journal import Journal
 from itpn_ray.tasks.base import AnyTask
 from itpn_ray.tasks.batches import Batch
@@ -64,8 +65,8 @@ def stop_with_replay(
     raise RunError(
         "loss",
         None,
-        f"was not finite for {config.optim.max_skipped_steps} steps in a row, the last one step "
-        f"{step}; none of them was applied",
+        f"was not finite for {number_of(config.optim.max_skipped_steps, 'step')} in a row, the "
+        f"last one step {step}; none of them was applied",
         f"Look at the batch and weights kept in {name} in the run's folder with "
         "itpn_ray.training.replay.replay(path), or lower --optim.lr",
     )

@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from itpn_ray.formatting import show_names
 from itpn_ray.metrics import Metric
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.tuning.config import TRIALS, SweepConfig
@@ -152,7 +153,7 @@ class DominanceScheduler(FIFOScheduler):
             return TrialScheduler.CONTINUE
         # In the trial's own folder, where a later driver finds it.
         journal = FileJournal(trial_folder(self._folder, name))
-        journal.event(PRUNED, epoch=result["epoch"], message=f"better: {', '.join(better[:3])}")
+        journal.event(PRUNED, epoch=result["epoch"], message=f"better: {show_names(better, 3)}")
         return TrialScheduler.STOP
 
     def _offers(self, point: dict[str, Any], figures: dict[str, Any]) -> tuple[Offer, ...]:

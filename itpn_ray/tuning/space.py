@@ -16,7 +16,7 @@ from typing import Any
 from itpn_ray import checks
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, from_dict, to_dict
-from itpn_ray.keywords import alternatives
+from itpn_ray.keywords import alternatives, in_words
 from itpn_ray.rng import Stream, uniform
 
 Value = bool | int | float | str | None
@@ -307,7 +307,7 @@ def _value(where: str, word: str, hint: Any) -> Value:
         # float() reads "nan" and "inf" too.
         if not isinstance(value, float) or math.isfinite(value):
             return value
-    shown = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    shown = in_words(kinds)
     raise ConfigError(
         where, word, f"is no value of the field, which is {shown}", "Write such a value"
     )

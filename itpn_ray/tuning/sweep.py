@@ -16,7 +16,7 @@ from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import ConfigError, TrialsError
 from itpn_ray.evaluation.pareto import pareto_front, plot_front
 from itpn_ray.experiment import absolute
-from itpn_ray.formatting import label, with_certainty
+from itpn_ray.formatting import label, number_of, with_certainty
 from itpn_ray.metrics import Metric
 from itpn_ray.models.weights.export import check_onnx_libraries
 from itpn_ray.ray_runtime.config import RayConfig
@@ -149,7 +149,7 @@ def _run(
     study = open_study(config, folder, timed)
     if config.warm_start:
         taken = warm_start(study, _earlier(config.warm_start))
-        console.say(f"{taken} trials of {config.warm_start} are known to the search")
+        console.say(f"known to the search: {number_of(taken, 'trial')} of {config.warm_start}")
     weights = _pretrained(config, folder, study, command, console) if config.pretrains else {}
     rows = _trials(config, folder, weights, timed, study, console)
     metric = config.finetune.task.headline().name
@@ -268,7 +268,7 @@ def _trials(
 ) -> list[dict[str, Any]]:
     from itpn_ray.tuning.trials import run_trials
 
-    console.say(f"{config.total_trials} trials, {config.concurrent} at a time")
+    console.say(f"{number_of(config.total_trials, 'trial')}, {config.concurrent} at a time")
     return run_trials(config, folder, weights, timed, study)
 
 

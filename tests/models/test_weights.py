@@ -243,6 +243,26 @@ def test_what_is_no_weight_file_is_told_in_one_line(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("mine.onnx", b"\x08\n\x12\x07pytorch", "is an ONNX graph"),
+        ("renamed", b"\x08\n\x12\x07pytorch", "is an ONNX graph"),
+        ("mine.pt2", b"PK\x03\x04", "is a program of torch.export"),
+    ],
+)
+def test_programs_are_told_from_weights(
+    name: str, content: bytes, cause: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{cause}.*\. Name the run or the weights"):
+        load_model(path)
+    (tmp_path / f"{name}.md").write_text("# A card")
+    with pytest.raises(CheckpointError, match=rf"Look at the card beside it, {name}\.md, or"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
     ("tree", "cause"),
     [
         ({"conv1.weight": torch.zeros(1)}, "its entries: conv1.weight"),

@@ -111,6 +111,12 @@ def test_the_folder_tells_events_and_evaluations(tmp_path: Path) -> None:
 
 def test_lines_of_records() -> None:
     assert event_line({"event": "end", "time": 1.0}) == "end"
+    assert event_line({"event": "early_stop", "step": 0, "message": ""}) == "early stop: step 0"
+    resumed = {"event": "resume", "step": 95, "workers": 1, "passed_over": []}
+    assert event_line(resumed) == "resume: step 95, workers 1"
+    resumed |= {"passed_over": ["step-100: is cut", "step-98: is cut"]}
+    told = "resume: step 95, workers 1, passed over as damaged step-100: is cut, step-98: is cut"
+    assert event_line(resumed) == told
     resumed = {"event": "resume", "time": 1.0, "step": 1200, "workers": None, "seconds": 0.1 + 0.2}
     assert event_line(resumed) == "resume: step 1,200, seconds 0.3000"
     assert re.fullmatch(

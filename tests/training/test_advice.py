@@ -12,7 +12,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.recipes import detect, finetune, named
 from itpn_ray.training import advice
-from itpn_ray.training.advice import find_advice, refuse_long_timing
+from itpn_ray.training.advice import find_advice, rate_of_batch, refuse_long_timing
 from tests.data.made import write_dataset
 
 NANO = named(finetune.RECIPES, "nano")
@@ -38,10 +38,16 @@ def test_a_batch_that_is_large_for_its_data(train: ShardedDataset) -> None:
     small = {"image_size": 32}
     config = changed(model=small, optim={"global_batch": 256, "lr": 1.6e-3, "micro_batch": 0})
     (told,) = find_advice(config, train)
-    assert "1,000 images make 3 steps an epoch of 256" in told
-    assert "--optim.global-batch 16 --optim.lr 0.0001" in told
+    assert "with batches of 256, 1,000 images make 3 steps an epoch" in told
+    assert "--optim.global-batch 16 --optim.lr 0.0004" in told
     for batch in (16, 32, 50, 2000):  # many steps, or none, which is refused elsewhere
         assert find_advice(changed(model=small, optim={"global_batch": batch}), train) == []
+
+
+def test_rates_change_with_the_square_root_of_the_batch() -> None:
+    assert rate_of_batch(1e-4, 1024, 64) == pytest.approx(2.5e-5)  # docs/tutorials/own-images.md
+    assert rate_of_batch(2.4e-3, 4096, 256) == pytest.approx(6e-4)  # docs/how-to/machines.md
+    assert rate_of_batch(1e-4, 1024, 1024) == 1e-4
 
 
 @pytest.mark.parametrize("recipe", [NANO, named(detect.RECIPES, "nano")])

@@ -69,7 +69,7 @@ def test_long_recipes_end_with_the_decay_they_ask_for(
         (
             dataclasses.replace(detect.nano(), task=Detection(ema_decay=0.9)),
             1,
-            "evaluated and exported weights: decay 0.1 at the end of 1 steps, "
+            "evaluated and exported weights: decay 0.1 at the end of 1 step, "
             "with 10 % of the first weights left",
         ),
         (detect.nano(), 100, ""),

@@ -16,6 +16,7 @@ from itpn_ray.data.prepare.teacher_features import Encode, FeatureJob, write_fea
 from itpn_ray.data.store.teacher_features import FeatureManifest, FeatureSettings
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.start import redirect_ray_errors
 from itpn_ray.storage import check_writable, is_s3
 from itpn_ray.storage.uri import local_path
@@ -47,7 +48,8 @@ def cache_teacher(config: CacheTeacherConfig, *, console: Console) -> FeatureMan
     # Two bytes a number, for tokens are float16.
     size = count * tokens * width * 2
     console.say(
-        f"{len(splits[0]):,} images in {config.views} views and {len(splits[1]):,} in one: "
+        f"{number_of(len(splits[0]), 'image')} in {number_of(config.views, 'view')} and "
+        f"{len(splits[1]):,} in one: "
         f"{tokens} tokens of {width} each, {size / 1e9:,.1f} GB"
     )
     _check_room(config.features, size)

@@ -1,1 +1,1 @@
-"""`itpn-ray demo`: the whole main job on embedded images."""
+"""`itpn-ray demo`: train, tune and detect on images that come with the package."""

@@ -1,11 +1,11 @@
-"""`itpn-ray demo`: the whole main job on embedded images, in minutes on a laptop."""
+"""`itpn-ray demo`: train, tune and detect on images that come with the package."""
 
 from __future__ import annotations
 
 from itpn_ray import arguments
 from itpn_ray.commands.shared import console_for
 
-HELP = "the whole main job on embedded images, in minutes on a laptop"
+HELP = "train, tune and detect on images that come with the package, in minutes on a laptop"
 
 
 def run(words: list[str], verbose: bool) -> int:

@@ -9,7 +9,7 @@ from itpn_ray import checks
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """The whole main job, small enough for two cores.
+    """Pre-training, fine-tuning, a sweep and detection, small enough for two cores.
 
     Raises:
         ConfigError: a value lies outside its range.

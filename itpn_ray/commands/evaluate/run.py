@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ from torch import nn
 from itpn_ray.commands.evaluate.config import EvaluateConfig
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import DataError
-from itpn_ray.formatting import label, show_interval, show_metric, show_spread
+from itpn_ray.formatting import (
+    label,
+    number_of,
+    show_interval,
+    show_metric,
+    show_names,
+    show_spread,
+)
 from itpn_ray.runs.folder import LOG, renew, write_about
 from itpn_ray.runs.journal import PLOTS, FileJournal
 from itpn_ray.runs.mirror import kept, run_place
@@ -51,8 +58,8 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
     if list(dataset.classes) != classes:
         raise DataError(
             config.data,
-            list(dataset.classes)[:5],
-            f"has other classes than {config.weights}, which knows {classes[:5]}",
+            None,
+            f"{_difference(dataset.classes, classes)} ({config.weights})",
             "Evaluate on data prepared from the same classes",
         )
     folder = run_place(config.out, config.run)
@@ -78,6 +85,18 @@ def evaluate(config: EvaluateConfig, *, command: str, console: Console) -> Path:
             _measure(config, evaluator, journal, console, images=len(dataset))
         console.summary(folder)
     return folder
+
+
+def _difference(data: Sequence[str], network: Sequence[str]) -> str:
+    """What is different between the classes of the data and those of a network, in words."""
+    told = f"it has {number_of(len(data), 'class', 'classes')}, the network {len(network):,}"
+    there, known = set(data), set(network)
+    lists = {
+        "missing": [name for name in network if name not in there],
+        "unknown to the network": [name for name in data if name not in known],
+    }
+    parts = [f"{what}: {show_names(names)}" for what, names in lists.items() if names]
+    return "; ".join([told, *(parts or ["the same ones in another order"])])
 
 
 def _measure(

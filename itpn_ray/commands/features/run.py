@@ -27,7 +27,7 @@ from itpn_ray.evaluation.feature_map import plot_features
 from itpn_ray.evaluation.knn import knn_predict, leave_one_out_accuracy
 from itpn_ray.evaluation.probe import linear_probe
 from itpn_ray.evaluation.rank import gram, rankme
-from itpn_ray.formatting import label, show_interval, show_metric
+from itpn_ray.formatting import label, number_of, show_interval, show_metric
 from itpn_ray.metrics import FEATURES, NEIGHBOURS
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.weights.files import build_network
@@ -191,7 +191,7 @@ def _of_folder(config: FeaturesConfig, folder: Path, console: Console) -> Embedd
         with (folder / UNREADABLE).open("w", newline="") as file:
             csv.writer(file).writerows([("path", "problem"), *barred])
         listed = folder / UNREADABLE
-        console.warn(f"{len(barred):,} files cannot be read as images: see {listed}")
+        console.warn(f"cannot be read as images: {number_of(len(barred), 'file')}, see {listed}")
     if not entries:
         raise DataError("images", config.images, "holds no image that can be read", "Give others")
     return _embedded("", entries, torch.full((len(entries),), -1))

@@ -6,6 +6,10 @@ from itpn_ray import arguments
 from itpn_ray.commands.shared import starting
 
 HELP = "what a run would take: parameters, memory, seconds a step, hours, money"
+TRAINING = ("pretrain", "finetune", "detect", "segment")
+"""The verbs whose runs can be planned."""
+_UNNAMED = ("pretrain", "finetune")
+"""Those that are looked through, in this order, where none is named."""
 
 
 def run(words: list[str], verbose: bool) -> int:
@@ -13,17 +17,20 @@ def run(words: list[str], verbose: bool) -> int:
     from itpn_ray.commands.plan.config import PlanConfig
     from itpn_ray.recipes import named, recipes_of
 
-    recipes = {**recipes_of("finetune"), **recipes_of("pretrain")}
-    verb, rest = "plan", words
-    for kind in ("finetune", "detect", "segment"):
-        if words[:1] == [kind]:  # some networks have a recipe of the same name in several
-            verb, rest, recipes = f"plan {kind}", words[1:], recipes_of(kind)
-    name, rest = arguments.split_recipe(rest, verb, recipes)
-    config = arguments.parse(
-        PlanConfig, rest, f"{verb} {name}", PlanConfig(experiment=named(recipes, name))
-    )
+    verb, rest = (words[0], words[1:]) if words[:1] and words[0] in TRAINING else ("", words)
+    listed = {one: recipes_of(one) for one in ([verb] if verb else _UNNAMED)}
+    # The first verb's recipe counts where several have one of the same name.
+    recipes = {name: recipe for one in reversed(listed) for name, recipe in listed[one].items()}
+    usage = f"plan {verb}" if verb else f"plan [{'|'.join(TRAINING)}]"
+    name, rest = arguments.split_recipe(rest, usage, recipes)
+    default = PlanConfig(experiment=named(recipes, name))
+    prog = f"plan {verb} {name}" if verb else f"plan {name}"
+    config = arguments.parse(PlanConfig, rest, prog, default)
     console = starting(verbose)
     from itpn_ray.commands.plan.run import plan
 
-    plan(config, name=name, console=console)
+    taken, *others = [one for one in listed if name in listed[one]]
+    for other in others:
+        console.say(f"{name} of {taken} is planned; for the other, write plan {other} {name}")
+    plan(config, name=f"{taken} {name}", console=console)
     return 0

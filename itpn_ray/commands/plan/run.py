@@ -21,7 +21,7 @@ from itpn_ray.data.loading.order import share
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.errors import ConfigError, ItpnError
 from itpn_ray.experiment import ExperimentConfig, without_evaluations
-from itpn_ray.formatting import show_duration
+from itpn_ray.formatting import number_of, show_duration
 from itpn_ray.models.config import find_size
 from itpn_ray.runs.journal import EVENTS, METRICS, FileJournal, read_lines
 from itpn_ray.runs.mirror import is_uri
@@ -32,7 +32,7 @@ from itpn_ray.training.averaging import describe_average
 from itpn_ray.training.devices import use_gpu
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.launch.process import work
-from itpn_ray.training.launch.setup import check_fit, make_task, open_splits
+from itpn_ray.training.launch.setup import check_settings, make_task, open_splits
 from itpn_ray.training.loop import micro_batches
 from itpn_ray.training.schedule import total_steps
 
@@ -101,17 +101,18 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         What was counted, and what was timed: None where nothing could be, which is said too.
 
     Raises:
-        ConfigError: no data, or no such machine.
+        ConfigError: no data, no such machine, or settings that could not train on the data.
         DataError: data that cannot be used.
     """
     experiment = config.experiment
     prices = prices_of(experiment.cost)
     train, val = open_splits(experiment)
+    check_settings(experiment, train, val)
     size = count(experiment, train)
     problems = [*find_problems(experiment, size), *find_advice(experiment, train)]
     timing = None
     try:
-        check_fit(experiment, train, val)
+        make_task(experiment, train.classes).check(train, val)
         if config.measured_steps:
             with progress_bar(console, "timing steps") as done:
                 timing = measure(experiment, size, config.measured_steps, done)
@@ -119,17 +120,18 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")
     say = console.say
-    say(f"{name} on {len(train):,} images of {experiment.data}")
+    say(f"{name} on {number_of(len(train), 'image')} of {experiment.data}")
     say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
     for part, adds in size.multiply_adds.items():
         say(f"  multiply-adds  {_number(adds / 1e9)} G an image forward: {part}")
     say(
-        f"  batch          {experiment.optim.global_batch:,}: {size.workers} workers, "
-        f"{size.share:,} images each in {size.accumulation} micro-batches"
+        f"  batch          {experiment.optim.global_batch:,}: {number_of(size.workers, 'worker')}, "
+        f"{number_of(size.share, 'image')} each in "
+        f"{number_of(size.accumulation, 'micro-batch', 'micro-batches')}"
     )
     say(
         f"  steps          {size.per_epoch:,} an epoch, {size.steps:,} in "
-        f"{experiment.optim.epochs:g} epochs"
+        f"{number_of(experiment.optim.epochs, 'epoch')}"
     )
     if average := describe_average(experiment, size.steps):
         say(f"  average        {average}")
@@ -139,7 +141,8 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
         hours = size.steps * timing.seconds / 3600
         on_gpus = torch.cuda.is_available() if experiment.gpus is None else experiment.gpus
         unit = "GPU-hours" if on_gpus else "worker-hours"
-        say(f"  timed on       {timing.device}, {config.measured_steps} steps of one worker")
+        steps = number_of(config.measured_steps, "step")
+        say(f"  timed on       {timing.device}, {steps} of one worker")
         say(f"  a step         {timing.seconds:.3g} s ({parts})")
         say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
         say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
@@ -214,7 +217,7 @@ def find_problems(config: ExperimentConfig, size: RunSize) -> list[str]:
     batch = config.optim.global_batch
     if 0 < size.per_epoch < size.accumulation:
         problems.append(
-            f"an epoch has {size.per_epoch} steps, fewer than the {size.accumulation} "
+            f"an epoch has {number_of(size.per_epoch, 'step')}, fewer than the {size.accumulation} "
             "micro-batches that each of them accumulates: use a smaller --optim.global-batch or "
             "more --workers"
         )

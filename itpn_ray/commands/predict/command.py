@@ -1,11 +1,11 @@
-"""`itpn-ray predict`: a folder of images -> what is in them, as JSON and drawn."""
+"""`itpn-ray predict`: an image or a folder of them -> what is in them, as JSON and drawn."""
 
 from __future__ import annotations
 
 from itpn_ray import arguments
 from itpn_ray.commands.shared import starting
 
-HELP = "a folder of images -> what is in them, as JSON and drawn"
+HELP = "an image or a folder of them -> what is in them, as JSON and drawn"
 
 
 def run(words: list[str], verbose: bool) -> int:

@@ -1,4 +1,4 @@
-"""Settings of predictions for a folder of images."""
+"""Settings of predictions for images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class PredictConfig:
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")]
     """A run's folder, or a weight file, of a classifier or detector."""
-    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Folder with images, and folders of images: a local path or ``s3://bucket/prefix``."""
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """An image, or a folder with images and folders of images: a local path or
+    ``s3://bucket/prefix``."""
     key: str | None = None
     """Which network of a file that holds several, such as model_ema; None: the command
     says which it takes."""

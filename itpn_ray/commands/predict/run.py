@@ -1,4 +1,4 @@
-"""What a classifier or detector says of a folder of images: the driver of `itpn-ray predict`."""
+"""What a classifier or detector says of images: the driver of `itpn-ray predict`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from itpn_ray.commands.predict.files import (
 from itpn_ray.data.loading.image_folder import FolderJob, Predict, answer_folder, list_images
 from itpn_ray.errors import ConfigError
 from itpn_ray.evaluation.drawing import Drawing
+from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.start import redirect_ray_errors
 from itpn_ray.storage import check_writable, join, open_store
@@ -32,7 +33,7 @@ from itpn_ray.training.launch.context import TrainContext
 
 
 def predict(config: PredictConfig, *, console: Console) -> None:
-    """Write what a network says of each image of a folder.
+    """Write what a network says of an image, or of each one of a folder.
 
     ``results.json`` holds, of a detector, the entries of a COCO results file, whose images
     ``images.json`` numbers; of a classifier the five likeliest classes of each image, or of several
@@ -84,10 +85,12 @@ def predict(config: PredictConfig, *, console: Console) -> None:
             files.add(outcome)
             count(done, len(rows))
     drawn = f", drawn in {join(config.out, DRAWN)}" if config.draw_side else ""
-    console.say(f"{files.images:,} images: {join(config.out, RESULTS)}{drawn}")
+    console.say(f"{number_of(files.images, 'image')}: {join(config.out, RESULTS)}{drawn}")
     if files.unreadable:
         listed = join(config.out, UNREADABLE)
-        console.warn(f"{files.unreadable:,} files cannot be read as images: see {listed}")
+        console.warn(
+            f"cannot be read as images: {number_of(files.unreadable, 'file')}, see {listed}"
+        )
 
 
 def make_predictor(config: PredictConfig, weights: str) -> Predict:

@@ -23,6 +23,7 @@ from itpn_ray.data.sources.annotated.base import AnnotatedSource, AnnotatedSplit
 from itpn_ray.data.sources.annotated.objects import ObjectSet
 from itpn_ray.data.sources.detect import open_source
 from itpn_ray.data.store.manifest import MANIFEST
+from itpn_ray.formatting import number_of
 from itpn_ray.storage import open_store
 
 
@@ -55,8 +56,9 @@ class SourceHealth(RawHealth):
         for name, split in self.splits.items():
             masks = f"{split.masks:,} {self.shapes}" if split.masks else "without masks"
             yield (
-                f"{name}: {split.file}, {split.images:,} images, {split.objects:,} objects of "
-                f"{split.classes} classes, {masks}"
+                f"{name}: {split.file}, {number_of(split.images, 'image')}, "
+                f"{number_of(split.objects, 'object')} of "
+                f"{number_of(split.classes, 'class', 'classes')}, {masks}"
             )
         yield from self.verdict()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from itpn_ray.data.store.manifest import Manifest
+from itpn_ray.formatting import number_of
 
 
 def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
@@ -22,7 +23,7 @@ def balance(classes: Sequence[str], counts: Sequence[int]) -> str:
     return (
         f"a class has {counts[low]} ({classes[low]}) to {counts[high]} ({classes[high]}), "
         f"median {int(np.median(counts))}{uneven}; the largest is {share:.1%}"
-        + (f"; {empty} classes have none" if empty else "")
+        + (f"; without any: {number_of(empty, 'class', 'classes')}" if empty else "")
     )
 
 

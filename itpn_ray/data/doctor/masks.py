@@ -30,6 +30,7 @@ from itpn_ray.data.sources.detect import open_masks
 from itpn_ray.data.sources.masks.source import MaskSource, mask_format
 from itpn_ray.data.store.shards import Shard
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 from itpn_ray.storage import filesystem
 
 _CHUNK = 64  # images whose bytes are in memory
@@ -55,10 +56,11 @@ class MaskHealth(RawHealth):
 
     def lines(self) -> Iterator[str]:
         """The findings in words."""
-        yield f"{self.uri}: images with masks of {len(self.classes)} classes"
+        yield f"{self.uri}: images with masks of {number_of(len(self.classes), 'class', 'classes')}"
         for split, images in self.images.items():
             counts = [self.pixels[split].get(label, 0) for label in range(len(self.classes))]
-            yield f"{split}: {images:,} images; of pixels {balance(self.classes, counts)}"
+            shares = balance(self.classes, counts)
+            yield f"{split}: {number_of(images, 'image')}; of pixels {shares}"
         yield from self.verdict()
 
 

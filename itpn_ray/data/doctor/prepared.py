@@ -28,6 +28,7 @@ from itpn_ray.data.schema import WITH_OBJECTS
 from itpn_ray.data.store.manifest import QUARANTINE, Manifest, ShardInfo, read_manifest
 from itpn_ray.data.store.shards import Shard, ShardedDataset
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 from itpn_ray.storage import ObjectStore, join, open_store
 
 # Groups of duplicates that are named; thousands would hide the rest.
@@ -96,11 +97,11 @@ class Health:
     def lines(self) -> Iterator[str]:
         """The findings in words."""
         classes = self.manifest.classes
-        yield f"{self.uri}: {self.manifest.kind}, {len(classes)} classes"
+        yield f"{self.uri}: {self.manifest.kind}, {number_of(len(classes), 'class', 'classes')}"
         for name, split in self.splits.items():
             low, middle, high = split.sides
             yield (
-                f"{name}: {split.count} images, {split.bytes / 1e6:.1f} MB, "
+                f"{name}: {number_of(split.count, 'image')}, {split.bytes / 1e6:.1f} MB, "
                 f"longer side {low} to {high} px (median {middle})"
             )
             if classes:
@@ -113,18 +114,20 @@ class Health:
         yield f"quarantine: {sum(self.quarantine.values())}"
         for reason, count in Counter(self.quarantine).most_common(_SHOWN):
             yield f"  {count} x {reason}"
-        yield f"there more than once: {self.duplicate_images} images"
+        yield f"there more than once: {number_of(self.duplicate_images, 'image')}"
         for group in self.duplicates:
             yield f"  {' = '.join(group)}"
         if self.leaked:
-            yield f"LEAK: {self.leaked} images of other splits are in an earlier split too"
+            leaked = number_of(self.leaked, "image")
+            yield f"LEAK: {leaked} of other splits, in an earlier split too"
         yield from self.faults.table()
         if not self.whole:
             yield "NOT WHOLE: remove the folder and prepare the data again"
         elif not self.sound:
-            yield f"{self.faults.faults:,} FAULTS: fix them and prepare the data again"
+            told = number_of(self.faults.faults, "FAULT", "FAULTS")
+            yield f"{told}: fix what is listed and prepare the data again"
         else:
-            yield "whole"
+            yield "sound"
 
 
 def doctor(
@@ -223,7 +226,7 @@ def _examine(store: ObjectStore, split: str, manifest: Manifest, info: ShardInfo
                 raise DataError(key, None, _CHANGED, "Prepare the data again")
             shard = Shard(path)
             if len(shard) != info.rows:
-                cause = f"has {len(shard)} rows, not {info.rows}"
+                cause = f"has {number_of(len(shard), 'row')}, not {info.rows}"
                 raise DataError(key, None, cause, "Prepare the data again")
             return _examine_rows(shard, manifest)
     except (OSError, DataError) as error:

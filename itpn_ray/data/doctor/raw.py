@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from itpn_ray.data.doctor.fault_list import FaultList
+from itpn_ray.formatting import number_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,4 +29,5 @@ class RawHealth:
     def verdict(self) -> Iterator[str]:
         """The faults, and what preparation does with them, in words."""
         yield from self.faults.table()
-        yield "sound" if self.sound else f"{self.faults.faults:,} FAULTS: prepare leaves these out"
+        told = number_of(self.faults.faults, "FAULT", "FAULTS")
+        yield "sound" if self.sound else f"{told}: prepare leaves out what is listed"

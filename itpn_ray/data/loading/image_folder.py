@@ -1,4 +1,4 @@
-"""Puts every image of a folder through a network: on Ray Data actors, or in this process.
+"""Puts an image, or all of a folder, through a network: on Ray Data actors, or in this process.
 
 Images are read and decoded as preparation does, so that whatever a folder holds either gives
 pixels or is told; nothing an image holds can end the run.
@@ -97,7 +97,7 @@ class FolderJob:
     """Everything that is the same for all images.
 
     Attributes:
-        uri: the folder.
+        uri: the folder, or the one image.
         batch: images a forward pass.
         threads: images decoded at once.
         weights: file of the network; a local one is sent to workers on other machines.
@@ -112,10 +112,10 @@ class FolderJob:
 
 
 def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """All files below a folder that may be images, by their names.
+    """All files below a folder that may be images, by their names; or the one file that is named.
 
     Args:
-        uri: the folder.
+        uri: the folder, or a file.
         say: called with how much is left out that programs leave behind.
 
     Returns:
@@ -127,6 +127,11 @@ def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, 
     """
     fs, root = filesystem(uri)
     rows = Rows(_SCHEMA)
+    named = fs.get_file_info(root)
+    if named.is_file:
+        # Whatever its name: who names a file means it.
+        rows.add(named.base_name, root, size=named.size, number=1)
+        return rows.table(), []
     found = files_below(fs, root)
     leftovers = [entry.path for entry in found if entry.problem == LEFTOVER]
     if leftovers:
@@ -141,7 +146,7 @@ def list_images(uri: str, say: Say = silent) -> tuple[pa.Table, list[tuple[str, 
         else:
             rows.add(path, entry.path, size=entry.size or 0, number=len(rows) + 1)
     if not len(rows):
-        raise DataError("folder", uri, "holds no images", "Give a folder with images in it")
+        raise DataError("folder", uri, "holds no images", "Give an image or a folder with some")
     return rows.table(), barred
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.rng import Stream, permutation
 
 Ids = npt.NDArray[np.int64]
@@ -31,7 +32,7 @@ def share(global_batch: int, rank: int, world: int) -> tuple[int, int]:
         raise ConfigError(
             "optim.global_batch",
             global_batch,
-            f"leaves a worker without a pair of samples ({world} workers)",
+            f"leaves a worker without a pair of samples ({number_of(world, 'worker')})",
             f"Use at least {2 * world}",
         )
     # Cut between pairs; an odd last image goes to the last rank.
@@ -67,7 +68,8 @@ class TrainOrder:
             raise ConfigError(
                 "optim.global_batch",
                 self.global_batch,
-                f"the training split holds {self.count} images, so an epoch would have 0 steps",
+                f"the training split holds {number_of(self.count, 'image')}, so an epoch would "
+                "have 0 steps",
                 # Even, so that no sample is left without its mixing partner.
                 f"Use at most {self.count - self.count % 2}",
             )

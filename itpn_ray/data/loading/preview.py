@@ -32,6 +32,7 @@ from itpn_ray.data.transforms.crops import random_resized_crops
 from itpn_ray.data.transforms.detection_views import training_views
 from itpn_ray.data.transforms.segmentation_views import training_crop, view_mask
 from itpn_ray.data.transforms.turned_views import training_tiles, turned_objects
+from itpn_ray.formatting import number_of
 from itpn_ray.models.rotated.boxes import corners_of
 from itpn_ray.storage import is_s3
 
@@ -166,7 +167,8 @@ def _detection_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterato
             sample_id=sample_id,
             path=row["path"],
             caption=(
-                f"{len(boxes)} objects ({', '.join(names[:4])}), {row['width']} × {row['height']}"
+                f"{number_of(len(boxes), 'object')} ({', '.join(names[:4])}), "
+                f"{row['width']} × {row['height']}"
             ),
             stored=_draw(image, boxes, colours, masks),
             augmented=_draw(
@@ -206,8 +208,8 @@ def _tile_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[Pre
             sample_id=sample_id,
             path=tile.path,
             caption=(
-                f"{len(tile)} objects ({', '.join(names[:4])}), {tile.size[1]} × {tile.size[0]} "
-                f"at ({x}, {y})"
+                f"{number_of(len(tile), 'object')} ({', '.join(names[:4])}), "
+                f"{tile.size[1]} × {tile.size[0]} at ({x}, {y})"
             ),
             stored=_draw(
                 image,
@@ -245,7 +247,10 @@ def _mask_sights(dataset: ShardedDataset, config: PreviewConfig) -> Iterator[Pre
         yield PreviewImage(
             sample_id=sample_id,
             path=row["path"],
-            caption=f"{len(pixels)} classes ({', '.join(named)}), {row['width']} × {row['height']}",
+            caption=(
+                f"{number_of(len(pixels), 'class', 'classes')} ({', '.join(named)}), "
+                f"{row['width']} × {row['height']}"
+            ),
             stored=_draw(_tinted(image, mask)),
             augmented=_draw(_tinted(view.image(image), view_mask(view, mask))),
             masked=None,

@@ -42,6 +42,7 @@ from itpn_ray.data.sources.leftovers import LEFTOVER, counted, in_words, is_left
 from itpn_ray.data.sources.walk import children
 from itpn_ray.data.store.manifest import INDEX, MANIFEST, QUARANTINE, WORK, Manifest, read_manifest
 from itpn_ray.errors import ConfigError, DataError, RunError
+from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.config import RayConfig
 from itpn_ray.ray_runtime.machines import require_seen, shared_folder
 from itpn_ray.ray_runtime.start import start_ray
@@ -118,7 +119,7 @@ def _tell(form: str, listing: Listing, say: Say) -> None:
     for note in listing.notes:
         say(note)
     for split, table in listing.splits.items():
-        say(f"{split}: {table.num_rows:,} images from {listing.origins[split]}")
+        say(f"{split}: {number_of(table.num_rows, 'image')} from {listing.origins[split]}")
     leftovers = [path for path, reason in listing.skipped if reason == LEFTOVER]
     if leftovers:
         say(in_words(leftovers))
@@ -173,7 +174,7 @@ def _make_shards(
         raise RunError(
             "prepare.out",
             job.out,
-            f"Ray has not reported what became of {unreported} shards",
+            f"Ray has not reported what became of {number_of(unreported, 'shard')}",
             "Repeat the command; finished shards are kept",
         )
     return tally.records

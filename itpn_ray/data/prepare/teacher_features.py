@@ -19,7 +19,7 @@ from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.loading.crop_loader import ViewLoader
 from itpn_ray.data.prepare.shard_job import remove_work, scratch_file
 from itpn_ray.data.store.manifest import MANIFEST, WORK, ShardInfo
-from itpn_ray.data.store.shards import ShardedDataset, open_dataset
+from itpn_ray.data.store.shards import ShardedDataset, open_dataset, open_train_and_val
 from itpn_ray.data.store.teacher_features import (
     FeatureManifest,
     FeatureSettings,
@@ -201,7 +201,8 @@ def write_features(
 
 def _splits(data: str) -> dict[str, ShardedDataset]:
     """The splits that pre-training reads."""
-    return {name: open_dataset(data, name) for name in (TRAIN, "val")}
+    train, val = open_train_and_val(data)
+    return {TRAIN: train, "val": val}
 
 
 def _pieces(

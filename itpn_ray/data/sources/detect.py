@@ -28,10 +28,11 @@ from itpn_ray.data.sources.metadata_labels import MetadataLabels
 from itpn_ray.data.sources.outside import outside_source
 from itpn_ray.data.sources.parquet.source import ParquetSource
 from itpn_ray.data.sources.several_labels.csv_list import CsvLabelLists
-from itpn_ray.data.sources.splits import SplitNames, shown, split_of_name
+from itpn_ray.data.sources.splits import SplitNames, split_of_name
 from itpn_ray.data.sources.walk import Entry, children
 from itpn_ray.data.sources.webdataset import WebDataset
 from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.formatting import show_names
 from itpn_ray.storage import filesystem, join
 
 
@@ -178,7 +179,7 @@ def _shards_or_folders(fs: FileSystem, root: str, say: Say) -> str:
         if not images:
             return form
         taken = "folders" if images > _MANY * len(shards) else form
-        what = shown(sorted(shards), 3)
+        what = show_names(sorted(shards), 3)
         say(
             f"there are {what} and images beside: taken for {_IN_WORDS[taken]}; "
             f"--format {form if taken == 'folders' else 'folders'} reads it the other way"

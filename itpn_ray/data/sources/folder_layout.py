@@ -20,7 +20,6 @@ from itpn_ray.data.sources.base import IMAGE_SUFFIXES, why_not
 from itpn_ray.data.sources.splits import (
     SPLITS,
     SplitNames,
-    shown,
     split_of_file,
     split_of_name,
     splits_of_folders,
@@ -28,6 +27,7 @@ from itpn_ray.data.sources.splits import (
 )
 from itpn_ray.data.sources.walk import Entry, children, walk
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import show_names
 
 _ALL_CLASSES = "; where all are classes, --splits train=. says so"
 _IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos"))
@@ -85,8 +85,9 @@ def find_layout(fs: FileSystem, root: str, names: SplitNames, *, labelled: bool 
     # "train" among "car" and "bus" is the vehicle, as long as there are images in all of them.
     if others and len(splits) == 1 and not any(_has_folders(fs, e.path) for e in named + others):
         note = (
-            f"{named[0].name} is taken for a class: as in {shown([e.name for e in others], 3)} "
-            f"beside it, there are images in it and no folders"
+            f"{named[0].name} is taken for a class: as in "
+            f"{show_names([e.name for e in others], 3)} beside it, there are images in it and no "
+            "folders"
         )
         return Layout({"train": (root,)}, notes=(note,), inner=True)
     return _named(fs, root, named, others, names, beside)
@@ -109,7 +110,9 @@ def _refuse_lookalikes(fs: FileSystem, root: str, folders: Sequence[Entry]) -> N
         return
     if same and not any(is_image(entry) for entries in found for entry in entries):
         seen = [entry.name for entry in folders]
-        cause = f"its folders hold the same folders ({shown(sorted(largest), 3)}), as splits do"
+        cause = (
+            f"its folders hold the same folders ({show_names(sorted(largest), 3)}), as splits do"
+        )
         raise unclear(root, seen, cause, _ALL_CLASSES)
 
 
@@ -160,7 +163,8 @@ def _given(
             raise DataError(
                 "prepare.splits",
                 f"{split}={own}",
-                f"there is no such folder in {root}; there are {shown([e.name for e in inside])}",
+                f"there is no such folder in {root}; there are "
+                f"{show_names([e.name for e in inside])}",
                 "Correct the name",
             )
         folders.setdefault(split, []).append(_images_folder(fs, path) if own != "." else path)

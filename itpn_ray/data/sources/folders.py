@@ -33,9 +33,10 @@ from itpn_ray.data.sources.folder_layout import (
 )
 from itpn_ray.data.sources.labels import label_numbers, without_empty
 from itpn_ray.data.sources.lists import find_labels, read_classes, read_labels
-from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames, shown
+from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import children, files_below
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of, show_names
 from itpn_ray.storage import filesystem, join
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".rar", ".7z")
@@ -87,7 +88,9 @@ class _Reading:
         # A given list is kept whole: its length is that of the network's head.
         if not self._source.classes:
             classes, splits, empty = without_empty(classes, splits)
-            self._notes += [f"there are no images in {shown(empty)}: no class"] if empty else []
+            self._notes += (
+                [f"there are no images in {show_names(empty)}: no class"] if empty else []
+            )
         self._check(classes)
         splits, origins = self._inside(splits)
         return Listing(
@@ -130,7 +133,7 @@ class _Reading:
                 raise DataError(
                     "prepare.source",
                     self._source.uri,
-                    f"{split} has classes that {known} has not: {', '.join(unknown[:5])}",
+                    f"{split} has classes that {known} has not: {show_names(unknown)}",
                     "Give all splits the same class folders, or pass --unlabelled",
                 )
         return classes
@@ -170,7 +173,7 @@ class _Reading:
             self._notes.append(f"the labels of {split} are those of {found[0]}")
             return with_labels(table, label_numbers(found[1], classes, found[0], paths)[1])
         if split == "test":
-            reason = f"left out: its {table.num_rows} images have no labels"
+            reason = f"left out: {number_of(table.num_rows, 'image')} without labels"
             self._skipped.append((split, reason))
             # Without a row the split falls out.
             return table.slice(0, 0)
@@ -197,7 +200,7 @@ class _Reading:
         if classes:
             check_classes(classes, uri)
         elif tables:
-            note = f"no labels are taken from {shown(tables, 3)}; --source reads such a list"
+            note = f"no labels are taken from {show_names(tables, 3)}; --source reads such a list"
             self._notes.append(note)
 
     def _inside(self, splits: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, str]]:
@@ -217,7 +220,7 @@ class _Reading:
 def _no_images(uri: str, files: Sequence[str]) -> DataError:
     packed = [path for path in files if path.lower().endswith(_ARCHIVES)]
     if packed:
-        cause = f"holds no images, but {shown(packed, 3)}"
+        cause = f"holds no images, but {show_names(packed, 3)}"
         return DataError("prepare.source", uri, cause, "Unpack archives first")
     return DataError(
         "prepare.source",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from posixpath import dirname
 
-from itpn_ray.data.sources.splits import OPTION, SplitNames, shown, split_of_name, splits_of_folders
+from itpn_ray.data.sources.splits import OPTION, SplitNames, split_of_name, splits_of_folders
 from itpn_ray.data.sources.tables import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -17,6 +17,7 @@ from itpn_ray.data.sources.tables import (
     is_image_name,
 )
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import show_names
 
 _FLAGS = {
     **dict.fromkeys(("true", "1", "yes", "1.0"), True),
@@ -53,7 +54,7 @@ def find_columns(table: Table, names: SplitNames, *, labelled: bool) -> Columns:
     if path is None:
         path = next((n for n, cell in enumerate(table.rows[0].cells) if is_image_name(cell)), None)
     if path is None:
-        first = shown([repr(cell) for cell in table.rows[0].cells])
+        first = show_names([repr(cell) for cell in table.rows[0].cells])
         raise DataError(
             "prepare.source",
             table.uri,
@@ -78,7 +79,7 @@ def _only_label(table: Table, others: list[int]) -> int:
     # "a.jpg,cat": two columns without names leave no doubt.
     if not table.header and len(others) == 1:
         return others[0]
-    seen = shown(table.header) if table.header else f"{table.width} columns without names"
+    seen = show_names(table.header) if table.header else f"{table.width} columns without names"
     raise DataError(
         "prepare.source",
         table.uri,
@@ -107,7 +108,7 @@ def row_splits(table: Table, columns: Columns, names: SplitNames) -> tuple[list[
         column = f"column {table.header[columns.split] if table.header else columns.split + 1!r}"
         return _by_cells(table, columns.split, names), column
     if columns.flags:
-        flags = shown([repr(table.header[column]) for column in columns.flags])
+        flags = show_names([repr(table.header[column]) for column in columns.flags])
         return [_by_flags(table, row, columns.flags) for row in table.rows], f"column {flags}"
     return _by_folders(table, columns.path, names)
 
@@ -125,7 +126,7 @@ def _by_cells(table: Table, column: int, names: SplitNames) -> list[str | None]:
             raise DataError(
                 f"{table.uri}, line {row.line}",
                 cell,
-                f"is no split; the list has {shown([repr(name) for name in seen])}",
+                f"is no split; the list has {show_names([repr(name) for name in seen])}",
                 f"Name train, val or test, or say which is which with {OPTION}",
             )
     return [meant[cell] for cell in cells]

@@ -19,6 +19,7 @@ from itpn_ray.data.sources.tables import (
 )
 from itpn_ray.data.sources.text import read_bytes, read_lines
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)\s*[\s,;:|]\s*(?P<name>.+)")
@@ -158,7 +159,7 @@ def _check_count(labels: list[str], names: Sequence[str], uri: str) -> list[str]
         raise DataError(
             "prepare.labels",
             uri,
-            f"holds {len(labels)} labels for {len(names)} images",
+            f"holds {number_of(len(labels), 'label')} for {number_of(len(names), 'image')}",
             "Give the list that belongs to these images",
         )
     return labels

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from posixpath import splitext
 
 from itpn_ray.errors import ConfigError, DataError
+from itpn_ray.formatting import show_names
 
 SPLITS = ("train", "val", "test")
 OPTION = "--splits train=NAME val=NAME"
@@ -125,7 +126,7 @@ class SplitNames:
                 raise DataError(
                     "prepare.splits",
                     f"{split}={own}",
-                    f"nothing in {uri} is called so; there are {shown(seen)}",
+                    f"nothing in {uri} is called so; there are {show_names(seen)}",
                     "Correct the name",
                 )
 
@@ -171,7 +172,7 @@ def unclear(uri: str, seen: Sequence[str], cause: str, otherwise: str = "") -> D
     return DataError(
         "prepare.source",
         uri,
-        f"{cause}; there are {shown(seen)}",
+        f"{cause}; there are {show_names(seen)}",
         f"Say which is which with {OPTION}, which leaves the rest out{otherwise}",
     )
 
@@ -209,12 +210,6 @@ def splits_of_folders(
         cause = "some folders of its images name a split and others do not"
         raise unclear(uri, list(meant), cause, otherwise)
     return [str(meant[folder]) for folder in folders]
-
-
-def shown(names: Sequence[str], most: int = 8) -> str:
-    """Some names in a sentence."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _same(own: str, name: str) -> bool:

@@ -12,6 +12,7 @@ from posixpath import splitext
 from itpn_ray.data.sources.base import IMAGE_SUFFIXES
 from itpn_ray.data.sources.text import read_text
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 
 # Names of columns as `_plain` writes them, the preferred first.
 PATH_COLUMNS = (
@@ -147,7 +148,7 @@ def _filled(row: Row, width: int, uri: str) -> Row:
         raise DataError(
             f"{uri}, line {row.line}",
             None,
-            f"has {len(row.cells)} fields where others have {width}",
+            f"has {number_of(len(row.cells), 'field')} where others have {width}",
             "Correct it",
         )
     return Row(row.line, cells)

@@ -33,12 +33,12 @@ from itpn_ray.data.sources.splits import (
     SPLITS,
     USUAL_NAMES,
     SplitNames,
-    shown,
     splits_of_folders,
 )
 from itpn_ray.data.sources.tars import Member, members
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import show_names
 from itpn_ray.storage import filesystem
 
 # Reading headers is waiting, most of all in S3.
@@ -107,7 +107,7 @@ class WebDataset(Source):
             kind="classification" if classes else "unlabelled",
             classes=classes,
             splits=tables,
-            origins={split: shown(named.get(split, list(split_of)), 4) for split in tables},
+            origins={split: show_names(named.get(split, list(split_of)), 4) for split in tables},
             skipped=tuple(skipped),
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 from itpn_ray.data.schema import KINDS, SCHEMA_VERSION
 from itpn_ray.data.typed_json import build, read_json
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 from itpn_ray.storage import join, open_store
 from itpn_ray.storage.base import ObjectStore
 
@@ -156,9 +157,13 @@ def _check(manifest: Manifest, uri: str) -> None:
         raise _damaged(uri, f"unknown kind {manifest.kind!r}")
     for name, split in manifest.splits.items():
         if sum(shard.rows for shard in split.shards) != split.count:
-            raise _damaged(uri, f"the shards of {name} do not add up to {split.count} images")
+            raise _damaged(
+                uri, f"the shards of {name} do not add up to {number_of(split.count, 'image')}"
+            )
         if len(split.class_counts) != len(manifest.classes):
-            raise _damaged(uri, f"{name} counts {len(split.class_counts)} classes")
+            raise _damaged(
+                uri, f"{name} counts {number_of(len(split.class_counts), 'class', 'classes')}"
+            )
         # A manifest may come from elsewhere: its names must not lead out of the data set.
         if any(is_outside(part) for part in (name, *(shard.file for shard in split.shards))):
             raise _damaged(uri, f"a shard of {name} lies outside its folder")

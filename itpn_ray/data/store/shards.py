@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from itpn_ray.data.schema import KINDS, index_schema, shard_schema
 from itpn_ray.data.store.manifest import INDEX, Manifest, ShardInfo, read_manifest
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 from itpn_ray.storage import is_s3, join, open_store
 
 # Held in memory while a shard is written, whichever is reached first.
@@ -247,7 +248,7 @@ class ShardedDataset:
     def _checked(self, shard: Shard, index: int) -> Shard:
         rows = self.shards[index].rows
         if len(shard) != rows:
-            cause = f"should have {rows} rows"
+            cause = f"should have {number_of(rows, 'row')}"
             raise DataError(self.shard_uri(index), len(shard), cause, "Prepare the data again")
         return shard
 
@@ -271,7 +272,10 @@ class ShardedDataset:
             raise DataError(where, None, f"damaged: {error}", "Prepare the data again") from error
         if table.num_rows != len(self):
             raise DataError(
-                where, table.num_rows, f"should have {len(self)} rows", "Prepare the data again"
+                where,
+                table.num_rows,
+                f"should have {number_of(len(self), 'row')}",
+                "Prepare the data again",
             )
         return table
 
@@ -325,6 +329,24 @@ def open_dataset(uri: str, split: str, *, local_path: LocalPath | None = None) -
     if not is_s3(uri):
         _check_files(dataset)
     return dataset
+
+
+def open_train_and_val(uri: str) -> tuple[ShardedDataset, ShardedDataset]:
+    """The two splits that every training needs.
+
+    Raises:
+        DataError: there is no such data set, it lacks one of the two, or see `open_dataset`.
+    """
+    splits = read_manifest(uri).splits
+    for split, name in (("train", "training"), ("val", "validation")):
+        if split not in splits:
+            raise DataError(
+                "data",
+                uri,
+                f"there is no {name} split, only {', '.join(splits)}",
+                f"Prepare it with --splits {split}=NAME, what the source calls its {name} images",
+            )
+    return open_dataset(uri, "train"), open_dataset(uri, "val")
 
 
 def _check_files(dataset: ShardedDataset) -> None:

@@ -38,20 +38,20 @@ class Acceleration:
                 "ratio",
                 self.ratio,
                 "it is a fraction of the tokens",
-                "use a number from 0 to below 1",
+                "Use a number from 0 to below 1",
             )
         if self.ratio and self.reduction == "none":
             raise ConfigError(
-                "ratio", self.ratio, 'reduction is "none"', 'use reduction "migration", or ratio 0'
+                "ratio", self.ratio, 'reduction is "none"', 'Use reduction "migration", or ratio 0'
             )
         self._check_windows()
 
     def _check_windows(self) -> None:
         if self.window < 0:
-            raise ConfigError("window", self.window, "is negative", "use 0 for the whole map")
+            raise ConfigError("window", self.window, "is negative", "Use 0 for the whole map")
         if self.gathering and not self.window:
             raise ConfigError(
-                "gathering", True, "gathering tokens belong to windows", "set window, such as 16"
+                "gathering", True, "gathering tokens belong to windows", "Set window, such as 16"
             )
         checks.one_of("relative_position", self.relative_position, RELATIVE_POSITIONS)
         if self.relative_position != "none" and not self.window:
@@ -59,14 +59,14 @@ class Acceleration:
                 "relative_position",
                 self.relative_position,
                 "its offsets are those inside a window",
-                "set window, such as 16",
+                "Set window, such as 16",
             )
         if self.relative_position == "windows+cross" and not self.gathering:
             raise ConfigError(
                 "relative_position",
                 self.relative_position,
                 "cross attention reads gathering tokens, and there are none",
-                'switch gathering on, or use "windows"',
+                'Switch gathering on, or use "windows"',
             )
 
     @property

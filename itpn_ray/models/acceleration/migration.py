@@ -55,7 +55,7 @@ def leave_counts(tokens: int, ratio: float, depth: int) -> tuple[int, ...]:
                 ratio,
                 f"{count} of the {left} tokens that are left would have to leave in one of "
                 f"{depth} blocks, and at most half can",
-                "use a smaller ratio",
+                "Use a smaller ratio",
             )
         left -= count
     return counts

@@ -157,7 +157,7 @@ def visible_patches(mask: Tensor) -> Tensor:
             "mask",
             f"{few} to {many} visible patches an image",
             "a batch is one tensor, so its images show equally many patches, and at least one",
-            "mask the same number of patches in each image",
+            "Mask the same number of patches in each image",
         )
     # Stable, so that equal values keep their order and the patches come ascending.
     return mask.int().argsort(dim=1, stable=True)[:, :many]

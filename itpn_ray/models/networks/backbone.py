@@ -69,7 +69,7 @@ class DenseTrunk(Accelerated, Network):
                 "images",
                 f"{images.shape[-2]}x{images.shape[-1]} pixels",
                 f"too small for a map of stride {self.strides[-1]}",
-                "use larger images or fewer levels",
+                "Use larger images or fewer levels",
             )
         stages = self.trunk.stages(images, drop_noise=drop_noise)
         pyramid = self.pyramid(*stages, Patches(grid))

@@ -93,7 +93,7 @@ def trunk_config(name: str, **changes: Any) -> TrunkConfig:
     known = [field.name for field in dataclasses.fields(trunk)]
     for field in changes:
         if field not in known:
-            raise ConfigError(field, changes[field], "no such field", f"use one of {known}")
+            raise ConfigError(field, changes[field], "no such field", f"Use one of {known}")
     return dataclasses.replace(trunk, **changes)
 
 

@@ -82,7 +82,7 @@ class Classifier(Accelerated, Network):
             ConfigError: another pooling.
         """
         if global_pool not in (None, "avg"):
-            raise ConfigError("global_pool", global_pool, "the pooling is the mean", "leave it out")
+            raise ConfigError("global_pool", global_pool, "the pooling is the mean", "Leave it out")
         self.config = replace(self.config, num_classes=num_classes)
         self.num_classes = num_classes
         # On the trunk's device, and in its type.
@@ -120,7 +120,7 @@ class Classifier(Accelerated, Network):
         """
         del stop_early
         if output_fmt not in ("NCHW", "NHWC"):
-            raise ConfigError("output_fmt", output_fmt, "no such layout", 'use "NCHW" or "NHWC"')
+            raise ConfigError("output_fmt", output_fmt, "no such layout", 'Use "NCHW" or "NHWC"')
         stages = list(self.trunk.stages(images))
         if norm:
             stages[2] = self.norm(stages[2])
@@ -158,7 +158,7 @@ def take_indices(indices: int | Sequence[int] | None) -> list[int]:
     listed = list(range(3 - indices, 3)) if isinstance(indices, int) else list(indices)
     if not listed or any(not -3 <= index < 3 for index in listed):
         raise ConfigError(
-            "out_indices", indices, "the trunk has stages 0, 1 and 2", "use some of (0, 1, 2)"
+            "out_indices", indices, "the trunk has stages 0, 1 and 2", "Use some of (0, 1, 2)"
         )
     return [index % 3 for index in listed]
 

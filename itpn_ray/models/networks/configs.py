@@ -49,7 +49,7 @@ def network_from_dict(data: Mapping[str, Any]) -> NetworkConfig:
     """
     kind = data.get("kind") if isinstance(data, Mapping) else data
     if not isinstance(data, Mapping) or kind not in _KINDS:
-        raise ConfigError("kind", kind, "no such kind of network", f"use one of {list(_KINDS)}")
+        raise ConfigError("kind", kind, "no such kind of network", f"Use one of {list(_KINDS)}")
     fields = {key: value for key, value in data.items() if key != "kind"}
     try:
         trunk = dict(fields["trunk"])
@@ -60,6 +60,6 @@ def network_from_dict(data: Mapping[str, Any]) -> NetworkConfig:
         config: NetworkConfig = _KINDS[kind](**fields)
     except (KeyError, TypeError) as error:
         raise ConfigError(
-            kind, dict(data), f"not a full description ({error})", "use a file saved by itpn_ray"
+            kind, dict(data), f"not a full description ({error})", "Use a file saved by itpn_ray"
         ) from error
     return config

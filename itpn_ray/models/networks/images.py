@@ -27,7 +27,7 @@ def read_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8
             return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(
-            str(path), None, f"not an image that can be read ({error})", "give another"
+            str(path), None, f"not an image that can be read ({error})", "Give another"
         ) from error
 
 

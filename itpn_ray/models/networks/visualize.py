@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.acceleration.config import Acceleration
 from itpn_ray.models.acceleration.stage3 import departures, run_blocks
 from itpn_ray.models.config import PATCH
@@ -71,10 +72,12 @@ def attention_map(trunk: Trunk, images: Tensor, query: tuple[int, int], block: i
     grid, depth = trunk.grid(images), len(trunk.stage3)
     if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
         raise ConfigError(
-            "query", query, f"the image has {grid[0]} x {grid[1]} patches", "count from 0"
+            "query", query, f"the image has {grid[0]} x {grid[1]} patches", "Count from 0"
         )
     if not -depth <= block < depth:
-        raise ConfigError("block", block, f"stage 3 has {depth} blocks", "count from 0")
+        raise ConfigError(
+            "block", block, f"stage 3 has {number_of(depth, 'block')}", "Count from 0"
+        )
     _, _, x = trunk.early(images, None, None)
     x = x + trunk.positions(grid)
     index = trunk.pair_index(grid, None)
@@ -130,7 +133,7 @@ def migration_map(trunk: Trunk, images: Tensor) -> Tensor:
     setting: Acceleration = trunk.acceleration
     if not setting.ratio or setting.reduction not in ("migration", "random"):
         raise ConfigError(
-            "acceleration", setting, "no token leaves", "call set_migration with a ratio above 0"
+            "acceleration", setting, "no token leaves", "Call set_migration with a ratio above 0"
         )
     grid = trunk.grid(images)
     _, _, x = trunk.early(images, None, None)

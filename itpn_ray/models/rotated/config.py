@@ -27,4 +27,4 @@ class RotatedRcnnConfig(DetectorConfig):
         super().__post_init__()
         for name in ("fc_width", "proposals", "regions"):
             if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "must be positive", "use 1 or more")
+                raise ConfigError(name, getattr(self, name), "must be positive", "Use 1 or more")

@@ -30,12 +30,12 @@ class SegmenterConfig(DenseHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.head not in PIXELWISE:
-            raise ConfigError("head", self.head, "no such head", 'use "upernet" or "mlp"')
+            raise ConfigError("head", self.head, "no such head", 'Use "upernet" or "mlp"')
         if self.width < 0 or self.aux_width < 1:
             name = "width" if self.width < 0 else "aux_width"
-            raise ConfigError(name, getattr(self, name), "must be positive", "use 1 or more")
+            raise ConfigError(name, getattr(self, name), "must be positive", "Use 1 or more")
         if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", self.dropout, "is no share", "use 0 to 0.9")
+            raise ConfigError("dropout", self.dropout, "is no share", "Use 0 to 0.9")
 
     @property
     def dense(self) -> DenseConfig:
@@ -69,7 +69,7 @@ class MaskDinoConfig(DeformableConfig):
         super().__post_init__()
         positive("points", self.points)
         if self.levels != 3:
-            raise ConfigError("levels", self.levels, "no such number of maps", "use 3")
+            raise ConfigError("levels", self.levels, "no such number of maps", "Use 3")
 
     @property
     def dense(self) -> DenseConfig:
@@ -103,7 +103,7 @@ class EomtConfig(DenseHeadConfig):
         for name in ("width", "attention_heads", "blocks", "queries", "points"):
             positive(name, getattr(self, name))
         if self.width % self.attention_heads:
-            hint = f"use a multiple of {self.attention_heads}"
+            hint = f"Use a multiple of {self.attention_heads}"
             raise ConfigError("width", self.width, "cannot be shared by the heads", hint)
 
     @property

@@ -48,10 +48,10 @@ class Viewing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))  # JSON has lists
         if not self.scales or min(self.scales) <= 0:
-            raise ConfigError("scales", self.scales, "are no sizes", "use such as 0.5 1 1.5")
+            raise ConfigError("scales", self.scales, "are no sizes", "Use such as 0.5 1 1.5")
         if self.window and not 0 < self.stride <= self.window:
             raise ConfigError(
-                "stride", self.stride, "leaves pixels out", f"use 1 to {self.window}, the window"
+                "stride", self.stride, "leaves pixels out", f"Use 1 to {self.window}, the window"
             )
 
 

@@ -51,7 +51,7 @@ def _build(
     """
     for field, value, only in (("in_chans", in_chans, 3), ("global_pool", global_pool, "avg")):
         if value != only:
-            raise ConfigError(field, value, f"these networks have {only!r}", "leave it out")
+            raise ConfigError(field, value, f"these networks have {only!r}", "Leave it out")
     if isinstance(changes.get("acceleration"), Mapping):
         changes["acceleration"] = Acceleration(**changes["acceleration"])
     return create_model(

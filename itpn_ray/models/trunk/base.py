@@ -172,7 +172,7 @@ class Trunk(Accelerated, nn.Module, ABC):
                 "images",
                 f"{height}x{width} pixels",
                 f"the network cuts images into {PATCH}x{PATCH} patches",
-                f"resize or pad them to multiples of {PATCH}",
+                f"Resize or pad them to multiples of {PATCH}",
             )
         return height // PATCH, width // PATCH
 
@@ -252,7 +252,7 @@ class Trunk(Accelerated, nn.Module, ABC):
                 "acceleration",
                 self.acceleration,
                 "pre-training sees parts of images, and is not accelerated",
-                "switch it off with set_acceleration(Acceleration())",
+                "Switch it off with set_acceleration(Acceleration())",
             )
 
     def run(self, block: Callable[..., Any], *args: object) -> Any:

@@ -50,27 +50,28 @@ class ExportConfig:
     """Put what is around a classifier into the program (.pt2, .onnx): it takes uint8 RGB crops
     (B, S, S, 3) and gives probabilities and labels."""
     verify: tuple[str, ...] = ()
-    """Images to run through the network and its export; the largest difference is printed."""
+    """Images to run through the network and its export; how much their outputs differ is printed.
+    Without any, nothing is compared."""
 
     def __post_init__(self) -> None:
         if self.format not in ("", HUGGINGFACE):
             raise ConfigError(
-                "format", self.format, "no such format", f"use {HUGGINGFACE}, or leave it out"
+                "format", self.format, "no such format", f"Use {HUGGINGFACE}, or leave it out"
             )
         if self.is_folder and self.batch:
             raise ConfigError(
-                "batch", self.batch, "is of programs, and not of weights", "leave it out"
+                "batch", self.batch, "is of programs, and not of weights", "Leave it out"
             )
         if not self.is_folder and not self.out.endswith(FORMATS):
             raise ConfigError(
-                "out", self.out, "its ending names no format", f"use one of {', '.join(FORMATS)}"
+                "out", self.out, "its ending names no format", f"Use one of {', '.join(FORMATS)}"
             )
         if self.processing and (self.is_folder or self.out.endswith(".safetensors")):
             raise ConfigError(
-                "processing", True, "goes into a program, and not into weights", "use .onnx or .pt2"
+                "processing", True, "goes into a program, and not into weights", "Use .onnx or .pt2"
             )
         if self.batch < 0:
-            raise ConfigError("batch", self.batch, "is negative", "use 0 for any number")
+            raise ConfigError("batch", self.batch, "is negative", "Use 0 for any number")
 
     @property
     def is_folder(self) -> bool:
@@ -104,4 +105,4 @@ class VisualizeConfig:
 
     def __post_init__(self) -> None:
         if self.show not in ("attention", "migration"):
-            raise ConfigError("show", self.show, "no such map", 'use "attention" or "migration"')
+            raise ConfigError("show", self.show, "no such map", 'Use "attention" or "migration"')

@@ -139,7 +139,7 @@ def describe(
             subject,
             None,
             f"holds no network of this package or of the authors ({error})",
-            "check that it is the file of a Fast-iTPN or iTPN",
+            "Check that it is the file of a Fast-iTPN or iTPN",
         ) from error
 
 
@@ -256,7 +256,7 @@ def _table_size(position: Tensor) -> int:
             "position table",
             tuple(position.shape),
             "not made for square images",
-            "only square tables can be read",
+            "Only square tables can be read",
         )
     return side * PATCH
 
@@ -270,7 +270,7 @@ def _heads(
     found = None if table is None else table.shape[1]
     if given is not None and found is not None and given != found:
         raise ConfigError(
-            "num_heads", given, f"the relative position tables are for {found}", "leave it out"
+            "num_heads", given, f"the relative position tables are for {found}", "Leave it out"
         )
     # What the file shows first, then what is said, then what was published.
     return found or given or _PUBLISHED.get(size) or max(1, width // HEAD_WIDTH)

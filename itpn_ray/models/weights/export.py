@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from itpn_ray.errors import ConfigError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.acceleration.config import Accelerated
 from itpn_ray.models.networks.base import Network
 from itpn_ray.models.networks.classifier import Classifier
@@ -87,9 +88,9 @@ def export(config: ExportConfig) -> ExportReport:
     if inputs is not None and config.batch and len(inputs[0]) % config.batch:
         raise ConfigError(
             "verify",
-            f"{len(inputs[0])} images",
+            number_of(len(inputs[0]), "image"),
             f"the program takes {config.batch} at a time",
-            f"give a multiple of {config.batch}, or export with batch 0",
+            f"Give a multiple of {config.batch}, or export with batch 0",
         )
     job = _Job(network=network, program=program, weights=weights, batch=config.batch)
     path, card, read = _write_folder(job, config) if config.is_folder else _write(job, config)
@@ -145,7 +146,7 @@ def check_onnx_libraries(field: str, value: str) -> None:
             field,
             value,
             f"ONNX needs {', '.join(missing)}",
-            'install them with pip install "itpn-ray[export]"',
+            'Install them with pip install "itpn-ray[export]"',
         )
 
 
@@ -179,7 +180,7 @@ def _network(config: ExportConfig, weights: Weights) -> Network:
                 "migration",
                 config.migration,
                 f"is for networks that have been fine-tuned, not for this {network.config.kind}",
-                "leave it out",
+                "Leave it out",
             )
         network.set_migration(config.migration)
     return network

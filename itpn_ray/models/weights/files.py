@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from itpn_ray.errors import CheckpointError
+from itpn_ray.formatting import number_of
 from itpn_ray.models.config import ClassifierConfig, PyramidConfig
 from itpn_ray.models.layers.position import resize_relative_table, resize_table, table_side
 from itpn_ray.models.networks.base import Network
@@ -54,7 +55,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         parts = [*self.remarks]
-        parts.append(f"loaded {len(self.loaded)} tensors ({self.fraction:.1%})")
+        parts.append(f"loaded {number_of(len(self.loaded), 'tensor')} ({self.fraction:.1%})")
         for name in ("resized", "missing", "mismatched", "unexpected"):
             names = getattr(self, name)
             if names:
@@ -169,7 +170,7 @@ def build_network(weights: Weights, *, partial: bool = False) -> tuple[Network, 
                 weights.subject,
                 None,
                 "holds a detector's tensors without the description that builds it",
-                "write it with save_model, or load it into a detector with load_weights",
+                "Write it with save_model, or load it into a detector with load_weights",
             )
         report = place(module, weights.tensors, subject=weights.subject, partial=partial)
     try:
@@ -177,7 +178,7 @@ def build_network(weights: Weights, *, partial: bool = False) -> tuple[Network, 
         module.remember(weights.metadata if weights.described else {})
     except (ValueError, TypeError) as error:
         raise CheckpointError(
-            weights.subject, None, f"its metadata is damaged ({error})", "export it anew"
+            weights.subject, None, f"its metadata is damaged ({error})", "Export it anew"
         ) from error
     return module.eval(), replace(report, remarks=weights.remarks)
 
@@ -191,7 +192,7 @@ def _fill(module: Network, weights: Weights) -> LoadReport:
             weights.subject,
             None,
             f"its tensors and its description disagree ({error})",
-            "export it anew",
+            "Export it anew",
         ) from error
     names = tuple(weights.tensors)
     return LoadReport(loaded=names, missing=(), unexpected=(), resized=(), fraction=1.0)
@@ -282,7 +283,7 @@ def place(
             subject,
             f"{report.fraction:.0%} of the tensors fit",
             f"at least {ENOUGH:.0%} must ({report})",
-            "use the network that the file was made for, or allow a partial load "
+            "Use the network that the file was made for, or allow a partial load "
             "(--model.partial-init)",
         )
     # Last, so that a refused file leaves the module as it was.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from itpn_ray.errors import CheckpointError
+from itpn_ray.formatting import show_names
 from itpn_ray.models.networks.classifier import Classifier
 from itpn_ray.models.weights.read import read_weights
 
@@ -37,11 +38,11 @@ def take_head(
     known = {name: row for row, name in enumerate(weights.classes)}
     rows = {index: known[name] for index, name in enumerate(classes) if name in known}
     if "head.weight" not in weights.tensors or not rows:
-        told = f"knows {list(known)[:3]}" if known else "names no classes"
+        told = f"knows {show_names(list(known), 3)}" if known else "names no classes"
         raise CheckpointError(
             weights.subject,
-            list(classes)[:3],
-            f"has no head for any of these classes: it {told}",
+            None,
+            f"has no head for any of the classes {show_names(classes, 3)}: it {told}",
             "Leave out --task.init-head, or start from a classifier of such classes",
         )
     assert isinstance(network.head, nn.Linear)

@@ -48,12 +48,12 @@ def check_folder(path: Path, network: Network) -> None:
             "format",
             "huggingface",
             f"is for classifiers with a head, and this is a {network.config.kind}",
-            "write a .safetensors, .pt2 or .onnx file",
+            "Write a .safetensors, .pt2 or .onnx file",
         )
     strangers = sorted(set(os.listdir(path)) - set(_FILES)) if path.is_dir() else []
     if path.is_file() or strangers:
         what = f"holds something else ({strangers[0]})" if strangers else "is a file"
-        raise ConfigError("out", str(path), what, "give a new folder")
+        raise ConfigError("out", str(path), what, "Give a new folder")
 
 
 def write_folder(

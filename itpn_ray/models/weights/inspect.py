@@ -21,6 +21,8 @@ from itpn_ray.models.weights.config import InspectConfig
 from itpn_ray.models.weights.files import LoadReport, build_network
 from itpn_ray.models.weights.read import read_weights
 
+_NAMES = {"classes": "class names"}
+"""Metadata that would have the name of another row -> what it is called."""
 _FAMILIES = {"fast_itpn": "Fast-iTPN", "itpn": "iTPN"}
 
 
@@ -61,7 +63,7 @@ class Contents:
             ("acceleration", _acceleration(trunk)),
             *_behind_the_trunk(self.config),
         ]
-        rows.extend(self.extra.items())
+        rows.extend((_NAMES.get(name, name), text) for name, text in self.extra.items())
         rows.extend(("note", note) for note in self.notes)
         return rows
 

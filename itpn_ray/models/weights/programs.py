@@ -139,7 +139,7 @@ def program_of(
                 "processing",
                 True,
                 f"is for classifiers, and this is a {network.config.kind}",
-                "leave it out: the card beside the file tells how its input is made",
+                "Leave it out: the card beside the file tells how its input is made",
             )
         return Program(
             module=Processed(network).eval(),

@@ -136,7 +136,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            str(path), None, f"not a whole safetensors file ({error})", "copy or export it anew"
+            str(path), None, f"not a whole safetensors file ({error})", "Copy or export it anew"
         ) from error
 
 
@@ -151,8 +151,9 @@ def _is_safetensors(path: Path) -> bool:
             head = file.read(_HEADER + 1)
     except OSError as error:
         raise CheckpointError(
-            str(path), None, f"cannot be read ({error.strerror})", "check its permissions"
+            str(path), None, f"cannot be read ({error.strerror})", "Check its permissions"
         ) from error
+    _refuse_program(path, head)
     # Asked first, because the length of a header may begin with the same bytes as a pickle.
     length = int.from_bytes(head[:_HEADER], "little")
     if head[_HEADER:] == b"{" and length < _LONGEST_HEADER:
@@ -166,7 +167,30 @@ def _is_safetensors(path: Path) -> bool:
         str(path),
         None,
         f"is neither a safetensors nor a PyTorch file: it begins with {head!r}",
-        "download or copy it again",
+        "Download or copy it again",
+    )
+
+
+def _refuse_program(path: Path, head: bytes) -> None:
+    """Refuse what was exported to be run, not read: it has no tensors by our names.
+
+    Raises:
+        CheckpointError: it is a graph of ONNX, or a program of torch.export.
+    """
+    # A message of ONNX begins with its version, a small number, then the name of its producer.
+    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] == b"\x12"):
+        what = "an ONNX graph"
+    elif path.suffix == ".pt2":
+        what = "a program of torch.export"
+    else:
+        return
+    card = path.with_name(f"{path.name}.md")
+    told = f"Look at the card beside it, {card.name}, or name" if card.is_file() else "Name"
+    raise CheckpointError(
+        str(path),
+        None,
+        f"is {what}, which is for running and not for reading weights back",
+        f"{told} the run or the weights that it was exported from",
     )
 
 
@@ -188,7 +212,7 @@ def read_pickle(path: Path) -> Any:
             str(path),
             None,
             f"cannot be read as plain tensors: {_why(error)}",
-            "copy it again, or convert it to safetensors with tools that you trust",
+            "Copy it again, or convert it to safetensors with tools that you trust",
         ) from error
 
 

@@ -170,7 +170,7 @@ def _choose(tree: Any, key: str | None, subject: str) -> tuple[dict[str, Tensor]
             subject,
             None,
             f"holds no network of this package or of the authors ({_contents(tree)})",
-            "check that it is the file of a Fast-iTPN or iTPN",
+            "Check that it is the file of a Fast-iTPN or iTPN",
         )
     if key is not None and key not in found:
         raise CheckpointError(
@@ -215,7 +215,7 @@ def _description(entry: str, subject: str) -> NetworkConfig:
         return network_from_dict(json.loads(entry))
     except (ConfigError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            subject, None, f"its tensors and its description disagree ({error})", "export it anew"
+            subject, None, f"its tensors and its description disagree ({error})", "Export it anew"
         ) from error
 
 

@@ -10,6 +10,7 @@ from itpn_ray.costs.prices import prices_of
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
+from itpn_ray.formatting import number_of
 from itpn_ray.interrupt import Interrupted, answering, keep_sigterm
 from itpn_ray.models import LoadReport
 from itpn_ray.ray_runtime.start import redirect_ray_output, start_ray
@@ -113,7 +114,8 @@ def run(
         if (folder / EXPORT).exists():
             console.say(f"run {config.run} is complete; nothing to do")
         else:
-            if report is not None:
+            # A run that goes on has the weights of its checkpoint, or has told it before.
+            if report is not None and not began:
                 console.say(f"{config.model.init}: {report}")
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
@@ -140,8 +142,9 @@ def _extension_line(config: ExperimentConfig, earlier: float) -> str:
     end = total_steps(dataclasses.replace(optim, epochs=earlier, warmup_epochs=0), per_epoch)
     rate = learning_rate(optim, end, per_epoch)
     return (
-        f"run {config.run} is extended from {earlier:g} to {optim.epochs:g} epochs: the learning "
-        f"rate follows the schedule of {optim.epochs:g} epochs, {rate:.3g} after epoch {earlier:g}"
+        f"run {config.run} is extended from {earlier:g} to {number_of(optim.epochs, 'epoch')}: the "
+        f"learning rate follows the schedule of {number_of(optim.epochs, 'epoch')}, {rate:.3g} "
+        f"after epoch {earlier:g}"
     )
 
 

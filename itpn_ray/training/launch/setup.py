@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from itpn_ray.data.store.shards import ShardedDataset, open_dataset
+from itpn_ray.data.store.shards import ShardedDataset, open_train_and_val
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
+from itpn_ray.formatting import number_of
 from itpn_ray.tasks.base import AnyTask, TaskSetup, WorkerShare
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.training.launch.context import TrainContext
@@ -59,25 +60,39 @@ def open_splits(config: ExperimentConfig) -> tuple[ShardedDataset, ShardedDatase
             "names no prepared data",
             "Give --data, written by `itpn-ray prepare`",
         )
-    return open_dataset(config.data, "train"), open_dataset(config.data, "val")
+    return open_train_and_val(config.data)
 
 
 def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset) -> None:
     """Refuse, before anything starts, what could not train.
 
     Raises:
-        ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, a trunk of
-            random weights would be frozen, something is said of initial weights and there are
-            none, or what the task refuses.
+        ConfigError: see `check_settings`, or what the task refuses.
         CheckpointError: the teacher's file is missing or foreign.
         DataError: what the task refuses.
     """
+    check_settings(config, train, val)
+    make_task(config, train.classes).check(train, val)
+
+
+def check_settings(config: ExperimentConfig, train: ShardedDataset, val: ShardedDataset) -> None:
+    """Refuse data of another kind than the task's, then settings that could not train on it.
+
+    Raises:
+        ConfigError: an epoch has no step, there are fewer steps than the warm-up takes, a trunk of
+            random weights would be frozen, or something is said of initial weights and there are
+            none.
+        DataError: the data is of another kind than the task needs.
+    """
+    # The kind first: settings mended for the wrong data would have been mended in vain.
+    for dataset in (train, val):
+        task_class(config.task).check_split(dataset)
     batch = config.optim.global_batch
     if len(train) < batch:
         raise ConfigError(
             "optim.global_batch",
             batch,
-            f"an epoch of {len(train)} images would have 0 steps",
+            f"an epoch of {number_of(len(train), 'image')} would have 0 steps",
             # Whole pairs, as global batches are.
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
         )
@@ -108,7 +123,7 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
         raise ConfigError(
             "workers",
             config.workers,
-            f"a global batch of {batch} has pairs for {batch // 2} workers",
+            f"a global batch of {batch} has pairs for {number_of(batch // 2, 'worker')}",
             "Use fewer workers or a larger --optim.global-batch",
         )
     steps = total_steps(config.optim, len(train) // batch)
@@ -116,7 +131,6 @@ def check_fit(config: ExperimentConfig, train: ShardedDataset, val: ShardedDatas
         raise ConfigError(
             "optim.warmup_steps",
             config.optim.warmup_steps,
-            f"the run has {steps} steps",
+            f"the run has {number_of(steps, 'step')}",
             "Warm up for fewer with --optim.warmup-steps",
         )
-    make_task(config, train.classes).check(train, val)

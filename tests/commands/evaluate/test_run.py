@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from itpn_ray.commands.evaluate.config import EvaluateConfig
-from itpn_ray.commands.evaluate.run import evaluate
+from itpn_ray.commands.evaluate.run import _difference, evaluate
 from itpn_ray.data.store.shards import open_dataset
 from itpn_ray.errors import CheckpointError, ConfigError, DataError
 from itpn_ray.formatting import show_interval
@@ -166,6 +166,19 @@ def test_other_classes_are_refused(prepared: str, detector: str, tmp_path: Path)
     with pytest.raises(DataError, match="prepared for classification, but boxes are needed"):
         evaluate(config, command="", console=Console())
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_different_in_classes_is_told() -> None:
+    network = [f"c{n}" for n in range(10)]
+    told = "it has 9 classes, the network 10; missing: c9"
+    assert _difference(network[:9], network) == told
+    told = (
+        "it has 1 class, the network 10; missing: c0, c1, c2, c3, c4, c5, c6, c7 and 2 more; "
+        "unknown to the network: cat"
+    )
+    assert _difference(["cat"], network) == told
+    told = "it has 10 classes, the network 10; the same ones in another order"
+    assert _difference(network[::-1], network) == told
 
 
 def test_an_authors_file_takes_the_classes_of_the_data(

@@ -172,6 +172,14 @@ def test_what_cannot_be_embedded_is_refused(prepared: str, weights: str, tmp_pat
         call(run="taken")
 
 
+def test_one_image_may_be_named(weights: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg(make_image(0, 40, 50)))
+    config = FeaturesConfig(weights=weights, images=str(path), out=str(tmp_path), workers=0)
+    folder = extract(config, command="", console=Console())
+    assert pq.read_table(folder / TABLE).num_rows == 1
+
+
 def test_actors_give_what_this_process_gives(
     prepared: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from itpn_ray.commands.plan.run import RunSize, count, find_problems, measure, p
 from itpn_ray.costs.config import CostConfig
 from itpn_ray.data.config import LoaderConfig
 from itpn_ray.data.store.shards import ShardedDataset, open_dataset
-from itpn_ray.errors import ConfigError
+from itpn_ray.errors import ConfigError, ItpnError
 from itpn_ray.experiment import CheckpointConfig, ExperimentConfig, OptimConfig
 from itpn_ray.models import create_autoencoder
 from itpn_ray.models.networks.cost import multiply_adds
@@ -28,6 +28,7 @@ from itpn_ray.recipes import finetune, pretrain
 from itpn_ray.tasks.clip_pretraining.config import CLIP_BASE, CLIP_LARGE, ClipPretraining
 from itpn_ray.tasks.clip_pretraining.teacher import teacher_multiply_adds
 from itpn_ray.tasks.config import ModelConfig
+from itpn_ray.tasks.multilabel.config import MultiLabel
 from itpn_ray.tasks.pixel_pretraining.config import PixelPretraining
 from itpn_ray.terminal.console import Console
 from tests.data.made import write_dataset
@@ -153,7 +154,6 @@ def test_odd_numbers_are_told(
             "none of the 4 patches hidden",
         ),
         ({"task": ClipPretraining(teacher_model="clip_nano")}, "names no weights"),
-        ({"optim": {"global_batch": 400}}, "would have 0 steps"),
         ({"gpus": True}, "there is no GPU here"),
     ],
 )
@@ -172,6 +172,24 @@ def test_what_cannot_run_is_told_beside_the_counts(
     assert f"{size.parameters / 1e6:,.2f} M trained" in stream.getvalue()
     assert "warning: no steps were timed: " in stream.getvalue()
     assert told in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optim": {"global_batch": 400}}, "would have 0 steps"),
+        ({"workers": "17"}, "has pairs for 16 workers"),
+        ({"task": MultiLabel(), "optim": {"global_batch": 400}}, "a list of labels of each image"),
+    ],
+)
+def test_what_training_would_refuse_is_refused(
+    train: ShardedDataset, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    stream = io.StringIO()
+    config = PlanConfig(experiment=make_config(train, tmp_path, **changes))
+    with pytest.raises(ItpnError, match=told):
+        plan(config, name="nano", console=Console(stream=stream))
+    assert "epochs" not in stream.getvalue()
 
 
 def test_steps_are_timed_and_leave_nothing(train: ShardedDataset, tmp_path: Path) -> None:
@@ -289,6 +307,27 @@ def test_command_line(
     assert "timed" not in second
     assert cli.run(["plan", "fast_itpn_bas", *common]) == 2
     assert "Did you mean 'fast_itpn_base'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune", "detect", "segment"])
+def test_every_training_verb_may_be_named(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["plan", verb, "--help"])
+    assert f"usage: itpn-ray plan {verb} RECIPE" in capsys.readouterr().out
+    assert cli.run(["plan", verb, "nano"]) == 2  # without data
+    told = capsys.readouterr()
+    assert "names no prepared data" in told.err
+    assert "is planned" not in told.out
+
+
+def test_a_name_of_two_verbs_tells_which_was_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["plan", "--help"])
+    usage = "usage: itpn-ray plan [pretrain|finetune|detect|segment] RECIPE"
+    assert usage in capsys.readouterr().out
+    assert cli.run(["plan", "nano"]) == 2  # without data
+    told = "nano of pretrain is planned; for the other, write plan finetune nano"
+    assert told in capsys.readouterr().out
 
 
 def test_every_recipe_can_be_counted(train: ShardedDataset) -> None:

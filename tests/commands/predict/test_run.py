@@ -203,7 +203,17 @@ def test_the_verb(
     assert run(["predict", sorter, str(folder), "--out", str(tmp_path / "out"), *alone]) == 0
     told = capsys.readouterr().out
     assert f"5 images: {tmp_path}/out/results.json" in told
-    assert "2 files cannot be read as images" in told
+    assert "cannot be read as images: 2 files, see " in told
+
+
+def test_one_image_may_be_named(sorter: str, folder: Path, tmp_path: Path) -> None:
+    whole = predicted(sorter, folder, tmp_path / "a", batch=1)
+    (alone,) = predicted(sorter, folder / "png.png", tmp_path / "b")
+    assert alone["file_name"] == "png.png"
+    (same,) = (entry for entry in whole if entry["file_name"] == "png.png")
+    assert alone["top"] == same["top"]
+    assert predicted(sorter, folder / "page.jpg", tmp_path / "c") == []
+    assert [row["path"] for row in unreadable(tmp_path / "c")] == ["page.jpg"]
 
 
 def test_mistakes_are_told(sorter: str, folder: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_exit_code_tells(
 ) -> None:
     out = ["--out", str(tmp_path / "list.csv")]
     assert run(["doctor", str(planted), *out]) == 1
-    assert "FAULTS: prepare leaves these out" in capsys.readouterr().out
+    assert "FAULTS: prepare leaves out what is listed" in capsys.readouterr().out
     clean = write_coco(tmp_path / "clean", [item(1)])
     assert run(["doctor", str(clean), *out]) == 0
     assert capsys.readouterr().out.endswith("sound\n")
@@ -294,7 +294,7 @@ def test_faults_of_prepared_data(
     assert [row["kind"] for row in rows] == [kind]
     assert health.whole
     assert not health.sound
-    assert "FAULTS" in "\n".join(health.lines())
+    assert "FAULT" in "\n".join(health.lines())
     if kind not in (kinds.OBJECT_TWICE, kinds.IMAGE_TWICE):
         assert rows[0]["file"] == "train2017/1.jpg"
     if not refused:

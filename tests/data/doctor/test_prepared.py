@@ -64,11 +64,11 @@ def test_the_findings_in_words(data: Path) -> None:
         "the largest is 76.5%",
         "1 x the file is empty",
         "there more than once: 2 images",
-        "LEAK: 1 images",
+        "LEAK: 1 image of other splits",
     ):
         assert words in text
     assert "whole" not in text
-    assert text.endswith("1 FAULTS: fix them and prepare the data again")
+    assert text.endswith("1 FAULT: fix what is listed and prepare the data again")
 
 
 def test_a_leak_between_val_and_test_is_a_fault_too(tmp_path: Path) -> None:

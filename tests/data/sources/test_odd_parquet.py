@@ -222,7 +222,7 @@ def test_a_test_split_is_left_out_where_none_of_its_rows_has_a_label(tmp_path: P
         write_parquet(raw / "test-0.parquet", label=pa.array(label, pa.int64()))
         out = tmp_path / f"out{label[0]}"
         assert "test" not in prepared(raw, out)
-        assert quarantine(out)["test"] == "left out: its 6 images have no labels"
+        assert quarantine(out)["test"] == "left out: 6 images without labels"
     for label, told in (([0, 1, 0, 1, 0, None], "1 of 12 images"), ([0, 1, 0, 1, 0, -1], "'-1'")):
         write_parquet(raw / "test-0.parquet", label=pa.array(label, pa.int64()))
         with pytest.raises(DataError, match=told):

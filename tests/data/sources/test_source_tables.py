@@ -106,7 +106,7 @@ def test_parquet_test_rows_without_labels_are_left_out(tmp_path: Path) -> None:
     assert detect(str(tmp_path / "raw")) == "parquet"
     manifest = prepare(config(tmp_path / "raw", tmp_path / "out"))
     assert set(manifest.splits) == {"train", "val"}
-    assert "its 4 images have no labels" in (tmp_path / "out/quarantine.csv").read_text()
+    assert "4 images without labels" in (tmp_path / "out/quarantine.csv").read_text()
     nothing = table.set_column(1, "label", pa.array([None] * 4, pa.int64()))
     pq.write_table(nothing, raw / "train/0000.parquet")
     with pytest.raises(DataError, match="4 of 4 images have no label"):

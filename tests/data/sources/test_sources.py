@@ -71,13 +71,13 @@ def test_a_test_folder_without_labels_is_left_out_and_listed(tmp_path: Path) -> 
     write_folders(tmp_path / "raw", {"train/a": 3, "train/b": 3, "test": 2})
     manifest = prepare(config(tmp_path / "raw", tmp_path / "out"))
     assert set(manifest.splits) == {"train", "val"}
-    assert "2 images have no labels" in (tmp_path / "out/quarantine.csv").read_text()
+    assert "2 images without labels" in (tmp_path / "out/quarantine.csv").read_text()
 
 
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("n01440764\n", "holds 1 labels for 4 images"),
+        ("n01440764\n", "holds 1 label for 4 images"),
         ("n09999999\n" * 4, "none of the 3 classes"),
         ("490\n361\n171\n822\n", "not the usual class numbers"),
         ("other_1.JPEG n01440764\n" * 4, "has no label for ILSVRC2012_val_00000001"),

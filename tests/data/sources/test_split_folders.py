@@ -126,7 +126,7 @@ def test_tiny_imagenet_as_it_is_unpacked(tmp_path: Path) -> None:
     assert (found.classes, counts(found)) == (wnids, {"train": 6, "val": 4})
     assert found.splits["val"].column("label").to_pylist() == [0, 1, 0, 1]
     assert "val/val_annotations.txt" in found.notes[0]
-    assert ("test", "left out: its 2 images have no labels") in found.skipped
+    assert ("test", "left out: 2 images without labels") in found.skipped
 
 
 def test_a_table_beside_images_without_labels_is_named(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_numbers_are_positions_in_a_list_of_classes() -> None:
             "has path, breed, of which none is called label",
         ),
         (PLAIN.replace("path,label", "url,label").replace(".jpg", ""), "has no column 'path'"),
-        (PLAIN + "\nimg/005.jpg", "line 8: has 1 fields where others have 2"),
+        (PLAIN + "\nimg/005.jpg", "line 8: has 1 field where others have 2"),
         (PLAIN + ",more", "line 7: has 3 fields where others have 2"),
         (PLAIN + '\n"img/000.jpg,cat', "line 8: cannot be read"),
         (PLAIN.replace("dog", "").replace("cat", "-1"), "gives no image a label"),

@@ -13,7 +13,13 @@ import pytest
 
 from itpn_ray.data.schema import KINDS, shard_schema
 from itpn_ray.data.store.manifest import MANIFEST, read_manifest
-from itpn_ray.data.store.shards import BATCH_ROWS, Shard, ShardWriter, open_dataset
+from itpn_ray.data.store.shards import (
+    BATCH_ROWS,
+    Shard,
+    ShardWriter,
+    open_dataset,
+    open_train_and_val,
+)
 from itpn_ray.errors import DataError
 from tests.data.made import write_dataset
 
@@ -41,6 +47,19 @@ def test_rows_come_back(tmp_path: Path) -> None:
         assert shard.row(number) == item
         assert shard.image(number).tobytes() == item["image"]
     assert shard.table(["label"]).column("label").to_pylist() == list(range(len(rows)))
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ("val", r"data = .*there is no training split, only val\. .*--splits train="),
+        ("train", r"data = .*there is no validation split, only train\. .*--splits val="),
+    ],
+)
+def test_a_training_needs_two_splits(there: str, told: str, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {there: [2, 2]})
+    with pytest.raises(DataError, match=told):
+        open_train_and_val(data)
 
 
 def test_the_writer_tells_size_and_digest(tmp_path: Path) -> None:

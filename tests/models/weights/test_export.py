@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from itpn_ray import cli
 from itpn_ray.errors import ConfigError
 from itpn_ray.models import (
     create_autoencoder,
@@ -229,3 +230,12 @@ def test_what_cannot_be_exported_is_refused_early(files, tmp_path):
     with pytest.raises(ConfigError, match="names no format"):
         ExportConfig(file=files["dense"], out="model.bin")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_terminal_tells_a_comparison_from_none(files, tmp_path, capsys):
+    command = ["export", files["classifier"], "--out", str(tmp_path / "model.safetensors")]
+    assert cli.run(command) == 0
+    assert "compared" not in capsys.readouterr().out
+    assert cli.run([*command, "--verify", *make_images(files)]) == 0
+    told = "outputs compared with the network's on 3 images: they differ by 0.00e+00 at most"
+    assert told in capsys.readouterr().out

@@ -37,7 +37,7 @@ def test_rows_are_taken_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"), [(KNOWN, "knows ['n01', 'n02', 'n03']"), ([], "names no classes")]
+    ("classes", "told"), [(KNOWN, "knows n01, n02, n03"), ([], "names no classes")]
 )
 def test_a_head_of_other_classes_is_refused(tmp_path: Path, classes: list[str], told: str) -> None:
     network = classifier(num_classes=2)

@@ -18,20 +18,23 @@ from itpn_ray.models.weights.inspect import inspect_file
 
 
 def rows_of(path) -> dict[str, str]:
-    return dict(inspect_file(InspectConfig(file=str(path))).rows())
+    rows = inspect_file(InspectConfig(file=str(path))).rows()
+    names = [name for name, _ in rows]
+    assert len(set(names)) == len(names)
+    return dict(rows)
 
 
 def test_a_file_of_this_package(tmp_path):
     acceleration = Acceleration(reduction="migration", ratio=0.3, window=4, gathering=True)
     model = create_model("nano", num_classes=7, image_size=96, acceleration=acceleration)
-    save_model(model, tmp_path / "model.safetensors", {"class names": "[1]"})
+    save_model(model, tmp_path / "model.safetensors", {"classes": '["cat"]'})
     rows = rows_of(tmp_path / "model.safetensors")
     assert rows["written by"] == "itpn_ray"
     assert rows["network"] == "Fast-iTPN, classifier"
     assert rows["size"].startswith("fast_itpn_nano (0.9")
     assert rows["resolution"] == "96 px (6 x 6 patches)"
     assert rows["acceleration"] == "migration, r = 0.3, windows of 4, gathering tokens"
-    assert rows["class names"] == "[1]"
+    assert rows["class names"] == '["cat"]'
     assert rows["classes"] == "7"
     assert rows["pyramid"] == "no"
 

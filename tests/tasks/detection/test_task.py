@@ -344,7 +344,7 @@ def test_bad_settings(settings: dict[str, Any], expected: str) -> None:
         ({"task": Detection(), "augment": None}, "augment"),
         ({"optim": {"warmup_steps": 4}}, "optim.warmup_steps = 4: the run has 4 steps"),
         ({"optim": {"global_batch": 10}}, "an epoch of 8 images would have 0 steps"),
-        ({"workers": "2"}, "has pairs for 1 workers"),
+        ({"workers": "2"}, "has pairs for 1 worker"),
     ],
 )
 def test_what_cannot_train_is_refused(

@@ -25,6 +25,7 @@ from itpn_ray.data.sources.annotated.pairs import is_image, pair_key
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import Entry, files_below
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import show_names
 from itpn_ray.storage import filesystem, join
 
 # COCO's own, and those of Objects365's second version.
@@ -81,7 +82,7 @@ class CocoSource(AnnotatedSource):
             if split is not None:
                 found[split] = name
         if not found:
-            seen = ", ".join(files[:5])
+            seen = show_names(files)
             cause = (
                 f"has several annotation files, none of which names its split ({seen})"
                 if files

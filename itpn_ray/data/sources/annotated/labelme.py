@@ -13,6 +13,7 @@ from itpn_ray.data.doctor import fault_kinds as kinds
 from itpn_ray.data.sources.annotated.coco_entries import Frame
 from itpn_ray.data.sources.annotated.label_file import Label, LabelFile
 from itpn_ray.data.sources.text import decode
+from itpn_ray.formatting import number_of
 
 _CIRCLE_CORNERS = 64  # a polygon of so many leaves out 0.2 % of the circle
 
@@ -68,7 +69,9 @@ def _fields(shape: Any) -> dict[str, Any]:
         return fields | {"bbox": [x[0], y[0], x[-1] - x[0], y[-1] - y[0]]}
     if kind == "circle" and len(points) == 2:
         return fields | {"segmentation": [_circle(*points)]}
-    raise FaultError(kinds.ENTRY, f"is a {kind} of {len(points)} points, which has no box")
+    raise FaultError(
+        kinds.ENTRY, f"is a {kind} of {number_of(len(points), 'point')}, which has no box"
+    )
 
 
 def _points(shape: Mapping[str, Any]) -> list[tuple[float, float]]:

@@ -30,10 +30,11 @@ from itpn_ray.data.sources.annotated.paired import by_id
 from itpn_ray.data.sources.annotated.pairs import read_files
 from itpn_ray.data.sources.base import Rows
 from itpn_ray.data.sources.lists import read_classes
-from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames, shown
+from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.text import decode
 from itpn_ray.data.sources.walk import Entry
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of, show_names
 from itpn_ray.storage import filesystem
 
 NAME = "metadata.jsonl"
@@ -153,7 +154,7 @@ def metadata_by_split(
     by_split, _ = names.sort_files([dirname(path) for path in files], root)
     for split, folders in by_split.items():
         if len(folders) > 1:
-            reason = f"has {NAME} in {shown(folders)}, which are all {split}"
+            reason = f"has {NAME} in {show_names(folders)}, which are all {split}"
             raise DataError("prepare.source", root, reason, "Leave one of them there")
         parts[split] = f"{folders[0]}/{NAME}".lstrip("/")
     return {split: parts[split] for split in SPLITS if split in parts}
@@ -200,7 +201,8 @@ def objects_of(entry: Mapping[str, Any]) -> Iterator[dict[str, Any] | FaultError
         if not isinstance(boxes, list) or not isinstance(categories, list):
             yield FaultError(kinds.ENTRY, "has no lists of boxes and categories")
         elif len(boxes) != len(categories):
-            reason = f"has {len(boxes)} boxes and {len(categories)} categories"
+            boxes_told = number_of(len(boxes), "box", "boxes")
+            reason = f"has {boxes_told} and {number_of(len(categories), 'category', 'categories')}"
             yield FaultError(kinds.ENTRY, reason)
         else:
             for box, category in zip(boxes, categories, strict=True):

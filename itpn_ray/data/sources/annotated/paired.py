@@ -33,6 +33,7 @@ from itpn_ray.data.sources.lists import read_classes
 from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 from itpn_ray.storage import filesystem
 
 Pair = tuple[str, str | None]
@@ -162,7 +163,8 @@ class PairedSource(AnnotatedSource):
             raise DataError(
                 "prepare.source",
                 self.uri,
-                f"has no image with labels ({len(pairs)} images, {len(folder.labels)} labels)",
+                f"has no image with labels ({number_of(len(pairs), 'image')}, "
+                f"{number_of(len(folder.labels), 'label')})",
                 "Give the folder with both, named alike",
             )
         categories = self.categories(folder, pairs)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itpn_ray.data.annotations.class_masks import IGNORED, MOST_CLASSES, MaskValues
 from itpn_ray.data.sources.text import read_lines
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of
 
 VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
@@ -106,7 +107,7 @@ def check_count(classes: Sequence[str], uri: str) -> None:
         DataError: fewer than two, or more than 32,767.
     """
     if not 2 <= len(classes) <= MOST_CLASSES:
-        cause = f"names {len(classes)} classes"
+        cause = f"names {number_of(len(classes), 'class', 'classes')}"
         raise DataError(uri, None, cause, f"Give 2 to {MOST_CLASSES:,} classes")
 
 

@@ -27,10 +27,11 @@ from itpn_ray.data.sources.base import LISTING_SCHEMA, Listing, Rows, Source, wh
 from itpn_ray.data.sources.lists import read_classes
 from itpn_ray.data.sources.masks import classes as mask_classes
 from itpn_ray.data.sources.masks.ade20k_full import IMAGES, full_values, object_names
-from itpn_ray.data.sources.splits import SPLITS, SplitNames, shown
+from itpn_ray.data.sources.splits import SPLITS, SplitNames
 from itpn_ray.data.sources.text import read_lines
 from itpn_ray.data.sources.walk import Entry, children, files_below
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import show_names
 from itpn_ray.storage import filesystem, join
 
 SCHEMA = pa.schema(
@@ -92,7 +93,7 @@ class MaskSource(Source):
         splits = {split: _pairs(fs, root, each, skipped) for split, each in folders.items()}
         splits = {split: rows for split, rows in splits.items() if rows.num_rows}
         if not splits:
-            seen = shown([f"{each.images} and {each.masks}" for each in folders.values()])
+            seen = show_names([f"{each.images} and {each.masks}" for each in folders.values()])
             raise DataError(
                 "prepare.source",
                 self.uri,
@@ -211,7 +212,7 @@ def _by_split(source: MaskSource, fs: FileSystem, root: str, images: str) -> dic
     named = [(source.splits.of_name(name), name) for name in names]
     found = {split: name for split, name in named if split}
     if len(found) < len([name for split, name in named if split]):
-        cause = f"{images} has two folders of one split: {shown(names)}"
+        cause = f"{images} has two folders of one split: {show_names(names)}"
         raise DataError("prepare.source", source.uri, cause, "Say which with --splits train=NAME")
     return {split: found[split] for split in SPLITS if split in found} or {"train": ""}
 

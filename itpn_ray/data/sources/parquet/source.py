@@ -6,7 +6,7 @@ published as Parquet are shuffled already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import ENODATA
@@ -44,9 +44,10 @@ from itpn_ray.data.sources.several_labels.sets import (
     label_sets,
     without_labels_note,
 )
-from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames, shown
+from itpn_ray.data.sources.splits import SPLITS, USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.walk import files_below
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import number_of, show_names
 from itpn_ray.storage import filesystem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "picture", "bytes")
@@ -109,7 +110,7 @@ class ParquetSource(Source):
         # Hugging Face publishes test splits with the label -1 throughout. Where only some rows have
         # none, it is refused below as it is in other splits.
         if not self.unlabelled and "test" in splits and set(labels["test"]) <= {-1, None}:
-            reason = f"left out: its {splits.pop('test').num_rows} images have no labels"
+            reason = f"left out: {number_of(splits.pop('test').num_rows, 'image')} without labels"
             skipped.append(("test", reason))
         listing = Listing(
             kind="unlabelled",
@@ -234,7 +235,7 @@ def _separated(value: Labels, separator: str) -> list[Label] | None:
 
 def _origin(split_of: dict[str, str], split: str) -> str:
     named = [name for name, of in split_of.items() if of == split]
-    return shown(named, 4) if named else f"rows of {split} in {shown(list(split_of), 4)}"
+    return show_names(named, 4) if named else f"rows of {split} in {show_names(list(split_of), 4)}"
 
 
 def _same_names(before: tuple[str, ...], now: tuple[str, ...], path: str) -> tuple[str, ...]:
@@ -242,11 +243,16 @@ def _same_names(before: tuple[str, ...], now: tuple[str, ...], path: str) -> tup
     if before and now and before != now:
         raise DataError(
             path,
-            list(now[:5]),
-            f"its metadata list other classes than the files before, which begin {before[:5]}",
+            None,
+            f"its metadata list other classes than the files before: {_listed(now)}, not "
+            f"{_listed(before)}",
             "Give the names of the classes with --classes",
         )
     return before or now
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{number_of(len(names), 'class', 'classes')} ({show_names(names)})"
 
 
 def _rows(file: pq.ParquetFile, path: str, name: str, group: int) -> tuple[pa.Table, int]:

@@ -14,9 +14,10 @@ from itpn_ray.data.sources.several_labels.sets import (
     with_label_sets,
     without_labels_note,
 )
-from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames, shown
+from itpn_ray.data.sources.splits import USUAL_NAMES, SplitNames
 from itpn_ray.data.sources.tables import LABEL_COLUMNS, Row, Table, read_table
 from itpn_ray.errors import DataError
+from itpn_ray.formatting import show_names
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class CsvLabelLists(Source):
         classes, sets = label_sets(found, names, self.uri, lines)
         rows = with_label_sets(list_rows(self.uri, [paths[row] for row in at]), sets)
         parts, origins = parts_of(rows, [splits[row] for row in at], decided_by)
-        columns = shown([repr(table.header[number]) for number in numbers], 5)
+        columns = show_names([repr(table.header[number]) for number in numbers], 5)
         return Listing(
             kind=KIND,
             classes=classes,
@@ -89,7 +90,7 @@ class CsvLabelLists(Source):
         return tuple(table.header.index(name) for name in self.columns)
 
     def _no_column(self, table: Table, name: str) -> DataError:
-        seen = shown([repr(one) for one in table.header]) if table.header else "no header"
+        seen = show_names([repr(one) for one in table.header]) if table.header else "no header"
         return DataError(
             "prepare.source",
             self.uri,

@@ -65,7 +65,7 @@ class DeformableConfig(DenseHeadConfig):
                 self.channels,
                 f"maps are normalised in {NORM_GROUPS} groups of several channels, and "
                 f"{self.attention_heads} heads share the channels",
-                f"use a multiple of {2 * NORM_GROUPS} and of the heads, such as 256",
+                f"Use a multiple of {2 * NORM_GROUPS} and of the heads, such as 256",
             )
 
 
@@ -84,7 +84,7 @@ class DinoConfig(DeformableConfig, DetectorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.levels not in (4, 5):
-            raise ConfigError("levels", self.levels, "no such number of maps", "use 4 or 5")
+            raise ConfigError("levels", self.levels, "no such number of maps", "Use 4 or 5")
 
     @property
     def dense(self) -> DenseConfig:

@@ -34,8 +34,8 @@ class RcnnConfig(DetectorConfig):
                 "stages",
                 self.stages,
                 "no such cascade",
-                "use 1 for Mask R-CNN or 3 for Cascade Mask R-CNN",
+                "Use 1 for Mask R-CNN or 3 for Cascade Mask R-CNN",
             )
         for name in ("fc_width", "proposals", "regions"):
             if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "must be positive", "use 1 or more")
+                raise ConfigError(name, getattr(self, name), "must be positive", "Use 1 or more")

@@ -140,7 +140,7 @@ class RoiHead(nn.Module):
         for part, real in zip(sampled, objects, strict=True):
             if real.masks is None:
                 raise DataError(
-                    "masks", None, "the batch has none", "use data with masks, or masks=False"
+                    "masks", None, "the batch has none", "Use data with masks, or masks=False"
                 )
             own = part.matched[part.masked]
             boxes.append(part.boxes[part.masked])
