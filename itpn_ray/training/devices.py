@@ -11,7 +11,6 @@ from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.formatting import number_of
 from itpn_ray.ray_runtime.config import RayConfig
 
-
 _ON_CPU = {
     "gpu": "Give --no-gpu to use the CPU",
     "gpus": "Give --no-gpus to use the CPU",
