@@ -37,22 +37,29 @@ def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> l
 
 
 def plot_front(
-    points: Sequence[Point], names: Sequence[str], path: str | Path, metric: Metric = _TOP1
+    points: Sequence[Point],
+    names: Sequence[str],
+    path: str | Path,
+    metric: Metric = _TOP1,
+    halves: Sequence[float] = (),
 ) -> Path:
     """Draw a metric against images a second, the front as steps.
 
     Args:
         points: (images a second, metric).
-        names: one a point; written beside those of the front.
+        names: one a point; written beside those of the front, equal points together.
         path: the PNG to write.
         metric: what the points' second numbers are.
+        halves: half of the interval of each point's second number, drawn for the front; nan where
+            nothing tells it.
 
     Returns:
         The path written.
     """
     front = pareto_front(points, higher_is_better=metric.higher_is_better)
     percent = metric.unit == "%"
-    points = [(speed, 100 * value if percent else value) for speed, value in points]
+    scale = 100 if percent else 1
+    points = [(speed, scale * value) for speed, value in points]
     fig, axes = figure(6.4, 4.2)
     beaten = [point for i, point in enumerate(points) if i not in front]
     kept = [points[i] for i in front]
@@ -60,10 +67,16 @@ def plot_front(
     # Fastest first: down to the next slower point, this one is the best that there is.
     axes.plot(*_columns(kept), color=BLUE, lw=1.2, drawstyle="steps-post", zorder=3)
     axes.scatter(*_columns(kept), color=BLUE, s=44, label="front", zorder=4)
+    if halves:
+        bars = [scale * halves[i] for i in front]
+        axes.errorbar(*_columns(kept), yerr=bars, fmt="none", ecolor=BLUE, elinewidth=0.8, zorder=3)
+    together: dict[Point, list[str]] = {}
     for i in front[:_MOST_NAMES]:
-        at = points[i]
+        together.setdefault(points[i], []).append(names[i])
+    for at, equal in together.items():
+        text, place = ", ".join(equal), (6, 5)
         axes.annotate(
-            names[i], at, xytext=(6, 5), textcoords="offset points", fontsize=8, color="#333333"
+            text, at, xytext=place, textcoords="offset points", fontsize=8, color="#333333"
         )
     axes.set(xlabel="images/s", ylabel=f"{metric.label}, %" if percent else metric.label)
     axes.margins(0.12)

@@ -35,6 +35,7 @@ from itpn_ray.training.launch.driver import RAY_LOG, preflight
 from itpn_ray.training.launch.driver import run as train
 from itpn_ray.training.spending import Spending
 from itpn_ray.training.stopping import SweepStop
+from itpn_ray.tuning.answer import Score
 from itpn_ray.tuning.conclusion import apply_trial, conclude, repeated
 from itpn_ray.tuning.config import (
     COMPILED,
@@ -299,10 +300,13 @@ def _compare(config: SweepConfig, rows: list[dict[str, Any]], folder: Path) -> d
     front = pareto_front(points, higher_is_better=metric.higher_is_better)
     for index, row in enumerate(done):
         row["front"] = index in front
-    plot_front(points, [row["trial"] for row in done], folder / PLOTS / "front.png", metric)
+    images = len(open_dataset(config.data, "val"))
+    halves = [Score.of([row[metric.name]], metric, images).half for row in done]
+    names = [row["trial"] for row in done]
+    plot_front(points, names, folder / PLOTS / "front.png", metric, halves)
     return {
         "trials": [*_best_first(done, metric), *(row for row in rows if metric.name not in row)],
-        "images": len(open_dataset(config.data, "val")),
+        "images": images,
     }
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -46,3 +47,18 @@ def test_between_two_points_the_front_is_the_faster_ones(tmp_path, monkeypatch) 
         (100.0, 70.0),
         (100.0, 80.0),
     ]
+
+
+def test_equal_points_share_a_label_and_intervals_are_of_the_front(tmp_path, monkeypatch) -> None:
+    told, bars = [], []
+    label, errorbar = Axes.annotate, Axes.errorbar
+    monkeypatch.setattr(Axes, "annotate", lambda *a, **k: told.append(a[1]) or label(*a, **k))
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda *a, **k: bars.append(k["yerr"]) or errorbar(*a, **k)
+    )
+    points = [(100.0, 0.8), (120.0, 0.7), (120.0, 0.7), (90.0, 0.6)]
+    halves = [0.02, 0.03, 0.03, float("nan")]
+    plot_front(points, list("abcd"), tmp_path / "front.png", halves=halves)
+    assert told == ["b, c", "a"]
+    assert bars == [pytest.approx([3.0, 3.0, 2.0])]
+    plot_front(points[:1], ["a"], tmp_path / "one.png", halves=[float("nan")])
