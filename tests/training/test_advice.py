@@ -89,4 +89,4 @@ def test_a_timed_plan_counts_its_steps(train: ShardedDataset, tmp_path: Path) ->
     config = dataclasses.replace(config, data=train.uri, out=str(tmp_path), workers="1")
     told: list[tuple[int, int]] = []
     measure(config, count(config, train), 1, lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(0, 2), (1, 2), (2, 2)]

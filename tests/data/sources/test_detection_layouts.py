@@ -313,7 +313,7 @@ def test_lines_of_metadata_that_cannot_be_used(tmp_path: Path) -> None:
     prepare(config(raw, tmp_path / "out", max_broken=0.5))
     (listed,) = csv.DictReader((tmp_path / "out/quarantine.csv").open())
     assert listed["path"] == "val/metadata.jsonl#line 1 object 1"
-    assert listed["reason"] == "has 2 boxes and 1 categories"
+    assert listed["reason"] == "has 2 boxes and 1 category"
     (raw / "val/metadata.jsonl").write_text("{\n")
     with pytest.raises(DataError, match="cannot be read"):
         prepare(config(raw, tmp_path / "again"))
