@@ -44,11 +44,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests under Ray, and begin with them: they are the longest, so that others help out."""
+    """Mark tests under Ray, and begin with them: they are the longest, so that others help out.
+
+    Those that start a head of their own come after those that look at what the private Ray runs.
+    """
     for item in items:
         if {"ray_cluster", "head"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.workers)
-    items.sort(key=lambda item: item.get_closest_marker("workers") is None)
+    items.sort(
+        key=lambda item: (
+            "ray_cluster" not in getattr(item, "fixturenames", ()),
+            item.get_closest_marker("workers") is None,
+        )
+    )
 
 
 @pytest.fixture
