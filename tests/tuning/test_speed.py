@@ -75,10 +75,10 @@ def test_compiled_networks_are_timed(
 
 @pytest.mark.programs
 def test_an_onnx_graph_is_timed_where_the_whole_network_is_one(prepared: str, scenes: str) -> None:
-    space = ("model.migration choice 0.3", "model.image_size choice 32")
+    space = ("model.migration choice 0 0.3", "model.image_size choice 32")
     sweep = dataclasses.replace(tune.nano(), data=prepared, space=space, target="onnx")
     found = time_networks(networks(sweep), batch=2, gpu=False, target=sweep.target)
-    assert len(found) == 1
+    assert len(found) == 2
     assert all(one.throughput.images_per_s > 0 < one.latency_ms for one in found.values())
     config = dataclasses.replace(detect.RECIPES["nano"](), data=scenes)
     with pytest.raises(ConfigError, match="would time only trunk and pyramid"):
