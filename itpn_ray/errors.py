@@ -38,6 +38,9 @@ class ItpnError(Exception):
         return " ".join(f"{shown}: {self.cause}. {self.hint}.".splitlines())
 
 
+_LONGEST = 400  # characters of a value in a message: room for a path or a URI, not for a file
+
+
 def told_by(error: BaseException, line: int = 0) -> str:
     """A line of an error's text, its first unless told; the name of its type where it has none."""
     # Libraries raise errors without a text too.
@@ -45,10 +48,17 @@ def told_by(error: BaseException, line: int = 0) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as text: a fraction without the digits that only rounding has, no empty brackets."""
+    """A value as text: a fraction without the digits that only rounding has, no empty brackets.
+
+    Of a long one, such as a file that is no JSON, both ends.
+    """
+    text = repr(value)
     if isinstance(value, float):
-        return min(repr(value), f"{value:.6g}", key=len) if len(repr(value)) > 8 else repr(value)
-    return "none" if value in ([], (), {}) else repr(value)
+        return min(text, f"{value:.6g}", key=len) if len(text) > 8 else text
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        return f"{text[:half]} ... {text[-half:]}"
+    return "none" if value in ([], (), {}) else text
 
 
 class ConfigError(ItpnError):

@@ -38,6 +38,8 @@ def test_hints_are_sentences() -> None:
     [
         (None, "field: is wrong. Fix it."),
         (-1.0, "field = -1.0: is wrong. Fix it."),
+        (b"{broken", "field = b'{broken': is wrong. Fix it."),
+        (b"x" * 10**6, f"field = b'{'x' * 198} ... {'x' * 199}': is wrong. Fix it."),
         (0.1 + 0.2, "field = 0.3: is wrong. Fix it."),
         (1e-12 / 3, "field = 3.33333e-13: is wrong. Fix it."),
         ([], "field = none: is wrong. Fix it."),

@@ -8,6 +8,7 @@ import statistics
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,37 +120,10 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
     # What keeps steps from being timed is told as a problem; what was counted is shown.
     except ItpnError as error:
         problems.append(f"no steps were timed: {error}")
-    say = console.say
-    say(f"{name} on {number_of(len(train), 'image')} of {experiment.data}")
-    say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
-    for part, adds in size.multiply_adds.items():
-        say(f"  multiply-adds  {_number(adds / 1e9)} G an image forward: {part}")
-    say(
-        f"  batch          {experiment.optim.global_batch:,}: {number_of(size.workers, 'worker')}, "
-        f"{number_of(size.share, 'image')} each in "
-        f"{number_of(size.accumulation, 'micro-batch', 'micro-batches')}"
-    )
-    say(
-        f"  steps          {size.per_epoch:,} an epoch, {size.steps:,} in "
-        f"{number_of(experiment.optim.epochs, 'epoch')}"
-    )
-    if average := describe_average(experiment, size.steps):
-        say(f"  average        {average}")
-    say(f"  state          {size.state_gb:.2f} GB a worker: weights, gradients, AdamW, averages")
+    console.say(f"{name} on {number_of(len(train), 'image')} of {experiment.data}")
+    _say_size(console.say, experiment, size)
     if timing is not None:
-        parts = ", ".join(f"{phase} {spent:.2g}" for phase, spent in timing.phases.items())
-        hours = size.steps * timing.seconds / 3600
-        on_gpus = torch.cuda.is_available() if experiment.gpus is None else experiment.gpus
-        unit = "GPU-hours" if on_gpus else "worker-hours"
-        steps = number_of(config.measured_steps, "step")
-        say(f"  timed on       {timing.device}, {steps} of one worker")
-        say(f"  a step         {timing.seconds:.3g} s ({parts})")
-        say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
-        say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
-        say(
-            f"  the run        {show_duration(3600 * hours)}, {_number(size.workers * hours)} "
-            f"{unit}; exchange of gradients and evaluations come on top"
-        )
+        _say_timing(console.say, experiment, size, timing, config.measured_steps)
         if prices is not None and experiment.cost.machine:
             cost = planned_cost(
                 experiment,
@@ -159,12 +133,47 @@ def plan(config: PlanConfig, *, name: str, console: Console) -> tuple[RunSize, T
                 step_s=(timing.fastest, timing.slowest),
                 checkpoint_s=timing.checkpoint_s,
             )
-            say(f"  cost           {cost}")
+            console.say(f"  cost           {cost}")
             problems += _cap_problem(experiment, cost)
             keep(experiment, cost)
     for problem in problems:
         console.warn(problem)
     return size, timing
+
+
+def _say_size(say: Callable[[str], None], config: ExperimentConfig, size: RunSize) -> None:
+    say(f"  parameters     {size.parameters / 1e6:,.2f} M trained")
+    for part, adds in size.multiply_adds.items():
+        say(f"  multiply-adds  {_number(adds / 1e9)} G an image forward: {part}")
+    say(
+        f"  batch          {config.optim.global_batch:,}: {number_of(size.workers, 'worker')}, "
+        f"{number_of(size.share, 'image')} each in "
+        f"{number_of(size.accumulation, 'micro-batch', 'micro-batches')}"
+    )
+    say(
+        f"  steps          {size.per_epoch:,} an epoch, {size.steps:,} in "
+        f"{number_of(config.optim.epochs, 'epoch')}"
+    )
+    if average := describe_average(config, size.steps):
+        say(f"  average        {average}")
+    say(f"  state          {size.state_gb:.2f} GB a worker: weights, gradients, AdamW, averages")
+
+
+def _say_timing(
+    say: Callable[[str], None], config: ExperimentConfig, size: RunSize, timing: Timing, steps: int
+) -> None:
+    parts = ", ".join(f"{phase} {spent:.2g}" for phase, spent in timing.phases.items())
+    hours = size.steps * timing.seconds / 3600
+    on_gpus = torch.cuda.is_available() if config.gpus is None else config.gpus
+    unit = "GPU-hours" if on_gpus else "worker-hours"
+    say(f"  timed on       {timing.device}, {number_of(steps, 'step')} of one worker")
+    say(f"  a step         {timing.seconds:.3g} s ({parts})")
+    say(f"  memory         {timing.memory_gb:.2f} GB a worker at most")
+    say(f"  a checkpoint   holds it up for {timing.checkpoint_s:.2g} s")
+    say(
+        f"  the run        {show_duration(3600 * hours)}, {_number(size.workers * hours)} "
+        f"{unit}; exchange of gradients and evaluations come on top"
+    )
 
 
 def _cap_problem(config: ExperimentConfig, cost: PlannedCost) -> list[str]:

@@ -136,19 +136,18 @@ def check_rotated(dataset: ShardedDataset) -> None:
     check_any(dataset)
 
 
-def check_any(dataset: ShardedDataset) -> None:
-    """Refuse a split without an object.
+def check_any(
+    dataset: ShardedDataset,
+    what: str = "object",
+    hint: str = "Prepare images with objects; its quarantine.csv says what was left out",
+) -> None:
+    """Refuse a split without an object, or without whatever its classes are counted of.
 
     Raises:
         DataError: as said.
     """
     if not any(dataset.manifest.splits[dataset.split].class_counts):
-        raise DataError(
-            "data",
-            dataset.uri,
-            f"its {dataset.split} has not one object",
-            "Prepare images with objects; its quarantine.csv says what was left out",
-        )
+        raise DataError("data", dataset.uri, f"its {dataset.split} has not one {what}", hint)
 
 
 def check_classification(dataset: ShardedDataset) -> None:
@@ -183,13 +182,7 @@ def check_multilabel(dataset: ShardedDataset) -> None:
             hint = f"Train on it with `itpn-ray finetune fast_itpn_base`, or {hint.lower()}"
         cause = f"was prepared {_prepared(kind)}, but a list of labels of each image is needed"
         raise DataError("data", dataset.uri, cause, hint)
-    if not any(dataset.manifest.splits[dataset.split].class_counts):
-        raise DataError(
-            "data",
-            dataset.uri,
-            f"its {dataset.split} has not one label",
-            "Prepare it with a larger --holdout, or check the labels",
-        )
+    check_any(dataset, "label", "Prepare it with a larger --holdout, or check the labels")
 
 
 def _prepared(kind: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from reprlib import repr as short
-
 from itpn_ray.errors import DataError
 
 Label = str | int
@@ -25,7 +23,7 @@ def text_label(data: bytes, where: str, hint: str) -> Label | None:
     try:
         return as_label(data.decode("utf-8-sig"), where, hint)
     except UnicodeDecodeError as error:
-        raise DataError(where, short(data), "is no text, so no label", hint) from error
+        raise DataError(where, data, "is no text, so no label", hint) from error
 
 
 def as_labels(value: object, where: str, hint: str) -> Label | list[Label] | None:
@@ -61,9 +59,9 @@ def as_label(value: object, where: str, hint: str) -> Label | None:
         text = value.strip()
         # The length first: Python refuses to convert texts of thousands of digits.
         if text.isdecimal() and (len(text) > len(str(_LARGEST)) or int(text) >= _LARGEST):
-            raise DataError(where, short(text), "is too large for a class number", hint)
+            raise DataError(where, text, "is too large for a class number", hint)
         return text or None
     # Infinity fails the second test; `int` of it would raise.
     if isinstance(value, int | float) and abs(value) < _LARGEST and value == int(value):
         return int(value)
-    raise DataError(where, short(value), "is neither a class number nor a class name", hint)
+    raise DataError(where, value, "is neither a class number nor a class name", hint)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from posixpath import basename, dirname, relpath, splitext
-from reprlib import repr as short
 
 from pyarrow.fs import FileSystem
 
@@ -247,8 +246,8 @@ def _json(content: bytes, where: str) -> object:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         cause = f"is no JSON: {error}"
-        raise DataError(where, short(content), cause, _HINT) from error
+        raise DataError(where, content, cause, _HINT) from error
     if not isinstance(found, dict):
         cause = 'is no JSON object with the key "label"'
-        raise DataError(where, short(found), cause, _HINT)
+        raise DataError(where, found, cause, _HINT)
     return found.get("label")

@@ -35,7 +35,7 @@ from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
 STAGES = {"mask_rcnn": 1, "cascade_mask_rcnn": 3}
-SMALL_RCNN = {"fc_width": 256, "proposals": 256, "regions": 128}
+SMALL_RCNN = {"fc_width": 256, "proposals": 128, "regions": 64}
 SMALL_DINO = {
     "channels": 128,
     "attention_heads": 4,

@@ -120,6 +120,9 @@ def run(
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease, command, parent)
+    if parent is not None:
+        # The sweep that it is a part of tells at its own end what to do with the weights.
+        return folder
     # For its address alone, for the run's own tracker is closed by now.
     tracker = create_tracker(config.tracking, config.out)
     lines = task_class(config.task).load_lines(join(run_uri(config), EXPORT))

@@ -9,6 +9,7 @@ from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig
 from itpn_ray.formatting import number_of
 from itpn_ray.tasks.base import AnyTask, TaskSetup, WorkerShare
+from itpn_ray.tasks.config import ModelConfig
 from itpn_ray.tasks.registry import task_class
 from itpn_ray.training.launch.context import TrainContext
 from itpn_ray.training.schedule import total_steps
@@ -96,28 +97,7 @@ def check_settings(config: ExperimentConfig, train: ShardedDataset, val: Sharded
             # Whole pairs, as global batches are.
             f"Use at most {len(train) // 2 * 2} with --optim.global-batch",
         )
-    if config.model.freeze_trunk and not config.model.init:
-        raise ConfigError(
-            "model.freeze_trunk",
-            True,
-            "would keep the random weights of a new trunk",
-            "Name trained ones with --model.init",
-        )
-    for name in ("init_key", "partial_init"):
-        if getattr(config.model, name) and not config.model.init:
-            raise ConfigError(
-                f"model.{name}",
-                getattr(config.model, name),
-                "there are no initial weights that it could be about",
-                "Name them with --model.init, or leave it out",
-            )
-    if config.model.lora_rank and not config.model.init:
-        raise ConfigError(
-            "model.lora_rank",
-            config.model.lora_rank,
-            "would update the random weights of a new trunk",
-            "Name trained ones with --model.init",
-        )
+    _check_init(config.model)
     most = config.worker_range[1]
     if most > batch // 2:
         raise ConfigError(
@@ -134,3 +114,20 @@ def check_settings(config: ExperimentConfig, train: ShardedDataset, val: Sharded
             f"the run has {number_of(steps, 'step')}",
             "Warm up for fewer with --optim.warmup-steps",
         )
+
+
+def _check_init(model: ModelConfig) -> None:
+    """Refuse what says something of initial weights where there are none."""
+    if model.init:
+        return
+    trained = "Name trained ones with --model.init"
+    unused = "there are no initial weights that it could be about"
+    refused = {
+        "freeze_trunk": ("would keep the random weights of a new trunk", trained),
+        "lora_rank": ("would update the random weights of a new trunk", trained),
+        "init_key": (unused, "Name them with --model.init, or leave it out"),
+        "partial_init": (unused, "Name them with --model.init, or leave it out"),
+    }
+    for name, (cause, hint) in refused.items():
+        if value := getattr(model, name):
+            raise ConfigError(f"model.{name}", value, cause, hint)

@@ -78,19 +78,42 @@ def pool_regions(maps: Mapping[int, Tensor], boxes: Sequence[Tensor], side: int)
     # 1e-6, for a box of exactly a limit must not fall below it by rounding.
     level = (box_area(numbered[:, 1:]).sqrt() / FINEST_SIDE + 1e-6).log2().floor()
     level = level.clamp(0, len(REGION_STRIDES) - 1)
+    if numbered.device.type == "cpu":
+        return _pool_apart(maps, numbered, level, side)
+    return _pool_all(maps, numbered, level, side)
+
+
+def _pool_apart(maps: Mapping[int, Tensor], numbered: Tensor, level: Tensor, side: int) -> Tensor:
+    """Of each map those boxes alone that are read from it.
+
+    Where the host need not wait for a device to know them, this is a quarter of the work.
+    """
+    pooled, places = [], []
+    for number, stride in enumerate(REGION_STRIDES):
+        own = (level == number).nonzero()[:, 0]
+        pooled.append(_align(maps[stride], numbered[own], stride, side))
+        places.append(own)
+    # Back in the order in which the boxes came.
+    return torch.cat(pooled)[torch.cat(places).argsort()]
+
+
+def _pool_all(maps: Mapping[int, Tensor], numbered: Tensor, level: Tensor, side: int) -> Tensor:
+    """The same without a number of boxes that the host would have to wait for."""
     pooled = []
     for number, stride in enumerate(REGION_STRIDES):
-        # Boxes of the other maps become points, of which next to nothing is read: picking them out
-        # would have the host wait for the device.
+        # Boxes of the other maps become points, of which next to nothing is read.
         own = level == number
         read = torch.where(own[:, None], numbered[:, 1:], 0.0)
-        # float32, for RoIAlign's sums are long and bfloat16's steps coarse.
-        features = maps[stride].to(torch.float32, memory_format=torch.contiguous_format)
-        regions = torch.cat([numbered[:, :1], read], dim=1)
-        found = roi_align(features, regions, side, 1 / stride, sampling_ratio=0, aligned=True)
+        found = _align(maps[stride], torch.cat([numbered[:, :1], read], dim=1), stride, side)
         pooled.append(torch.where(own[:, None, None, None], found, 0.0))
     # Each box was read from one map, and has zeros from the others.
     return torch.stack(pooled).sum(0)
+
+
+def _align(features: Tensor, regions: Tensor, stride: int, side: int) -> Tensor:
+    # float32, for RoIAlign's sums are long and bfloat16's steps coarse.
+    features = features.to(torch.float32, memory_format=torch.contiguous_format)
+    return roi_align(features, regions, side, 1 / stride, sampling_ratio=0, aligned=True)
 
 
 def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, side: int) -> Tensor:

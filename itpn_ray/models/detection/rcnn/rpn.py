@@ -28,7 +28,8 @@ RATIOS = (0.5, 1.0, 2.0)  # height over width
 WEIGHTS = (1.0, 1.0)
 POSITIVE, NEGATIVE, RESCUE = 0.7, 0.3, 0.3  # IoU, see `match`
 SAMPLED, POSITIVE_SHARE = 256, 0.5
-BEFORE_NMS_TRAINING, BEFORE_NMS = 2000, 1000  # the surest of each map
+BEFORE_NMS_TRAINING, BEFORE_NMS = 2000, 1000  # the surest of each map at most
+SPARE_TRAINING, SPARE = 2, 1  # likewise, for each box to hand on: as much, with the usual 1,000
 NMS = 0.7
 
 
@@ -101,7 +102,10 @@ class ProposalNetwork(nn.Module):
     @torch.no_grad()
     def propose(self, candidates: Candidates, size: Extent) -> Tensor:
         """The boxes most likely to hold something, within the image, (n, 4); see `proposals`."""
-        limit = BEFORE_NMS_TRAINING if self.training else BEFORE_NMS
+        if self.training:
+            limit = min(BEFORE_NMS_TRAINING, SPARE_TRAINING * self.proposals)
+        else:
+            limit = min(BEFORE_NMS, SPARE * self.proposals)
         logits = candidates.logits.split(candidates.counts)
         first, index, levels = 0, [], []
         for level, part in enumerate(logits):

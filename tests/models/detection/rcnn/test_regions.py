@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
+from itpn_ray.models.detection.rcnn import regions
 from itpn_ray.models.detection.rcnn.regions import mask_targets, pool_regions
 from tests.models.detection.made import box_mask, full_mask, objects_of, targets
 
@@ -56,6 +57,26 @@ def test_regions_belong_to_their_images():
     pooled = pool_regions(maps, [box, box.repeat(2, 1)], 2)
     assert pooled.mean((1, 2, 3)).tolist() == [1, 2, 2]
     assert pool_regions(maps, [box[:0], box[:0]], 2).shape == (0, 1, 2, 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_picking_boxes_out_changes_no_bit(monkeypatch, count):
+    """What a CPU does is what a GPU does, of which nothing is asked to count boxes."""
+    torch.manual_seed(0)
+    maps = {
+        stride: torch.randn(2, 3, 512 // stride, 512 // stride, requires_grad=True)
+        for stride in regions.REGION_STRIDES
+    }
+    corner = 300 * torch.rand(2, count, 2)
+    boxes = list(torch.cat([corner, corner + 2 + 400 * torch.rand(2, count, 2) ** 3], dim=2))
+    found = {}
+    for name in ("_pool_apart", "_pool_all"):
+        monkeypatch.setattr(regions, "_pool_apart", getattr(regions, name))
+        pooled = pool_regions(maps, boxes, 7)
+        weights = torch.arange(pooled.numel()).reshape(pooled.shape).sin()
+        found[name] = [pooled, *torch.autograd.grad((pooled * weights).sum(), maps.values())]
+    for apart, all_of_them in zip(*found.values(), strict=True):
+        assert torch.equal(apart, all_of_them)
 
 
 @pytest.mark.parametrize("label", [0, 1])
