@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from itpn_ray.costs.prices import prices_of
+from itpn_ray.data.doctor.balance import untaught
 from itpn_ray.data.store.manifest import read_manifest
 from itpn_ray.errors import ConfigError
 from itpn_ray.experiment import ExperimentConfig, to_dict, with_absolute_paths
@@ -117,6 +118,8 @@ def run(
             # A run that goes on has the weights of its checkpoint, or has told it before.
             if report is not None and not began:
                 console.say(f"{config.model.init}: {report}")
+            if missing := _never_learned(config):
+                console.warn(missing)
             if average := describe_average(config, _steps(config)):
                 console.say(f"average of {average}")
             _train(config, folder, began, console, lease, command, parent)
@@ -129,6 +132,13 @@ def run(
     kept_at = {"run": run_uri(config)} if is_uri(config.out) else {}
     console.summary(folder, lines, where={"tracking": tracker.where, **kept_at})
     return folder
+
+
+def _never_learned(config: ExperimentConfig) -> str:
+    """Classes that are evaluated and not trained on, in words; empty where none are."""
+    # Pre-training learns no class, whatever the data have.
+    missing = task_class(config.task).answers() and untaught(read_manifest(config.data))
+    return f"{missing}: never learned, and counted as mistakes" if missing else ""
 
 
 def _steps(config: ExperimentConfig) -> int:

@@ -320,14 +320,22 @@ def test_every_training_verb_may_be_named(verb: str, capsys: pytest.CaptureFixtu
     assert "is planned" not in told.out
 
 
-def test_a_name_of_two_verbs_tells_which_was_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_of_several_verbs_tells_which_was_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.run(["plan", "--help"])
     usage = "usage: itpn-ray plan [pretrain|finetune|detect|segment] RECIPE"
     assert usage in capsys.readouterr().out
     assert cli.run(["plan", "nano"]) == 2  # without data
-    told = "nano of pretrain is planned; for the other, write plan finetune nano"
+    told = (
+        "nano of pretrain is planned; finetune, detect, segment have one too: put the verb before "
+        "the name"
+    )
     assert told in capsys.readouterr().out
+    # Of one verb alone, which need not be named: all are looked through.
+    assert cli.run(["plan", "nano_rotated"]) == 2  # without data
+    said = capsys.readouterr()
+    assert "names no prepared data" in said.err
+    assert "is planned" not in said.out
 
 
 def test_every_recipe_can_be_counted(train: ShardedDataset) -> None:
