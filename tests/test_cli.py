@@ -107,13 +107,6 @@ def test_bad_values(
     assert not list(tmp_path.iterdir())
 
 
-def test_masks_that_a_head_does_not_find(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    line = refused(capsys, "detect", "nano", "--out", str(tmp_path), "--task.head", "dino")
-    assert "task.masks = True: DINO finds boxes only. Add --task.masks false." in line
-
-
 def train(prepared: str, out: Path, *more: str) -> list[str]:
     return ["pretrain", "nano", "--data", prepared, "--out", str(out), *ALONE, *more]
 

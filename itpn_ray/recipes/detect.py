@@ -63,7 +63,7 @@ def nano() -> ExperimentConfig:
 
 
 def nano_dino() -> ExperimentConfig:
-    """Nano DINO on images of about 160 pixels, for a laptop or a test.
+    """Nano DINO on images of about 160 pixels, for a laptop or a test; boxes alone as it stands.
 
     Command: itpn-ray detect nano_dino --data DATA --model.init WEIGHTS
     """

@@ -113,7 +113,7 @@ def _dense(
             Step(verb="pretrain", recipe=pretrain),
             Step(verb=verb, recipe=f"{network}_{name}"),
         )
-        # As far as the paper has values: DINO learns no masks.
+        # As far as the paper has values: its DINO learns no masks.
         cells += [
             Cell(row=f"{row}, {name}", column=column, steps=steps, metric=metric, paper=value)
             for (metric, column), value in zip(metrics.items(), values, strict=False)

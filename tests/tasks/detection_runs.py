@@ -20,14 +20,29 @@ AUGMENT = DetectionAugmentConfig(
 CLASSES = ("cup", "pen", "ball")
 
 
-def detection(scenes: str, out: Path, head: str = "mask_rcnn", **changes: Any) -> ExperimentConfig:
-    """Four steps of a nano detector on images of 64 to 96 px, with everything random on."""
+def detection(
+    scenes: str,
+    out: Path,
+    head: str = "mask_rcnn",
+    *,
+    masks: bool | None = None,
+    **changes: Any,
+) -> ExperimentConfig:
+    """Four steps of a nano detector on images of 64 to 96 px, with everything random on.
+
+    Args:
+        scenes: prepared images with objects.
+        out: where runs are kept.
+        head: of the task.
+        masks: whether they are learned; None: by all heads but DINO.
+        changes: other settings.
+    """
     config = dataclasses.replace(
         tiny(scenes, out),
         model=ModelConfig(name="fast_itpn_nano", image_size=64, drop_path=0.2),
         task=Detection(
             head=head,
-            masks=head != "dino",
+            masks=head != "dino" if masks is None else masks,
             small_head=True,
             short_side=64,
             long_side=96,
@@ -41,11 +56,17 @@ def detection(scenes: str, out: Path, head: str = "mask_rcnn", **changes: Any) -
     return dataclasses.replace(config, **changes)
 
 
-def task(head: str = "mask_rcnn", *, scenes: str = "", **model: Any) -> DetectionTask:
-    """A detection task by itself; ``scenes`` is what it evaluates on."""
+def task(
+    head: str = "mask_rcnn", *, scenes: str = "", masks: bool | None = None, **model: Any
+) -> DetectionTask:
+    """A detection task by itself; ``scenes`` is what it evaluates on, ``masks`` as above."""
     plain = {"name": "fast_itpn_nano", "image_size": 64}
     config = Detection(
-        head=head, masks=head != "dino", small_head=True, short_side=64, long_side=96
+        head=head,
+        masks=head != "dino" if masks is None else masks,
+        small_head=True,
+        short_side=64,
+        long_side=96,
     )
     return DetectionTask(
         TaskSetup(

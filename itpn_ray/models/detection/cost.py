@@ -26,8 +26,11 @@ def run_through(detector: Detector, images: Tensor) -> None:
     batch, _, height, width = images.shape
     if isinstance(detector, Dino):
         sizes = torch.tensor([[height, width]], device=images.device).expand(batch, -1)
-        tokens, levels = detector.encode(images, sizes)
+        maps = detector.maps(images)
+        tokens, levels = detector.encode_maps(maps, sizes)
         detector.decode(tokens, levels, detector.select(tokens, levels))
+        if detector.config.masks:
+            detector.features(maps, tokens, levels)
     elif isinstance(detector, RotatedRcnn):
         _run_boxes(detector, [detector.roi.box], images)
     elif isinstance(detector, Rcnn):

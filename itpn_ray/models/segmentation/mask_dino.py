@@ -15,18 +15,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from itpn_ray.models.detection.dino.config import NORM_GROUPS
 from itpn_ray.models.detection.dino.decoder import Decoder
 from itpn_ray.models.detection.dino.denoising import FREE, Copies, make_copies, visibility
 from itpn_ray.models.detection.dino.encoding import encode, make_projections
 from itpn_ray.models.detection.dino.levels import Levels, lay_out
+from itpn_ray.models.detection.dino.masks import feature_layers, join_features
 from itpn_ray.models.detection.dino.parts import Mlp, draw_layers, make_encoder
 from itpn_ray.models.networks.backbone import DenseTrunk
 from itpn_ray.models.segmentation.config import MaskDinoConfig
 from itpn_ray.models.segmentation.queries.losses import QueryPredictions
 from itpn_ray.models.segmentation.queries.segmenter import Found, QuerySegmenter
 from itpn_ray.models.segmentation.queries.targets import ImageClasses
-from itpn_ray.models.segmentation.upernet import resize
 
 FINEST = 4
 """Stride of the map that the encoder does not see."""
@@ -47,15 +46,7 @@ class PixelDecoder(nn.Module):
         self.projections = make_projections(coarser, width)
         self.level_codes = nn.Embedding(config.levels, width)
         self.encoder = make_encoder(config)
-        self.lateral = nn.Sequential(
-            nn.Conv2d(channels[FINEST], width, 1, bias=False), nn.GroupNorm(NORM_GROUPS, width)
-        )
-        self.smooth = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.GroupNorm(NORM_GROUPS, width),
-            nn.ReLU(),
-        )
-        self.features = nn.Conv2d(width, width, 1)
+        self.lateral, self.smooth, self.features = feature_layers(channels[FINEST], width)
         draw_layers(self)
 
     def forward(self, maps: Mapping[int, Tensor]) -> tuple[Tensor, Tensor, Levels]:
@@ -67,12 +58,8 @@ class PixelDecoder(nn.Module):
         sizes = torch.tensor([[height, width]], device=finest.device).expand(finest.shape[0], -1)
         levels = lay_out(coarser, sizes)
         tokens = encode(coarser, levels, self.projections, self.level_codes, self.encoder)
-        # The finest of the encoded maps comes first.
-        rows, columns = levels.shapes[0]
-        encoded = tokens[:, : rows * columns].transpose(1, 2).unflatten(2, (rows, columns))
-        lateral = self.lateral(finest)
-        features = self.features(self.smooth(lateral + resize(encoded, lateral)))
-        return features, tokens, levels
+        layers = (self.lateral, self.smooth, self.features)
+        return join_features(layers, finest, tokens, levels.shapes[0]), tokens, levels
 
 
 class MaskDecoder(Decoder):

@@ -103,7 +103,7 @@ class Processed(nn.Module):
 
 
 class FlatDino(nn.Module):
-    """DINO with as many detections for every image; see `Dino.surest`."""
+    """DINO with as many detections for every image, without masks; see `Dino.surest`."""
 
     def __init__(self, network: Dino) -> None:
         super().__init__()

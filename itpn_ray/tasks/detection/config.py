@@ -21,7 +21,7 @@ class Detection(DenseTaskConfig):
     """Object detection and instance segmentation (paper, 5.3).
 
     Raises:
-        ConfigError: a value lies outside its range, or DINO is asked for masks.
+        ConfigError: a value lies outside its range.
     """
 
     name: ClassVar[str] = "detection"
@@ -38,7 +38,7 @@ class Detection(DenseTaskConfig):
     head: str = "mask_rcnn"
     """What finds the objects: ``mask_rcnn``, ``cascade_mask_rcnn`` or ``dino``."""
     masks: bool = True
-    """Find masks besides boxes; DINO has none."""
+    """Find masks besides boxes, as Mask R-CNN does; DINO then has the mask branch of MaskDINO."""
     small_head: bool = False
     """A head of few and narrow layers that looks at fewer boxes, for laptops and tests."""
     pad_to: int = 32
@@ -48,8 +48,6 @@ class Detection(DenseTaskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.one_of("task.head", self.head, HEADS)
-        if self.masks and self.head == "dino":
-            raise ConfigError("task.masks", True, "DINO finds boxes only", "Add --task.masks false")
         if self.pad_to < 32 or self.pad_to % 32:
             raise ConfigError(
                 "task.pad_to",

@@ -14,7 +14,7 @@ from itpn_ray.data.loading.detection_loader import DetectionEvalLoader
 from itpn_ray.data.transforms.on_device import normalise_views, prefetch
 from itpn_ray.evaluation.coco_format import write_results
 from itpn_ray.evaluation.speed import Speed, finish, seconds_in_turn
-from itpn_ray.models import Rcnn
+from itpn_ray.models import Dino, Rcnn
 from itpn_ray.models.detection.base import Detector
 from itpn_ray.tasks.base import TaskSetup
 from itpn_ray.tasks.batches import Batch, Evaluation
@@ -73,7 +73,7 @@ class DetectorEvaluator(ViewEvaluator):
         self.short_side, self.long_side = network.view
         self.task = DetectionTask(
             TaskSetup(
-                config=Detection(masks=isinstance(network, Rcnn) and network.config.masks),
+                config=Detection(masks=isinstance(network, Rcnn | Dino) and network.config.masks),
                 augment=DetectionAugmentConfig(),
                 loader=LOADER,
                 data=place.dataset.uri,

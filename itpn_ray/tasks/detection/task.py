@@ -101,7 +101,7 @@ class DetectionTask(DetectorTask[Detection]):
         config, name = self.config, self.model.name
         if config.head == "dino":
             small = SMALL_DINO if config.small_head else {}
-            return create_dino(name, levels=DINO_LEVELS, **small, **options)
+            return create_dino(name, levels=DINO_LEVELS, masks=config.masks, **small, **options)
         small = SMALL_RCNN if config.small_head else {}
         stages = STAGES[config.head]
         return create_rcnn(name, stages=stages, masks=config.masks, **small, **options)

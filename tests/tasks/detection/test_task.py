@@ -69,13 +69,16 @@ def test_padding_is_zero_and_draws_go_by_the_image() -> None:
     assert (task().prepare(batch(), epoch=3)["seed"] != whole["seed"]).all()
 
 
-@HEADS
+@pytest.mark.parametrize(
+    ("head", "masks"),
+    [("mask_rcnn", True), ("cascade_mask_rcnn", True), ("dino", False), ("dino", True)],
+)
 @pytest.mark.parametrize("objects", [2, 0])
-def test_every_part_learns_in_every_step(head: str, objects: int) -> None:
+def test_every_part_learns_in_every_step(head: str, masks: bool, objects: int) -> None:
     """Workers wait for the gradients of all parameters, so none may be left out."""
-    own = task(head)
+    own = task(head, masks=masks)
     network = own.build().train()
-    terms = network(own.prepare(batch(head != "dino", objects), epoch=0))
+    terms = network(own.prepare(batch(masks, objects), epoch=0))
     parts = [value for name, value in terms.items() if name != "loss"]
     torch.testing.assert_close(terms["loss"], torch.stack(parts).sum())
     terms["loss"].backward()
@@ -317,7 +320,6 @@ def test_multiply_adds_grow_with_the_views(head: str) -> None:
     ("settings", "expected"),
     [
         ({"head": "yolo"}, "task.head = 'yolo': is not known"),
-        ({"head": "dino"}, "task.masks = True: DINO finds boxes only. Add --task.masks false"),
         ({"short_side": 800, "long_side": 600}, "task.long_side = 600"),
         ({"ema_decay": 1.0}, "task.ema_decay = 1.0"),
         ({"pad_to": 48}, "task.pad_to = 48: is no multiple of 32"),

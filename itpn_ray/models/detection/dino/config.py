@@ -80,15 +80,20 @@ class DinoConfig(DeformableConfig, DetectorConfig):
     levels: int = 5
     """Maps that the encoder sees: 5 for strides 4 to 64, 4 for strides 8 to 64 (a fifth of the
     tokens; DINO's authors call them 5scale and 4scale)."""
+    masks: bool = False
+    """Whether each query has a mask too, see `itpn_ray.models.detection.dino.masks`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.levels not in (4, 5):
             raise ConfigError("levels", self.levels, "no such number of maps", "Use 4 or 5")
+        if self.masks and self.levels == 5:
+            raise ConfigError("levels", 5, "leaves no map of stride 4 for the masks", "Use 4")
 
     @property
     def dense(self) -> DenseConfig:
         """The dense trunk: maps of strides 4 or 8 to 64, 32 and 64 by average pooling."""
         # The coarsest stride is 64 in either case.
-        finest = 4 if self.levels == 5 else 8
+        # Masks are made of stride 4, which an encoder of four levels does not see.
+        finest = 4 if self.levels == 5 or self.masks else 8
         return DenseConfig(trunk=self.trunk, pyramid=self.pyramid, finest=finest)

@@ -73,9 +73,15 @@ class Decoder(nn.Module):
     paper has it. (The authors' code takes it once before and once after the last norm.)
 
     All layers share the heads.
+
+    Args:
+        config: of the network.
+        masks: whether queries have masks too.
     """
 
-    def __init__(self, config: DeformableConfig) -> None:
+    mask_head: Mlp | None
+
+    def __init__(self, config: DeformableConfig, *, masks: bool = False) -> None:
         super().__init__()
         width = config.channels
         self.layers = make_decoder_layers(config)
@@ -86,6 +92,9 @@ class Decoder(nn.Module):
         draw_layers(self.layers)
         draw_layers(self.position)
         draw_heads(self.class_head, self.box_head)
+        self.mask_head = Mlp(width, width, width, 3) if masks else None
+        if self.mask_head is not None:
+            draw_layers(self.mask_head)
 
     def forward(
         self,
@@ -97,7 +106,8 @@ class Decoder(nn.Module):
     ) -> Predictions:
         """Predictions of all layers, one set a layer; see `refine`."""
         found, boxes = self.refine(contents, anchors, tokens, levels, visible)
-        return Predictions(logits=self.class_head(found).float(), boxes=boxes)
+        masks = None if self.mask_head is None else self.mask_head(found).float()
+        return Predictions(logits=self.class_head(found).float(), boxes=boxes, masks=masks)
 
     def refine(
         self,

@@ -32,14 +32,23 @@ class Predictions:
     """(K, B, Q, C) float32."""
     boxes: Tensor
     """(K, B, Q, 4) float32."""
+    masks: Tensor | None = None
+    """(K, B, Q, C) float32: products with the features are the masks' logits; None without."""
 
     def before(self, query: int) -> Predictions:
         """Those for the queries before number `query`."""
-        return Predictions(logits=self.logits[:, :, :query], boxes=self.boxes[:, :, :query])
+        return self._of(slice(query))
 
     def since(self, query: int) -> Predictions:
         """Those for the queries from number `query` on."""
-        return Predictions(logits=self.logits[:, :, query:], boxes=self.boxes[:, :, query:])
+        return self._of(slice(query, None))
+
+    def _of(self, part: slice) -> Predictions:
+        return Predictions(
+            logits=self.logits[:, :, part],
+            boxes=self.boxes[:, :, part],
+            masks=None if self.masks is None else self.masks[:, :, part],
+        )
 
 
 @torch.no_grad()
