@@ -3,10 +3,11 @@
     python benchmarks/overfit.py --coco FOLDER    # annotations/instances_train2017.json, train2017/
     python benchmarks/overfit.py --coco FOLDER --heads dino dino_masks
 
-Each has the nano trunk. The first eight images with objects, in the order of their ids, are what is trained on and what is
-evaluated on, without crops or flips. A head that has not learned them misses its bar: box AP50 0.9,
-mask AP50 0.8 (exit code 1). Writes overfit.json and the curves, overfit.png. Takes an hour on two
-cores; a run that was stopped goes on when the command is repeated with the same --work.
+Each has the nano trunk. The first eight images with objects, in the order of their ids, are what is
+trained on and what is evaluated on, without crops or flips. A head that has not learned them misses
+its bar: box AP50 0.9, mask AP50 0.8 (exit code 1). Writes overfit.json and the curves, overfit.png.
+Takes an hour and a half on two cores; a run that was stopped goes on when the command is repeated
+with the same --work.
 """
 
 from __future__ import annotations
