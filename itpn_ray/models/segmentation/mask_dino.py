@@ -65,6 +65,8 @@ class PixelDecoder(nn.Module):
 class MaskDecoder(Decoder):
     """DINO's decoder whose queries have a mask too; what they begin with is judged as well."""
 
+    mask_head: Mlp
+
     def __init__(self, config: MaskDinoConfig) -> None:
         super().__init__(config)
         width = config.channels
