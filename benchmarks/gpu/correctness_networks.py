@@ -247,6 +247,9 @@ def detectors() -> dict[str, Callable[[], Detector]]:
         "Mask R-CNN": partial(create_rcnn, "nano", **common, **SMALL_RCNN),
         "Cascade Mask R-CNN": partial(create_rcnn, "nano", stages=3, **common, **SMALL_RCNN),
         "DINO": partial(create_dino, "nano", levels=4, **common, **SMALL_DINO),
+        "DINO with masks": partial(
+            create_dino, "nano", levels=4, masks=True, **common, **SMALL_DINO
+        ),
     }
 
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.models import create_dino
+from itpn_ray.models.detection.rcnn import regions
 from itpn_ray.tasks.base import AnyTask, TaskSetup
 from itpn_ray.tasks.classification.config import Classification
 from itpn_ray.tasks.clip_pretraining.config import ClipPretraining
@@ -114,7 +115,11 @@ def test_the_loop_waits_once_a_step(
 
 
 @pytest.mark.parametrize("stages", [1, 3])
-def test_rcnn_waits_for_sizes_suppression_and_each_stages_sample(stages: int) -> None:
+def test_rcnn_waits_for_sizes_suppression_and_each_stages_sample(
+    stages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU; on a CPU, where nothing is waited for, boxes are picked out.
+    monkeypatch.setattr(regions, "_pool_apart", regions._pool_all)
     detector = rcnn(stages=stages).train()
     shapes = [[(0, (4, 4, 30, 40)), (1, (20, 10, 50, 50))], [(1, (8, 8, 40, 40))]]
     with Waits() as waits:
@@ -136,9 +141,11 @@ def test_a_detectors_micro_batch_is_cut_with_one_wait() -> None:
     assert cut["label"].shape == (2, 2)
 
 
-def test_dino_waits_for_its_two_matchings_alone() -> None:
+@pytest.mark.parametrize("masks", [False, True])
+def test_dino_waits_for_its_two_matchings_alone(masks: bool) -> None:
     torch.manual_seed(0)
-    dino = create_dino("nano", num_classes=3, image_size=64, levels=4, **SMALL_DINO).train()
+    settings = {"num_classes": 3, "image_size": 64, "levels": 4, "masks": masks, **SMALL_DINO}
+    dino = create_dino("nano", **settings).train()
     shapes = [[(0, (4, 4, 30, 40)), (1, (20, 10, 50, 50))], [(1, (8, 8, 40, 40))]]
     with Waits() as waits:
         losses = dino.losses(images(shapes), sizes(2), targets(shapes), alone)
