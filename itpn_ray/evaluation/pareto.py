@@ -83,7 +83,10 @@ def plot_front(
     axes.grid(color="#e6e8eb", lw=0.7)
     axes.set_axisbelow(True)
     if points:
-        axes.legend(frameon=False, fontsize=9)
+        # Above the plot, where neither points nor intervals are.
+        axes.legend(
+            frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2
+        )
     return save(fig, path)
 
 
