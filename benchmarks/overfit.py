@@ -6,7 +6,7 @@
 Each has the nano trunk. The first eight images with objects, in the order of their ids, are what is
 trained on and what is evaluated on, without crops or flips. A head that has not learned them misses
 its bar: box AP50 0.9, mask AP50 0.8 (exit code 1). Writes overfit.json and the curves, overfit.png.
-Takes an hour and a half on two cores; a run that was stopped goes on when the command is repeated
+Takes more than an hour on two cores; a run that was stopped goes on when the command is repeated
 with the same --work.
 """
 
