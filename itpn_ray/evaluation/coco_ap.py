@@ -2,14 +2,14 @@
 
 The metrics are those of COCO's own evaluation (https://cocodataset.org/#detection-eval): averages
 over ten overlaps 0.50:0.05:0.95, at most 100 detections an image, crowds ignored; small objects
-have less than 32², large ones more than 96² square pixels. faster-coco-eval computes them.
+have less than 32², large ones more than 96² square pixels. hotcoco compares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 KINDS = ("box", "mask")
 """What is compared."""
 _SIZES = ("small", "medium", "large")
-_METRICS = (
-    *("AP", "AP50", "AP75", *(f"AP_{size}" for size in _SIZES)),
-    *("AR1", "AR10", "AR100", *(f"AR_{size}" for size in _SIZES)),
-)
+_IOU = {"box": "bbox", "mask": "segm"}
+"""Kind -> COCO's name of it."""
+_LIMITS = (1, 10, 100)
+"""Detections of an image that count."""
+_OVERLAPS = {"AP": slice(None), "AP50": slice(1), "AP75": slice(5, 6)}
+"""Metric -> which of the ten overlaps it averages."""
+_PER_CLASS = ("AP", "AP50", *(f"AP_{size}" for size in _SIZES))
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,35 +148,65 @@ def coco_metrics(
         {"name": category["name"], "count": counts[category["id"]]} for category in categories
     ]
     for kind in kinds:
-        values, precision = _run(truth, results, kind)
-        for name, value in zip(_METRICS, values, strict=True):
-            if value > -1:  # COCO's mark of a metric that no object counts for
+        precision, recall = _run(truth, results, list(counts), kind)
+        for name, part in (_precisions(precision) | _recalls(recall)).items():
+            value = _mean(part)
+            if value is not None:
                 metrics[f"{kind}_{name}"] = value
         for number, row in enumerate(rows):
-            # The last of COCO's limits (1, 10 and 100 detections an image).
-            row |= _of_class(precision[:, :, number, :, -1], kind)
+            found = _precisions(precision[:, :, [number]])
+            row |= {f"{kind}_{name}": _mean(found[name]) for name in _PER_CLASS}
     return CocoMetrics(metrics=metrics, per_class=rows)
 
 
 def _run(
-    truth: dict[str, list[Entry]], results: Sequence[Entry], kind: str
-) -> tuple[list[float], NDArray[np.float64]]:
-    """The twelve metrics, and precisions (overlaps, recalls, classes, sizes, detections)."""
-    from faster_coco_eval import COCO, COCOeval_faster
+    truth: dict[str, list[Entry]], results: Sequence[Entry], class_ids: Sequence[int], kind: str
+) -> tuple[Array, Array]:
+    """Precisions (overlaps, recalls, classes, sizes, limits), recalls (overlaps, classes, sizes,
+    limits); -1 where no object counts.
+    """
+    from hotcoco import COCO, COCOeval
+
+    compared, entries = _numbered_anew(truth, results, class_ids, kind)
+    evaluated = COCO(compared)
+    evaluation = COCOeval(evaluated, evaluated.load_res(entries), _IOU[kind])
+    evaluation.evaluate()
+    # Not summarize(), which prints.
+    evaluation.accumulate()
+    found = cast("dict[str, Array]", evaluation.eval)
+    return found["precision"], found["recall"]
+
+
+def _numbered_anew(
+    truth: dict[str, list[Entry]], results: Sequence[Entry], class_ids: Sequence[int], kind: str
+) -> tuple[dict[str, list[Entry]], list[Entry]]:
+    """Annotations and results of one kind, all numbers from 1 on.
+
+    Files have negative numbers too, or the same for several annotations.
+    """
+    # In the order of the images' numbers, in which COCO ranks equal scores.
+    numbers = sorted(entry["id"] for entry in truth["images"])
+    images = {number: place for place, number in enumerate(numbers, 1)}
+    classes = {number: place for place, number in enumerate(class_ids, 1)}
+
+    def numbered(entry: Entry) -> Entry:
+        image, label = images[entry["image_id"]], classes[entry["category_id"]]
+        return entry | {"image_id": image, "category_id": label}
 
     masks = kind == "mask"
-    # Number 0 would stand for "no match" in the evaluation, so annotations are numbered anew.
     annotations = [
-        _comparable(entry, masks) | {"id": number}
+        numbered(_comparable(entry, masks)) | {"id": number}
         for number, entry in enumerate(truth["annotations"], 1)
     ]
     # Given both, it would take the sizes of masks from their boxes.
     left_out = "bbox" if masks else "segmentation"
-    found = [{k: v for k, v in entry.items() if k != left_out} for entry in results]
-    compared = COCO({**truth, "annotations": annotations})
-    evaluation = COCOeval_faster(compared, compared.loadRes(found), "segm" if masks else "bbox")
-    evaluation.run()
-    return [float(value) for value in evaluation.stats], evaluation.eval["precision"]
+    entries = [numbered({k: v for k, v in entry.items() if k != left_out}) for entry in results]
+    compared = {
+        "images": [entry | {"id": images[entry["id"]]} for entry in truth["images"]],
+        "annotations": annotations,
+        "categories": [{"id": place, "name": str(place)} for place in classes.values()],
+    }
+    return compared, entries
 
 
 def _comparable(entry: Entry, masks: bool) -> dict[str, Any]:
@@ -184,13 +219,21 @@ def _comparable(entry: Entry, masks: bool) -> dict[str, Any]:
     return {**entry, "segmentation": [[x, y, x2, y, x2, y2, x, y2]], "iscrowd": 1}
 
 
-def _of_class(precision: NDArray[np.float64], kind: str) -> dict[str, float | None]:
-    """A class's row from its precisions (overlaps, recalls, sizes)."""
-    # Size 0 is all sizes together, overlap 0 is 0.5.
-    parts = {"AP": precision[..., 0], "AP50": precision[0, :, 0]}
-    parts |= {f"AP_{size}": precision[..., n] for n, size in enumerate(_SIZES, 1)}
-    return {
-        # -1 is COCO's mark of a precision that nothing counts for.
-        f"{kind}_{name}": float(part[part > -1].mean()) if (part > -1).any() else None
-        for name, part in parts.items()
-    }
+def _precisions(precision: Array) -> dict[str, Array]:
+    """What each metric of precision averages."""
+    # All detections that the last limit allows; size 0 is all sizes together.
+    by_size = precision[..., -1]
+    parts = {name: by_size[overlaps, ..., 0] for name, overlaps in _OVERLAPS.items()}
+    return parts | {f"AP_{size}": by_size[..., n] for n, size in enumerate(_SIZES, 1)}
+
+
+def _recalls(recall: Array) -> dict[str, Array]:
+    """What each metric of recall averages."""
+    parts = {f"AR{limit}": recall[..., 0, n] for n, limit in enumerate(_LIMITS)}
+    return parts | {f"AR_{size}": recall[..., n, -1] for n, size in enumerate(_SIZES, 1)}
+
+
+def _mean(part: Array) -> float | None:
+    """The mean of what counts; None where nothing does."""
+    counted = part[part > -1]
+    return float(counted.mean()) if counted.size else None

@@ -83,7 +83,7 @@ def _weights(low: float, high: float, limit: int, cells: int) -> tuple[int, Tens
 
 def encode(pasted: NDArray[np.uint8]) -> dict[str, Any]:
     """A mask (height, width) of 0 and 1 as COCO's results hold it: ``size`` and ``counts``."""
-    from faster_coco_eval.core import mask as coco
+    from hotcoco import mask as coco
 
     found = coco.encode(pasted)
     return {"size": list(pasted.shape), "counts": found["counts"].decode("ascii")}

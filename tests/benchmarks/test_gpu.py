@@ -16,7 +16,7 @@ from benchmarks.gpu.results import PartResult
 from benchmarks.gpu.scale import TOY
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT = ("ray", "mlflow", "tyro", "nvidia.nvimgcodec", "faster_coco_eval", "optuna", "boto3")
+WITHOUT = ("ray", "mlflow", "tyro", "nvidia.nvimgcodec", "hotcoco", "optuna", "boto3")
 """Packages that a machine lent for an hour need not have."""
 RUN = f"""
 import sys

@@ -44,7 +44,7 @@ def clip_to_box(outline: Array, box: Array) -> Array:
 
 def fill(outlines: Iterable[Array], height: int, width: int) -> NDArray[np.bool_]:
     """The mask (height, width) of a thing with these parts, as COCO's tools draw it."""
-    from faster_coco_eval.core import mask as coco
+    from hotcoco import mask as coco
 
     # COCO's tools need three corners; two enclose nothing.
     parts = [outline.reshape(-1).tolist() for outline in outlines if len(outline) > 2]
