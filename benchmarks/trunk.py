@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lib.interleave import (
@@ -59,9 +58,9 @@ def networks(quick: bool) -> dict[str, tuple[nn.Module, int]]:
         "fast_itpn_tiny" if quick else OURS: (ours, cost.multiply_adds(ours, SIZE))
     }
     for name in ("vit_small_patch16_224", "hiera_tiny_224") if quick else THEIRS:
-        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        with cost.counting() as counted:
             timm.create_model(name).eval()(torch.empty(1, 3, SIZE, SIZE))
-        out[name] = (timm.create_model(name, pretrained=False), counter.get_total_flops() // 2)
+        out[name] = (timm.create_model(name, pretrained=False), counted())
     return out
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -57,6 +58,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.get_closest_marker("workers") is None,
         )
     )
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """What sets the number of threads, as a training does, does not set it for later tests."""
+    yield
+    # Where somebody asks for other threads than the tests' own, none are put back.
+    if "torch" in sys.modules and os.environ["OMP_NUM_THREADS"] == "1":
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

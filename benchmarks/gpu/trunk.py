@@ -13,12 +13,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.bench import Bench, Line, rates, training_step
 from benchmarks.lib.interleave import Case
 from itpn_ray.models import create_model
-from itpn_ray.models.networks.cost import multiply_adds
+from itpn_ray.models.networks.cost import counting, multiply_adds
 
 TITLE = "Trunk: forward and training step, bf16"
 COLUMNS = {
@@ -73,9 +72,9 @@ def ours(name: str, size: int) -> Subject:
 def theirs(name: str, changes: dict[str, object], size: int) -> Subject:
     """One of timm's."""
     make = partial(timm.create_model, name, num_classes=CLASSES, **changes)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counting() as counted:
         make().eval()(torch.empty(1, 3, size, size))
-    return Subject(name=name, make=make, multiply_adds=counter.get_total_flops() // 2)
+    return Subject(name=name, make=make, multiply_adds=counted())
 
 
 def measure(bench: Bench, what: str, mode: str, subjects: list[Subject], size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ def mask_grid(scenes: Sequence[MaskedImage], path: Path) -> Path:
     return path
 
 
-def _colours(labels: NDArray[np.integer]) -> NDArray[np.float32]:
+def _colours(labels: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
     """The colour of each pixel's class, (H, W, 3)."""
     # One colour at least, for masks without a labelled pixel.
     table = [class_colour(label) for label in range(max(1, int(labels.max(initial=0)) + 1))]

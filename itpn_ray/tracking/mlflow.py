@@ -82,7 +82,7 @@ class MlflowTracker(Tracker):
         self, run_name: str, params: Parameters, *, key: str, parent: str | None = None
     ) -> None:
         """Open the run of this key, or continue it; parameters that changed become tags."""
-        _quieten()
+        _import_quietly()
         from mlflow import MlflowClient
 
         try:
@@ -284,10 +284,13 @@ def _hint(cause: str) -> str:
     return next((hint for sign, hint in hints.items() if sign in cause), usual)
 
 
-def _quieten() -> None:
-    """Before mlflow is imported: no telemetry, short waits, no word on its database's tables."""
+def _import_quietly() -> None:
+    """Import mlflow: no telemetry, short waits, no word on its database's tables."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    import mlflow  # noqa: F401
+
+    # Not before: older versions set up their loggers on import, and undo what was set.
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking._tracking_service.client"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def encode_mask(mask: Mask) -> bytes:
     return png(mask.astype(np.int32) + 1)
 
 
-def png(values: NDArray[np.integer]) -> bytes:
+def png(values: NDArray[np.integer[Any]]) -> bytes:
     """Numbers (H, W) from 0 to 65,535 as a grey PNG, of 8 bits where they fit."""
     # `initial` lets an empty mask pass.
     depth = np.uint8 if values.max(initial=0) < 256 else np.uint16
@@ -97,7 +98,7 @@ class MaskValues:
         )
 
 
-def class_pixels(mask: NDArray[np.integer]) -> dict[int, int]:
+def class_pixels(mask: NDArray[np.integer[Any]]) -> dict[int, int]:
     """How many pixels of a mask each class has; classes without any are left out."""
     counts = np.bincount(mask[mask >= 0].astype(np.int64))
     return {label: int(count) for label, count in enumerate(counts) if count}

@@ -129,8 +129,9 @@ def similarity(keys: Tensor, outside: Tensor | None = None) -> Tensor:
     if keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16):
         mean = mean.half()
     a, b = halves(mean)
-    kind = keys.device.type  # the meta device, on which costs are counted, has no autocast
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    kind = keys.device.type
+    # The meta device, on which costs are counted, has no autocast.
+    if not keys.is_meta and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             cosine = a @ b.mT
     else:

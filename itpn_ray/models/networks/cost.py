@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from itpn_ray.models.config import PATCH
@@ -16,12 +20,27 @@ from itpn_ray.models.networks.distillation import ClipDistiller
 from itpn_ray.models.trunk.base import Trunk
 
 
+@contextmanager
+def counting() -> Iterator[Callable[[], int]]:
+    """Multiply-adds of matrix products inside, on shapes alone: what is made there has no values.
+
+    Attention of other threads runs as two products meanwhile.
+
+    Yields:
+        What counts them, to be called afterwards.
+    """
+    counter = FlopCounterMode(display=False)
+    # Attention as two products: not every version of PyTorch counts its fused one on "meta".
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        # The counter takes a multiply-add for two operations.
+        yield lambda: counter.get_total_flops() // 2
+
+
 def parameters(module: nn.Module) -> int:
     """Learned numbers of a module, fixed position codes not among them."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@torch.no_grad()
 def multiply_adds(
     network: Network | Trunk, image_size: int | tuple[int, int], *, visible: int | None = None
 ) -> int:
@@ -38,8 +57,7 @@ def multiply_adds(
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     tokens = (height // PATCH) * (width // PATCH)
-    counter = FlopCounterMode(display=False)
-    with torch.device("meta"), counter:
+    with counting() as counted:
         images = torch.empty(1, 3, height, width)
         mask = torch.empty(1, tokens, dtype=torch.bool)
         # The quarter that a mask ratio of 0.75 leaves.
@@ -59,5 +77,4 @@ def multiply_adds(
             run_through(twin, images)
         else:
             twin(images)
-    # The counter takes a multiply-add for two operations.
-    return counter.get_total_flops() // 2
+    return counted()

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from itpn_ray.errors import CheckpointError, ConfigError
 from itpn_ray.models.layers.position import resize_table
+from itpn_ray.models.networks.cost import counting
 from itpn_ray.models.weights.raw_files import named_tensors, read_raw
 from itpn_ray.models.weights.torchscript import is_torchscript
 from itpn_ray.storage import local_copy
@@ -116,11 +116,9 @@ def load_teacher(path: str, model: str, image_size: int) -> ClipTeacher:
 def teacher_multiply_adds(model: str, image_size: int) -> int:
     """Multiply-adds of the teacher's forward pass of one image, counted on shapes alone."""
     network, size = _empty(model, image_size), teacher_input(model, image_size)
-    # On the meta device shapes are followed, and nothing is computed.
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with counting() as counted:
         network.head(network.forward_features(torch.empty(1, 3, size, size)))
-    # The counter has two operations for each multiply-add.
-    return counter.get_total_flops() // 2
+    return counted()
 
 
 def teacher_digest(path: str) -> str:

@@ -43,7 +43,9 @@ def expected(clip: Clip, images: Tensor) -> Tensor:
 
 def save_torchscript(clip: Clip, path: Path) -> None:
     with warnings.catch_warnings():
+        # Which of the two it is depends on the version of PyTorch.
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(clip), path)
 
 
