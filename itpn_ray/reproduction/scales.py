@@ -37,7 +37,7 @@ NANO = Scale(
     networks={**dict.fromkeys(_BASE, "fast_itpn_nano"), "plain_base": "plain_nano"},
     side=64,
     window=4,
-    epochs={"pretrain": 3 / 400, "finetune": 3 / 100, "detect": 4 / 12, "segment": 1 / 32},
+    epochs={"pretrain": 3 / 400, "finetune": 3 / 100, "detect": 4 / 12, "segment": 12 / 127},
     changes={
         "pixel_pretraining": {"optim.global_batch": 32, "eval_every": 1},
         "clip_pretraining": {"optim.global_batch": 32, "eval_every": 1},

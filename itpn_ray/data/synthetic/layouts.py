@@ -200,7 +200,7 @@ def _draw_ade(config: SynthesizeConfig, folder: Path, piece: Chunk) -> None:
     split, numbers = piece
     for number in numbers:
         rng = generator_of(config, split, number)
-        pixels, objects = scenes.draw_scene(rng, *size_of(rng, config.side))
+        pixels, objects = scenes.draw_scene(rng, *size_of(rng, config.side), scenes.LARGE)
         name = f"ADE_{split}_{number + 1:08d}"
         place = _ADE_SPLITS[split]
         (folder / "images" / place / f"{name}.jpg").write_bytes(encode(pixels))
@@ -231,6 +231,9 @@ def _mark(config: SynthesizeConfig) -> str:
     shown = dataclasses.asdict(config)
     # Neither changes an image.
     del shown["out"], shown["num_workers"]
+    # What masks had before was drawn smaller by the same settings.
+    if config.layout == "ade":
+        shown["sizes"] = dataclasses.asdict(scenes.LARGE)
     return json.dumps(shown, indent=1) + "\n"
 
 

@@ -22,14 +22,15 @@ def draw_mask(objects: Sequence[SceneObject], height: int, width: int) -> NDArra
     mask = Image.new("L", (width, height), 1)
     pen = ImageDraw.Draw(mask)
     for thing in objects:
-        for part in thing.parts:
-            # Outlines count from the corners of pixels, Pillow from their centres.
-            pen.polygon([(x - 0.5, y - 0.5) for x, y in part.tolist()], fill=thing.label + 2)
-    values = np.array(mask)
-    for thing in objects:
         if thing.crowd is not None:
             rows, columns = (np.flatnonzero(thing.crowd.any(axis)) for axis in (1, 0))
-            around = values[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-            around[around == 1] = 0
-            values[thing.crowd] = thing.label + 2
-    return values
+            pen.rectangle((columns.min(), rows.min(), columns.max(), rows.max()), fill=0)
+            pen.bitmap((0, 0), Image.fromarray(thing.crowd), fill=thing.label + 2)
+        # Bars may hide things that were drawn before; the parts of their own leave room for them.
+        for outline, value in (
+            *((strip, 1) for strip in thing.bars),
+            *((part, thing.label + 2) for part in thing.parts),
+        ):
+            # Outlines count from the corners of pixels, Pillow from their centres.
+            pen.polygon([(x - 0.5, y - 0.5) for x, y in outline.tolist()], fill=value)
+    return np.array(mask)

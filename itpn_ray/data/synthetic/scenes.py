@@ -18,23 +18,51 @@ from itpn_ray.data.annotations.polygons import clip
 from itpn_ray.data.synthetic import drawing
 from itpn_ray.data.synthetic.drawing import Array, Bar, Thing
 
-_APART = 1.4
 _TRIES = 20
 # Square pixels of a part too small to be annotated.
 _LEAST_AREA = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large the things of a scene are, and how far apart.
+
+    Attributes:
+        low: the least radius, over the image's shorter side.
+        high: the largest radius, over the image's shorter side.
+        apart: the least distance of two centres, over the sum of their radii.
+    """
+
+    low: float
+    high: float
+    apart: float
+
+
+SMALL = Sizes(low=0.07, high=0.22, apart=1.4)
+"""For boxes: several things in most images, none of which hides another."""
+LARGE = Sizes(low=0.2, high=0.4, apart=1.0)
+"""For masks: small things would fill a tenth of the pixels, and ground everywhere score well."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """An annotated thing: its class and visible parts, or the mask of a crowd."""
+    """An annotated thing: its class and visible parts, or the mask of a crowd.
+
+    Attributes:
+        label: index into ``drawing.CLASSES``.
+        parts: outlines of what can be seen of it.
+        bars: outlines of what hides it, and perhaps things that were drawn before it.
+        crowd: the mask of a crowd.
+    """
 
     label: int
     parts: tuple[Array, ...]
+    bars: tuple[Array, ...] = ()
     crowd: NDArray[np.bool_] | None = None
 
 
 def draw_scene(
-    rng: np.random.Generator, width: int, height: int
+    rng: np.random.Generator, width: int, height: int, sizes: Sizes = SMALL
 ) -> tuple[Array, list[SceneObject]]:
     """An image (height, width, 3) in 0..255 with up to seven things, and these."""
     canvas = drawing.ground(rng, width, height)
@@ -46,17 +74,19 @@ def draw_scene(
         placed.append(hub)
         objects.append(_draw_crowd(rng, canvas, hub))
     for _ in range(int(rng.integers(0, 8))):
-        thing = _place_apart(rng, placed, width, height, short * rng.uniform(0.07, 0.22))
+        radius = short * rng.uniform(sizes.low, sizes.high)
+        thing = _place_apart(rng, placed, width, height, radius, sizes.apart)
         if thing is None:
             continue
         placed.append(thing)
         drawing.paint_thing(rng, canvas, thing)
         bars = [drawing.bar(rng, thing) for _ in range(int(rng.random() < 0.3))]
-        for hidden in bars:
-            drawing.paint(canvas, drawing.bar_outline(hidden, thing), drawing.colour(rng))
+        strips = tuple(drawing.bar_outline(hidden, thing) for hidden in bars)
+        for strip in strips:
+            drawing.paint(canvas, strip, drawing.colour(rng))
         parts = tuple(visible_parts(thing.outline, bars, width, height))
         if parts:
-            objects.append(SceneObject(label=thing.label, parts=parts))
+            objects.append(SceneObject(label=thing.label, parts=parts, bars=strips))
     return drawing.finish(rng, canvas), objects
 
 
@@ -87,14 +117,19 @@ def _any(rng: np.random.Generator) -> int:
 
 
 def _place_apart(
-    rng: np.random.Generator, placed: list[Thing], width: int, height: int, radius: float
+    rng: np.random.Generator,
+    placed: list[Thing],
+    width: int,
+    height: int,
+    radius: float,
+    apart: float,
 ) -> Thing | None:
     """A thing that keeps away from the others; ``None`` if no place was found."""
     for _ in range(_TRIES):
         thing = drawing.place(rng, _any(rng), width, height, radius)
         if all(
             np.hypot(*np.subtract(thing.centre, other.centre))
-            > (thing.radius + other.radius) * _APART
+            > (thing.radius + other.radius) * apart
             for other in placed
         ):
             return thing

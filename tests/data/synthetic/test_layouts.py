@@ -57,6 +57,14 @@ def test_ade_masks_have_the_classes_of_their_table(tmp_path: Path) -> None:
     assert seen == set(range(12))  # crowds have pixels of no class
 
 
+def test_things_with_masks_fill_a_good_part_of_their_images(tmp_path: Path) -> None:
+    """Else ground everywhere would be right for nine pixels in ten, and nothing be learned."""
+    folder = generate(small(tmp_path / "images", "ade"))
+    masks = [np.asarray(Image.open(path)) for path in (folder / "annotations").rglob("*.png")]
+    values = np.concatenate([mask.ravel() for mask in masks])
+    assert 0.5 < (values == 1).sum() / (values > 0).sum() < 0.85
+
+
 def image_of(mask: Path) -> Path:
     """The image of a mask in ADE20K's layout."""
     return mask.parents[2] / "images" / mask.parent.name / f"{mask.stem}.jpg"
@@ -176,6 +184,16 @@ def test_progress_reaches_the_total(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     generate(small(tmp_path / "images"), lambda *progress: calls.append(progress))
     assert calls[-1] == (90, 90)
+
+
+def test_masks_that_an_older_version_drew_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    """Their settings are the same, their things smaller."""
+    folder = generate(small(tmp_path / "images", "ade"))
+    mark = json.loads((folder / "images.json").read_text())
+    del mark["sizes"]
+    (folder / "images.json").write_text(json.dumps(mark, indent=1) + "\n")
+    with pytest.raises(ConfigError, match="holds something else"):
+        generate(small(tmp_path / "images", "ade"))
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
