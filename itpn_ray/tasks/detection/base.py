@@ -10,11 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from itpn_ray.data.annotations.objects import ObjectReader
 from itpn_ray.data.loading.view_batches import trim
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
 from itpn_ray.data.transforms.detection_views import PAD_TO
 from itpn_ray.data.transforms.on_device import normalise_views
+from itpn_ray.evaluation.coco_ap import CocoAP
+from itpn_ray.evaluation.draw_detections import Scene, detection_grid
+from itpn_ray.evaluation.rotated_ap import RotatedAP
 from itpn_ray.models import layer_ids, load_weights, no_weight_decay
 from itpn_ray.models.detection.base import Detections, Detector, Targets
 from itpn_ray.rng import image_seeds
@@ -81,6 +85,25 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         """The detector with new weights; ``options`` of every function that creates one."""
 
     @abstractmethod
+    def _average_precision(self) -> CocoAP | RotatedAP:
+        """What collects and judges detections."""
+
+    @abstractmethod
+    def _reader(self) -> ObjectReader:
+        """The annotated objects of the evaluated images."""
+
+    @staticmethod
+    @abstractmethod
+    def in_original(found: Detections, size: Tensor, original: Tensor) -> Detections:
+        """Detections in a view, given in pixels of the stored image, on the CPU.
+
+        Args:
+            found: boxes in pixels of the view.
+            size: (2,) height and width of the view's valid part.
+            original: (2,) height and width of the stored image.
+        """
+
+    @torch.no_grad()
     def evaluate_model(
         self, model: Detector, batches: Iterable[Batch]
     ) -> tuple[Evaluation, list[Any]]:
@@ -89,10 +112,34 @@ class DetectorTask(Task[S, DetectionNetwork, Detector]):
         Returns:
             What was found; and on rank 0 all detections.
         """
+        average_precision = self._average_precision()
+        self._shown = {}
+        for batch in batches:
+            sizes = batch["size"]
+            seen = model.detect(normalise_views(batch["image"], sizes), sizes)
+            found = [
+                self.in_original(*each) for each in zip(seen, sizes, batch["original"], strict=True)
+            ]
+            average_precision.add(batch["sample_id"], found)
+            for sample_id, one in zip(batch["sample_id"].tolist(), found, strict=True):
+                if len(self._shown) < SHOWN:
+                    self._shown[sample_id] = one
+        precision = average_precision.compute()
+        evaluation = Evaluation(
+            split="val", metrics=precision.metrics, details={"per_class": precision.per_class}
+        )
+        return evaluation, average_precision.results
 
-    @abstractmethod
     def draw_last(self, folder: Path) -> list[Path]:
         """The first images of the last evaluation: what was found, and what is annotated."""
+        if not self._shown:
+            return []
+        truth = self._reader()
+        scenes = [
+            Scene(image=truth.image(number), found=found, truth=truth[number])
+            for number, found in self._shown.items()
+        ]
+        return [detection_grid(scenes, self.classes, folder / "detections.png")]
 
     def _truth(self) -> ShardedDataset:
         """The annotated objects that detections are compared with."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import ObjectReader, check_detection, check_masks
 from itpn_ray.data.config import DetectionAugmentConfig
@@ -16,21 +16,19 @@ from itpn_ray.data.loading.detection_loader import DetectionEvalLoader, Detectio
 from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.store.shard_cache import open_rows
 from itpn_ray.data.store.shards import ShardedDataset
-from itpn_ray.data.transforms.on_device import normalise_views
 from itpn_ray.evaluation.coco_ap import CocoAP
-from itpn_ray.evaluation.coco_format import Entry, class_numbers
-from itpn_ray.evaluation.draw_detections import Scene, detection_grid
+from itpn_ray.evaluation.coco_format import class_numbers
 from itpn_ray.evaluation.pasting import in_image
 from itpn_ray.models import (
     create_dino,
     create_rcnn,
     save_model,
 )
-from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.detection.base import Detections, Detector
 from itpn_ray.tasks.base import TaskSetup, WorkerShare
-from itpn_ray.tasks.batches import Batch, Evaluation, TrainBatches
+from itpn_ray.tasks.batches import Batch, TrainBatches
 from itpn_ray.tasks.cost import training_cost
-from itpn_ray.tasks.detection.base import SHOWN, DetectionNetwork, DetectorTask
+from itpn_ray.tasks.detection.base import DetectionNetwork, DetectorTask
 from itpn_ray.tasks.detection.config import Detection
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
@@ -122,48 +120,17 @@ class DetectionTask(DetectorTask[Detection]):
         network.detector.trunk.compile(dynamic=False)
         return network
 
-    @torch.no_grad()
-    def evaluate_model(
-        self, model: Detector, batches: Iterable[Batch]
-    ) -> tuple[Evaluation, list[Entry]]:
-        """See `DetectorTask.evaluate_model`: COCO's twelve metrics, and detections as its results.
+    def _average_precision(self) -> CocoAP:
+        """See `DetectorTask._average_precision`: COCO's twelve metrics of boxes, and of masks."""
+        return CocoAP(self._reader(), masks=self.config.masks)
 
-        Of boxes, and of masks where there are any.
-        """
-        truth = ObjectReader(self._truth())
-        average_precision = CocoAP(truth, masks=self.config.masks)
-        self._shown = {}
-        for batch in batches:
-            images = normalise_views(batch["image"], batch["size"])
-            found = [
-                in_image(*pair)
-                for pair in zip(
-                    model.detect(images, batch["size"]),
-                    batch["size"],
-                    batch["original"],
-                    strict=True,
-                )
-            ]
-            average_precision.add(batch["sample_id"], found)
-            for sample_id, one in zip(batch["sample_id"].tolist(), found, strict=True):
-                if len(self._shown) < SHOWN:
-                    self._shown[sample_id] = one
-        precision = average_precision.compute()
-        evaluation = Evaluation(
-            split="val", metrics=precision.metrics, details={"per_class": precision.per_class}
-        )
-        return evaluation, average_precision.results
+    def _reader(self) -> ObjectReader:
+        return ObjectReader(self._truth())
 
-    def draw_last(self, folder: Path) -> list[Path]:
-        """See `DetectorTask.draw_last`."""
-        if not self._shown:
-            return []
-        truth = ObjectReader(self._truth())
-        scenes = [
-            Scene(image=truth.image(number), found=found, truth=truth[number])
-            for number, found in self._shown.items()
-        ]
-        return [detection_grid(scenes, self.classes, folder / "detections.png")]
+    @staticmethod
+    def in_original(found: Detections, size: Tensor, original: Tensor) -> Detections:
+        """See `DetectorTask.in_original`."""
+        return in_image(found, size, original)
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a view of the middle size, four to three as most photographs are."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from itpn_ray.data.annotations.objects import check_rotated
 from itpn_ray.data.annotations.tiles import TileReader
@@ -16,16 +15,14 @@ from itpn_ray.data.config import RotatedAugmentConfig
 from itpn_ray.data.loading.image_folder import Predict
 from itpn_ray.data.loading.rotated_loader import RotatedEvalLoader, RotatedTrainLoader
 from itpn_ray.data.store.shards import ShardedDataset
-from itpn_ray.data.transforms.on_device import normalise_views
-from itpn_ray.evaluation.dota_format import WholeImage, in_tile
-from itpn_ray.evaluation.draw_detections import Scene, detection_grid
+from itpn_ray.evaluation.dota_format import in_tile
 from itpn_ray.evaluation.rotated_ap import RotatedAP
 from itpn_ray.models import RotatedRcnn, create_rotated_rcnn, save_model
-from itpn_ray.models.detection.base import Detector
+from itpn_ray.models.detection.base import Detections, Detector
 from itpn_ray.tasks.base import TaskSetup, WorkerShare
-from itpn_ray.tasks.batches import Batch, Evaluation, TrainBatches
+from itpn_ray.tasks.batches import Batch, TrainBatches
 from itpn_ray.tasks.cost import training_cost
-from itpn_ray.tasks.detection.base import SHOWN, DetectionNetwork, DetectorTask
+from itpn_ray.tasks.detection.base import DetectionNetwork, DetectorTask
 from itpn_ray.tasks.rotated_detection.config import RotatedDetection
 from itpn_ray.tasks.trained import EvaluationPlace, Evaluator, PredictionPlace
 
@@ -78,39 +75,17 @@ class RotatedDetectionTask(DetectorTask[RotatedDetection]):
         small = SMALL if self.config.small_head else {}
         return create_rotated_rcnn(self.model.name, **small, **options)
 
-    @torch.no_grad()
-    def evaluate_model(
-        self, model: Detector, batches: Iterable[Batch]
-    ) -> tuple[Evaluation, list[WholeImage]]:
-        """See `DetectorTask.evaluate_model`: DOTA's mAP over whole images, merged from tiles."""
-        average_precision = RotatedAP(TileReader(self._truth()))
-        self._shown = {}
-        for batch in batches:
-            images = normalise_views(batch["image"], batch["size"])
-            seen = model.detect(images, batch["size"])
-            found = [
-                in_tile(*each) for each in zip(seen, batch["size"], batch["original"], strict=True)
-            ]
-            average_precision.add(batch["sample_id"], found)
-            for sample_id, one in zip(batch["sample_id"].tolist(), found, strict=True):
-                if len(self._shown) < SHOWN:
-                    self._shown[sample_id] = one
-        precision = average_precision.compute()
-        evaluation = Evaluation(
-            split="val", metrics=precision.metrics, details={"per_class": precision.per_class}
-        )
-        return evaluation, average_precision.results
+    def _average_precision(self) -> RotatedAP:
+        """See `DetectorTask._average_precision`: DOTA's mAP over images merged from their tiles."""
+        return RotatedAP(self._reader())
 
-    def draw_last(self, folder: Path) -> list[Path]:
-        """See `DetectorTask.draw_last`: tiles."""
-        if not self._shown:
-            return []
-        truth = TileReader(self._truth())
-        scenes = [
-            Scene(image=truth.image(number), found=found, truth=truth[number])
-            for number, found in self._shown.items()
-        ]
-        return [detection_grid(scenes, self.classes, folder / "detections.png")]
+    def _reader(self) -> TileReader:
+        return TileReader(self._truth())
+
+    @staticmethod
+    def in_original(found: Detections, size: Tensor, original: Tensor) -> Detections:
+        """See `DetectorTask.in_original`: of the tile."""
+        return in_tile(found, size, original)
 
     def multiply_adds(self, network: DetectionNetwork) -> dict[str, int]:
         """Of the detector, for a square tile."""

@@ -18,6 +18,7 @@ from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 from itpn_ray.models.detection.assignment import assign
 from itpn_ray.models.detection.boxes import giou_loss
 from itpn_ray.models.detection.dino.boxes import corners
+from itpn_ray.models.detection.query_sets import QuerySets
 
 COSTS = (2.0, 5.0, 2.0)  # of class, L1 and GIoU in the matching
 WEIGHTS = {"class": 1.0, "l1": 5.0, "giou": 2.0}  # of the losses
@@ -25,7 +26,7 @@ ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, and of its like in the matching
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
+class Predictions(QuerySets):
     """K sets of predictions for the same queries."""
 
     logits: Tensor
@@ -34,21 +35,6 @@ class Predictions:
     """(K, B, Q, 4) float32."""
     masks: Tensor | None = None
     """(K, B, Q, C) float32: products with the features are the masks' logits; None without."""
-
-    def before(self, query: int) -> Predictions:
-        """Those for the queries before number `query`."""
-        return self._of(slice(query))
-
-    def since(self, query: int) -> Predictions:
-        """Those for the queries from number `query` on."""
-        return self._of(slice(query, None))
-
-    def _of(self, part: slice) -> Predictions:
-        return Predictions(
-            logits=self.logits[:, :, part],
-            boxes=self.boxes[:, :, part],
-            masks=None if self.masks is None else self.masks[:, :, part],
-        )
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from torchvision.ops import generalized_box_iou
 from itpn_ray.models.detection.assignment import assign
 from itpn_ray.models.detection.boxes import giou_loss
 from itpn_ray.models.detection.dino.boxes import corners
+from itpn_ray.models.detection.query_sets import QuerySets
 from itpn_ray.models.segmentation.queries.targets import ImageClasses, Points
 
 WEIGHTS = {"class": 4.0, "mask": 5.0, "dice": 5.0, "l1": 5.0, "giou": 2.0}
@@ -30,7 +31,7 @@ NONE_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryPredictions:
+class QueryPredictions(QuerySets):
     """K sets of predictions for the same queries."""
 
     logits: Tensor
@@ -39,21 +40,6 @@ class QueryPredictions:
     """(K, B, Q, C) float32: products with the features are the masks' logits."""
     boxes: Tensor | None
     """(K, B, Q, 4) float32 in shares of the image; None where there are none."""
-
-    def before(self, query: int) -> QueryPredictions:
-        """Those for the queries before number `query`."""
-        return self._of(slice(query))
-
-    def since(self, query: int) -> QueryPredictions:
-        """Those for the queries from number `query` on."""
-        return self._of(slice(query, None))
-
-    def _of(self, part: slice) -> QueryPredictions:
-        return QueryPredictions(
-            logits=self.logits[:, :, part],
-            masks=self.masks[:, :, part],
-            boxes=None if self.boxes is None else self.boxes[:, :, part],
-        )
 
 
 @torch.no_grad()
