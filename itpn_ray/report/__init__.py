@@ -28,6 +28,8 @@ __all__ = ["REPORT", "add_report", "report_again", "write_report"]
 
 RECORDS = (CONFIG, METRICS, RESULTS, "manifest.json")
 """What a folder has, one at least, of which a report can be written."""
+MOST_PICTURED = 8
+"""Runs whose images are shown in the report of them all; each image is about a megabyte."""
 
 
 def add_report(run_dir: str | Path, console: Console) -> Path | None:
@@ -65,13 +67,17 @@ def write_report(run_dir: str | Path) -> Path:
         DataError: a record in it is damaged.
     """
     record = read_run(run_dir)
-    summaries = [_stage(record, stage) for stage in record.results.get("stages", [])]
+    stages = record.results.get("stages", [])
+    # A reproduced table has dozens of runs: their images are in their own reports.
+    pictured = len(stages) <= MOST_PICTURED
+    summaries = [_stage(record, stage, pictured) for stage in stages]
     body = [
         sections.header(record),
         sections.comparison(record),
+        # Before its many runs, which it sums up.
+        reproduction(record),
         sections.stages(record, summaries),
         answer(record),
-        reproduction(record),
         sections.speed(record),
         sections.sweep(record),
         sections.migration(record),
@@ -116,8 +122,8 @@ def _page(record: RunRecord, body: str) -> str:
     )
 
 
-def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
-    """The summary of one stage of a run that is made of runs."""
+def _stage(outer: RunRecord, stage: str | Mapping[str, Any], pictured: bool) -> str:
+    """The summary of one stage of a run that is made of runs, with its images or without."""
     entry = {"folder": stage} if isinstance(stage, str) else dict(stage)
     folder = outer.folder / str(entry.pop("folder", "."))
     name = entry.pop("name", None)
@@ -140,7 +146,8 @@ def _stage(outer: RunRecord, stage: str | Mapping[str, Any]) -> str:
         sections.prepared(record),
     ]
     content = f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
-    content += sections.gallery(record)
+    if pictured:
+        content += sections.gallery(record)
     if any(tables):
         content += details("Tables", "".join(tables))
     link = ""

@@ -41,6 +41,8 @@ class Mark:
     name: str
     front: bool
     named: bool
+    half: float = 0.0
+    """Half of the interval of y; 0: none is drawn."""
 
 
 class Axis:
@@ -137,8 +139,14 @@ def scatter_chart(
     if not marks:
         return ""
     across = Axis([mark.x for mark in marks], LEFT, WIDTH - RIGHT, pad=0.12)
-    up = Axis([mark.y for mark in marks], HEIGHT - BOTTOM, TOP, pad=0.15)
+    ends = [(mark.y - mark.half, mark.y + mark.half) for mark in marks]
+    up = Axis(list(chain.from_iterable(ends)), HEIGHT - BOTTOM, TOP, pad=0.15)
     parts = [_frame(across, up, y, x)]
+    parts += [
+        f'<path class="line raw c0" d="{_path([(mark.x, low), (mark.x, high)], across, up)}"/>'
+        for mark, (low, high) in zip(marks, ends, strict=True)
+        if mark.half
+    ]
     corners = [(mark.x, mark.y) for mark in marks if mark.front and joined]
     if steps:
         corners.sort()

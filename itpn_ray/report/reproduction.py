@@ -81,14 +81,21 @@ def _curves(record: RunRecord) -> list[str]:
 def _speeds(cells: Rows) -> list[str]:
     timed = [row for row in cells if "images_per_s" in row]
     marks = [
-        Mark(x=row["images_per_s"], y=row["value"], name=row["row"], front=True, named=True)
+        Mark(
+            x=row["images_per_s"],
+            y=row["value"],
+            name=row["row"],
+            front=True,
+            named=True,
+            half=row["half"] or 0.0,
+        )
         for row in timed
     ]
     if not marks:
         return []
     return [
         scatter_chart(
-            timed[0]["column"], marks, x="images_per_s", y=timed[0]["metric"], steps=False
+            timed[0]["column"], marks, x="images_per_s", y=timed[0]["metric"], joined=False
         )
     ]
 

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itpn_ray.report.chart import Axis, Mark, Series, bar_chart, line_chart, scatter_chart
+from itpn_ray.report.chart import (
+    BOTTOM,
+    HEIGHT,
+    TOP,
+    Axis,
+    Mark,
+    Series,
+    bar_chart,
+    line_chart,
+    scatter_chart,
+)
 
 
 def path_points(chart: str, kind: str) -> list[tuple[float, float]]:
@@ -132,6 +142,18 @@ def test_small_values_keep_their_digits() -> None:
 def test_one_constant_value_can_be_drawn() -> None:
     assert "line c0" in line_chart("loss", [Series(name="a", points=[(5, 3.0)])])
     assert "line c0" in line_chart("loss", [Series(name="a", points=[(5, 0.0), (6, 0.0)])])
+
+
+def test_an_interval_is_drawn_and_has_room() -> None:
+    marks = [
+        Mark(x=100, y=0.5, name="a", front=True, named=True, half=0.4),
+        Mark(x=200, y=0.5, name="b", front=True, named=True),
+    ]
+    chart = scatter_chart("AP", marks, x="images_per_s", y="box_AP", joined=False)
+    ((x, low), (same, high)) = path_points(chart, "line raw c0")
+    assert x == same
+    assert TOP < high < low < HEIGHT - BOTTOM
+    assert chart.count("line") == 1
 
 
 def test_the_front_is_joined_by_steps() -> None:

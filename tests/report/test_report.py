@@ -176,6 +176,23 @@ def test_a_demo_tells_its_stages(tmp_path: Path) -> None:
     assert "evaluate on a local cluster" in page.text
 
 
+def test_a_table_stands_before_its_many_runs_whose_images_are_in_their_own_reports(
+    tmp_path: Path,
+) -> None:
+    cell = {"row": "r = 0", "column": "AP", "metric": "box_AP", "paper": 0.5, "value": 0.02}
+    cell |= {"half": 0.01, "values": [0.01, 0.03], "epochs": [3], "images": [9], "hours": 0.1}
+    found = {"held": "all else", "cells": [cell], "claims": [], "missing": []}
+    runs.pretraining(tmp_path / "pretrain")
+    for count, pictured in ((8, True), (9, False)):
+        stages = [str(tmp_path / "pretrain")] * count
+        runs.write_json(tmp_path / "table/results.json", {**found, "stages": stages})
+        page = page_of(tmp_path / "table")
+        assert page.headings.index("Beside the paper") < page.headings.index(
+            "Pre-training: pretrain"
+        )
+        assert ("img" in page.tags) == pictured
+
+
 def test_text_of_others_stays_text(tmp_path: Path) -> None:
     evil = "</style><script>alert(1)</script>"
     runs.write_json(
