@@ -43,10 +43,11 @@ def test_the_exit_code_the_variables_and_the_source_go_along(head, capfd, monkey
             assert b"canary-f1e2d3" not in path.read_bytes(), path
 
 
-def test_the_name_of_the_first_job_is_in_use(head):
+def test_a_name_in_use_is_refused(head):
     config = SubmitConfig(address=head.jobs_address)
-    with pytest.raises(ConfigError, match=r"'help'.*a job of this name"):
-        run_command(config, "help", "true")
+    assert run_command(config, "twice", "true") == 0
+    with pytest.raises(ConfigError, match=r"'twice'.*a job of this name"):
+        run_command(config, "twice", "true")
 
 
 def test_an_interrupt_leaves_the_job_running(head):
