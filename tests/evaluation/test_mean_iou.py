@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hotcoco.semantic import SemanticEval
 
 from itpn_ray.evaluation.mean_iou import BOUNDARY, MeanIoU
 
@@ -83,6 +84,18 @@ def test_figures_are_those_of_sets_of_pixels() -> None:
     assert [row["count"] for row in rows] == [
         int(sum((t == n).sum() for t in truth)) for n in range(6)
     ]
+
+
+def test_figures_are_hotcocos() -> None:
+    """Of a kept library, by mmsegmentation's rule: its ignored pixels are 255."""
+    found, truth = masks()
+    judge = SemanticEval(CLASSES, ignore_index=255)
+    for answers, true in zip(found, truth, strict=True):
+        judge.update(np.where(true < 0, 255, true).astype(np.uint8), answers.astype(np.uint8))
+    figures = counted(found, truth).compute(lambda pixels: pixels)
+    expected = judge.results()
+    for ours, theirs in (("miou", "mIoU"), ("macc", "mAcc"), ("aacc", "aAcc")):
+        assert figures.metrics[ours] == pytest.approx(expected[theirs], abs=1e-12)
 
 
 def test_parts_of_workers_add_up() -> None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
+import shapely
 import torch
 from torch import Tensor
 
@@ -132,6 +134,21 @@ def test_many_adversarial_pairs() -> None:
     found = rotated_iou(first, second)
     torch.testing.assert_close(found, judged_all(first, second), rtol=0, atol=1e-6)
     torch.testing.assert_close(found, rotated_iou(second, first), rtol=0, atol=1e-6)
+
+
+def test_shapely_finds_the_same() -> None:
+    """Ten thousand pairs, random and adversarial ones."""
+    random, hard = (drawn(8_000, 1), drawn(8_000, 2)), adversarial(120)
+    first, second = (torch.cat(pair) for pair in zip(random, hard, strict=True))
+    assert len(first) > 10_000
+    one, other = (
+        shapely.polygons([corners(box) for box in boxes.tolist()]) for boxes in (first, second)
+    )
+    shared = shapely.area(shapely.intersection(one, other))
+    either = shapely.area(one) + shapely.area(other) - shared
+    expected = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+    found = rotated_iou(first, second)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-6)
 
 
 def test_a_box_overlaps_itself_wholly() -> None:
